@@ -1,0 +1,74 @@
+"""The layout of a batch: two dense buffers, one per expert, and the metadata that orders them.
+
+A row holds several packed samples. Its tokens live in two buffers of static length. The understanding buffer is the
+concatenation of four regions, each of a static length of its own: context text and delimiters | ViT tokens |
+captions | metaqueries. The generation buffer holds latent tokens. `data` writes batches and the model reads them;
+neither knows the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from uno_jax.attention.metadata import TokenMetadata
+
+Array = Any  # a numpy array in the data pipeline, a jax array in the step
+
+# Tasks, for metrics by task.
+TASKS = ("text_to_image", "editing", "understanding", "reconstruction")
+
+
+class TokenSource(NamedTuple):
+    """Where a token's randomness comes from, and which task it is counted under; all int32 `[rows, tokens]`.
+
+    The keys of t, of the noise and of the autoencoder's sample are folded from the seed and these numbers alone, so
+    they do not depend on the place in the batch, on the device, or on the step.
+    """
+
+    occurrence: Array
+    """Number of the sample in the endless data order (it differs each time a sample comes round again)."""
+    image: Array
+    """Which latent image of the sample, from 0. For captions and metaqueries: that of their noised target."""
+    task: Array
+    """Index into TASKS."""
+
+
+class Batch(NamedTuple):
+    """One packed batch. Sizes: B rows, T text, V ViT, C caption, Q metaquery, G latent tokens; U = T + V + C + Q.
+
+    P is the length of a flattened ViT patch (patch * patch * 3), K that of the pixels under one latent token, L the
+    width of a latent token. All integer arrays are int32, masks are bool, pixels are uint8. Any region may have
+    length 0.
+    """
+
+    understanding: TokenMetadata  # [B, U], regions in the order text | ViT | caption | metaquery
+    generation: TokenMetadata  # [B, G]
+
+    text_ids: Array  # [B, T] context text, and the delimiters of all image blocks, noised ones too
+    text_labels: Array  # [B, T] the token that should follow
+    text_loss: Array  # [B, T] bool: answers are trained here
+
+    vit_patches: Array  # [B, V, P] uint8, flattened (row, column, channel)
+    vit_positions: Array  # [B, V] row * side + column, index of both position tables
+    vit_image: Array  # [B, V] number of the image in the row, from 1; 0 for padding
+
+    caption_ids: Array  # [B, C]
+    caption_labels: Array  # [B, C]
+    caption_loss: Array  # [B, C] bool
+    caption_source: TokenSource  # [B, C]
+
+    query_index: Array  # [B, Q] row of the metaquery table
+    query_loss: Array  # [B, Q] bool
+    query_source: TokenSource  # [B, Q]
+    target_patches: Array  # [B, Q, P] uint8: the clean target at metaquery resolution; patch j is what query j predicts
+    target_positions: Array  # [B, Q] as vit_positions
+    target_image: Array  # [B, Q] as vit_image, numbered apart from it
+
+    latent_moments: Array
+    """[B, G, 2 * L] float32 mean and log-variance of each latent token; before the encoder has run,
+    [B, G, K] uint8 pixels under each token, flattened (row, column, channel)."""
+    latent_positions: Array  # [B, G] row * max_latent_size + column
+    latent_index: Array  # [B, G] number of the token in its image, row by row
+    latent_time_scale: Array  # [B, G] float32: t = scale * drawn t; 0 for clean latents, 1 for a noised target
+    latent_loss: Array  # [B, G] bool: flow matching is trained here
+    latent_source: TokenSource  # [B, G]

@@ -1,0 +1,1 @@
+"""Sources, transforms, tokenizer, sample plans, packing, and the grain pipeline."""

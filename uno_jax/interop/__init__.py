@@ -1,0 +1,1 @@
+"""Checkpoints in the public BAGEL layout, read into our parameter tree."""

@@ -1,0 +1,1 @@
+"""The unified model: two-expert decoder, vision encoder, autoencoder, UNO's metaqueries."""

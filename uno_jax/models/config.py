@@ -1,0 +1,84 @@
+"""Sizes of the model. The defaults are the published BAGEL-7B-MoT constants (conventions of the public loader)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The two-expert decoder. `scan_unroll` and `remat` change speed and memory, never a checkpoint or a result."""
+
+    hidden_size: int = 3584
+    num_layers: int = 28
+    num_heads: int = 28
+    num_kv_heads: int = 4
+    head_dim: int = 128
+    mlp_size: int = 18944
+    vocab_size: int = 152064
+    rope_theta: float = 1e6
+    norm_eps: float = 1e-6
+    scan_unroll: int = 1
+    """How many layers one iteration of the layer scan holds; num_layers = no loop at all."""
+    remat: str = "none"
+    """What the backward pass recomputes: none, dots (keeps matrix products), or full (keeps layer inputs only)."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The SigLIP vision encoder, over packed patches."""
+
+    hidden_size: int = 1152
+    num_layers: int = 26
+    num_heads: int = 16
+    mlp_size: int = 4304
+    patch_size: int = 14
+    table_side: int = 70
+    """Side of the learned position table, and of the fixed table after the connector."""
+    norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The FLUX autoencoder (`kind="flux"`), or a parameter-free space-to-depth (`kind="pixel"`) for laptops."""
+
+    kind: str = "flux"
+    base_channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    num_residual_blocks: int = 2
+    latent_channels: int = 16
+    """Must be 3 * downsample ** 2 for the pixel autoencoder."""
+    downsample: int = 8
+    """Pixels per latent, a side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
+    scale: float = 0.3611
+    shift: float = 0.1159
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The unified model and UNO's additions."""
+
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    latent_patch_size: int = 2
+    max_latent_size: int = 64
+    """Side of the fixed latent position table, in latent tokens."""
+    num_metaqueries: int = 256
+    """Rows of the metaquery table: the most patches that `metaquery_transform` may give. 0: no metaqueries."""
+    metaquery_target: str = "vision"
+    """What the metaqueries predict: `vision` (the ViT's output) or `connector` (the connector's)."""
+    prediction: str = "velocity"
+    """What the output projection means: `velocity`, or `x0` (the loss is the velocity's either way)."""
+    compute_dtype: str = "float32"
+    """Of matrix products. Norms, RoPE, softmax and losses are always float32."""
+
+    @property
+    def latent_size(self) -> int:
+        """Width of one latent token: a patch of latents, flattened (row, column, channel)."""
+        return self.latent_patch_size**2 * self.autoencoder.latent_channels
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side, in pixels, of the square under one latent token."""
+        return self.latent_patch_size * self.autoencoder.downsample

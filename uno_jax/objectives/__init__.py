@@ -1,0 +1,1 @@
+"""Flow matching, caption cross-entropy, metaquery regression, and their sum."""

@@ -1,0 +1,1 @@
+"""The mesh, and which axis of it an array is split over."""

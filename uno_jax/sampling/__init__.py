@@ -1,0 +1,1 @@
+"""Sampling pictures and text from a trained model."""

@@ -1,0 +1,1 @@
+"""State, optimizer, the train step, the loop, metrics and checkpoints."""
