@@ -1,0 +1,154 @@
+"""The two-expert decoder: two dense stacks that meet in every layer's attention."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from uno_jax.attention.dense import dense_attention
+from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
+from uno_jax.models.config import DecoderConfig
+from uno_jax.models.positions import apply_rope, rope_tables
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Streams(NamedTuple):
+    """The two token buffers on their way through the decoder."""
+
+    understanding: Float[Array, "batch understanding features"]
+    generation: Float[Array, "batch generation features"]
+
+
+class Expert(nn.Module):
+    """One expert's weights in one decoder layer. Biases on query, key and value only."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        config, dense = self.config, functools.partial(nn.Dense, dtype=self.dtype)
+        norm = functools.partial(nn.RMSNorm, epsilon=config.norm_eps, dtype=jnp.float32)
+        self.attention_norm, self.mlp_norm, self.query_norm, self.key_norm = norm(), norm(), norm(), norm()
+        self.query = dense(config.num_heads * config.head_dim)
+        self.key = dense(config.num_kv_heads * config.head_dim)
+        self.value = dense(config.num_kv_heads * config.head_dim)
+        self.output = dense(config.hidden_size, use_bias=False)
+        self.gate = dense(config.mlp_size, use_bias=False)
+        self.up = dense(config.mlp_size, use_bias=False)
+        self.down = dense(config.hidden_size, use_bias=False)
+
+    def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:
+        """Query, key and value heads `[batch, tokens, heads, head_dim]`; q and k normed per head, then rotated."""
+        y = self.attention_norm(x).astype(self.dtype)
+        heads = (*x.shape[:-1], -1, self.config.head_dim)
+        query, key, value = (layer(y).reshape(heads) for layer in (self.query, self.key, self.value))
+        query = apply_rope(self.query_norm(query), cos, sin).astype(self.dtype)
+        key = apply_rope(self.key_norm(key), cos, sin).astype(self.dtype)
+        return query, key, value
+
+    def finish(self, x: Float[Array, "batch tokens features"], attended: Array) -> Float[Array, "..."]:
+        """Output projection and SwiGLU MLP, each with its residual."""
+        x = x + self.output(attended.reshape(*x.shape[:-1], -1))
+        y = self.mlp_norm(x).astype(self.dtype)
+        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
+
+
+class DecoderLayer(nn.Module):
+    """One layer: each expert computes its own tokens only; keys and values of both are concatenated."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        streams: Streams,
+        rope: tuple[Array, Array],
+        mask: Bool[Array, "batch queries keys"],
+    ) -> tuple[Streams, None]:
+        understanding = Expert(self.config, self.dtype, name="understanding")
+        generation = Expert(self.config, self.dtype, name="generation")
+        split = streams.understanding.shape[1]
+        cos, sin = rope
+        first = understanding.project(streams.understanding, cos[:, :split], sin[:, :split])
+        second = generation.project(streams.generation, cos[:, split:], sin[:, split:])
+        query, key, value = (jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True))
+        attended = dense_attention(query, key, value, mask)
+        streams = Streams(
+            understanding.finish(streams.understanding, attended[:, :split]),
+            generation.finish(streams.generation, attended[:, split:]),
+        )
+        self.sow("intermediates", "hidden", streams)
+        return streams, None
+
+
+class Decoder(nn.Module):
+    """Qwen2.5-shaped decoder with two experts, an embedding, and an untied vocabulary head.
+
+    Layer parameters are stored stacked; the layers run as a scan whose `unroll` and rematerialisation policy are
+    config fields, so that neither changes a checkpoint.
+    """
+
+    config: DecoderConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config = self.config
+        layer = DecoderLayer
+        if config.remat != "none":
+            layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
+        self.layers = nn.scan(
+            layer,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.num_layers,
+            unroll=config.scan_unroll,
+        )(config, self.dtype)
+        self.embedding = self.param(
+            "embedding", nn.initializers.normal(0.02), (config.vocab_size, config.hidden_size), jnp.float32
+        )
+        self.norm = ExpertNorms(config)
+        self.head = nn.Dense(config.vocab_size, use_bias=False, dtype=self.dtype)
+
+    def embed(self, ids: Array) -> Float[Array, "batch tokens features"]:
+        """Token ids `[batch, tokens]` to embeddings in the compute dtype."""
+        return jnp.take(self.embedding, ids, axis=0).astype(self.dtype)
+
+    def __call__(self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata) -> Streams:
+        """Final hidden states of both buffers, after the final norm of each token's expert."""
+        metadata = TokenMetadata(
+            *(jnp.concatenate(pair, axis=1) for pair in zip(understanding, generation, strict=True))
+        )
+        mask = pairwise_visible(metadata, metadata)
+        rope = rope_tables(metadata.position, self.config.head_dim, self.config.rope_theta)
+        streams = Streams(*(x.astype(self.dtype) for x in streams))
+        streams, _ = self.layers(streams, rope, mask)
+        return self.norm(streams)
+
+    def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
+        """Vocabulary logits, float32."""
+        return self.head(hidden).astype(jnp.float32)
+
+
+class ExpertNorms(nn.Module):
+    """The final norm, one per expert; results are in the compute dtype of the streams."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, streams: Streams) -> Streams:
+        norm = functools.partial(nn.RMSNorm, epsilon=self.config.norm_eps, dtype=jnp.float32)
+        return Streams(
+            norm(name="understanding")(streams.understanding).astype(streams.understanding.dtype),
+            norm(name="generation")(streams.generation).astype(streams.generation.dtype),
+        )

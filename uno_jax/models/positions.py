@@ -1,0 +1,72 @@
+"""Fixed position features: the 2-D sin-cos tables, the time features, and rotary position embedding."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+TIME_FEATURES = 256
+
+
+def sincos_table_2d(side: int, features: int) -> Float[np.ndarray, "positions features"]:
+    """The fixed table of a `side` x `side` grid, row `row * side + column`; float32 `[side * side, features]`.
+
+    The first half of the features encodes the column and the second half the row, each as [sin | cos] at frequencies
+    10000 ** (-k / (features / 4)) (convention of the public checkpoint, which stores this table).
+
+    Raises:
+      ValueError: features is no multiple of four.
+    """
+    if features % 4:
+        raise ValueError(f"a 2-D sin-cos table needs a multiple of 4 features, not {features}")
+    frequencies = 1.0 / 10000 ** (np.arange(features // 4, dtype=np.float64) / (features / 4))
+    angles = np.arange(side, dtype=np.float64)[:, None] * frequencies
+    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return np.concatenate([line[columns], line[rows]], axis=-1).astype(np.float32)
+
+
+def time_features(t: Float[Array, "*tokens"]) -> Float[Array, "*tokens 256"]:
+    """[cos | sin] of t in [0, 1] (not times 1000) at frequencies exp(-ln(10000) * k / 128); float32."""
+    half = TIME_FEATURES // 2
+    frequencies = jnp.exp(-np.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = t.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def rope_tables(
+    position: Int[Array, "*rows tokens"], head_dim: int, theta: float
+) -> tuple[Float[Array, "*rows tokens head_dim"], Float[Array, "*rows tokens head_dim"]]:
+    """cos and sin of the rotation angles of every position, float32, the two halves of the head alike."""
+    inverse = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    angles = position.astype(jnp.float32)[..., None] * inverse
+    angles = jnp.concatenate([angles, angles], axis=-1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def apply_rope(
+    x: Float[Array, "*rows tokens heads head_dim"],
+    cos: Float[Array, "*rows tokens head_dim"],
+    sin: Float[Array, "*rows tokens head_dim"],
+) -> Float[Array, "*rows tokens heads head_dim"]:
+    """Rotates the two halves of each head against each other (the public convention, not interleaved pairs)."""
+    first, second = jnp.split(x, 2, axis=-1)
+    rotated = jnp.concatenate([-second, first], axis=-1)
+    return x * cos[..., None, :] + rotated * sin[..., None, :]
+
+
+def pixels_to_float(pixels: Array) -> Float[Array, "*shape"]:
+    """uint8 pixels to float32 in [-1, 1], as (x / 255 - 0.5) / 0.5 (the public transforms' mean and deviation)."""
+    return (jnp.asarray(pixels, jnp.float32) / 255.0 - 0.5) / 0.5
+
+
+__all__ = [
+    "TIME_FEATURES",
+    "apply_rope",
+    "pixels_to_float",
+    "rope_tables",
+    "sincos_table_2d",
+    "time_features",
+]
+

@@ -1,0 +1,145 @@
+"""The whole model: encoders' tokens in, predictions of both experts out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from uno_jax.batch import Batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.decoder import Decoder, Streams
+from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
+from uno_jax.models.vision import Connector, VisionEncoder
+
+# With x_0 prediction the velocity is (x_t - x_0) / t; below this t the division stops growing.
+SMALLEST_DIVISOR_TIME = 0.05
+
+
+class Predictions(NamedTuple):
+    """What the losses read."""
+
+    velocity: Float[Array, "batch latents features"]
+    text_logits: Float[Array, "batch text vocab"] | None
+    """None where answers are not trained: the vocabulary head does not run on context text then."""
+    caption_logits: Float[Array, "batch captions vocab"]
+    query_prediction: Float[Array, "batch queries target_features"]
+    query_target: Float[Array, "batch queries target_features"]
+    """Features of the clean target; carries no gradient."""
+
+
+class TimestepEmbedder(nn.Module):
+    """Two linears with a SiLU over the time features."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, t: Float[Array, "*tokens"]) -> Float[Array, "*tokens features"]:
+        x = nn.Dense(self.features, dtype=self.dtype, name="fc1")(time_features(t))
+        return nn.Dense(self.features, dtype=self.dtype, name="fc2")(nn.silu(x))
+
+
+class Metaqueries(nn.Module):
+    """UNO's learned queries, and the head that turns their final states into vision features."""
+
+    num_queries: int
+    features: int
+    target_features: int
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        self.table = self.param(
+            "table", nn.initializers.normal(0.02), (self.num_queries, self.features), jnp.float32
+        )
+        self.head = nn.Dense(self.target_features, dtype=self.dtype)
+
+    def embed(self, index: Array) -> Float[Array, "batch queries features"]:
+        """Rows of the table, `index` int32 `[batch, queries]`."""
+        return jnp.take(self.table, index, axis=0)
+
+    def predict(self, hidden: Float[Array, "batch queries features"]) -> Float[Array, "batch queries target"]:
+        return self.head(hidden).astype(jnp.float32)
+
+
+class UnifiedModel(nn.Module):
+    """BAGEL's unified model with UNO's metaqueries; sizes from the config, arithmetic as in the public model."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config, features = self.config, self.config.decoder.hidden_size
+        self.dtype = jnp.dtype(config.compute_dtype)
+        self.decoder = Decoder(config.decoder, self.dtype)
+        self.vision = VisionEncoder(config.vision, self.dtype)
+        self.connector = Connector(features, self.dtype)
+        self.latent_in = nn.Dense(features, dtype=self.dtype)
+        self.latent_out = nn.Dense(config.latent_size, dtype=self.dtype)
+        self.timestep_embedder = TimestepEmbedder(features, self.dtype)
+        if config.num_metaqueries:
+            target = config.vision.hidden_size if config.metaquery_target == "vision" else features
+            self.metaqueries = Metaqueries(config.num_metaqueries, features, target, self.dtype)
+
+    def __call__(
+        self,
+        batch: Batch,
+        noised: Float[Array, "batch latents latent_size"],
+        times: Float[Array, "batch latents"],
+        *,
+        answers: bool = False,
+    ) -> Predictions:
+        """Predictions for a batch whose latents are `noised` (clean ones included, with time 0); float32."""
+        streams, query_target = self.embed(batch, noised, times)
+        hidden = self.decoder(streams, batch.understanding, batch.generation)
+        text, captions, queries = self.split_regions(batch, hidden.understanding)
+        return Predictions(
+            velocity=self.velocity(hidden.generation, noised, times),
+            text_logits=self.decoder.logits(text) if answers else None,
+            caption_logits=self.decoder.logits(captions),
+            query_prediction=self.metaqueries.predict(queries) if queries.shape[1] else query_target,
+            query_target=query_target,
+        )
+
+    def split_regions(self, batch: Batch, hidden: Array) -> tuple[Array, Array, Array]:
+        """The text, caption and metaquery regions of the understanding buffer."""
+        text = batch.text_ids.shape[1]
+        captions = text + batch.vit_image.shape[1]
+        queries = captions + batch.caption_ids.shape[1]
+        return hidden[:, :text], hidden[:, captions:queries], hidden[:, queries:]
+
+    def embed(self, batch: Batch, noised: Array, times: Array) -> tuple[Streams, Array]:
+        """What enters the first layer, and the metaqueries' targets."""
+        config = self.config
+        vit_count = batch.vit_image.shape[1]
+        # The vision encoder runs once, over context patches and target patches together; images are told apart by
+        # number, so targets are numbered on from the largest of the context.
+        offset = jnp.max(batch.vit_image, axis=1, keepdims=True) if vit_count else 0
+        target_image = jnp.where(batch.target_image > 0, batch.target_image + offset, 0)
+        patches = jnp.concatenate([batch.vit_patches, batch.target_patches], axis=1)
+        positions = jnp.concatenate([batch.vit_positions, batch.target_positions], axis=1)
+        images = jnp.concatenate([batch.vit_image, target_image], axis=1)
+        features = self.vision(pixels_to_float(patches), positions, images)
+        vit_table = sincos_table_2d(config.vision.table_side, config.decoder.hidden_size)
+        vit = self.connector(features[:, :vit_count]) + jnp.take(vit_table, batch.vit_positions, axis=0)
+        target = features[:, vit_count:]
+        if config.metaquery_target == "connector":
+            target = self.connector(target)
+        regions = [self.decoder.embed(batch.text_ids), vit, self.decoder.embed(batch.caption_ids)]
+        if batch.query_index.shape[1]:
+            queries = self.metaqueries.embed(batch.query_index)
+            regions.append(queries + jnp.take(vit_table, batch.target_positions, axis=0))
+        latent_table = sincos_table_2d(config.max_latent_size, config.decoder.hidden_size)
+        latents = self.latent_in(noised.astype(self.dtype)) + self.timestep_embedder(times)
+        latents = latents + jnp.take(latent_table, batch.latent_positions, axis=0)
+        understanding = jnp.concatenate([region.astype(self.dtype) for region in regions], axis=1)
+        return Streams(understanding, latents.astype(self.dtype)), jax.lax.stop_gradient(target.astype(jnp.float32))
+
+    def velocity(self, hidden: Array, noised: Array, times: Array) -> Float[Array, "batch latents latent_size"]:
+        """The predicted velocity noise - x_0, float32, whichever way the output projection is parametrised."""
+        output = self.latent_out(hidden).astype(jnp.float32)
+        if self.config.prediction == "velocity":
+            return output
+        return (noised - output) / jnp.maximum(times, SMALLEST_DIVISOR_TIME)[..., None]
