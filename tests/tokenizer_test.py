@@ -1,0 +1,95 @@
+"""The byte-level BPE: files in the Qwen2 format, delimiters, training."""
+
+import json
+import pickle
+import shutil
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uno_jax.data.tokenizer import DELIMITERS, TOKENIZER_FILES, Tokenizer, train_tokenizer
+
+REFERENCE = Path(__file__).parent / "testdata" / "bagel_tiny_a"
+CAPTIONS = ["a red car", "a red heart", "the red car beside a blue car", "grinning face with big eyes"] * 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tokenizer")
+    return directory, train_tokenizer(CAPTIONS, 300, directory)
+
+
+def test_trained_files_read_back_as_the_same_tokenizer(trained):
+    directory, tokenizer = trained
+    again = Tokenizer.from_directory(directory)
+    assert sorted(path.name for path in directory.iterdir()) == sorted(TOKENIZER_FILES)
+    assert again.encode("a red car 车") == tokenizer.encode("a red car 车")
+    assert len(again) == len(tokenizer) <= 300
+
+
+def test_delimiters_have_ids_of_their_own(trained):
+    _, tokenizer = trained
+    ids = [tokenizer.start, tokenizer.end, tokenizer.image_start, tokenizer.image_end]
+    assert len(set(ids)) == 4
+    assert [tokenizer.encode(token) for token in DELIMITERS] == [[id_] for id_ in ids]
+
+
+def test_training_merges_frequent_words(trained):
+    _, tokenizer = trained
+    assert len(tokenizer.encode("a red car")) == 3
+
+
+def test_training_twice_writes_the_same_files(trained, tmp_path):
+    directory, _ = trained
+    train_tokenizer(CAPTIONS, 300, tmp_path)
+    for name in TOKENIZER_FILES:
+        assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=st.text(max_size=20))
+def test_decode_gives_back_the_composed_text(trained, text):
+    _, tokenizer = trained
+    assert tokenizer.decode(tokenizer.encode(text)) == unicodedata.normalize("NFC", text)
+
+
+def test_pickling_keeps_the_ids(trained):
+    _, tokenizer = trained
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    assert copy.encode("the <|im_end|>") == tokenizer.encode("the <|im_end|>")
+    assert copy.end == tokenizer.end
+
+
+def test_missing_delimiters_are_added_after_all_others(tmp_path):
+    for name in TOKENIZER_FILES:
+        shutil.copy(REFERENCE / name, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    config["added_tokens_decoder"] = {str(len(vocabulary)): {"content": "<|endoftext|>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer.from_directory(tmp_path)
+    first = len(vocabulary) + 1
+    assert [tokenizer.start, tokenizer.end, tokenizer.image_start, tokenizer.image_end] == list(range(first, first + 4))
+    assert len(tokenizer) == first + 4
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vocab\.json, merges\.txt, tokenizer_config\.json"):
+        Tokenizer.from_directory(tmp_path)
+
+
+def test_added_tokens_of_another_vocabulary_are_refused(tmp_path):
+    for name in TOKENIZER_FILES:
+        shutil.copy(REFERENCE / name, tmp_path)
+    config = {"added_tokens_decoder": {"7000": {"content": "<|im_start|>"}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"<\|im_start\|>.*7000"):
+        Tokenizer.from_directory(tmp_path)
+
+
+def test_a_vocabulary_without_room_for_all_bytes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least 261"):
+        train_tokenizer(["a"], 260, tmp_path)

@@ -1,0 +1,147 @@
+"""Byte-level BPE in the Qwen2 format: the public tokenizer's files and ours go through the same code.
+
+A tokenizer directory holds `vocab.json` and `merges.txt` (the byte-level BPE) and `tokenizer_config.json` (the added
+tokens and their ids). Encoding is Unicode NFC, then the Qwen2 split pattern, then byte-level BPE; added tokens are
+recognised in the text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+
+# The four tokens that delimit texts and images. A public directory that lacks one gets it added after all others.
+TEXT_START, TEXT_END = "<|im_start|>", "<|im_end|>"
+IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"
+DELIMITERS = (TEXT_START, TEXT_END, IMAGE_START, IMAGE_END)
+_PAD = "<|endoftext|>"
+
+# Qwen2: contractions, words with at most one leading non-letter, single digits, punctuation runs, newlines, blanks.
+_SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class Tokenizer:
+    """Text to token ids and back. Picklable."""
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = backend
+        self.start, self.end, self.image_start, self.image_end = (backend.token_to_id(token) for token in DELIMITERS)
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> Tokenizer:
+        """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json`; adds the delimiters that are missing.
+
+        Raises:
+          FileNotFoundError: one of the files is missing.
+          ValueError: the ids in `tokenizer_config.json` do not follow the vocabulary without gaps.
+        """
+        directory = Path(directory)
+        missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"tokenizer directory {directory} lacks {', '.join(missing)}: give a directory with "
+                f"{', '.join(TOKENIZER_FILES)} (prepare_data writes one to <dataset>/tokenizer)"
+            )
+        vocabulary, merges = models.BPE.read_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
+        backend = _byte_level_backend(models.BPE(vocabulary, merges))
+        config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        added = sorted((int(id_), entry) for id_, entry in config.get("added_tokens_decoder", {}).items())
+        for id_, entry in added:
+            token = tokenizers.AddedToken(
+                entry["content"],
+                single_word=entry.get("single_word", False),
+                lstrip=entry.get("lstrip", False),
+                rstrip=entry.get("rstrip", False),
+                normalized=entry.get("normalized", False),
+                special=entry.get("special", True),
+            )
+            backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])
+            actual = backend.token_to_id(entry["content"])
+            if actual != id_:
+                raise ValueError(
+                    f"{directory / 'tokenizer_config.json'}: added token {entry['content']!r} is listed with id {id_} "
+                    f"but follows the vocabulary as {actual}: vocab.json and tokenizer_config.json do not belong "
+                    "together, or ids are left out"
+                )
+        _add_delimiters(backend)
+        return cls(backend)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text, without any delimiter around it."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, delimiters written out; ids outside the vocabulary are left out."""
+        return self._backend.decode([int(id_) for id_ in ids], skip_special_tokens=False)
+
+    def __len__(self) -> int:
+        """Number of ids, added tokens included: the least vocabulary of a model that reads them."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path) -> Tokenizer:
+    """Learns a byte-level BPE of at most `vocab_size` ids (delimiters included) and writes it in the Qwen2 format.
+
+    The same texts in the same order give the same files. Fewer ids come out when the texts have fewer distinct pairs.
+
+    Raises:
+      ValueError: `vocab_size` leaves no room for the 256 bytes and the added tokens.
+    """
+    added = (_PAD, *DELIMITERS)
+    least = 256 + len(added)
+    if vocab_size < least:
+        raise ValueError(f"vocab_size is {vocab_size}: at least {least} are needed for all bytes and the added tokens")
+    backend = _byte_level_backend(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(added),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    backend.model.save(str(directory))
+    first = backend.get_vocab_size()
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(first + i): {"content": token, **flags} for i, token in enumerate(added)},
+        "additional_special_tokens": list(DELIMITERS),
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": TEXT_END,
+        "errors": "replace",
+        "pad_token": _PAD,
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return Tokenizer.from_directory(directory)
+
+
+def _byte_level_backend(model: models.BPE) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _add_delimiters(backend: tokenizers.Tokenizer) -> None:
+    missing = [token for token in DELIMITERS if backend.token_to_id(token) is None]
+    backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in missing])
