@@ -34,7 +34,7 @@ class TokenMetadata(NamedTuple):
     """RoPE position."""
 
 
-def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "..."]:
+def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*broadcast"]:
     """Whether the query token may attend to the key token (design: one sample's visibility).
 
     Pure, elementwise and broadcasting; works on numpy arrays, jax arrays and inside a Pallas kernel. One sample of

@@ -1,0 +1,35 @@
+"""Losses as metrics: sums and counts in total, by time bin, and by task."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from uno_jax.batch import TASKS
+from uno_jax.objectives.losses import TokenLosses
+
+TIME_BINS = 4
+"""Bins of equal width over t in [0, 1]."""
+
+
+def loss_sums(losses: dict[str, TokenLosses]) -> dict[str, tuple[Array, Array]]:
+    """(sum, count) of each unweighted loss, in total and split by time bin and by task.
+
+    Names: `flow`, `flow/t0.00-0.25`, `flow/editing`. A mean over several batches or hosts is the sum of sums over the
+    sum of counts. Answers have no time and so no time bins.
+    """
+    sums = {}
+    for name, loss in losses.items():
+        sums[name] = _sum(loss.value, loss.counts)
+        if name != "answer":
+            time_bin = jnp.clip((loss.time * TIME_BINS).astype(jnp.int32), 0, TIME_BINS - 1)
+            for i in range(TIME_BINS):
+                low, high = i / TIME_BINS, (i + 1) / TIME_BINS
+                sums[f"{name}/t{low:.2f}-{high:.2f}"] = _sum(loss.value, loss.counts & (time_bin == i))
+        for i, task in enumerate(TASKS):
+            sums[f"{name}/{task}"] = _sum(loss.value, loss.counts & (loss.task == i))
+    return sums
+
+
+def _sum(value: Array, mask: Array) -> tuple[Array, Array]:
+    return jnp.sum(jnp.where(mask, value, 0.0)), jnp.sum(mask, dtype=jnp.float32)

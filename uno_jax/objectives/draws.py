@@ -1,0 +1,70 @@
+"""The step's only randomness: times, noise, and the autoencoder's sample, each keyed by the sample it belongs to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from uno_jax.batch import Batch, TokenSource
+
+_TIME, _NOISE, _LATENT = range(3)  # what a key is for
+
+
+class Draws(NamedTuple):
+    """Clean latents, their noise, and the time of every token that has one; all float32."""
+
+    latents: Float[Array, "batch latents latent_size"]
+    noise: Float[Array, "batch latents latent_size"]
+    latent_times: Float[Array, "batch latents"]
+    caption_times: Float[Array, "batch captions"]
+    """Time of the noised target that the caption describes."""
+    query_times: Float[Array, "batch queries"]
+
+    @property
+    def noised(self) -> Float[Array, "batch latents latent_size"]:
+        """x_t = (1 - t) x_0 + t noise."""
+        t = self.latent_times[..., None]
+        return (1 - t) * self.latents + t * self.noise
+
+
+def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*tokens"]:
+    """t of a normal draw: u = sigmoid(raw), t = shift * u / (1 + (shift - 1) * u); minus infinity gives 0."""
+    u = jax.nn.sigmoid(raw)
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def draw(batch: Batch, seed: int, shift: float) -> Draws:
+    """Draws for a batch with moments, from the seed and each token's (occurrence, image, index) and nothing else.
+
+    So no value depends on a sample's place in the batch, on its neighbours, on the device, or on the step.
+    """
+    times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
+    mean, log_variance = jnp.split(batch.latent_moments, 2, axis=-1)
+    normal = jax.vmap(jax.vmap(lambda source, index: _normals(source, index, seed, mean.shape[-1])))
+    noise, latent_noise = normal(batch.latent_source, batch.latent_index)
+    return Draws(
+        latents=mean + jnp.exp(0.5 * log_variance) * latent_noise,
+        noise=noise,
+        latent_times=batch.latent_time_scale * times(batch.latent_source),
+        caption_times=times(batch.caption_source),
+        query_times=times(batch.query_source),
+    )
+
+
+def _image_key(source: TokenSource, seed: int) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), source.occurrence), source.image)
+
+
+def _time(source: TokenSource, seed: int, shift: float) -> Array:
+    return shifted_time(jax.random.normal(jax.random.fold_in(_image_key(source, seed), _TIME)), shift)
+
+
+def _normals(source: TokenSource, index: Array, seed: int, features: int) -> tuple[Array, Array]:
+    """The token's noise, and its share of the autoencoder's sample."""
+    key = _image_key(source, seed)
+    keys = (jax.random.fold_in(jax.random.fold_in(key, purpose), index) for purpose in (_NOISE, _LATENT))
+    noise, latent = (jax.random.normal(k, (features,)) for k in keys)
+    return noise, latent
