@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from uno_jax.attention.metadata import TokenMetadata
 
 Array = Any  # a numpy array in the data pipeline, a jax array in the step
@@ -48,7 +50,9 @@ class Batch(NamedTuple):
     text_labels: Array  # [B, T] the token that should follow
     text_loss: Array  # [B, T] bool: answers are trained here
 
-    vit_patches: Array  # [B, V, P] uint8, flattened (row, column, channel)
+    vit_patches: Array
+    """[B, V, P] uint8 pixels, flattened (row, column, channel); or the vision encoder's features, precomputed:
+    [B, V, Dv] float."""
     vit_positions: Array  # [B, V] row * side + column, index of both position tables
     vit_image: Array  # [B, V] number of the image in the row, from 1; 0 for padding
 
@@ -60,7 +64,9 @@ class Batch(NamedTuple):
     query_index: Array  # [B, Q] row of the metaquery table
     query_loss: Array  # [B, Q] bool
     query_source: TokenSource  # [B, Q]
-    target_patches: Array  # [B, Q, P] uint8: the clean target at metaquery resolution; patch j is what query j predicts
+    target_patches: Array
+    """[B, Q, P] uint8: the clean target at metaquery resolution, patch j is what query j predicts; or its features,
+    precomputed: [B, Q, Dv] float."""
     target_positions: Array  # [B, Q] as vit_positions
     target_image: Array  # [B, Q] as vit_image, numbered apart from it
 
@@ -72,3 +78,56 @@ class Batch(NamedTuple):
     latent_time_scale: Array  # [B, G] float32: t = scale * drawn t; 0 for clean latents, 1 for a noised target
     latent_loss: Array  # [B, G] bool: flow matching is trained here
     latent_source: TokenSource  # [B, G]
+
+
+class BatchShape(NamedTuple):
+    """The static sizes of a batch, named as in `Batch`."""
+
+    rows: int
+    text: int
+    vit: int
+    captions: int
+    queries: int
+    latents: int
+    patch_features: int
+    """P, pixels of a flattened ViT patch."""
+    latent_features: int
+    """2 * L, or K before the encoder has run."""
+
+
+def padding_batch(shape: BatchShape, latent_dtype: Any = np.float32) -> Batch:
+    """A batch of that shape that holds nothing but padding, in numpy: what packing starts from."""
+
+    def zeros(tokens: int, *features: int, dtype: Any = np.int32) -> Array:
+        return np.zeros((shape.rows, tokens, *features), dtype)
+
+    def source(tokens: int) -> TokenSource:
+        return TokenSource(*(zeros(tokens) for _ in TokenSource._fields))
+
+    understanding = shape.text + shape.vit + shape.captions + shape.queries
+    return Batch(
+        understanding=TokenMetadata(*(zeros(understanding) for _ in TokenMetadata._fields)),
+        generation=TokenMetadata(*(zeros(shape.latents) for _ in TokenMetadata._fields)),
+        text_ids=zeros(shape.text),
+        text_labels=zeros(shape.text),
+        text_loss=zeros(shape.text, dtype=bool),
+        vit_patches=zeros(shape.vit, shape.patch_features, dtype=np.uint8),
+        vit_positions=zeros(shape.vit),
+        vit_image=zeros(shape.vit),
+        caption_ids=zeros(shape.captions),
+        caption_labels=zeros(shape.captions),
+        caption_loss=zeros(shape.captions, dtype=bool),
+        caption_source=source(shape.captions),
+        query_index=zeros(shape.queries),
+        query_loss=zeros(shape.queries, dtype=bool),
+        query_source=source(shape.queries),
+        target_patches=zeros(shape.queries, shape.patch_features, dtype=np.uint8),
+        target_positions=zeros(shape.queries),
+        target_image=zeros(shape.queries),
+        latent_moments=zeros(shape.latents, shape.latent_features, dtype=latent_dtype),
+        latent_positions=zeros(shape.latents),
+        latent_index=zeros(shape.latents),
+        latent_time_scale=zeros(shape.latents, dtype=np.float32),
+        latent_loss=zeros(shape.latents, dtype=bool),
+        latent_source=source(shape.latents),
+    )

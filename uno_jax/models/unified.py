@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from uno_jax.batch import Batch
+from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Decoder, Streams
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
@@ -113,29 +113,44 @@ class UnifiedModel(nn.Module):
     def embed(self, batch: Batch, noised: Array, times: Array) -> tuple[Streams, Array]:
         """What enters the first layer, and the metaqueries' targets."""
         config = self.config
-        vit_count = batch.vit_image.shape[1]
-        # The vision encoder runs once, over context patches and target patches together; images are told apart by
-        # number, so targets are numbered on from the largest of the context.
-        offset = jnp.max(batch.vit_image, axis=1, keepdims=True) if vit_count else 0
-        target_image = jnp.where(batch.target_image > 0, batch.target_image + offset, 0)
-        patches = jnp.concatenate([batch.vit_patches, batch.target_patches], axis=1)
-        positions = jnp.concatenate([batch.vit_positions, batch.target_positions], axis=1)
-        images = jnp.concatenate([batch.vit_image, target_image], axis=1)
-        features = self.vision(pixels_to_float(patches), positions, images)
+        vit_features, target = self.vision_features(batch)
         vit_table = sincos_table_2d(config.vision.table_side, config.decoder.hidden_size)
-        vit = self.connector(features[:, :vit_count]) + jnp.take(vit_table, batch.vit_positions, axis=0)
-        target = features[:, vit_count:]
-        if config.metaquery_target == "connector":
-            target = self.connector(target)
-        regions = [self.decoder.embed(batch.text_ids), vit, self.decoder.embed(batch.caption_ids)]
+        regions = [self.decoder.embed(batch.text_ids)]
+        if vit_features.shape[1]:
+            regions.append(self.connector(vit_features) + jnp.take(vit_table, batch.vit_positions, axis=0))
+        regions.append(self.decoder.embed(batch.caption_ids))
         if batch.query_index.shape[1]:
             queries = self.metaqueries.embed(batch.query_index)
             regions.append(queries + jnp.take(vit_table, batch.target_positions, axis=0))
+            if config.metaquery_target == "connector":
+                target = self.connector(target)
         latent_table = sincos_table_2d(config.max_latent_size, config.decoder.hidden_size)
         latents = self.latent_in(noised.astype(self.dtype)) + self.timestep_embedder(times)
         latents = latents + jnp.take(latent_table, batch.latent_positions, axis=0)
         understanding = jnp.concatenate([region.astype(self.dtype) for region in regions], axis=1)
         return Streams(understanding, latents.astype(self.dtype)), jax.lax.stop_gradient(target.astype(jnp.float32))
+
+    def vision_features(self, batch: Batch) -> tuple[Array, Array]:
+        """Vision features of the context patches and of the metaqueries' target patches.
+
+        Pixels of both run through the encoder together, in one packed sequence a row; float patches are features
+        already (precomputed).
+        """
+        if jnp.issubdtype(batch.target_patches.dtype, jnp.floating):
+            return batch.vit_patches, batch.target_patches
+        count = batch.vit_image.shape[1]
+        if not count + batch.target_image.shape[1]:
+            width = self.config.vision.hidden_size
+            return (jnp.zeros((*batch.vit_image.shape, width)), jnp.zeros((*batch.target_image.shape, width)))
+        # Images are told apart by number, so targets are numbered on from the last of the context.
+        offset = jnp.max(batch.vit_image, axis=1, keepdims=True) if count else 0
+        target_image = jnp.where(batch.target_image > 0, batch.target_image + offset, 0)
+        features = self.vision(
+            pixels_to_float(jnp.concatenate([batch.vit_patches, batch.target_patches], axis=1)),
+            jnp.concatenate([batch.vit_positions, batch.target_positions], axis=1),
+            jnp.concatenate([batch.vit_image, target_image], axis=1),
+        )
+        return features[:, :count], features[:, count:]
 
     def velocity(self, hidden: Array, noised: Array, times: Array) -> Float[Array, "batch latents latent_size"]:
         """The predicted velocity noise - x_0, float32, whichever way the output projection is parametrised."""
@@ -143,3 +158,13 @@ class UnifiedModel(nn.Module):
         if self.config.prediction == "velocity":
             return output
         return (noised - output) / jnp.maximum(times, SMALLEST_DIVISOR_TIME)[..., None]
+
+
+def init_params(config: ModelConfig, seed: int) -> dict:
+    """Random float32 parameters of the whole model, the metaqueries included; under `jax.eval_shape`, their shapes."""
+    patch = 3 * config.vision.patch_size**2
+    queries = min(config.num_metaqueries, 1)
+    shape = BatchShape(1, 1, 1, 1, queries, 1, patch_features=patch, latent_features=2 * config.latent_size)
+    batch = jax.tree.map(jnp.asarray, padding_batch(shape))
+    noised = jnp.zeros((1, 1, config.latent_size))
+    return UnifiedModel(config).init(jax.random.key(seed), batch, noised, jnp.zeros((1, 1)))["params"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from uno_jax.batch import Batch
+from uno_jax.batch import TASKS, Batch
 from uno_jax.models.unified import Predictions
 from uno_jax.objectives.config import LOSSES, ObjectiveConfig
 from uno_jax.objectives.draws import Draws
@@ -31,7 +31,9 @@ def flow_loss(predictions: Predictions, batch: Batch, draws: Draws) -> TokenLoss
     return TokenLosses(value, batch.latent_loss, draws.latent_times, batch.latent_source.task)
 
 
-def cross_entropy(logits: Float[Array, "batch tokens vocab"], labels: Int[Array, "batch tokens"]) -> Float[Array, "batch tokens"]:
+def cross_entropy(
+    logits: Float[Array, "batch tokens vocab"], labels: Int[Array, "batch tokens"]
+) -> Float[Array, "batch tokens"]:
     """-log p(label), float32."""
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen
@@ -46,7 +48,7 @@ def caption_loss(predictions: Predictions, batch: Batch, draws: Draws) -> TokenL
 def answer_loss(predictions: Predictions, batch: Batch) -> TokenLosses:
     """Cross-entropy of answers in the context text; they have no time, and count as understanding."""
     value = cross_entropy(predictions.text_logits, batch.text_labels)
-    task = jnp.full_like(batch.text_ids, 2)
+    task = jnp.full_like(batch.text_ids, TASKS.index("understanding"))
     return TokenLosses(value, batch.text_loss, jnp.zeros_like(value), task)
 
 
@@ -56,14 +58,18 @@ def visual_distance(
     """1 - cosine, mean squared difference, or mean smooth-l1 (quadratic below 1) over the features, float32."""
     if kind == "cosine":
         product = jnp.sum(prediction * target, axis=-1)
-        norms = jnp.linalg.norm(prediction + 1e-12, axis=-1) * jnp.linalg.norm(target + 1e-12, axis=-1)
-        return 1 - product / jnp.maximum(norms, 1e-8)
+        return 1 - product / (_norm(prediction) * _norm(target))
     difference = jnp.abs(prediction - target)
     if kind == "mse":
         return jnp.mean(jnp.square(difference), axis=-1)
     if kind == "smooth_l1":
         return jnp.mean(jnp.where(difference < 1, 0.5 * jnp.square(difference), difference - 0.5), axis=-1)
     raise ValueError(f"objective.visual_loss is {kind!r}; it must be cosine, mse or smooth_l1")
+
+
+def _norm(x: Array) -> Array:
+    # Clamped under the root, so that a zero vector has a zero gradient and not a NaN.
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1), 1e-16))
 
 
 def visual_loss(predictions: Predictions, batch: Batch, draws: Draws, kind: str) -> TokenLosses:

@@ -1,0 +1,219 @@
+"""The train step: draws, one forward pass, one combined gradient, one guarded update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from uno_jax.batch import Batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.unified import UnifiedModel
+from uno_jax.objectives.breakdown import loss_sums
+from uno_jax.objectives.config import SUPERVISION, ObjectiveConfig
+from uno_jax.objectives.draws import Draws, draw
+from uno_jax.objectives.losses import fixed_weights, loss_counts, reduce_losses, token_losses, total_loss
+from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate_schedule, make_optimizer
+from uno_jax.training.state import Params, TrainState, merge
+
+Metrics = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What a step is made of."""
+
+    model: ModelConfig
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+    steps: int
+    seed: int
+
+    @property
+    def answers(self) -> bool:
+        """Whether the vocabulary head runs on context text."""
+        return self.objective.answer_weight != 0
+
+
+def losses_of(params: Params, batch: Batch, draws: Draws, config: StepConfig) -> dict[str, Any]:
+    """The token losses of one batch, by name."""
+    model = UnifiedModel(config.model)
+    predictions = model.apply(
+        {"params": params}, batch, draws.noised, draws.latent_times, answers=config.answers
+    )
+    return token_losses(predictions, batch, draws, config.objective)
+
+
+def loss_weights(gradient_norms: dict[str, Array], objective: ObjectiveConfig) -> dict[str, Array | float]:
+    """The weights in force: as configured, or, where a balance is configured and measured, the weight that makes a
+    supervision loss's gradient norm into the generation expert that fraction of the flow loss's."""
+    weights: dict[str, Array | float] = dict(fixed_weights(objective))
+    flow = gradient_norms["flow"] * objective.flow_weight
+    for name in SUPERVISION:
+        fraction, norm = getattr(objective.balance, name), gradient_norms[name]
+        if fraction:
+            measured = (norm > 0) & (flow > 0)
+            weights[name] = jnp.where(measured, fraction * flow / jnp.maximum(norm, 1e-20), weights[name])
+    return weights
+
+
+def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The whole step as a pure function, to be jitted with the state donated.
+
+    The batch's rows `[rows, ...]` are split into `accumulation` microbatches; the denominators are of all of them, so
+    the update is that of the larger batch. A non-finite loss or gradient is never applied.
+
+    Metrics: `loss`, each loss and its time bins and tasks, `weight/<loss>`, `gradient_norm`, `learning_rate`,
+    `finite`, `latched`, `skipped`.
+    """
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    schedule = learning_rate_schedule(config.optimizer, config.steps)
+    accumulation = config.optimizer.accumulation
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        counts = loss_counts(batch)
+        weights = loss_weights(state.gradient_norms, config.objective)
+
+        def objective(trainable: Params, micro: Batch) -> tuple[Array, tuple[dict, dict]]:
+            draws = draw(micro, config.seed, config.objective.time_shift)
+            losses = losses_of(merge(trainable, state.frozen), micro, draws, config)
+            reduced = reduce_losses(losses, counts, config.objective)
+            return total_loss(reduced, weights), (reduced, loss_sums(losses))
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if accumulation == 1:
+            (loss, (reduced, sums)), gradients = gradient(state.trainable, batch)
+        else:
+            loss, reduced, sums, gradients = _accumulate(gradient, state.trainable, batch, accumulation)
+        gradients = _warm_up_mask(gradients, state.step, config.optimizer)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new_state = _guarded_update(state, gradients, finite, optimizer, config.optimizer)
+        metrics = {"loss": loss, **reduced, "gradient_norm": norm, "learning_rate": schedule(state.step)}
+        # Splits only: the totals above are the objective's own, with their weights over t.
+        metrics |= {name: total / jnp.maximum(n, 1) for name, (total, n) in sums.items() if "/" in name}
+        metrics |= {f"tokens/{name}": n for name, (_, n) in sums.items()}
+        metrics |= {f"weight/{name}": jnp.asarray(weights[name], jnp.float32) for name in reduced}
+        metrics |= {"finite": finite, "latched": new_state.latched, "skipped": new_state.skipped}
+        return new_state, metrics
+
+    return step
+
+
+def _accumulate(gradient: Callable, trainable: Params, batch: Batch, accumulation: int) -> tuple:
+    """Sums of the loss, the metrics and the gradient over microbatches, one at a time."""
+    # Microbatch i takes every accumulation-th row, so that each device keeps the rows it already has.
+    micros = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(carry: Any, micro: Batch) -> tuple[Any, None]:
+        (loss, (reduced, sums)), gradients = gradient(trainable, micro)
+        return jax.tree.map(jnp.add, carry, (loss, reduced, sums, gradients)), None
+
+    first = jax.tree.map(lambda x: x[0], micros)
+    shapes = jax.eval_shape(gradient, trainable, first)
+    (loss, (reduced, sums)), gradients = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, (loss, reduced, sums, gradients), micros)
+    return total
+
+
+def _warm_up_mask(tree: Params, step: Array, config: OptimizerConfig) -> Params:
+    """In the metaquery warm-up, zero for everything but the metaqueries."""
+    if not config.metaquery_warmup_steps:
+        return tree
+    active = step >= config.metaquery_warmup_steps
+    return {
+        part: leaves if part == "metaqueries" else jax.tree.map(lambda x: jnp.where(active, x, 0), leaves)
+        for part, leaves in tree.items()
+    }
+
+
+def _guarded_update(
+    state: TrainState,
+    gradients: Params,
+    finite: Array,
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+) -> TrainState:
+    """The state after the update; or, for a non-finite gradient or a latched state, the parameters and optimizer as
+    they were."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
+    updates = _warm_up_mask(updates, state.step, config)
+    trainable = optax.apply_updates(state.trainable, updates)
+    ema = state.ema
+    if ema is not None:
+        decay = ema_decay(config, state.step)
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(jnp.float32), ema, trainable)
+    applied = finite & ~state.latched
+    trainable, opt_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(applied, new, old),
+        (trainable, opt_state, ema),
+        (state.trainable, state.opt_state, state.ema),
+    )
+    refused = ~finite & ~state.latched
+    skip = config.nonfinite == "skip"
+    return state.replace(
+        step=state.step + jnp.where(applied | (refused & skip), 1, 0),
+        trainable=trainable,
+        opt_state=opt_state,
+        ema=ema,
+        latched=state.latched | (refused & (not skip)),
+        skipped=state.skipped + jnp.where(refused & skip, 1, 0),
+    )
+
+
+def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[str, tuple[Array, Array]]]:
+    """(sum, count) of every loss of a held-out batch, in total, by time bin and by task (`loss_sums`)."""
+
+    def step(params: Params, batch: Batch) -> dict[str, tuple[Array, Array]]:
+        draws = draw(batch, config.seed, config.objective.time_shift)
+        return loss_sums(losses_of(params, batch, draws, config))
+
+    return step
+
+
+def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Gradient norm of each loss into the generation expert's layers, and the cosines between them.
+
+    One forward pass, one backward pass per loss. The running estimates in the state (for balanced weights) move
+    toward the measured norms; a loss without tokens, or a non-finite norm, leaves its estimate alone.
+    """
+    balance = config.objective.balance
+    names = ("flow", *SUPERVISION)
+
+    def probe(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        counts = loss_counts(batch)
+        params = merge(state.trainable, state.frozen)
+        draws = draw(batch, config.seed, config.objective.time_shift)
+
+        def losses(expert: Params) -> Array:
+            layers = {**params["decoder"]["layers"], "generation": expert}
+            whole = {**params, "decoder": {**params["decoder"], "layers": layers}}
+            reduced = reduce_losses(losses_of(whole, batch, draws, config), counts, config.objective)
+            return jnp.stack([reduced[name] for name in names])
+
+        _, pull_back = jax.vjp(losses, params["decoder"]["layers"]["generation"])
+        gradients = {name: pull_back(row)[0] for name, row in zip(names, jnp.eye(len(names)), strict=True)}
+        norms = {name: optax.global_norm(gradient) for name, gradient in gradients.items()}
+        metrics = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        for i, first in enumerate(names):
+            for second in names[i + 1 :]:
+                product = optax.tree.vdot(gradients[first], gradients[second])
+                scale = jnp.maximum(norms[first] * norms[second], 1e-30)
+                metrics[f"gradient_cosine/{first}_{second}"] = product / scale
+        estimates = {
+            name: _running_estimate(state.gradient_norms[name], norms[name], counts[name], balance.decay)
+            for name in names
+        }
+        return state.replace(gradient_norms=estimates), metrics
+
+    return probe
+
+
+def _running_estimate(old: Array, measured: Array, count: Array, decay: float) -> Array:
+    averaged = jnp.where(old > 0, decay * old + (1 - decay) * measured, measured)
+    return jnp.where((count > 0) & jnp.isfinite(measured), averaged, old)
