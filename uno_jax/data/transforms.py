@@ -1,0 +1,113 @@
+"""Pictures to patches: decoding, the resize rule of the public implementation, patches and their positions."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, UnidentifiedImageError
+
+# 1344 x 1344: the most pixels that the public implementation lets into one sample.
+MAX_PIXELS = 1806336
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resizes to sides that are multiples of `stride`, between `min_side` (short) and `max_side` (long).
+
+    The arithmetic is the public implementation's, its quirks included: sides round half to even twice, an area that
+    is too large scales both sides by the ratio of areas, and the last rule (long side) may undercut `min_side`.
+    """
+
+    max_side: int
+    min_side: int
+    stride: int
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        if not 0 < self.stride <= self.max_side or not 0 < self.min_side <= self.max_side:
+            raise ValueError(
+                f"image transform needs 0 < stride <= max_side and 0 < min_side <= max_side, got max_side="
+                f"{self.max_side}, min_side={self.min_side}, stride={self.stride}"
+            )
+
+    def size(self, width: int, height: int, num_images: int = 1) -> tuple[int, int]:
+        """Width and height after the transform; `num_images` pictures of one sample share `max_pixels`."""
+        scale = min(self.max_side / max(width, height), 1.0)
+        scale = max(scale, self.min_side / min(width, height))
+        width, height = self._scaled(width, scale), self._scaled(height, scale)
+        if width * height > self.max_pixels / num_images:
+            scale = self.max_pixels / num_images / (width * height)
+            width, height = self._scaled(width, scale), self._scaled(height, scale)
+        if max(width, height) > self.max_side:
+            scale = self.max_side / max(width, height)
+            width, height = self._scaled(width, scale), self._scaled(height, scale)
+        return width, height
+
+    def resize(self, pixels: UInt8[np.ndarray, "height width 3"], num_images: int = 1) -> UInt8[np.ndarray, "h w 3"]:
+        """Bicubic with antialiasing, on 8-bit data."""
+        height, width = pixels.shape[:2]
+        size = self.size(width, height, num_images)
+        if size == (width, height):
+            return pixels
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+    @property
+    def largest_side(self) -> int:
+        """The longest side that any picture can have after the transform."""
+        return self._to_stride(self.max_side)
+
+    def _scaled(self, side: int, scale: float) -> int:
+        return self._to_stride(round(side * scale))
+
+    def _to_stride(self, side: int) -> int:
+        return max(self.stride, round(side / self.stride) * self.stride)
+
+
+def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels of an encoded picture; transparency is pasted on white.
+
+    Raises:
+      ValueError: the bytes are no picture that Pillow reads; the message names `what` (record and field).
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{what}: {len(encoded)} bytes that are no readable picture ({error}); give PNG or JPEG"
+        ) from error
+    if image.mode in ("RGBA", "LA", "PA") or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return np.asarray(image.convert("RGB"))
+
+
+def patchify(pixels: UInt8[np.ndarray, "height width 3"], patch: int) -> UInt8[np.ndarray, "patches values"]:
+    """Patches row by row, each flattened (row, column, channel)."""
+    height, width, channels = pixels.shape
+    if height % patch or width % patch:
+        raise ValueError(f"a picture of {width}x{height} pixels is not made of {patch}x{patch} patches")
+    grid = pixels.reshape(height // patch, patch, width // patch, patch, channels)
+    return grid.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * channels)
+
+
+def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:
+    """Indices into a position table of `side` x `side`, row by row over a grid of patches.
+
+    Raises:
+      ValueError: the grid is larger than the table.
+    """
+    if rows > side or columns > side:
+        raise ValueError(f"a grid of {rows}x{columns} patches is larger than the position table of {side}x{side}")
+    return (np.arange(rows, dtype=np.int32)[:, None] * side + np.arange(columns, dtype=np.int32)).reshape(-1)
+
+
+def to_float(pixels: UInt8[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """Pixels as the encoders take them: [-1, 1], float32 throughout."""
+    half = np.float32(0.5)
+    return (pixels.astype(np.float32) / np.float32(255) - half) / half
