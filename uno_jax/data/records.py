@@ -1,0 +1,247 @@
+"""Records: what every dataset is made of, and how they are stored and read.
+
+A dataset is one directory: a TFDS dataset of ArrayRecord files (splits `train` and `test`), one `tasks-<split>.npy` a
+split, and whatever the command that prepared it put beside them (tokenizer, contact sheet). It is written with
+`write_records` and read with `open_records`; neither needs tensorflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+import shutil
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from uno_jax.batch import TASKS
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample, as it is stored. Pictures are encoded RGB (PNG or JPEG)."""
+
+    id: str
+    """Stable: the same sample has the same id in every build of the dataset."""
+    task: str
+    """One of `uno_jax.batch.TASKS`: text_to_image, editing, understanding."""
+    image: bytes
+    """The target picture; for understanding, the picture that is asked about."""
+    prompt: str
+    """The prompt (text_to_image), the instruction (editing), the question (understanding)."""
+    captions: tuple[str, ...] = ()
+    """Descriptions of the target in other words, none equal to the prompt."""
+    sources: tuple[bytes, ...] = ()
+    """The pictures to edit; empty for every other task."""
+    answer: str = ""
+    """The answer (understanding); empty for every other task."""
+
+
+class RecordSource(Protocol):
+    """Random access to the records of one split; can be pickled, and opened again in another process."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class StoredRecords:
+    """The records of one split of a dataset directory, a `RecordSource`.
+
+    Files are opened at the first access in each process: making one, copying it and pickling it cost nothing.
+    """
+
+    def __init__(self, directory: str | Path, split: str):
+        self._directory = Path(directory)
+        self._split = split
+        self._length = len(record_tasks(directory, split))
+        self._source: Any = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < self._length:
+            raise IndexError(
+                f"{self._directory}: split {self._split!r} has {self._length} records, not {index + 1}"
+            )
+        if self._source is None:
+            self._source = _open_array_records(self._directory, self._split)
+        return _to_record(self._source[int(index)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+    def __repr__(self) -> str:
+        return f"StoredRecords({str(self._directory)!r}, {self._split!r})"
+
+
+def open_records(directory: str | Path, split: str) -> StoredRecords:
+    """Opens one split (`train` or `test`) of a dataset directory that `prepare_data` wrote.
+
+    Raises FileNotFoundError when there is no such dataset, or no such split in it.
+    """
+    return StoredRecords(directory, split)
+
+
+def record_tasks(directory: str | Path, split: str) -> np.ndarray:
+    """The task of each record of a split, an index into `TASKS`, int32 `[records]`, in the order of the records.
+
+    It reads one small file, none of the records.
+    """
+    path = _tasks_path(Path(directory), split)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{directory}: no split {split!r} of a prepared dataset here ({path.name} is missing). "
+            "Prepare one with `python -m uno_jax.prepare_data --out=DIR`, and name that DIR."
+        )
+    return np.load(path)
+
+
+def write_records(
+    directory: str | Path,
+    name: str,
+    splits: Mapping[str, Callable[[], Iterable[Record]]],
+    *,
+    description: str,
+    license_text: str,
+    homepage: str = "",
+    on_record: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes a dataset into `directory`, which must not exist or be empty.
+
+    Args:
+      directory: the dataset directory: every split lies flat in it.
+      name: of the dataset, snake case; file names start with it.
+      splits: for each split, a function that gives its records. Ids must differ within a split.
+      description: of the dataset, kept in its metadata.
+      license_text: of the pictures and texts, kept in its metadata.
+      homepage: where the data come from, kept in its metadata.
+      on_record: called after each record is made, for a progress bar.
+    """
+    directory = Path(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise FileExistsError(
+            f"{directory}: not empty. Give a new directory, or remove this one first."
+        )
+    building = directory / "building"
+    builder_class = type(
+        name, (_RecordsBuilder,), {"name": name, "__module__": __name__}
+    )
+    info = {
+        "description": description,
+        "license": license_text,
+        "homepage": homepage or None,
+    }
+    builder = builder_class(
+        data_dir=building, splits=splits, info_fields=info, on_record=on_record
+    )
+    # No network and no default folder in the home directory: nothing is downloaded.
+    builder.download_and_prepare(
+        file_format="array_record", download_dir=building / "downloads"
+    )
+    for path in Path(builder.data_path).iterdir():
+        path.rename(directory / path.name)
+    shutil.rmtree(building)
+    for split in splits:
+        source = _open_array_records(directory, split)
+        tasks = [TASKS.index(source[i]["task"].decode()) for i in range(len(source))]
+        np.save(_tasks_path(directory, split), np.asarray(tasks, np.int32))
+
+
+class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes any iterator of records. Encoded pictures are stored as they are."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS looks for a file of checksums beside the code, and needs a package that it does not declare to do so. There
+    # is nothing to download here, so nothing to check.
+    code_path = None
+
+    def __init__(self, *, data_dir, splits, info_fields, on_record):
+        self._record_splits = splits
+        self._info_fields = info_fields
+        self._on_record = on_record
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "id": tfds.features.Text(),
+                "task": tfds.features.Text(),
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "prompt": tfds.features.Text(),
+                "captions": tfds.features.Sequence(tfds.features.Text()),
+                "sources": tfds.features.Sequence(
+                    tfds.features.Image(shape=(None, None, 3))
+                ),
+                "answer": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self, features=features, **self._info_fields
+        )
+
+    def _split_generators(
+        self, dl_manager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        return {
+            split: self._generate_examples(make())
+            for split, make in self._record_splits.items()
+        }
+
+    def _generate_examples(
+        self, records: Iterable[Record]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for record in records:
+            if record.task not in TASKS:
+                raise ValueError(
+                    f"record {record.id!r}: task {record.task!r} is none of {', '.join(TASKS)}"
+                )
+            yield (
+                record.id,
+                {
+                    "id": record.id,
+                    "task": record.task,
+                    "image": record.image,
+                    "prompt": record.prompt,
+                    "captions": list(record.captions),
+                    "sources": list(record.sources),
+                    "answer": record.answer,
+                },
+            )
+            self._on_record()
+
+
+def _tasks_path(directory: Path, split: str) -> Path:
+    return directory / f"tasks-{split}.npy"
+
+
+def _open_array_records(directory: Path, split: str) -> Any:
+    builder = tfds.builder_from_directory(directory)
+    keep = _KeepEncoded()
+    return builder.as_data_source(
+        split=split, decoders={"image": keep, "sources": keep}
+    )
+
+
+class _KeepEncoded(tfds.decode.SkipDecoding):
+    """Leaves pictures encoded; TFDS's own decoder does so for a single picture only, not for a sequence."""
+
+    def decode_batch_example_np(self, example: Any) -> Any:
+        return example
+
+
+def _to_record(example: Mapping[str, Any]) -> Record:
+    return Record(
+        id=example["id"].decode(),
+        task=example["task"].decode(),
+        image=bytes(example["image"]),
+        prompt=example["prompt"].decode(),
+        captions=tuple(text.decode() for text in example["captions"]),
+        sources=tuple(bytes(source) for source in example["sources"]),
+        answer=example["answer"].decode(),
+    )
