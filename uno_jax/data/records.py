@@ -7,10 +7,10 @@ split, and whatever the command that prepared it put beside them (tokenizer, con
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-import shutil
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,9 +66,7 @@ class StoredRecords:
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._length:
-            raise IndexError(
-                f"{self._directory}: split {self._split!r} has {self._length} records, not {index + 1}"
-            )
+            raise IndexError(f"{self._directory}: split {self._split!r} has {self._length} records, not {index + 1}")
         if self._source is None:
             self._source = _open_array_records(self._directory, self._split)
         return _to_record(self._source[int(index)])
@@ -125,25 +123,17 @@ def write_records(
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise FileExistsError(
-            f"{directory}: not empty. Give a new directory, or remove this one first."
-        )
+        raise FileExistsError(f"{directory}: not empty. Give a new directory, or remove this one first.")
     building = directory / "building"
-    builder_class = type(
-        name, (_RecordsBuilder,), {"name": name, "__module__": __name__}
-    )
+    builder_class = type(name, (_RecordsBuilder,), {"name": name, "__module__": __name__})
     info = {
         "description": description,
         "license": license_text,
         "homepage": homepage or None,
     }
-    builder = builder_class(
-        data_dir=building, splits=splits, info_fields=info, on_record=on_record
-    )
+    builder = builder_class(data_dir=building, splits=splits, info_fields=info, on_record=on_record)
     # No network and no default folder in the home directory: nothing is downloaded.
-    builder.download_and_prepare(
-        file_format="array_record", download_dir=building / "downloads"
-    )
+    builder.download_and_prepare(file_format="array_record", download_dir=building / "downloads")
     for path in Path(builder.data_path).iterdir():
         path.rename(directory / path.name)
     shutil.rmtree(building)
@@ -167,6 +157,12 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._on_record = on_record
         super().__init__(data_dir=data_dir)
 
+    def _log_download_bytes(self) -> None:  # "Downloading ..." on stdout: nothing is downloaded
+        pass
+
+    def _log_download_done(self) -> None:
+        pass
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
@@ -175,32 +171,19 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 "image": tfds.features.Image(shape=(None, None, 3)),
                 "prompt": tfds.features.Text(),
                 "captions": tfds.features.Sequence(tfds.features.Text()),
-                "sources": tfds.features.Sequence(
-                    tfds.features.Image(shape=(None, None, 3))
-                ),
+                "sources": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
                 "answer": tfds.features.Text(),
             }
         )
-        return tfds.core.DatasetInfo(
-            builder=self, features=features, **self._info_fields
-        )
+        return tfds.core.DatasetInfo(builder=self, features=features, **self._info_fields)
 
-    def _split_generators(
-        self, dl_manager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {
-            split: self._generate_examples(make())
-            for split, make in self._record_splits.items()
-        }
+    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        return {split: self._generate_examples(make()) for split, make in self._record_splits.items()}
 
-    def _generate_examples(
-        self, records: Iterable[Record]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
         for record in records:
             if record.task not in TASKS:
-                raise ValueError(
-                    f"record {record.id!r}: task {record.task!r} is none of {', '.join(TASKS)}"
-                )
+                raise ValueError(f"record {record.id!r}: task {record.task!r} is none of {', '.join(TASKS)}")
             yield (
                 record.id,
                 {
@@ -223,9 +206,7 @@ def _tasks_path(directory: Path, split: str) -> Path:
 def _open_array_records(directory: Path, split: str) -> Any:
     builder = tfds.builder_from_directory(directory)
     keep = _KeepEncoded()
-    return builder.as_data_source(
-        split=split, decoders={"image": keep, "sources": keep}
-    )
+    return builder.as_data_source(split=split, decoders={"image": keep, "sources": keep})
 
 
 class _KeepEncoded(tfds.decode.SkipDecoding):
