@@ -1,0 +1,182 @@
+"""Sizes of the model in a public-layout directory, from its JSON files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from uno_jax.interop.errors import CheckpointError
+from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
+
+# Choices of the public format that our modules implement in one way only: (field, the value that we implement).
+_DECODER_CHOICES = (("hidden_act", "silu"), ("qk_norm", True))
+_VISION_CHOICES = (("hidden_act", "gelu_pytorch_tanh"), ("rope", False), ("num_channels", 3))
+_MODEL_CHOICES = (("connector_act", "gelu_pytorch_tanh"), ("interpolate_pos", False))
+_AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
+
+
+def model_config_from_directory(directory: str | Path) -> ModelConfig:
+    """Sizes of the checkpoint in a public-layout directory.
+
+    `llm_config.json` and `vit_config.json` come first, then the sections `llm_config`, `vit_config` and `vae_config`
+    of `config.json` where that file is there, then the published constants (the defaults of `ModelConfig`). The
+    vision tower has one layer fewer than its JSON says: its last is dropped. The result has no metaqueries; they are
+    in no public checkpoint.
+
+    Raises:
+      CheckpointError: no such directory, a file that is no JSON object, a field of the wrong type, a choice that
+        this model does not implement, or sizes that contradict each other; the message names file and field.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: there is no such directory")
+    top = _Fields.read(directory / "config.json")
+    decoder_fields = _Fields.read(directory / "llm_config.json").over(top.section("llm_config"))
+    vision_fields = _Fields.read(directory / "vit_config.json").over(top.section("vit_config"))
+    autoencoder_fields = top.section("vae_config")
+    top.require(_MODEL_CHOICES)
+    defaults = ModelConfig()
+    return ModelConfig(
+        decoder=_decoder(decoder_fields),
+        vision=_vision(vision_fields, top),
+        autoencoder=_autoencoder(autoencoder_fields),
+        latent_patch_size=top.integer("latent_patch_size", defaults.latent_patch_size),
+        max_latent_size=top.integer("max_latent_size", defaults.max_latent_size),
+        num_metaqueries=0,
+    )
+
+
+def _decoder(fields: _Fields) -> DecoderConfig:
+    fields.require(_DECODER_CHOICES)
+    defaults = DecoderConfig()
+    hidden = fields.integer("hidden_size", defaults.hidden_size)
+    heads = fields.integer("num_attention_heads", defaults.num_heads)
+    kv_heads = fields.integer("num_key_value_heads", defaults.num_kv_heads)
+    head_dim = fields.integer("head_dim", hidden // heads)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"{fields.where}: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+        )
+    if head_dim % 2 or ("head_dim" not in fields.values and hidden % heads):
+        raise CheckpointError(
+            f"{fields.where}: hidden_size {hidden} over num_attention_heads {heads} gives no even head size"
+        )
+    return DecoderConfig(
+        hidden_size=hidden,
+        num_layers=fields.integer("num_hidden_layers", defaults.num_layers),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp_size=fields.integer("intermediate_size", defaults.mlp_size),
+        vocab_size=fields.integer("vocab_size", defaults.vocab_size),
+        rope_theta=fields.number("rope_theta", defaults.rope_theta),
+        norm_eps=fields.number("rms_norm_eps", defaults.norm_eps),
+    )
+
+
+def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
+    fields.require(_VISION_CHOICES)
+    defaults = VisionConfig()
+    hidden = fields.integer("hidden_size", defaults.hidden_size)
+    heads = fields.integer("num_attention_heads", defaults.num_heads)
+    if hidden % heads:
+        raise CheckpointError(f"{fields.where}: hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+    patch = fields.integer("patch_size", defaults.patch_size)
+    learned_side = fields.integer("image_size", defaults.table_side * defaults.patch_size) // patch
+    fixed_side = top.integer("vit_max_num_patch_per_side", defaults.table_side)
+    if learned_side != fixed_side:
+        raise CheckpointError(
+            f"{fields.where}: image_size and patch_size give a learned position table of side {learned_side}, but "
+            f"vit_max_num_patch_per_side of {top.where} (default {defaults.table_side}) is {fixed_side}; "
+            "the same position ids index both tables, so the sides must agree"
+        )
+    layers_in_json = fields.integer("num_hidden_layers", defaults.num_layers + 1)
+    if layers_in_json < 2:
+        raise CheckpointError(
+            f"{fields.where}: num_hidden_layers is {layers_in_json}; the last layer is dropped, so 2 is the least"
+        )
+    return VisionConfig(
+        hidden_size=hidden,
+        num_layers=layers_in_json - 1,
+        num_heads=heads,
+        mlp_size=fields.integer("intermediate_size", defaults.mlp_size),
+        patch_size=patch,
+        table_side=fixed_side,
+        norm_eps=fields.number("layer_norm_eps", defaults.norm_eps),
+    )
+
+
+def _autoencoder(fields: _Fields) -> AutoencoderConfig:
+    fields.require(_AUTOENCODER_CHOICES)
+    defaults = AutoencoderConfig()
+    multipliers = fields.values.get("ch_mult", list(defaults.channel_multipliers))
+    if not isinstance(multipliers, list) or not multipliers or not all(type(m) is int and m > 0 for m in multipliers):
+        raise CheckpointError(f"{fields.where}: ch_mult is {multipliers!r}; expected a list of positive integers")
+    downsample = fields.integer("downsample", 2 ** (len(multipliers) - 1))
+    if downsample != 2 ** (len(multipliers) - 1):
+        raise CheckpointError(
+            f"{fields.where}: downsample is {downsample}, but {len(multipliers)} levels of ch_mult halve the image "
+            f"{len(multipliers) - 1} times"
+        )
+    return AutoencoderConfig(
+        kind="flux",
+        base_channels=fields.integer("ch", defaults.base_channels),
+        channel_multipliers=tuple(multipliers),
+        num_residual_blocks=fields.integer("num_res_blocks", defaults.num_residual_blocks),
+        latent_channels=fields.integer("z_channels", defaults.latent_channels),
+        downsample=downsample,
+        scale=fields.number("scale_factor", defaults.scale),
+        shift=fields.number("shift_factor", defaults.shift),
+    )
+
+
+class _Fields:
+    """Fields of a JSON object, and where they were read, for messages."""
+
+    def __init__(self, values: dict[str, Any], where: str):
+        self.values = values
+        self.where = where
+
+    @classmethod
+    def read(cls, path: Path) -> _Fields:
+        """The object in the file; no fields where there is no file."""
+        if not path.exists():
+            return cls({}, str(path))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+        return cls(values, str(path))
+
+    def section(self, name: str) -> _Fields:
+        """The object stored under a field; no fields where it is absent."""
+        values = self.values.get(name, {})
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{self.where}: {name} is {values!r}; expected a JSON object")
+        return _Fields(values, f"{self.where}, {name}")
+
+    def over(self, fallback: _Fields) -> _Fields:
+        """These fields, and those of the fallback that are absent here."""
+        where = self.where if self.values else fallback.where
+        return _Fields(fallback.values | self.values, where)
+
+    def integer(self, name: str, default: int) -> int:
+        value = self.values.get(name, default)
+        if type(value) is not int or value <= 0:
+            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a positive integer")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self.values.get(name, default)
+        if type(value) not in (int, float):
+            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a number")
+        return float(value)
+
+    def require(self, choices: tuple[tuple[str, Any], ...]) -> None:
+        for name, implemented in choices:
+            value = self.values.get(name, implemented)
+            if value != implemented:
+                raise CheckpointError(f"{self.where}: {name} is {value!r}; this model implements {implemented!r} only")

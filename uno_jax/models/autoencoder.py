@@ -1,0 +1,278 @@
+"""Images to latents and back: the FLUX autoencoder, and a parameter-free one for laptops behind the same interface.
+
+Both have two methods. `encode` gives the moments (mean | log-variance) of a Gaussian; `sample_latents` draws from it
+and scales. `decode` takes such scaled latents back to pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from uno_jax.attention.dense import dense_attention
+from uno_jax.models.config import AutoencoderConfig
+
+GROUP_NORM_EPS = 1e-6
+GROUP_NORM_GROUPS = 32
+# exp(0.5 * -60) is 1e-13: a sample of the pixel autoencoder is its mean to the last digit.
+PIXEL_LOG_VARIANCE = -60.0
+
+
+def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoencoder:
+    """The autoencoder that `config.kind` names.
+
+    Raises:
+      ValueError: an unknown kind, or sizes that contradict each other; the message names the field.
+    """
+    if config.kind == "flux":
+        if config.downsample != 2 ** (len(config.channel_multipliers) - 1):
+            raise ValueError(
+                f"autoencoder.downsample is {config.downsample}, but {len(config.channel_multipliers)} levels of "
+                f"autoencoder.channel_multipliers halve the image {len(config.channel_multipliers) - 1} times: "
+                f"set downsample to {2 ** (len(config.channel_multipliers) - 1)}"
+            )
+        for multiplier in config.channel_multipliers:
+            if config.base_channels * multiplier % GROUP_NORM_GROUPS:
+                raise ValueError(
+                    f"autoencoder.base_channels {config.base_channels} times multiplier {multiplier} is no multiple "
+                    f"of {GROUP_NORM_GROUPS}, the number of groups of its group norms"
+                )
+        return FluxAutoencoder(config)
+    if config.kind == "pixel":
+        if config.latent_channels != 3 * config.downsample**2:
+            raise ValueError(
+                f"autoencoder.latent_channels is {config.latent_channels}, but the pixel autoencoder with downsample "
+                f"{config.downsample} has 3 * {config.downsample}**2 = {3 * config.downsample**2} channels"
+            )
+        return PixelAutoencoder(config)
+    raise ValueError(f"autoencoder.kind is {config.kind!r}; it must be 'flux' or 'pixel'")
+
+
+def sample_latents(
+    moments: Float[Array, "*shape twice_channels"], noise: Float[Array, "*shape channels"], scale: float, shift: float
+) -> Float[Array, "*shape channels"]:
+    """Scaled latents `scale * (mean + exp(log_variance / 2) * noise - shift)`, float32.
+
+    Moments may be those of `encode` or patchified ones: the mean is the first half of the features either way.
+    """
+    mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+    return scale * (mean + jnp.exp(0.5 * log_variance) * noise - shift)
+
+
+def patchify_latents(
+    latents: Float[Array, "images height width channels"], patch: int
+) -> Float[Array, "images tokens features"]:
+    """Cuts latents into patches row by row, each flattened (row, column, channel), channel fastest."""
+    images, height, width, channels = latents.shape
+    x = latents.reshape(images, height // patch, patch, width // patch, patch, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(images, -1, patch * patch * channels)
+
+
+def unpatchify_latents(
+    tokens: Float[Array, "images tokens features"], rows: int, columns: int, patch: int
+) -> Float[Array, "images height width channels"]:
+    """Inverse of `patchify_latents` for a grid of `rows` x `columns` tokens."""
+    x = tokens.reshape(tokens.shape[0], rows, columns, patch, patch, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(tokens.shape[0], rows * patch, columns * patch, -1)
+
+
+class PixelAutoencoder(nn.Module):
+    """Space to depth: a latent is the square of pixels under it. No parameters, nothing lost."""
+
+    config: AutoencoderConfig
+
+    def __call__(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images height width 3"]:
+        """Encodes and decodes, so that `init` works as for `FluxAutoencoder`."""
+        return _reconstruct(self, images)
+
+    def encode(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
+        """Moments of images in [-1, 1]: the pixels as the mean, and a variance of (nearly) zero."""
+        _check_sides(images, self.config.downsample)
+        count, height, width, _ = images.shape
+        size = self.config.downsample
+        mean = patchify_latents(images, size).reshape(count, height // size, width // size, -1)
+        return jnp.concatenate([mean, jnp.full_like(mean, PIXEL_LOG_VARIANCE)], axis=-1)
+
+    def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
+        """Images of scaled latents; in [-1, 1] where the latents came from such images, and not clipped."""
+        count, rows, columns, channels = latents.shape
+        latents = latents / self.config.scale + self.config.shift
+        return unpatchify_latents(latents.reshape(count, -1, channels), rows, columns, self.config.downsample)
+
+
+class FluxAutoencoder(nn.Module):
+    """The FLUX autoencoder, channels last: `encoder` and `decoder` mirror each other around a middle with attention."""
+
+    config: AutoencoderConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        self.encoder = FluxEncoder(self.config, self.dtype)
+        self.decoder = FluxDecoder(self.config, self.dtype)
+
+    def __call__(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images height width 3"]:
+        """Encodes and decodes, so that `init` creates the parameters of both halves."""
+        return _reconstruct(self, images)
+
+    def encode(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
+        """Moments, float32, of images in [-1, 1].
+
+        Raises:
+          ValueError: a side is no multiple of `downsample`.
+        """
+        _check_sides(images, self.config.downsample)
+        return self.encoder(images).astype(jnp.float32)
+
+    def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
+        """Images, float32, of scaled latents; about [-1, 1], and not clipped."""
+        return self.decoder(latents / self.config.scale + self.config.shift).astype(jnp.float32)
+
+
+def _reconstruct(autoencoder: FluxAutoencoder | PixelAutoencoder, images: Array) -> Array:
+    """Decodes the mean of the encoded images."""
+    config = autoencoder.config
+    moments = autoencoder.encode(images)
+    no_noise = jnp.zeros((*moments.shape[:-1], config.latent_channels))
+    return autoencoder.decode(sample_latents(moments, no_noise, config.scale, config.shift))
+
+
+def _check_sides(images: Array, downsample: int) -> None:
+    if images.ndim != 4 or images.shape[1] % downsample or images.shape[2] % downsample:
+        raise ValueError(
+            f"the autoencoder takes images [count, height, width, 3] with sides that are multiples of {downsample}, "
+            f"not {tuple(images.shape)}"
+        )
+
+
+class FluxEncoder(nn.Module):
+    """Images to moments: levels that halve the sides, then the middle."""
+
+    config: AutoencoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
+        config = self.config
+        x = _conv(config.base_channels, self.dtype, "conv_in")(x)
+        last = len(config.channel_multipliers) - 1
+        for level, multiplier in enumerate(config.channel_multipliers):
+            channels = config.base_channels * multiplier
+            x = EncoderLevel(channels, config.num_residual_blocks, level < last, self.dtype, name=f"down_{level}")(x)
+        x = Middle(self.dtype, name="mid")(x)
+        x = nn.silu(_norm("norm_out")(x)).astype(self.dtype)
+        return _conv(2 * config.latent_channels, self.dtype, "conv_out")(x)
+
+
+class FluxDecoder(nn.Module):
+    """Unscaled latents to images: the middle, then levels that double the sides. Level 0 is the last, at full size."""
+
+    config: AutoencoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
+        config = self.config
+        x = _conv(config.base_channels * config.channel_multipliers[-1], self.dtype, "conv_in")(x)
+        x = Middle(self.dtype, name="mid")(x)
+        for level, multiplier in reversed(list(enumerate(config.channel_multipliers))):
+            channels = config.base_channels * multiplier
+            x = DecoderLevel(channels, config.num_residual_blocks + 1, level > 0, self.dtype, name=f"up_{level}")(x)
+        x = nn.silu(_norm("norm_out")(x)).astype(self.dtype)
+        return _conv(3, self.dtype, "conv_out")(x)
+
+
+class EncoderLevel(nn.Module):
+    """Residual blocks at one size, then (all levels but the last) a convolution that halves the sides."""
+
+    channels: int
+    blocks: int
+    downsample: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        for block in range(self.blocks):
+            x = ResidualBlock(self.channels, self.dtype, name=f"block_{block}")(x)
+        if self.downsample:
+            # The original pads right and bottom only.
+            conv = nn.Conv(
+                self.channels, (3, 3), strides=2, padding=((0, 1), (0, 1)), dtype=self.dtype, name="downsample"
+            )
+            x = conv(x)
+        return x
+
+
+class DecoderLevel(nn.Module):
+    """Residual blocks at one size, then (all levels but level 0) nearest doubling and a convolution."""
+
+    channels: int
+    blocks: int
+    upsample: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        for block in range(self.blocks):
+            x = ResidualBlock(self.channels, self.dtype, name=f"block_{block}")(x)
+        if self.upsample:
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            x = _conv(self.channels, self.dtype, "upsample")(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, self-attention over all places of the image, residual block."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        x = ResidualBlock(x.shape[-1], self.dtype, name="block_1")(x)
+        x = SpatialAttention(self.dtype, name="attention")(x)
+        return ResidualBlock(x.shape[-1], self.dtype, name="block_2")(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two times norm, SiLU, convolution; a 1 x 1 convolution on the residual where the channels change."""
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        y = _conv(self.channels, self.dtype, "conv1")(nn.silu(_norm("norm1")(x)).astype(self.dtype))
+        y = _conv(self.channels, self.dtype, "conv2")(nn.silu(_norm("norm2")(y)).astype(self.dtype))
+        if x.shape[-1] != self.channels:
+            x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="shortcut")(x)
+        return x + y
+
+
+class SpatialAttention(nn.Module):
+    """Single-head attention of every place of an image to all places of the same image."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        images, height, width, channels = x.shape
+        y = _norm("norm")(x).astype(self.dtype)
+        query, key, value = (
+            nn.Conv(channels, (1, 1), dtype=self.dtype, name=name)(y).reshape(images, height * width, 1, channels)
+            for name in ("query", "key", "value")
+        )
+        everything = jnp.ones((1, 1, 1), bool)
+        attended = dense_attention(query, key, value, everything).reshape(x.shape)
+        return x + nn.Conv(channels, (1, 1), dtype=self.dtype, name="output")(attended)
+
+
+def _conv(channels: int, dtype: Any, name: str) -> nn.Conv:
+    return nn.Conv(channels, (3, 3), padding=1, dtype=dtype, name=name)
+
+
+def _norm(name: str) -> nn.GroupNorm:
+    return nn.GroupNorm(
+        GROUP_NORM_GROUPS, epsilon=GROUP_NORM_EPS, dtype=jnp.float32, use_fast_variance=False, name=name
+    )

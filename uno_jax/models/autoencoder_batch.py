@@ -1,0 +1,132 @@
+"""Encodes the latent images of a packed batch, each at its own size, before the train step."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from uno_jax.batch import Batch
+from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpatchify_latents
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.positions import pixels_to_float
+
+# Pixels that the encoder works on at once: more in flight need more memory and gain no speed.
+PIXELS_AT_ONCE = 1024 * 1024
+
+
+def encode_batch(autoencoder: nn.Module, params: Any, batch: Batch, config: ModelConfig) -> Batch:
+    """Replaces the pixels in `batch.latent_moments` by the autoencoder's moments.
+
+    A host function: it finds the images of the batch, and runs one jitted program per image size and number of images
+    (padded to a power of two, so that few programs are compiled). Each image is encoded at its own size, because
+    padding would change its latents. The programs are dispatched and not waited for. They run where `params` lie,
+    which must be this host alone: what images there are differs from host to host.
+
+    Args:
+      autoencoder: from `make_autoencoder`.
+      params: its parameters (empty for the pixel autoencoder).
+      batch: of this host, numpy arrays, with uint8 pixels `[B, G, K]` as `latent_moments`.
+      config: sizes of the model.
+
+    Returns:
+      The batch with `latent_moments` float32 `[B, G, 2 * L]`: patchified mean, then patchified log-variance; 0 for
+      padding. A batch whose moments are float32 already (precomputed) comes back as it is.
+
+    Raises:
+      ValueError: tokens of an image that are no whole grid, or pixels of the wrong width; the message says where.
+    """
+    pixels = batch.latent_moments
+    if pixels.dtype == np.float32:
+        return batch
+    width = 3 * config.pixels_per_token**2
+    if pixels.dtype != np.uint8 or pixels.shape[-1] != width:
+        raise ValueError(
+            f"latent_moments is {pixels.dtype} {tuple(pixels.shape)}; expected uint8 pixels, "
+            f"{config.pixels_per_token} * {config.pixels_per_token} * 3 = {width} a token"
+        )
+    batch_rows, tokens, _ = pixels.shape
+    if isinstance(autoencoder, PixelAutoencoder):
+        # It never looks beyond a latent, so that every token may be encoded as an image of its own.
+        grids = {(1, 1): np.flatnonzero(np.asarray(batch.generation.sample) > 0)[:, None]}
+    else:
+        grids = image_grids(batch, config.max_latent_size)
+    moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32)
+    flat_pixels = jnp.asarray(pixels.reshape(batch_rows * tokens, width))
+    for (rows, columns), places in grids.items():
+        if len(places):
+            places = _pad_to_power_of_two(places, nowhere=batch_rows * tokens)
+            moments = _encode_images(moments, flat_pixels, params, places, autoencoder, config, rows, columns)
+    return batch._replace(latent_moments=moments.reshape(batch_rows, tokens, -1))
+
+
+def image_grids(batch: Batch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "images tokens"]]:
+    """Where the images of a batch lie, by grid (rows, columns): for each image the places of its tokens, row by row,
+    in the generation buffer flattened over batch rows.
+
+    An image is a run of tokens with one (row, sample, image); its grid follows from its position ids
+    (row * `side` + column).
+
+    Raises:
+      ValueError: a run that is no whole grid in row-by-row order.
+    """
+    sample, image, positions = (
+        np.asarray(x) for x in (batch.generation.sample, batch.latent_source.image, batch.latent_positions)
+    )
+    grids: dict[tuple[int, int], list[np.ndarray]] = {}
+    for row in range(sample.shape[0]):
+        change = (np.diff(sample[row]) != 0) | (np.diff(image[row]) != 0)
+        bounds = [0, *(np.flatnonzero(change) + 1), sample.shape[1]]
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            if start == stop or sample[row, start] == 0:
+                continue
+            run = positions[row, start:stop]
+            rows, columns = run.max() // side + 1, (run % side).max() + 1
+            whole = (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1)
+            if not np.array_equal(run, whole):
+                raise ValueError(
+                    f"row {row}, tokens {start} to {stop - 1} (sample {sample[row, start]}, latent image "
+                    f"{image[row, start]}): {stop - start} tokens with positions up to row {rows - 1} and column "
+                    f"{columns - 1} are no whole grid in row-by-row order"
+                )
+            places = row * sample.shape[1] + np.arange(start, stop)
+            grids.setdefault((int(rows), int(columns)), []).append(places)
+    return {grid: np.stack(places).astype(np.int32) for grid, places in sorted(grids.items())}
+
+
+def _pad_to_power_of_two(places: np.ndarray, nowhere: int) -> np.ndarray:
+    """Images up to the next power of two, whose tokens lie at `nowhere`: out of range, read as any, never written."""
+    count = 1 << (len(places) - 1).bit_length()
+    padding = np.full((count - len(places), places.shape[1]), nowhere)
+    return np.concatenate([places, padding]).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7), donate_argnums=0)
+def _encode_images(
+    moments: Float[Array, "places twice_latent_size"],
+    pixels: UInt8[Array, "places pixels"],
+    params: Any,
+    places: Int[Array, "images tokens"],
+    autoencoder: nn.Module,
+    config: ModelConfig,
+    rows: int,
+    columns: int,
+) -> Float[Array, "places twice_latent_size"]:
+    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places."""
+    count, tokens = places.shape
+    image_pixels = rows * columns * config.pixels_per_token**2
+    together = min(count, 1 << max(PIXELS_AT_ONCE // image_pixels, 1).bit_length() - 1)
+
+    def encode(places: Array) -> Array:
+        squares = pixels_to_float(jnp.take(pixels, places, axis=0, mode="clip"))
+        images = unpatchify_latents(squares, rows, columns, config.pixels_per_token)
+        halves = jnp.split(autoencoder.apply({"params": params}, images, method="encode"), 2, axis=-1)
+        return jnp.concatenate([patchify_latents(half, config.latent_patch_size) for half in halves], axis=-1)
+
+    encoded = jax.lax.map(encode, places.reshape(count // together, together, tokens))
+    return moments.at[places.reshape(-1)].set(encoded.reshape(count * tokens, -1), mode="drop")

@@ -1,0 +1,105 @@
+"""The SigLIP vision encoder over packed patches, and the connector into the decoder's width."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from uno_jax.attention.dense import dense_attention
+from uno_jax.models.config import VisionConfig
+from uno_jax.models.decoder import REMAT_POLICIES
+
+
+class VisionLayer(nn.Module):
+    """One pre-norm transformer layer, biases everywhere, tanh GELU."""
+
+    config: VisionConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch patches features"], mask: Bool[Array, "batch patches patches"]
+    ) -> tuple[Float[Array, "batch patches features"], None]:
+        features, heads = self.config.hidden_size, self.config.num_heads
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        # The two-pass variance: E[x^2] - E[x]^2 loses digits that the comparison with the original needs.
+        norm = functools.partial(nn.LayerNorm, epsilon=self.config.norm_eps, dtype=jnp.float32, use_fast_variance=False)
+        y = norm(name="attention_norm")(x).astype(self.dtype)
+        query, key, value = (
+            dense(features, name=name)(y).reshape(*x.shape[:-1], heads, features // heads)
+            for name in ("query", "key", "value")
+        )
+        attended = dense_attention(query, key, value, mask).reshape(x.shape)
+        x = x + dense(features, name="output")(attended)
+        y = norm(name="mlp_norm")(x).astype(self.dtype)
+        y = nn.gelu(dense(self.config.mlp_size, name="fc1")(y), approximate=True)
+        return x + dense(features, name="fc2")(y), None
+
+
+class VisionEncoder(nn.Module):
+    """SigLIP over packed patches of images of any size, as the public model runs it.
+
+    Layer parameters are stored stacked. `scan_unroll` (layers in one iteration of the scan) and `remat` (`none`,
+    `dots` or `full`, as in `DecoderConfig`) change speed and memory, never a checkpoint or a result.
+    """
+
+    config: VisionConfig
+    dtype: Any = jnp.float32
+    scan_unroll: int = 1
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: Float[Array, "batch patches pixels"],
+        positions: Int[Array, "batch patches"],
+        image: Int[Array, "batch patches"],
+    ) -> Float[Array, "batch patches features"]:
+        """Features of every patch after the final norm, in the compute dtype.
+
+        Args:
+          patches: flattened (row, column, channel) pixels in [-1, 1].
+          positions: row * table_side + column in the patch's own image, index of the learned table.
+          image: number of the image in its row, from 1; a patch attends within its image only. 0 is padding: it is
+            seen by nothing, and its features are finite and mean nothing.
+        """
+        config = self.config
+        table = self.param(
+            "position_table",
+            nn.initializers.normal(config.hidden_size**-0.5),
+            (config.table_side**2, config.hidden_size),
+            jnp.float32,
+        )
+        x = nn.Dense(config.hidden_size, dtype=self.dtype, name="patch_embedding")(patches)
+        x = x + jnp.take(table, positions, axis=0).astype(self.dtype)
+        mask = (image[:, :, None] == image[:, None, :]) & (image[:, None, :] > 0)
+        layer = VisionLayer
+        if self.remat != "none":
+            layer = nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        layers = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.num_layers,
+            unroll=self.scan_unroll,
+        )
+        x, _ = layers(config, self.dtype, name="layers")(x, mask)
+        norm = nn.LayerNorm(epsilon=config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name="norm")
+        return norm(x).astype(self.dtype)
+
+
+class Connector(nn.Module):
+    """Vision features to the decoder's width: two linears with a tanh GELU between them."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*patches vision_features"]) -> Float[Array, "*patches features"]:
+        x = nn.gelu(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x), approximate=True)
+        return nn.Dense(self.features, dtype=self.dtype, name="fc2")(x)
