@@ -1,0 +1,287 @@
+"""A sample plan laid out as arrays: one structured array per region, with the metadata that orders the tokens.
+
+The regions are those of `uno_jax.batch`: text, vit, caption, query, latent. Every token knows its place in the
+sample's logical sequence (`order`), so regions can be packed apart from each other. The order is that of the public
+implementation: items one after the other, an image between its two delimiters, the caption and then the metaqueries
+right after their noised block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED
+from uno_jax.batch import TASKS
+from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, Plan, Text, VitImage
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.transforms import patchify, position_ids
+
+REGIONS = ("text", "vit", "caption", "query", "latent")
+
+Regions = dict[str, np.ndarray]
+"""For each region, a structured array `[tokens of the sample]` of `Layout.dtypes[region]`."""
+
+_METADATA = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
+_SOURCE = [(name, np.int32) for name in ("occurrence", "image", "task")]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of the model that shape tokens."""
+
+    vit_patch_size: int = 14
+    vit_table_side: int = 70
+    pixels_per_token: int = 16
+    """Side, in pixels, of the square under one latent token."""
+    max_latent_size: int = 64
+    num_metaqueries: int = 256
+
+    @cached_property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """The fields of a token of each region; named as in `uno_jax.batch.Batch`, less the region's name."""
+        vit_values = self.vit_patch_size**2 * 3
+        latent_values = self.pixels_per_token**2 * 3
+        flag = ("loss", np.bool_)
+        fields = {
+            "text": [("ids", np.int32), ("labels", np.int32), flag],
+            "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
+            "caption": [("ids", np.int32), ("labels", np.int32), *_SOURCE, flag],
+            "query": [
+                ("index", np.int32),
+                ("positions", np.int32),
+                ("target", np.int32),
+                *_SOURCE,
+                flag,
+                ("patches", np.uint8, vit_values),
+            ],
+            "latent": [
+                ("positions", np.int32),
+                ("index", np.int32),
+                ("time_scale", np.float32),
+                *_SOURCE,
+                flag,
+                ("pixels", np.uint8, latent_values),
+            ],
+        }
+        return {region: np.dtype(_METADATA + fields[region], align=True) for region in REGIONS}
+
+
+def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
+    """Tokens of each region that the plan takes."""
+    lengths = dict.fromkeys(REGIONS, 0)
+    for item in plan:
+        match item:
+            case Text(ids=ids):
+                lengths["text"] += len(ids) + 2
+            case VitImage(pixels=pixels):
+                lengths["text"] += 2
+                lengths["vit"] += _patches(pixels, layout.vit_patch_size)
+            case CleanLatents(pixels=pixels):
+                lengths["text"] += 2
+                lengths["latent"] += _patches(pixels, layout.pixels_per_token)
+            case NoisedTarget(pixels=pixels, caption=caption, query_pixels=query_pixels):
+                lengths["text"] += 2
+                lengths["latent"] += _patches(pixels, layout.pixels_per_token)
+                lengths["caption"] += 0 if caption is None else len(caption) + 2
+                lengths["query"] += 0 if query_pixels is None else _patches(query_pixels, layout.vit_patch_size)
+    return lengths
+
+
+def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int = 0, task: str = TASKS[0]) -> Regions:
+    """The arrays of one sample.
+
+    Args:
+      plan: what the sample is made of.
+      layout: sizes of the model.
+      tokenizer: its delimiters.
+      occurrence: number of the sample in the endless data order, the seed of all that the step draws for it.
+      task: what its tokens are counted under in metrics.
+
+    Raises:
+      ValueError: an image is no multiple of its patch, or larger than its position table; more metaquery patches than
+        the metaquery table has rows.
+    """
+    writer = _Writer(layout, tokenizer, occurrence, TASKS.index(task))
+    open_block: list[CleanLatents] = []
+    for item in plan:
+        if isinstance(item, CleanLatents):
+            open_block.append(item)
+            if not item.joins_next:
+                writer.clip(open_block)
+                open_block = []
+        elif open_block:
+            raise ValueError(f"a plan's item {type(item).__name__} follows latents that join the next item's block")
+        else:
+            writer.item(item)
+    if open_block:
+        raise ValueError("the last item of a plan joins the next item's block, and there is none")
+    return writer.regions()
+
+
+def _patches(pixels: np.ndarray, patch: int) -> int:
+    return (pixels.shape[0] // patch) * (pixels.shape[1] // patch)
+
+
+class _Writer:
+    """Walks a plan with the running order and position; collects the pieces of each region."""
+
+    def __init__(self, layout: Layout, tokenizer: Tokenizer, occurrence: int, task: int):
+        self._layout = layout
+        self._tokenizer = tokenizer
+        self._source = {"occurrence": occurrence, "task": task}
+        self._pieces: dict[str, list[np.ndarray]] = {region: [] for region in REGIONS}
+        self._order = 0
+        self._position = 0
+        self._blocks = 0
+        self._latent_images = 0
+        self._vit_images = 0
+        self._targets = 0
+
+    def regions(self) -> Regions:
+        empty = {region: np.zeros(0, dtype) for region, dtype in self._layout.dtypes.items()}
+        return {region: np.concatenate(pieces or [empty[region]]) for region, pieces in self._pieces.items()}
+
+    def item(self, item: Item) -> None:
+        match item:
+            case Text():
+                self._text(item)
+            case VitImage():
+                self._vit_image(item)
+            case NoisedTarget():
+                self._noised_target(item)
+            case DroppedImage():
+                self._position += item.advance
+            case _:
+                raise TypeError(f"not a plan item: {item!r}")
+
+    def clip(self, frames: Sequence[CleanLatents]) -> None:
+        """Context latents: the frames of one block, mostly one."""
+        tokens = sum(_patches(frame.pixels, self._layout.pixels_per_token) + 2 for frame in frames)
+        last = self._order + tokens - 1
+        for frame in frames:
+            self._image_delimiters(frame, self._layout.pixels_per_token, CONTEXT, last, block=0)
+            piece = self._latents(frame.pixels, CONTEXT, last, block=0)
+            piece["time_scale"] = frame.time_scale
+            self._order += len(piece) + 2
+            self._position += frame.advance
+
+    def _text(self, item: Text) -> None:
+        ids = self._delimited(item.ids)
+        piece = self._piece("text", len(ids), CONTEXT)
+        piece["ids"] = ids
+        piece["order"] = piece["last_visible"] = self._order + np.arange(len(ids))
+        piece["position"] = self._position + np.arange(len(ids))
+        if item.answer:
+            piece["labels"][:-1] = ids[1:]
+            piece["loss"][:-1] = True
+        if item.closing_label is not None:
+            piece["labels"][-1] = item.closing_label
+            piece["loss"][-1] = True
+        self._order += len(ids)
+        self._position += len(ids)
+
+    def _vit_image(self, item: VitImage) -> None:
+        patch = self._layout.vit_patch_size
+        last = self._order + _patches(item.pixels, patch) + 1
+        self._image_delimiters(item, patch, CONTEXT, last, block=0)
+        self._vit_images += 1
+        piece = self._piece("vit", last - self._order - 1, CONTEXT)
+        self._inside_block(piece, last)
+        piece["patches"] = patchify(item.pixels, patch)
+        piece["positions"] = self._grid(item.pixels, patch, self._layout.vit_table_side)
+        piece["image"] = self._vit_images
+        self._order = last + 1
+        self._position += 1
+
+    def _noised_target(self, item: NoisedTarget) -> None:
+        self._blocks += 1
+        last = self._order + _patches(item.pixels, self._layout.pixels_per_token) + 1
+        self._image_delimiters(item, self._layout.pixels_per_token, NOISED, last, self._blocks)
+        piece = self._latents(item.pixels, NOISED, last, self._blocks)
+        piece["time_scale"] = 1.0
+        piece["loss"] = True
+        self._order = last + 1
+        if item.caption is not None:
+            self._caption(item.caption)
+        if item.query_pixels is not None:
+            self._metaqueries(item.query_pixels)
+        # A noised target takes no step in position: what follows (a clean copy of it, say) shares its place.
+
+    def _caption(self, caption: Sequence[int]) -> None:
+        ids = self._delimited(caption)
+        piece = self._piece("caption", len(ids), CAPTION, self._blocks)
+        piece["ids"] = ids
+        piece["labels"][:-1] = ids[1:]
+        piece["loss"][:-1] = True
+        piece["order"] = piece["last_visible"] = self._order + np.arange(len(ids))
+        piece["position"] = self._position + 1 + np.arange(len(ids))
+        piece["image"] = self._latent_images - 1
+        self._order += len(ids)
+
+    def _metaqueries(self, pixels: np.ndarray) -> None:
+        patch = self._layout.vit_patch_size
+        count = _patches(pixels, patch)
+        if count > self._layout.num_metaqueries:
+            raise ValueError(
+                f"a target of {pixels.shape[1]}x{pixels.shape[0]} pixels has {count} patches of {patch}, more than the "
+                f"{self._layout.num_metaqueries} rows of the metaquery table"
+            )
+        piece = self._piece("query", count, METAQUERY, self._blocks)
+        self._targets += 1
+        piece["index"] = np.arange(count)
+        piece["order"] = self._order + np.arange(count)
+        piece["last_visible"] = self._order + count - 1
+        piece["position"] = self._position + 1
+        piece["patches"] = patchify(pixels, patch)
+        piece["positions"] = self._grid(pixels, patch, self._layout.vit_table_side)
+        piece["target"] = self._targets
+        piece["image"] = self._latent_images - 1
+        piece["loss"] = True
+        self._order += count
+
+    def _latents(self, pixels: np.ndarray, role: int, last: int, block: int) -> np.ndarray:
+        patch = self._layout.pixels_per_token
+        piece = self._piece("latent", _patches(pixels, patch), role, block)
+        self._inside_block(piece, last)
+        piece["pixels"] = patchify(pixels, patch)
+        piece["positions"] = self._grid(pixels, patch, self._layout.max_latent_size)
+        piece["index"] = np.arange(len(piece))
+        piece["image"] = self._latent_images
+        self._latent_images += 1
+        return piece
+
+    def _image_delimiters(self, item: Item, patch: int, role: int, last: int, block: int) -> None:
+        piece = self._piece("text", 2, role, block)
+        piece["ids"] = (self._tokenizer.image_start, self._tokenizer.image_end)
+        piece["order"] = (self._order, self._order + _patches(item.pixels, patch) + 1)
+        piece["last_visible"] = last
+        piece["position"] = self._position
+        if item.closing_label is not None:
+            piece["labels"][1] = item.closing_label
+            piece["loss"][1] = True
+
+    def _inside_block(self, piece: np.ndarray, last: int) -> None:
+        piece["order"] = self._order + 1 + np.arange(len(piece))
+        piece["last_visible"] = last
+        piece["position"] = self._position
+
+    def _piece(self, region: str, tokens: int, role: int, block: int = 0) -> np.ndarray:
+        piece = np.zeros(tokens, self._layout.dtypes[region])
+        piece["role"] = role
+        piece["block"] = block
+        for name, value in self._source.items():
+            if name in piece.dtype.names:
+                piece[name] = value
+        self._pieces[region].append(piece)
+        return piece
+
+    def _delimited(self, ids: Sequence[int]) -> np.ndarray:
+        return np.array([self._tokenizer.start, *ids, self._tokenizer.end], np.int32)
+
+    @staticmethod
+    def _grid(pixels: np.ndarray, patch: int, side: int) -> np.ndarray:
+        return position_ids(pixels.shape[0] // patch, pixels.shape[1] // patch, side)
