@@ -1,0 +1,31 @@
+"""Options of the test suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One test process is one device, whatever the machine has; tests of several devices start a process of their own.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+TESTDATA = Path(__file__).parent / "testdata"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--reference",
+        default=str(TESTDATA / "bagel_tiny_a"),
+        help="directory of reference numbers of the original implementation (default: the one in tests/testdata)",
+    )
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow") or "slow" in (config.getoption("-m") or ""):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)

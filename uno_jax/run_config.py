@@ -1,0 +1,123 @@
+"""The config of a training run, and the checks of it that need neither data nor devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uno_jax.config import ConfigError
+from uno_jax.data.pipeline import DataConfig
+from uno_jax.models.config import ModelConfig
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.parallel.mesh import MeshConfig
+from uno_jax.training.checkpoints import CheckpointConfig
+from uno_jax.training.optimizer import OptimizerConfig
+from uno_jax.training.state import UNO_TRAINABLE
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out losses, on the same batches with the same draws every time, nothing dropped but where it says so."""
+
+    every: int = 0
+    """Steps between evaluations; the first and the last step are always evaluated, unless `batches` is 0."""
+    batches: int = 4
+    """Held-out batches, each of `data.rows` rows. Read once, and kept in the host's memory."""
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes, and how often it reports."""
+
+    seed: int = 0
+    steps: int = 5000
+    init_from: str = ""
+    """Where the parameters come from: "" = drawn afresh; a run's workdir, its checkpoints folder or one checkpoint of
+    it; or a directory in the public checkpoint's layout. Metaqueries that it lacks are drawn afresh."""
+    trainable: tuple[str, ...] = UNO_TRAINABLE
+    """Path prefixes of the trainable parameters; ("",) = all."""
+    trainable_dtype: Literal["float32", "bfloat16"] = "float32"
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log_every: int = 10
+    """Steps between lines of metrics; each holds the means since the line before."""
+    pictures_every: int = 0
+    """Steps between grids of samples; 0 = none."""
+    tensorboard: bool = True
+    """Whether metrics also go into TensorBoard files (metrics.jsonl is always written)."""
+
+
+def check_config(config: RunConfig) -> None:
+    """Demands that the sizes go together.
+
+    Raises:
+      ConfigError: naming every field that does not, and what to do.
+    """
+    decoder, vision, model, optimizer = config.model.decoder, config.model.vision, config.model, config.optimizer
+    rules = (
+        (
+            decoder.num_kv_heads > 0 and decoder.num_heads % decoder.num_kv_heads == 0,
+            f"config.model.decoder.num_heads is {decoder.num_heads}, no multiple of num_kv_heads "
+            f"({decoder.num_kv_heads}): every key-value head serves the same number of heads",
+        ),
+        (
+            decoder.head_dim % 2 == 0,
+            f"config.model.decoder.head_dim is {decoder.head_dim}: RoPE rotates halves, give an even number",
+        ),
+        (
+            decoder.hidden_size % 4 == 0,
+            f"config.model.decoder.hidden_size is {decoder.hidden_size}: the position tables need a multiple of 4",
+        ),
+        (
+            vision.num_heads > 0 and vision.hidden_size % vision.num_heads == 0,
+            f"config.model.vision.hidden_size is {vision.hidden_size}, no multiple of num_heads ({vision.num_heads})",
+        ),
+        (
+            decoder.remat in ("none", "dots", "full"),
+            f"config.model.decoder.remat is {decoder.remat!r}: expected none, dots or full",
+        ),
+        (
+            model.metaquery_target in ("vision", "connector"),
+            f"config.model.metaquery_target is {model.metaquery_target!r}: expected vision or connector",
+        ),
+        (
+            model.prediction in ("velocity", "x0"),
+            f"config.model.prediction is {model.prediction!r}: expected velocity or x0",
+        ),
+        (
+            model.compute_dtype in ("float32", "bfloat16"),
+            f"config.model.compute_dtype is {model.compute_dtype!r}: expected float32 or bfloat16",
+        ),
+        (
+            model.num_metaqueries > 0 or config.data.query_tokens == 0,
+            f"config.data.query_tokens is {config.data.query_tokens}, but config.model.num_metaqueries is 0: set "
+            "query_tokens to 0, or give the model metaqueries",
+        ),
+        (config.steps > 0, f"config.steps is {config.steps}: give at least 1"),
+        (config.log_every > 0, f"config.log_every is {config.log_every}: give at least 1"),
+        (config.checkpoint.keep > 0, f"config.checkpoint.keep is {config.checkpoint.keep}: give at least 1"),
+        (
+            optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,
+            f"config.data.rows is {config.data.rows}, which config.optimizer.accumulation ({optimizer.accumulation}) "
+            "does not divide",
+        ),
+        (
+            optimizer.warmup_steps <= config.steps,
+            f"config.optimizer.warmup_steps is {optimizer.warmup_steps}, more than the {config.steps} steps of the run",
+        ),
+        (
+            optimizer.metaquery_warmup_steps == 0 or model.num_metaqueries > 0,
+            f"config.optimizer.metaquery_warmup_steps is {optimizer.metaquery_warmup_steps}, but "
+            "config.model.num_metaqueries is 0: there is nothing to warm up",
+        ),
+    )
+    problems = [message for holds, message in rules if not holds]
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -1,0 +1,212 @@
+"""Checkpoints: everything that a run needs to go on, or that another machine needs to use its model.
+
+A checkpoint is a directory named by its step, with one item each for `params` (trainable and frozen together),
+`training` (optimizer, counters, running estimates), `ema` (when there is one), `autoencoder` (when it has
+parameters), `data` (position of every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
+
+from uno_jax.training.state import Params, TrainState, merge, partition
+
+DataState = dict[str, Any]
+
+# Fields of TrainState that are saved together; `params` and `ema` are items of their own.
+_TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and how many to keep. The last step is always saved."""
+
+    every: int = 500
+    """Steps between checkpoints."""
+    keep: int = 2
+    """How many of the newest to keep."""
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint is of another model; the message names every tensor that differs."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`. Saving returns at once; `close` waits for what is being written."""
+
+    def __init__(self, directory: str | Path, keep: int, assets: Mapping[str, bytes]):
+        self.directory = Path(directory).resolve()
+        self._assets = dict(assets)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+        )
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data_state: DataState, autoencoder: Params | None = None) -> None:
+        """Starts saving `state` as the checkpoint of `step`, unless there is one.
+
+        `data_state` is the position after the last batch that `state` has seen: this host's shards, by names that do
+        not depend on hosts. The arrays are copied before this returns, so that the state may be donated.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = {
+            "params": ocp.args.StandardSave(merge(state.trainable, state.frozen)),
+            "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
+            "data": ocp.args.JsonSave(gather_hosts(data_state)),
+            "assets": FilesSave(self._assets),
+        }
+        if state.ema is not None:
+            items["ema"] = ocp.args.StandardSave(state.ema)
+        if autoencoder:
+            items["autoencoder"] = ocp.args.StandardSave(autoencoder)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, target: TrainState) -> tuple[TrainState, DataState]:
+        """The state of `step` and the data position of all hosts' shards.
+
+        `target` is a TrainState of `jax.ShapeDtypeStruct` with shardings, or of arrays: shapes, dtypes and places
+        come from it, so a checkpoint may be restored onto another mesh than the one it was saved from.
+
+        Raises:
+          CheckpointMismatch: the checkpoint's tensors are not those of `target`.
+        """
+        directory = self.directory / str(step)
+        params = restore_tree(directory / "params", merge(target.trainable, target.frozen))
+        training = restore_tree(directory / "training", {name: getattr(target, name) for name in _TRAINING})
+        ema = None if target.ema is None else restore_tree(directory / "ema", target.ema)
+        paths = ["/".join(path) for path in flatten_dict(target.trainable)]
+        trainable, frozen = partition(params, paths)
+        return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training), read_data_state(directory)
+
+    def wait(self) -> None:
+        """Returns when everything that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the threads that save."""
+        self._manager.close()
+
+
+def find_checkpoint(directory: str | Path) -> Path | None:
+    """The checkpoint that a path means: itself, or the newest of a checkpoint folder or a run's workdir; else None."""
+    directory = Path(directory).resolve()
+    if (directory / "params").is_dir() and (directory / "assets").is_dir():
+        return directory
+    for folder in (directory, directory / "checkpoints"):
+        steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit() and (path / "params").is_dir()]
+        if steps:
+            return folder / str(max(steps))
+    return None
+
+
+def restore_tree(directory: Path, target: Any, absent: Sequence[str] = ()) -> Any:
+    """One saved tree, with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
+
+    Parts (top-level names) in `absent` are left out of the result where the checkpoint lacks them.
+
+    Raises:
+      CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = _shapes(checkpointer.metadata(directory).item_metadata.tree)
+        parts = {name.split("/")[0] for name in saved}
+        if isinstance(target, Mapping):
+            target = {name: part for name, part in target.items() if name in parts or name not in absent}
+        differences = compare_shapes(_shapes(target), saved)
+        if differences:
+            raise CheckpointMismatch(
+                f"{directory}: the checkpoint is of another model or optimizer than the config's; "
+                "use its own config (in its assets folder), or another workdir.\n  " + "\n  ".join(differences)
+            )
+        return checkpointer.restore(directory, jax.tree.map(_abstract, target))
+
+
+def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A line for every tensor that the two do not share with the same shape."""
+    lines = []
+    for name in sorted(expected.keys() | saved.keys()):
+        if name not in saved:
+            lines.append(f"{name} {expected[name]} is missing from the checkpoint")
+        elif name not in expected:
+            lines.append(f"{name} {saved[name]} is in the checkpoint and not in the model")
+        elif expected[name] != saved[name]:
+            lines.append(f"{name} is {saved[name]} in the checkpoint and {expected[name]} by the config")
+    return lines
+
+
+def read_asset(checkpoint: Path, name: str) -> bytes:
+    """One file of a checkpoint's `assets` folder, for example `config.json`."""
+    return (checkpoint / "assets" / name).read_bytes()
+
+
+def read_data_state(checkpoint: Path) -> DataState:
+    """The data position of a checkpoint: all shards of all hosts."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(checkpoint / "data")
+
+
+def gather_hosts(local: DataState) -> DataState:
+    """The union of every host's dictionary (JSON values), on every host."""
+    if jax.process_count() == 1:
+        return dict(local)
+    text = np.frombuffer(json.dumps(local).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
+    padded = np.zeros(int(np.max(lengths)), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    merged: DataState = {}
+    for row, length in zip(rows, lengths, strict=True):
+        merged |= json.loads(bytes(row[: int(length)]))
+    return merged
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Name with slashes -> shape, of arrays or of Orbax's metadata, whose containers are plain dicts and lists."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(_key_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+class _FilesHandler(ocp.CheckpointHandler):
+    """Small files, as they are."""
+
+    def save(self, directory: Any, args: FilesSave) -> None:
+        if jax.process_index() == 0:
+            for name, content in args.files.items():
+                (directory / name).write_bytes(content)
+
+    def restore(self, directory: Any, args: Any = None) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@ocp.args.register_with_handler(_FilesHandler, for_save=True)
+@dataclass
+class FilesSave(ocp.args.CheckpointArgs):
+    """Saves a dictionary of file name -> content as files."""
+
+    files: dict[str, bytes]

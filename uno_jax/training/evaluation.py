@@ -1,0 +1,88 @@
+"""Held-out losses, and what a predictor would lose that always says the same."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from uno_jax.batch import Batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.unified import UnifiedModel
+from uno_jax.objectives.losses import visual_distance
+from uno_jax.training.state import Params
+
+Sums = dict[str, tuple[Array, Array]]
+Put = Callable[[Batch], Batch]
+
+
+def mean_losses(
+    evaluation_step: Callable[[Params, Batch], Sums], params: Params, batches: Iterable[Batch], put: Put
+) -> dict[str, float]:
+    """Mean of every loss over the tokens of all batches, named as in the sums; losses without tokens are left out.
+
+    `put` encodes a host's batch and places it on the devices.
+    """
+    totals: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, pair in jax.device_get(evaluation_step(params, put(batch))).items():
+            totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
+    return {name: float(total / count) for name, (total, count) in totals.items() if count}
+
+
+def constant_cross_entropy(batches: Iterable[Batch]) -> dict[str, float]:
+    """Cross-entropy of the best constant predictor of captions and of answers: the entropy of their labels."""
+    entropies = {}
+    batches = list(batches)
+    for name, labels_field, mask_field in (
+        ("caption", "caption_labels", "caption_loss"),
+        ("answer", "text_labels", "text_loss"),
+    ):
+        labels = np.concatenate([getattr(batch, labels_field)[getattr(batch, mask_field)] for batch in batches])
+        if labels.size:
+            _, counts = np.unique(labels, return_counts=True)
+            share = counts / labels.size
+            entropies[name] = float(-np.sum(share * np.log(share)))
+    return entropies
+
+
+def constant_visual_loss(
+    model: ModelConfig, kind: str, params: Params, batches: Iterable[Batch], put: Put
+) -> float | None:
+    """Loss of the constant predictor of vision features, which always says the mean target (of unit targets for the
+    cosine); None if no batch has metaqueries. `kind` as in `ObjectiveConfig.visual_loss`."""
+    batches = [batch for batch in batches if np.any(batch.query_loss)]
+    if not batches:
+        return None
+    target_sum = jax.jit(functools.partial(_target_sum, model, kind))
+    constant_loss = jax.jit(functools.partial(_constant_loss, model, kind))
+    sums = [jax.device_get(target_sum(params, put(batch))) for batch in batches]
+    count = sum(float(tokens) for _, tokens in sums)
+    constant = (sum(np.asarray(total, np.float64) for total, _ in sums) / count).astype(np.float32)
+    losses = [float(jax.device_get(constant_loss(params, put(batch), constant))) for batch in batches]
+    return sum(losses) / count
+
+
+def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "batch queries features"]:
+    shape = batch.latent_positions.shape
+    latents = jnp.zeros((*shape, model.latent_size))
+    _, target = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
+    return target
+
+
+def _target_sum(model: ModelConfig, kind: str, params: Params, batch: Batch) -> tuple[Array, Array]:
+    target = _targets(model, params, batch)
+    if kind == "cosine":
+        target = target / jnp.maximum(jnp.linalg.norm(target, axis=-1, keepdims=True), 1e-8)
+    mask = batch.query_loss[..., None]
+    return jnp.sum(jnp.where(mask, target, 0.0), axis=(0, 1)), jnp.sum(batch.query_loss, dtype=jnp.float32)
+
+
+def _constant_loss(model: ModelConfig, kind: str, params: Params, batch: Batch, constant: Array) -> Array:
+    target = _targets(model, params, batch)
+    distance = visual_distance(jnp.broadcast_to(constant, target.shape), target, kind)
+    return jnp.sum(jnp.where(batch.query_loss, distance, 0.0))

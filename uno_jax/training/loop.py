@@ -1,0 +1,207 @@
+"""The training loop: dispatch a step, read the metrics of the one before, and now and then look at what it gives."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from uno_jax.batch import Batch
+from uno_jax.training.checkpoints import Checkpoints, DataState
+from uno_jax.training.state import Params, TrainState, merge
+
+Metrics = dict[str, Any]
+
+
+class PackedBatch(Protocol):
+    """What the data pipeline hands out."""
+
+    batch: Batch
+    """This host's rows, numpy."""
+    sample_ids: Sequence[Sequence[str]]
+    """Ids of the samples of each row."""
+    stats: Mapping[str, float]
+    """Metrics of the pipeline, for example padding shares."""
+
+
+class Batches(Protocol):
+    """An endless iterator whose position can be read; it is that after the last batch handed out."""
+
+    def __next__(self) -> PackedBatch: ...
+
+    def get_state(self) -> DataState: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long the loop runs, and how often it does what; 0 = never."""
+
+    steps: int
+    checkpoint_every: int = 0
+    probe_every: int = 0
+    evaluate_every: int = 0
+    pictures_every: int = 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop drives."""
+
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    put: Callable[[Batch], Batch]
+    """Encodes a host's batch and places it on the devices."""
+    checkpoints: Checkpoints
+    on_metrics: Callable[[int, dict[str, float], StepCounts], None]
+    """Called with each step's metrics, one step late."""
+    autoencoder: Params | None = None
+    """Saved with every checkpoint."""
+    probe: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None = None
+    """Measures gradient norms on the batch of the coming step."""
+    on_evaluate: Callable[[int, Params], None] | None = None
+    """Also called before the first step and after the last."""
+    draw_pictures: Callable[[int, Params], None] | None = None
+
+
+class StepCounts(NamedTuple):
+    """What a batch held, for throughput and logs."""
+
+    tokens: int
+    """Tokens that are not padding."""
+    images: int
+    """Noised targets."""
+    stats: Mapping[str, float]
+
+
+class _Dispatched(NamedTuple):
+    """A step that was dispatched and whose metrics were not read yet."""
+
+    step: int
+    metrics: Metrics
+    sample_ids: Sequence[Sequence[str]]
+    data_before: DataState
+    counts: StepCounts
+
+
+def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
+    """Trains from the state's step to `schedule.steps`; returns the state, and whether it got there.
+
+    It stops early, with a checkpoint, when the process is told to end (SIGTERM or SIGINT).
+
+    Raises:
+      FloatingPointError: a step met a non-finite loss or gradient and refused it. A checkpoint of the state before
+        that step was saved; the message names the step, the losses, the samples, and the checkpoint.
+    """
+    step = int(jax.device_get(state.step))
+    data_state = batches.get_state()
+    waiting: _Dispatched | None = None
+    with _stop_signals() as stop:
+        if step == 0:
+            _look(0, state, parts, schedule, first=True)
+        while step < schedule.steps and not stop.is_set():
+            data_before = data_state
+            packed = next(batches)
+            data_state = batches.get_state()
+            batch = parts.put(packed.batch)
+            probed: Metrics = {}
+            with jax.transfer_guard("disallow"):
+                if parts.probe is not None and _due(step, schedule.probe_every):
+                    state, probed = parts.probe(state, batch)
+                state, metrics = parts.train_step(state, batch)
+            step += 1
+            dispatched = _Dispatched(step, metrics | probed, packed.sample_ids, data_before, count_tokens(packed))
+            if waiting is not None:
+                _read(waiting, state, parts)
+            waiting = dispatched
+            last = step == schedule.steps
+            if last or _due_any(step, schedule):
+                # The metrics of this step too, first: a latched state must not be saved or looked at as this step's.
+                _read(waiting, state, parts)
+                waiting = None
+                _look(step, state, parts, schedule, last=last)
+                if last or _due(step, schedule.checkpoint_every):
+                    parts.checkpoints.save(step, state, data_state, parts.autoencoder)
+        if waiting is not None:
+            _read(waiting, state, parts)
+        if step < schedule.steps:
+            parts.checkpoints.save(step, state, data_state, parts.autoencoder)
+    parts.checkpoints.wait()
+    return state, step == schedule.steps
+
+
+def count_tokens(packed: PackedBatch) -> StepCounts:
+    """Real tokens and noised targets of a host's batch."""
+    batch = packed.batch
+    tokens = np.count_nonzero(batch.understanding.sample) + np.count_nonzero(batch.generation.sample)
+    images = np.count_nonzero(batch.latent_loss & (batch.latent_index == 0))
+    return StepCounts(int(tokens), int(images), packed.stats)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _due_any(step: int, schedule: Schedule) -> bool:
+    return any(
+        _due(step, every) for every in (schedule.checkpoint_every, schedule.evaluate_every, schedule.pictures_every)
+    )
+
+
+def _look(
+    step: int, state: TrainState, parts: Parts, schedule: Schedule, *, first: bool = False, last: bool = False
+) -> None:
+    """Held-out losses and pictures, where they are due."""
+    always = first or last
+    if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
+        parts.on_evaluate(step, merge(state.trainable, state.frozen))
+    if parts.draw_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
+        parts.draw_pictures(step, merge(state.trainable, state.frozen))
+
+
+def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
+    """Fetches the metrics of a step and hands them on; stops the run where the step was refused."""
+    metrics = {name: np.asarray(value).item() for name, value in jax.device_get(dispatched.metrics).items()}
+    if metrics["latched"]:
+        before = dispatched.step - 1
+        parts.checkpoints.save(before, state, dispatched.data_before, parts.autoencoder)
+        parts.checkpoints.wait()
+        raise FloatingPointError(_nonfinite_message(dispatched, metrics, parts.checkpoints.directory / str(before)))
+    parts.on_metrics(dispatched.step, {name: float(value) for name, value in metrics.items()}, dispatched.counts)
+
+
+def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: Any) -> str:
+    shown = ("loss", "flow", "caption", "visual", "answer", "gradient_norm")
+    losses = ", ".join(f"{name} {metrics[name]:g}" for name in shown if name in metrics)
+    samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(dispatched.sample_ids) if ids)
+    return (
+        f"step {dispatched.step}: a non-finite loss or gradient ({losses}). The update was not applied.\n"
+        f"Samples of the batch:\n{samples}\n"
+        f"The state before it is in {checkpoint}. The same command meets the same batch again; "
+        "set optimizer.nonfinite to 'skip' to leave such batches out, or lower optimizer.learning_rate."
+    )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets inside the block; a second one acts as it did outside."""
+    stop = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def handle(signum: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signum, previous[signum])
+
+    # Python takes signal handlers in the main thread only; elsewhere the caller deals with signals.
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            previous[signum] = signal.signal(signum, handle)
+    try:
+        yield stop
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

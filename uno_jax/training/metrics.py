@@ -1,0 +1,150 @@
+"""Metrics of a run: into TensorBoard files, into `metrics.jsonl`, and onto the console."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.progress
+
+Scalars = Mapping[str, float]
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line, `step` and the scalars of that step. Non-finite values are strings."""
+
+    def __init__(self, path: str | Path, resume_step: int = 0):
+        """Opens the file for appending; what an earlier run logged beyond `resume_step` is dropped, as it will be
+        computed again."""
+        self.path = Path(path)
+        kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a")
+
+    def write(self, step: int, scalars: Scalars) -> None:
+        """Appends one line, and hands it to the operating system at once: a killed run leaves its metrics."""
+        values = {name: value if math.isfinite(value) else str(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; none if there is no file. A last line that was cut off is left out."""
+    if not Path(path).is_file():
+        return []
+    lines = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class MetricsWriter:
+    """Writes scalars to `metrics.jsonl`, and to TensorBoard files through clu (in a thread of its own)."""
+
+    def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True):
+        self._file = MetricsFile(Path(workdir) / "metrics.jsonl", resume_step)
+        self._clu = None
+        if tensorboard:
+            # Imported here: it brings in tensorflow, which takes seconds.
+            from clu import metric_writers
+
+            self._clu = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(Path(workdir) / "tensorboard")))
+
+    def write(self, step: int, scalars: Scalars) -> None:
+        """Writes the scalars of one step."""
+        self._file.write(step, scalars)
+        if self._clu is not None:
+            self._clu.write_scalars(step, scalars)
+
+    def close(self) -> None:
+        """Returns when everything is written."""
+        self._file.close()
+        if self._clu is not None:
+            self._clu.close()
+
+
+class Progress:
+    """The progress line: step, losses, tokens/s, images/s, time left.
+
+    On a terminal one line is redrawn; elsewhere a line is printed every `every` steps.
+    """
+
+    def __init__(self, console: rich.console.Console, steps: int, every: int, start: int = 0):
+        self._console, self._steps, self._every = console, steps, every
+        self._speed = Throughput(start)
+        self._bar: rich.progress.Progress | None = None
+        if console.is_terminal:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                rich.progress.BarColumn(bar_width=20),
+                rich.progress.TextColumn("{task.description}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("compiling", total=steps, completed=start)
+            self._bar.start()
+
+    def update(self, step: int, scalars: Scalars, tokens: int, images: int) -> dict[str, float]:
+        """Shows the metrics of `step`, whose batch held so many real tokens and noised images; returns throughput."""
+        speed = self._speed.update(step, tokens, images)
+        losses = "  ".join(f"{name} {scalars[name]:.4f}" for name in LOSSES_SHOWN if scalars.get(f"tokens/{name}", 0))
+        left = speed["seconds_per_step"] * (self._steps - step)
+        text = f"{losses}  {speed['tokens_per_second']:,.0f} tokens/s  {speed['images_per_second']:.1f} images/s"
+        text += f"  {_duration(left)} left"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, description=text)
+        elif step % self._every == 0 or step == self._steps:
+            self._console.print(f"step {step}/{self._steps}  {text}", soft_wrap=True, highlight=False)
+        return speed
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+LOSSES_SHOWN = ("flow", "caption", "visual", "answer")
+
+
+class Throughput:
+    """Speed over the last steps, an average that forgets. The first step (compilation) is left out."""
+
+    def __init__(self, start: int = 0, decay: float = 0.9):
+        self._step, self._decay = start, decay
+        self._last: float | None = None
+        self._seconds = self._tokens = self._images = self._steps = 0.0
+
+    def update(self, step: int, tokens: int, images: int, now: float | None = None) -> dict[str, float]:
+        """Counts one more finished step; `now` is the clock in seconds (default: the monotonic clock)."""
+        now = time.monotonic() if now is None else now
+        if self._last is not None:
+            self._seconds = self._decay * self._seconds + (now - self._last)
+            self._tokens = self._decay * self._tokens + tokens
+            self._images = self._decay * self._images + images
+            self._steps = self._decay * self._steps + (step - self._step)
+        self._last, self._step = now, step
+        seconds = max(self._seconds, 1e-9)
+        known = self._steps > 0
+        return {
+            "tokens_per_second": self._tokens / seconds if known else 0.0,
+            "images_per_second": self._images / seconds if known else 0.0,
+            "seconds_per_step": seconds / self._steps if known else 0.0,
+        }
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

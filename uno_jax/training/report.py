@@ -1,0 +1,112 @@
+"""The two tables that a run prints: what is about to run, and what was learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import rich.table
+from flax.traverse_util import flatten_dict
+
+from uno_jax.training.state import Params
+
+# Parts of the model that people know, and the parameter paths that make them up.
+PARTS = (
+    ("understanding expert", ("decoder/layers/understanding", "decoder/norm/understanding")),
+    ("generation expert", ("decoder/layers/generation", "decoder/norm/generation")),
+    ("embedding and vocabulary head", ("decoder/embedding", "decoder/head")),
+    ("vision encoder", ("vision",)),
+    ("connector", ("connector",)),
+    ("latent projections, timestep embedder", ("latent_in", "latent_out", "timestep_embedder")),
+    ("metaqueries and their head", ("metaqueries",)),
+)
+
+
+def count_parameters(tree: Params) -> int:
+    """Number of parameters in a tree of arrays or ShapeDtypeStruct."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def parameters_by_part(trainable: Params, frozen: Params) -> dict[str, tuple[int, int]]:
+    """(trainable, frozen) parameters of each part of the model that has any."""
+    counts = {part: [0, 0] for part, _ in PARTS}
+    for kind, tree in enumerate((trainable, frozen)):
+        for path, leaf in flatten_dict(tree, sep="/").items():
+            part = next(part for part, prefixes in PARTS if path.startswith(prefixes))
+            counts[part][kind] += math.prod(leaf.shape)
+    return {part: (trained, rest) for part, (trained, rest) in counts.items() if trained or rest}
+
+
+def startup_table(
+    title: str,
+    trainable: Params,
+    frozen: Params,
+    autoencoder: Params,
+    tokens: Mapping[str, int],
+    facts: Sequence[tuple[str, str]],
+) -> rich.table.Table:
+    """Parameters of each part, tokens that one step holds by region, and whatever else the caller states."""
+    table = rich.table.Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("")
+    table.add_column("trainable", justify="right")
+    table.add_column("frozen", justify="right")
+    for part, counts in parameters_by_part(trainable, frozen).items():
+        table.add_row(part, *(_count(n) for n in counts))
+    if autoencoder:
+        table.add_row("autoencoder", "", _count(count_parameters(autoencoder)))
+    totals = count_parameters(trainable), count_parameters(frozen) + count_parameters(autoencoder)
+    table.add_row("parameters", *(_count(n) for n in totals), style="bold", end_section=True)
+    for region, count in tokens.items():
+        table.add_row(f"{region} tokens a step", f"{count:,}")
+    table.add_section()
+    for name, value in facts:
+        table.add_row(name, value)
+    return table
+
+
+def held_out_table(
+    before: Mapping[str, float] | None, after: Mapping[str, float], constants: Mapping[str, float], steps: int
+) -> rich.table.Table:
+    """Held-out losses at the start of the run and at its end, each supervision loss beside a constant predictor's.
+
+    Names are those of `evaluation.mean_losses`; only totals are shown. A loss that did not fall is marked.
+    """
+    table = rich.table.Table(title="Held-out losses", title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("loss")
+    table.add_column("step 0", justify="right")
+    table.add_column(f"step {steps}", justify="right")
+    table.add_column("", justify="left")
+    table.add_column("always the same answer", justify="right")
+    for name, label in HELD_OUT_ROWS:
+        if name not in after:
+            continue
+        start = (before or {}).get(name)
+        verdict = "" if start is None else "lower" if after[name] < start else "NOT lower"
+        constant = constants.get(name.split("/")[-1])
+        table.add_row(
+            label,
+            "unknown" if start is None else f"{start:.4f}",
+            f"{after[name]:.4f}",
+            verdict,
+            "" if constant is None else f"{constant:.4f}",
+        )
+    return table
+
+
+HELD_OUT_ROWS = (
+    ("flow", "flow matching"),
+    ("caption", "caption"),
+    ("prompt_dropped/caption", "caption, prompt dropped"),
+    ("visual", "visual"),
+    ("prompt_dropped/visual", "visual, prompt dropped"),
+    ("answer", "answer"),
+)
+
+
+def _count(n: int) -> str:
+    """A parameter count for people: 6.53 B, 83.8 M, 1.2 k."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return str(n) if n else ""
