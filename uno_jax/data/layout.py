@@ -142,8 +142,11 @@ class _Writer:
         self._targets = 0
 
     def regions(self) -> Regions:
-        empty = {region: np.zeros(0, dtype) for region, dtype in self._layout.dtypes.items()}
-        return {region: np.concatenate(pieces or [empty[region]]) for region, pieces in self._pieces.items()}
+        regions = {}
+        for region, pieces in self._pieces.items():
+            pieces = pieces or [np.zeros(0, self._layout.dtypes[region])]
+            regions[region] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return regions
 
     def item(self, item: Item) -> None:
         match item:

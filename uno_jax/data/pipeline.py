@@ -1,0 +1,325 @@
+"""The grain pipeline: records in, packed batches out; deterministic, resumable, independent of the number of hosts.
+
+The records are split into virtual shards. A shard is a pipeline of its own: shuffled record numbers, endlessly or for
+some epochs; a sample for each (draw n of shard s is *occurrence* n * virtual_shards + s, and all that is random about
+it follows from the seed and that number); samples that fit no row are left out and counted; grain's first-fit packer
+fills rows. A global batch takes the same number of rows from every shard, shard by shard. A host makes the rows of the
+shards it owns, so neither the rows nor a shard's state depend on how many hosts there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from uno_jax.batch import TASKS, Batch
+from uno_jax.data.config import DataConfig, check_data_config
+from uno_jax.data.layout import REGIONS, Layout, lay_out, sample_lengths
+from uno_jax.data.packing import PackedRegion, Row, make_batch, pack_row, padding_share
+from uno_jax.data.plans import Inputs, drop_conditions, make_sample
+from uno_jax.data.records import RecordSource, open_records, record_tasks
+from uno_jax.data.tokenizer import Tokenizer
+
+_MAX_INT32 = 2**31
+
+
+class PackedBatch(NamedTuple):
+    """The rows of this host, and what the metrics want to know of them."""
+
+    batch: Batch
+    """`latent_moments` holds uint8 pixels."""
+    sample_ids: list[list[str]]
+    """Record ids of each row, in the order of the sample numbers."""
+    stats: dict[str, float]
+    """`samples` and `without_caption` (left without one because the record has no other) in these rows; `filtered`,
+    samples that fit no row and came before them; `padding/<region>`, the share of padding tokens."""
+    filtered_ids: list[str]
+    """Record ids of the filtered samples."""
+
+
+def make_batches(
+    config: DataConfig,
+    layout: Layout,
+    tokenizer: Tokenizer | None = None,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> grain.DatasetIterator[PackedBatch]:
+    """Batches of a prepared dataset; see `batches_of_records`. No tokenizer: that of the configuration is read."""
+    tokenizer = tokenizer or Tokenizer.from_directory(config.tokenizer or Path(config.directory) / "tokenizer")
+    records = open_records(config.directory, config.split)
+    tasks = record_tasks(config.directory, config.split)
+    return batches_of_records(records, tasks, config, layout, tokenizer, host_index=host_index, host_count=host_count)
+
+
+def batches_of_records(
+    records: RecordSource,
+    tasks: Sequence[int],
+    config: DataConfig,
+    layout: Layout,
+    tokenizer: Tokenizer,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> grain.DatasetIterator[PackedBatch]:
+    """An iterator of batches.
+
+    `get_state()` gives `{shard name: small JSON dict}`: the position of the last batch handed out, whatever was
+    prefetched. `set_state` takes such a dict, or the union of several hosts' dicts, and goes on bit-equal; it replays
+    at most `packing_bins` rows of each shard. `close()` ends the prefetching thread.
+
+    Args:
+      records: random access to the records.
+      tasks: index into `uno_jax.batch.TASKS` of each record.
+      config: the data configuration.
+      layout: sizes of the model.
+      tokenizer: turns text into ids.
+      host_index: this host's number, from 0.
+      host_count: hosts that share the rows; the rows of host 0, host 1, .. in that order are the global batch.
+
+    Raises:
+      ValueError: the configuration cannot work; names the field.
+    """
+    tasks = np.asarray(tasks)
+    present = [name for i, name in enumerate(TASKS) if np.any(tasks == i)]
+    drawn = [name for name in present if not config.task_weights or config.task_weights.get(name, 0) > 0]
+    check_data_config(config, layout, drawn, host_count)
+    _check_records(config, tasks, present, drawn)
+    inputs = Inputs(tokenizer, config.vae_transform, config.vit_transform, config.metaquery_transform)
+    per_host = config.virtual_shards // host_count
+    own = range(host_index * per_host, (host_index + 1) * per_host)
+    # In a finite pass a host reads all shards: only so does it know when the last one ends, as all hosts must.
+    read = range(config.virtual_shards) if config.epochs else own
+    threads = -(-config.read_threads // len(read))
+    shards = {
+        shard: _packed_rows(
+            _record_numbers(tasks, drawn, config, shard), records, config, layout, inputs, shard, threads
+        )
+        for shard in read
+    }
+    batches = _Batches(shards, own, config, layout)
+    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch))
+
+
+def _check_records(config: DataConfig, tasks: np.ndarray, present: list[str], drawn: list[str]) -> None:
+    absent = [name for name, weight in config.task_weights.items() if weight > 0 and name not in present]
+    if absent or not drawn:
+        raise ValueError(
+            f"data.task_weights draws {', '.join(absent) or 'no task'}, but split {config.split!r} of "
+            f"{config.directory or 'the records'} holds {', '.join(present) or 'no records'}"
+        )
+    if config.epochs:
+        return
+    groups = drawn if config.task_weights else [drawn]
+    for group in groups:
+        names = [group] if isinstance(group, str) else group
+        count = int(np.isin(tasks, [TASKS.index(name) for name in names]).sum())
+        if count < config.virtual_shards:
+            raise ValueError(
+                f"data.virtual_shards is {config.virtual_shards}, but split {config.split!r} has only {count} records "
+                f"of {', '.join(names)}, so some shards would be empty: lower data.virtual_shards, or add records"
+            )
+
+
+def _packed_rows(
+    numbers: grain.MapDataset,
+    records: RecordSource,
+    config: DataConfig,
+    layout: Layout,
+    inputs: Inputs,
+    shard: int,
+    threads: int,
+) -> grain.IterDataset:
+    """Packed rows of one virtual shard, given the numbers of the records that it draws."""
+    samples = numbers.map_with_index(_DrawSample(records, config, layout, inputs, shard))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    return grain.experimental.FirstFitPackIterDataset(
+        _LeaveOutRefused(samples.to_iter_dataset(options), layout, give_up_after=2 * len(records) + 100),
+        length_struct=config.capacities,
+        num_packing_bins=config.packing_bins,
+        shuffle_bins=False,
+        meta_features=["info"],
+        max_sequences_per_bin=config.max_samples_per_row or None,
+    )
+
+
+def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, shard: int) -> grain.MapDataset:
+    """Record numbers of a shard in the order of its draws."""
+    groups = [[name] for name in drawn] if config.task_weights and not config.epochs else [drawn]
+    datasets = []
+    for i, group in enumerate(groups):
+        numbers = np.flatnonzero(np.isin(tasks, [TASKS.index(name) for name in group]))
+        dataset = grain.MapDataset.source(numbers[shard :: config.virtual_shards])
+        if config.shuffle:
+            seed = np.random.SeedSequence((config.seed, shard, i)).generate_state(1)[0]
+            dataset = dataset.shuffle(seed=int(seed))
+        datasets.append(dataset.repeat(config.epochs or None))
+    if len(datasets) == 1:
+        return datasets[0]
+    return grain.MapDataset.mix(datasets, [config.task_weights[name] for name in drawn])
+
+
+@dataclass(frozen=True)
+class _SampleInfo:
+    id: str | None
+    """None: no sample, only the news that the last ones were refused."""
+    without_caption: bool = False
+    refused: tuple[str, ...] = ()
+    """Ids of the samples that were refused between the one before and this one."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    id: str
+    region: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _DrawSample:
+    """Draw number and record number to the arrays of a sample, or to a refusal."""
+
+    records: RecordSource
+    config: DataConfig
+    layout: Layout
+    inputs: Inputs
+    shard: int
+
+    def __call__(self, draw: int, number: int) -> dict[str, Any] | _Refused:
+        occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
+        method = self.config.method_config
+        rng = np.random.default_rng((self.config.seed, occurrence, 0))
+        sample = make_sample(self.records[int(number)], method, self.inputs, rng)
+        # The complete sample must fit: else a long one would only ever be seen with its conditions dropped.
+        for region, tokens in sample_lengths(sample.plan, self.layout).items():
+            if tokens > self.config.capacities[region]:
+                return _Refused(sample.id, region, tokens)
+        # A generator of its own: methods that draw differently drop the same conditions.
+        plan = drop_conditions(sample.plan, method, np.random.default_rng((self.config.seed, occurrence, 1)))
+        regions = lay_out(plan, self.layout, self.inputs.tokenizer, occurrence=occurrence, task=sample.task)
+        return {**regions, "info": _SampleInfo(sample.id, sample.without_caption)}
+
+
+class _LeaveOutRefused(grain.IterDataset):
+    """Leaves refusals out, and tells the next sample of them, so that they are reported with its batch."""
+
+    def __init__(self, parent: grain.IterDataset, layout: Layout, give_up_after: int):
+        super().__init__(parent)
+        self._layout = layout
+        self._give_up_after = give_up_after
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _LeaveOutRefusedIterator(iter(self._parent), self._layout, self._give_up_after)
+
+
+class _LeaveOutRefusedIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, layout: Layout, give_up_after: int):
+        super().__init__(parent)
+        self._layout = layout
+        self._give_up_after = give_up_after
+
+    def __next__(self) -> dict[str, Any]:
+        refused: list[str] = []
+        while True:
+            try:
+                element = next(self._parent)
+            except StopIteration:
+                if not refused:
+                    raise
+                # The data end with refusals: a sample without tokens carries the news.
+                empty = {region: np.zeros(0, dtype) for region, dtype in self._layout.dtypes.items()}
+                return {**empty, "info": _SampleInfo(id=None, refused=tuple(refused))}
+            if not isinstance(element, _Refused):
+                return {**element, "info": replace(element["info"], refused=tuple(refused))}
+            refused.append(element.id)
+            if len(refused) > self._give_up_after:
+                raise ValueError(
+                    f"no sample fits a row: the last {len(refused)} draws were refused; record {element.id!r} needs "
+                    f"{element.tokens} {element.region} tokens: enlarge data.{element.region}_tokens"
+                )
+
+    # Between two calls nothing is held back, so the parent's position is the whole state.
+    def get_state(self) -> dict[str, Any]:
+        return self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state)
+
+
+class _Batches(grain.IterDataset):
+    """Rows of all shards, side by side."""
+
+    def __init__(self, shards: Mapping[int, grain.IterDataset], own: range, config: DataConfig, layout: Layout):
+        super().__init__(list(shards.values()))
+        self._shards = dict(shards)
+        self._own = own
+        self._config = config
+        self._layout = layout
+
+    def __iter__(self) -> grain.DatasetIterator[PackedBatch]:
+        return _BatchIterator(
+            {k: iter(rows) for k, rows in self._shards.items()}, self._own, self._config, self._layout
+        )
+
+
+class _BatchIterator(grain.DatasetIterator):
+    def __init__(self, shards: dict[int, grain.DatasetIterator], own: range, config: DataConfig, layout: Layout):
+        super().__init__(list(shards.values()))
+        self._shards = shards
+        self._own = own
+        self._config = config
+        self._empty_row = pack_row([], config.capacities, layout)
+
+    def __next__(self) -> PackedBatch:
+        per_shard = self._config.rows // self._config.virtual_shards
+        rows: list[Row] = []
+        infos: list[list[_SampleInfo]] = []
+        ended = True
+        for shard, packed in self._shards.items():
+            for _ in range(per_shard):
+                element = next(packed, None)
+                ended &= element is None
+                if shard in self._own:
+                    rows.append(self._empty_row if element is None else _row(element))
+                    infos.append([] if element is None else element["info"])
+        if ended:
+            raise StopIteration
+        return _packed_batch(rows, infos)
+
+    def get_state(self) -> dict[str, Any]:
+        return {self._name(shard): packed.get_state() for shard, packed in self._shards.items()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        missing = [self._name(shard) for shard in self._shards if self._name(shard) not in state]
+        if missing:
+            raise ValueError(
+                f"the saved data state lacks {', '.join(missing)}; it has {', '.join(sorted(state)) or 'nothing'}. "
+                "data.virtual_shards must be as it was then, and the states of all hosts must be put together"
+            )
+        for shard, packed in self._shards.items():
+            packed.set_state(state[self._name(shard)])
+
+    def _name(self, shard: int) -> str:
+        return f"shard_{shard:04d}_of_{self._config.virtual_shards:04d}"
+
+
+def _row(element: Mapping[str, Any]) -> Row:
+    return {region: PackedRegion(element[region], element[f"{region}_segment_ids"]) for region in REGIONS}
+
+
+def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[_SampleInfo]]) -> PackedBatch:
+    batch = make_batch(rows)
+    every = [info for row in infos for info in row]
+    filtered = [id_ for info in every for id_ in info.refused]
+    stats = {
+        "samples": float(sum(info.id is not None for info in every)),
+        "filtered": float(len(filtered)),
+        "without_caption": float(sum(info.without_caption for info in every)),
+        **{f"padding/{region}": share for region, share in padding_share(batch).items()},
+    }
+    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats, filtered)
