@@ -141,11 +141,9 @@ def _check_grids(config: DataConfig, layout: Layout) -> None:
     tables = [
         ("vae_transform", layout.pixels_per_token, layout.max_latent_size, "model.max_latent_size"),
         ("vit_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"),
-        *(
-            (("metaquery_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"),)
-            * queries
-        ),
-    )
+    ]
+    if queries:
+        tables.append(("metaquery_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"))
     for name, patch, table_side, table in tables:
         transform: ImageTransform = getattr(config, name)
         if transform.stride % patch:
