@@ -45,14 +45,9 @@ class PublicCheckpoint(NamedTuple):
     autoencoder_params: dict[str, Any]
 
 
-def keep_stored(path: Path) -> None:
-    """The dtype policy that keeps every leaf as it is stored."""
-    return None
-
-
 def load_public(
     directory: str | FilePath,
-    dtype_policy: DtypePolicy = keep_stored,
+    dtype_policy: DtypePolicy = lambda path: None,
     place: Callable[[Path, np.ndarray], Any] = lambda path, leaf: leaf,
 ) -> PublicCheckpoint:
     """Loads the model and the autoencoder of a public-layout directory.

@@ -117,9 +117,7 @@ def leaves(tensors: list[TensorName]) -> dict[Path, list[TensorName]]:
     grouped: dict[Path, list[TensorName]] = {}
     for entry in tensors:
         grouped.setdefault(entry.path, []).append(entry)
-    for path in grouped:
-        grouped[path].sort(key=lambda entry: entry.layer or 0)
-    return grouped
+    return {path: sorted(entries, key=lambda entry: entry.layer or 0) for path, entries in grouped.items()}
 
 
 def leaf_shape(entries: list[TensorName]) -> Shape:

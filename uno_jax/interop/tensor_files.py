@@ -33,7 +33,7 @@ class TensorFiles:
         self.tensors: dict[str, StoredTensor] = {}
         self._open = {file: _open_safetensors(file) for file in files}
         for file, handle in self._open.items():
-            for name in handle.keys():
+            for name in handle.offset_keys():
                 if name in self.tensors:
                     raise CheckpointError(f"{name} is stored twice, in {self.tensors[name].file} and in {file}")
                 header = handle.get_slice(name)

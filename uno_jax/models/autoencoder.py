@@ -193,7 +193,7 @@ class EncoderLevel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         for block in range(self.blocks):
             x = ResidualBlock(self.channels, self.dtype, name=f"block_{block}")(x)
         if self.downsample:
@@ -214,7 +214,7 @@ class DecoderLevel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         for block in range(self.blocks):
             x = ResidualBlock(self.channels, self.dtype, name=f"block_{block}")(x)
         if self.upsample:
@@ -229,7 +229,7 @@ class Middle(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         x = ResidualBlock(x.shape[-1], self.dtype, name="block_1")(x)
         x = SpatialAttention(self.dtype, name="attention")(x)
         return ResidualBlock(x.shape[-1], self.dtype, name="block_2")(x)
@@ -242,7 +242,7 @@ class ResidualBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         y = _conv(self.channels, self.dtype, "conv1")(nn.silu(_norm("norm1")(x)).astype(self.dtype))
         y = _conv(self.channels, self.dtype, "conv2")(nn.silu(_norm("norm2")(y)).astype(self.dtype))
         if x.shape[-1] != self.channels:
@@ -256,7 +256,7 @@ class SpatialAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         images, height, width, channels = x.shape
         y = _norm("norm")(x).astype(self.dtype)
         query, key, value = (

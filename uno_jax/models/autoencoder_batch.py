@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,14 @@ from uno_jax.models.positions import pixels_to_float
 PIXELS_AT_ONCE = 1024 * 1024
 
 
-def encode_batch(autoencoder: nn.Module, params: Any, batch: Batch, config: ModelConfig) -> Batch:
+def encode_batch(
+    autoencoder: nn.Module,
+    params: Any,
+    batch: Batch,
+    config: ModelConfig,
+    *,
+    pixels_at_once: int = PIXELS_AT_ONCE,
+) -> Batch:
     """Replaces the pixels in `batch.latent_moments` by the autoencoder's moments.
 
     A host function: it finds the images of the batch, and runs one jitted program per image size and number of images
@@ -33,6 +41,7 @@ def encode_batch(autoencoder: nn.Module, params: Any, batch: Batch, config: Mode
       params: its parameters (empty for the pixel autoencoder).
       batch: of this host, numpy arrays, with uint8 pixels `[B, G, K]` as `latent_moments`.
       config: sizes of the model.
+      pixels_at_once: images of more pixels than this together are encoded one after the other (memory, not results).
 
     Returns:
       The batch with `latent_moments` float32 `[B, G, 2 * L]`: patchified mean, then patchified log-variance; 0 for
@@ -61,8 +70,10 @@ def encode_batch(autoencoder: nn.Module, params: Any, batch: Batch, config: Mode
     for (rows, columns), places in grids.items():
         if len(places):
             places = _pad_to_power_of_two(places, nowhere=batch_rows * tokens)
-            moments = _encode_images(moments, flat_pixels, params, places, autoencoder, config, rows, columns)
-    return batch._replace(latent_moments=moments.reshape(batch_rows, tokens, -1))
+            together = max(pixels_at_once // (rows * columns * config.pixels_per_token**2), 1)
+            together = min(len(places), 1 << together.bit_length() - 1)
+            moments = _encode_images(moments, flat_pixels, params, places, autoencoder, config, rows, columns, together)
+    return batch._replace(latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
 
 
 def image_grids(batch: Batch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "images tokens"]]:
@@ -82,7 +93,7 @@ def image_grids(batch: Batch, side: int) -> dict[tuple[int, int], Int[np.ndarray
     for row in range(sample.shape[0]):
         change = (np.diff(sample[row]) != 0) | (np.diff(image[row]) != 0)
         bounds = [0, *(np.flatnonzero(change) + 1), sample.shape[1]]
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             if start == stop or sample[row, start] == 0:
                 continue
             run = positions[row, start:stop]
@@ -106,7 +117,7 @@ def _pad_to_power_of_two(places: np.ndarray, nowhere: int) -> np.ndarray:
     return np.concatenate([places, padding]).astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7), donate_argnums=0)
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8), donate_argnums=0)
 def _encode_images(
     moments: Float[Array, "places twice_latent_size"],
     pixels: UInt8[Array, "places pixels"],
@@ -116,11 +127,10 @@ def _encode_images(
     config: ModelConfig,
     rows: int,
     columns: int,
+    together: int,
 ) -> Float[Array, "places twice_latent_size"]:
-    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places."""
+    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places, `together` at a time."""
     count, tokens = places.shape
-    image_pixels = rows * columns * config.pixels_per_token**2
-    together = min(count, 1 << max(PIXELS_AT_ONCE // image_pixels, 1).bit_length() - 1)
 
     def encode(places: Array) -> Array:
         squares = pixels_to_float(jnp.take(pixels, places, axis=0, mode="clip"))
