@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,7 @@ class Outer:
     rate: float = 1e-4
     limit: int | None = None
     on: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def test_a_config_dict_becomes_the_dataclass():
@@ -40,7 +42,7 @@ def test_there_and_back_through_a_config_dict():
 
 
 def test_there_and_back_through_json():
-    value = Outer("b", Inner(sides=(), box=(1, 2.5)), limit=3)
+    value = Outer("b", Inner(sides=(), box=(1, 2.5)), limit=3, shares={"b": 0.5})
     assert from_config_dict(json.loads(json.dumps(to_json(value))), Outer) == value
 
 
@@ -54,7 +56,10 @@ def test_an_int_is_taken_for_a_float():
     ("given", "expected"),
     [
         ({"name": "a", "inner": {"rosw": 3}}, r"config\.inner\.rosw is not a field of Inner; did you mean rows\?"),
-        ({"name": "a", "zzz": 3}, r"config\.zzz is not a field of Outer; there are: name, inner, rate, limit, on"),
+        (
+            {"name": "a", "zzz": 3},
+            r"config\.zzz is not a field of Outer; there are: name, inner, rate, limit, on, shares",
+        ),
         ({"name": "a", "inner": {"rows": "x"}}, r"config\.inner\.rows is 'x' \(str\): expected int"),
         ({"name": "a", "inner": {"rows": 1.5}}, r"config\.inner\.rows is 1\.5 \(float\): expected int"),
         ({"name": "a", "inner": {"rows": True}}, r"config\.inner\.rows is True \(bool\): expected int"),

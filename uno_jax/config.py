@@ -26,7 +26,7 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict, cls:
     """Builds dataclass `cls` from a ConfigDict or a JSON object; `path` is how messages name the whole.
 
     Supported field types: bool, int, float (an int is taken for it), str, Literal, Optional, tuples (lists are taken
-    for them), and dataclasses of these. Fields with a default may be absent.
+    for them), mappings from str, and dataclasses of these. Fields with a default may be absent.
 
     Raises:
       ConfigError: naming every unknown, missing or wrongly typed field.
@@ -44,6 +44,8 @@ def to_json(value: Any) -> Any:
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_json(item) for name, item in value.items()}
     return value
 
 
@@ -71,12 +73,16 @@ def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:
             return value
-        problems.append(
-            f"{path} is {value!r}: expected one of {', '.join(map(repr, arguments))}{_near(value, arguments)}"
-        )
+        choices = ", ".join(map(repr, arguments))
+        problems.append(f"{path} is {value!r}: expected one of {choices}{_near(value, arguments)}")
         return None
     if origin is tuple:
         return _convert_tuple(value, kind, arguments, path, problems)
+    if origin is Mapping:
+        if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+            return {str(name): _convert(value[name], arguments[1], f"{path}.{name}", problems) for name in value}
+        problems.append(f"{path} is {value!r} ({type(value).__name__}): expected {_describe(kind)}")
+        return None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind in (bool, int, float, str):

@@ -91,6 +91,12 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _leaf_spec(path, leaf, mesh)), tree)
 
 
+def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
+    """`jax.ShapeDtypeStruct` of every leaf (array or ShapeDtypeStruct), with the sharding of `tree_shardings`."""
+    shardings = tree_shardings(tree, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
 def _leaf_spec(path: Sequence[Any], leaf: Any, mesh: Mesh) -> PartitionSpec:
     shape = np.shape(leaf)
     parts = mesh.shape["fsdp"]

@@ -114,26 +114,30 @@ def find_checkpoint(directory: str | Path) -> Path | None:
     return None
 
 
-def restore_tree(directory: Path, target: Any, absent: Sequence[str] = ()) -> Any:
+def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> Any:
     """One saved tree, with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
 
-    Parts (top-level names) in `absent` are left out of the result where the checkpoint lacks them.
+    Saved parts (top-level names) in `ignored` are not read.
 
     Raises:
       CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
     """
     with ocp.StandardCheckpointer() as checkpointer:
         saved = _shapes(checkpointer.metadata(directory).item_metadata.tree)
-        parts = {name.split("/")[0] for name in saved}
-        if isinstance(target, Mapping):
-            target = {name: part for name, part in target.items() if name in parts or name not in absent}
+        saved = {name: shape for name, shape in saved.items() if name.split("/")[0] not in ignored}
         differences = compare_shapes(_shapes(target), saved)
         if differences:
             raise CheckpointMismatch(
                 f"{directory}: the checkpoint is of another model or optimizer than the config's; "
                 "use its own config (in its assets folder), or another workdir.\n  " + "\n  ".join(differences)
             )
-        return checkpointer.restore(directory, jax.tree.map(_abstract, target))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        abstract = jax.tree.map(_abstract, target)
+        places = ocp.checkpoint_utils.construct_restore_args(abstract)
+        # Partial, so that what is ignored is not read.
+        return checkpointer.restore(
+            directory, ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
+        )
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -51,6 +51,46 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
+class LogWindow:
+    """Gathers the metrics of steps into one line every `every` steps.
+
+    Losses are means over their tokens in the window (left out where there were none), counts of samples are sums,
+    states of affairs (learning rate, weights, gradient norms and cosines) are the latest, and the rest are means over
+    steps.
+    """
+
+    _LATEST = ("learning_rate", "skipped", "weight/", "gradient_norm/", "gradient_cosine/", "constant/")
+    _SUMS = ("samples", "filtered", "without_caption")
+    _DROPPED = ("finite", "latched", "tokens/")
+
+    def __init__(self, every: int):
+        self._every = every
+        self._totals: dict[str, tuple[float, float]] = {}
+        self._latest: dict[str, float] = {}
+
+    def add(self, step: int, metrics: Scalars, others: Scalars) -> dict[str, float] | None:
+        """Takes in the metrics of `step` and `others` that have no tokens; the line, when one is due."""
+        for name, value in {**others, **metrics}.items():
+            if name.startswith(self._DROPPED):
+                continue
+            if name.startswith(self._LATEST):
+                self._latest[name] = value
+                continue
+            weight = metrics.get(f"tokens/{name}", 1.0)
+            total, count = self._totals.get(name, (0.0, 0.0))
+            self._totals[name] = (total + value * weight, count + weight) if weight else (total, count)
+        if step % self._every:
+            return None
+        line = {
+            name: total if name in self._SUMS else total / count
+            for name, (total, count) in self._totals.items()
+            if count
+        }
+        line |= self._latest
+        self._totals, self._latest = {}, {}
+        return line
+
+
 class MetricsWriter:
     """Writes scalars to `metrics.jsonl`, and to TensorBoard files through clu (in a thread of its own)."""
 

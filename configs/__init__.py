@@ -1,0 +1,1 @@
+"""Configs of training runs: each a small file over `base`."""

@@ -1,0 +1,12 @@
+"""Reconstruction alignment, a baseline of `openmoji_uno`: the target's own ViT patches as context, flow loss only."""
+
+from ml_collections import ConfigDict
+
+from configs import openmoji_sft
+
+
+def get_config() -> ConfigDict:
+    """`openmoji_sft` with the reconstruction plan."""
+    config = openmoji_sft.get_config()
+    config.data.update(method="reca", text_tokens=32, vit_tokens=256, latent_tokens=256)
+    return config

@@ -1,0 +1,13 @@
+"""The flow-only baseline of `openmoji_uno`: the same data, steps and trainable set, no captions and no metaqueries."""
+
+from ml_collections import ConfigDict
+
+from configs import openmoji_uno
+
+
+def get_config() -> ConfigDict:
+    """`openmoji_uno` without what supervises."""
+    config = openmoji_uno.get_config()
+    config.model.num_metaqueries = 0
+    config.data.update(method="sft", caption_tokens=0, query_tokens=0)
+    return config

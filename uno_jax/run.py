@@ -1,0 +1,346 @@
+"""Puts a training run together from its config, and runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.console
+from jax.sharding import Mesh
+
+from uno_jax.batch import Batch
+from uno_jax.config import ConfigError, to_json
+from uno_jax.data.config import DataConfig
+from uno_jax.data.layout import REGIONS, Layout
+from uno_jax.data.pipeline import make_batches
+from uno_jax.data.records import open_records
+from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.parallel.mesh import (
+    batch_sharding,
+    check_rows,
+    make_mesh,
+    put_rows,
+    replicated,
+    tree_shardings,
+    with_shardings,
+)
+from uno_jax.run_config import RunConfig, check_config
+from uno_jax.start import Start, abstract_run_params, saved_autoencoder, start_params
+from uno_jax.training.checkpoints import Checkpoints
+from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
+from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
+from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
+from uno_jax.training.optimizer import make_optimizer
+from uno_jax.training.report import held_out_table, startup_table
+from uno_jax.training.state import Params, TrainState, create_state, merge
+from uno_jax.training.step import StepConfig, make_evaluation_step, make_gradient_probe, make_train_step
+
+HELD_OUT = "held_out/"
+
+
+class Context(NamedTuple):
+    """What a picture-drawing function may need of the run."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+    mesh: Mesh
+    autoencoder_params: Params
+    workdir: Path
+
+
+DrawPictures = Callable[[int, Params], None]
+
+
+def run(
+    config: RunConfig,
+    workdir: str | Path,
+    *,
+    make_draw_pictures: Callable[[Context], DrawPictures] | None = None,
+    console: rich.console.Console | None = None,
+) -> bool:
+    """Trains by `config` in `workdir`, going on from its newest checkpoint if there is one.
+
+    `make_draw_pictures` gives the function that draws a grid of samples into the workdir, every
+    `config.pictures_every` steps.
+
+    Returns:
+      Whether the run came to its last step; False if it was told to stop.
+
+    Raises:
+      ConfigError: the config cannot be run.
+      FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
+    """
+    workdir, console = Path(workdir), console or rich.console.Console()
+    check_config(config)
+    mesh = make_mesh(config.mesh)
+    check_rows(config.data.rows, mesh, field="config.data.rows")
+    check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
+    tokenizer = read_tokenizer(config)
+    batches = _config_errors(_batches, config, config.data, tokenizer)
+
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, _assets(config, tokenizer_dir(config)))
+    restored = checkpoints.latest_step()
+    if restored is None:
+        start = start_params(config, mesh)
+        state = _create_state(config, start.params, mesh)
+    else:
+        state, data_state = checkpoints.restore(restored, _abstract_state(config, mesh))
+        # A state that latched is saved as it was; to go on from it is to try its batch again.
+        state = state.replace(latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
+        batches.set_state(data_state)
+        origin = checkpoints.directory / str(restored)
+        start = Start(merge(state.trainable, state.frozen), saved_autoencoder(config, origin), str(origin))
+
+    context = Context(config, tokenizer, mesh, start.autoencoder, workdir)
+    console.print(_startup(context, state, start))
+    if restored is not None and restored >= config.steps:
+        console.print(
+            f"The run in {workdir} is complete: {restored} steps. Give more config.steps, or another workdir."
+        )
+        _print_held_out(workdir, config.steps, console)
+        return True
+    writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
+    progress = Progress(console, config.steps, config.log_every, start=int(state.step))
+    try:
+        parts = _parts(context, state, checkpoints, writer, progress, make_draw_pictures)
+        state, finished = run_loop(state, batches, parts, _schedule(config))
+    finally:
+        progress.close()
+        writer.close()
+        checkpoints.close()
+        batches.close()
+    if finished:
+        _print_held_out(workdir, config.steps, console)
+    else:
+        console.print(f"Stopped at step {int(state.step)}, and saved. The same command goes on from there.")
+    return finished
+
+
+def layout_of(model: ModelConfig) -> Layout:
+    """The sizes of the model that shape tokens."""
+    return Layout(
+        vit_patch_size=model.vision.patch_size,
+        vit_table_side=model.vision.table_side,
+        pixels_per_token=model.pixels_per_token,
+        max_latent_size=model.max_latent_size,
+        num_metaqueries=model.num_metaqueries,
+    )
+
+
+def tokenizer_dir(config: RunConfig) -> Path:
+    """The directory of the tokenizer files."""
+    return Path(config.data.tokenizer or Path(config.data.directory) / "tokenizer")
+
+
+def read_tokenizer(config: RunConfig) -> Tokenizer:
+    """The tokenizer of the data.
+
+    Raises:
+      ConfigError: it has more ids than the model's vocabulary.
+    """
+    tokenizer = Tokenizer.from_directory(tokenizer_dir(config))
+    if len(tokenizer) > config.model.decoder.vocab_size:
+        raise ConfigError(
+            f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in "
+            f"{tokenizer_dir(config)} has {len(tokenizer)} ids: give at least that"
+        )
+    return tokenizer
+
+
+def _config_errors(function: Callable, *args: Any) -> Any:
+    """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from error
+
+
+def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer) -> Any:
+    return make_batches(
+        data,
+        layout_of(config.model),
+        tokenizer,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+    )
+
+
+def _create_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
+    """The state before the first step, every leaf in its place on the mesh."""
+    create = _state_maker(config)
+    shardings = tree_shardings(_config_errors(jax.eval_shape, create, params), mesh)
+    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def _abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and places of the state."""
+    state = _config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
+    return with_shardings(state, mesh)
+
+
+def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
+    optimizer = _config_errors(make_optimizer, config.optimizer, config.steps)
+    ema = config.optimizer.ema_decay > 0
+    return lambda params: create_state(params, config.trainable, optimizer, ema=ema)
+
+
+def _schedule(config: RunConfig) -> Schedule:
+    return Schedule(
+        steps=config.steps,
+        checkpoint_every=config.checkpoint.every,
+        probe_every=config.objective.balance.every,
+        evaluate_every=config.evaluation.every,
+        pictures_every=config.pictures_every,
+    )
+
+
+def _parts(
+    context: Context,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+    progress: Progress,
+    make_draw_pictures: Callable[[Context], DrawPictures] | None,
+) -> Parts:
+    config, mesh = context.config, context.mesh
+    step_config = StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
+    states, rows, whole = tree_shardings(state, mesh), batch_sharding(mesh), replicated(mesh)
+    jit = {"in_shardings": (states, rows), "out_shardings": (states, whole), "donate_argnums": 0}
+    window = LogWindow(config.log_every)
+
+    def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
+        speed = progress.update(step, metrics, counts.tokens * jax.process_count(), counts.images * jax.process_count())
+        line = window.add(step, metrics, {**counts.stats, **speed})
+        if line is not None and jax.process_index() == 0:
+            writer.write(step, line)
+
+    return Parts(
+        train_step=jax.jit(make_train_step(step_config), **jit),
+        probe=jax.jit(make_gradient_probe(step_config), **jit),
+        put=make_put(context),
+        checkpoints=checkpoints,
+        autoencoder=context.autoencoder_params,
+        on_metrics=on_metrics,
+        on_evaluate=_make_evaluate(context, step_config, state, writer) if config.evaluation.batches else None,
+        draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures_every else None,
+    )
+
+
+def make_put(context: Context) -> Callable[[Batch], Batch]:
+    """A function that encodes a host's batch and places it on the mesh."""
+    autoencoder = make_autoencoder(context.config.model.autoencoder)
+
+    def put(batch: Batch) -> Batch:
+        return put_rows(
+            encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model), context.mesh
+        )
+
+    return put
+
+
+def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
+    """The data of held-out losses: nothing dropped, or the prompts only; everything else as in training."""
+    return dataclasses.replace(
+        config.data,
+        split=config.evaluation.split,
+        supervise="always",
+        text_dropout=0.0 if prompts else 1.0,
+        vae_dropout=0.0,
+        vit_dropout=0.0,
+        shuffle=True,
+        prefetch=0,
+    )
+
+
+def _make_evaluate(
+    context: Context, step_config: StepConfig, state: TrainState, writer: MetricsWriter
+) -> Callable[[int, Params], None]:
+    """A function that measures the held-out losses at a step and logs them beside those of constant predictors."""
+    config = context.config
+    batches = {
+        name: _held_out_batches(context, held_out_data(config, prompts=prompts))
+        for name, prompts in (("", True), ("prompt_dropped/", False))
+    }
+    put = make_put(context)
+    params = merge(state.trainable, state.frozen)
+    shardings = tree_shardings(params, context.mesh)
+    step = jax.jit(
+        make_evaluation_step(step_config),
+        in_shardings=(shardings, batch_sharding(context.mesh)),
+        out_shardings=replicated(context.mesh),
+    )
+    constants = constant_cross_entropy(batches[""])
+    visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], put)
+    if visual is not None:
+        constants["visual"] = visual
+
+    def evaluate(at: int, params: Params) -> None:
+        losses = {
+            prefix + name: value
+            for prefix, held_out in batches.items()
+            for name, value in mean_losses(step, params, held_out, put).items()
+        }
+        losses |= {f"constant/{name}": value for name, value in constants.items()}
+        if jax.process_index() == 0:
+            writer.write(at, {HELD_OUT + name: value for name, value in losses.items()})
+
+    return evaluate
+
+
+def _held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
+    batches = _config_errors(_batches, context.config, data, context.tokenizer)
+    try:
+        return [next(batches).batch for _ in range(context.config.evaluation.batches)]
+    finally:
+        batches.close()
+
+
+def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
+    """What makes a checkpoint complete on another machine."""
+    files = {
+        "config.json": _json(to_json(config)),
+        "model.json": _json(to_json(config.model)),
+    }
+    return files | {name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _startup(context: Context, state: TrainState, start: Start) -> Any:
+    config, data = context.config, context.config.data
+    sizes = ", ".join(
+        f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
+    )
+    facts = [
+        ("records", f"{sizes}  ({data.directory})"),
+        ("method", data.method),
+        ("parameters from", start.origin),
+        ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {dict(context.mesh.shape)}"),
+        ("output", str(context.workdir)),
+    ]
+    tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}
+    title = f"{config.steps} steps of {data.rows} rows"
+    return startup_table(title, state.trainable, state.frozen, start.autoencoder, tokens, facts)
+
+
+def _print_held_out(workdir: Path, steps: int, console: rich.console.Console) -> None:
+    """The last table, from `metrics.jsonl`, so that it does not matter how often the run was interrupted."""
+    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if any(key.startswith(HELD_OUT) for key in line)]
+    if not lines:
+        return
+    first, last = (
+        {name.removeprefix(HELD_OUT): float(value) for name, value in line.items() if name != "step"}
+        for line in (lines[0], lines[-1])
+    )
+    constants = {name.removeprefix("constant/"): value for name, value in last.items() if name.startswith("constant/")}
+    console.print(held_out_table(first if lines[0]["step"] == 0 else None, last, constants, steps))

@@ -1,0 +1,154 @@
+"""Where a run's parameters come from: drawn afresh, another run's checkpoint, or a public-layout directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+
+from uno_jax.config import ConfigError, from_config_dict, to_json
+from uno_jax.interop.load import load_public
+from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.config import ModelConfig
+from uno_jax.parallel.mesh import tree_shardings, with_shardings
+from uno_jax.run_config import RunConfig
+from uno_jax.training.checkpoints import find_checkpoint, read_asset, restore_tree
+from uno_jax.training.initialise import abstract_params, cast_params, init_params, leaf_dtype
+from uno_jax.training.state import Params
+
+# Fields of ModelConfig that change speed or precision and not what the parameters are; and UNO's additions, which a
+# checkpoint of another method need not have.
+_FREE_FIELDS = ("decoder.scan_unroll", "decoder.remat", "compute_dtype", "num_metaqueries", "metaquery_target")
+
+
+class Start(NamedTuple):
+    """The parameters that a run begins with."""
+
+    params: Params
+    autoencoder: Params
+    origin: str
+    """Where they came from, for people."""
+
+
+def start_params(config: RunConfig, mesh: Mesh) -> Start:
+    """The parameters that `config.init_from` means, in the dtypes and places of the run.
+
+    Raises:
+      ConfigError: there is nothing at `init_from`, or it is of another model than `config.model`.
+      CheckpointMismatch, CheckpointError: its tensors are not those that its own files announce.
+    """
+    if not config.init_from:
+        return Start(
+            _place(config, init_params(config.model, config.seed), mesh), _init_autoencoder(config), "drawn afresh"
+        )
+    directory = Path(config.init_from)
+    checkpoint = find_checkpoint(directory)
+    if checkpoint is not None:
+        return _from_checkpoint(config, checkpoint, mesh)
+    if (directory / "llm_config.json").is_file() or (directory / "config.json").is_file():
+        return _from_public(config, directory, mesh)
+    raise ConfigError(
+        f"config.init_from is {config.init_from!r}: no checkpoint of a run is there, and no directory in the public "
+        "layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
+    )
+
+
+def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
+    saved = from_config_dict(json.loads(read_asset(checkpoint, "model.json")), ModelConfig, "model.json")
+    _compare_models(config.model, saved, str(checkpoint))
+    target = abstract_run_params(config, mesh)
+    same_queries = (saved.num_metaqueries, saved.metaquery_target) == (
+        config.model.num_metaqueries,
+        config.model.metaquery_target,
+    )
+    wanted = target if same_queries else {name: part for name, part in target.items() if name != "metaqueries"}
+    params = restore_tree(checkpoint / "params", wanted, ignored=() if same_queries else ("metaqueries",))
+    return Start(_with_metaqueries(config, params, mesh), saved_autoencoder(config, checkpoint), str(checkpoint))
+
+
+def saved_autoencoder(config: RunConfig, checkpoint: Path) -> Params:
+    """The autoencoder's parameters in a checkpoint; empty for one that has none."""
+    if not (checkpoint / "autoencoder").is_dir():
+        return {}
+    return restore_tree(checkpoint / "autoencoder", _abstract_autoencoder(config))
+
+
+def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
+    _compare_models(config.model, model_config_from_directory(directory), str(directory))
+    shardings = flatten_dict(tree_shardings(abstract_params(config.model), mesh))
+
+    def place(path: tuple[str, ...], leaf: np.ndarray) -> Any:
+        return jax.device_put(leaf, shardings.get(path))
+
+    def dtype(path: tuple[str, ...]) -> Any:
+        if path[0] == "autoencoder":
+            return np.float32
+        return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
+
+    loaded = load_public(directory, dtype, place)
+    return Start(_with_metaqueries(config, loaded.params, mesh), loaded.autoencoder_params, str(directory))
+
+
+def _with_metaqueries(config: RunConfig, params: Params, mesh: Mesh) -> Params:
+    """The parameters, with metaqueries drawn afresh where the model has them and the source does not."""
+    if "metaqueries" in params or not config.model.num_metaqueries:
+        return params
+    fresh = init_params(config.model, config.seed, ("metaqueries",))
+    return {**params, **_place(config, fresh, mesh)}
+
+
+def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
+    """Shapes, dtypes and places of the run's parameters."""
+    return with_shardings(_cast(config, abstract_params(config.model)), mesh)
+
+
+def _place(config: RunConfig, params: Params, mesh: Mesh) -> Params:
+    params = _cast(config, params)
+    return jax.device_put(params, tree_shardings(params, mesh))
+
+
+def _cast(config: RunConfig, params: Params) -> Params:
+    return cast_params(params, config.trainable, config.trainable_dtype, config.frozen_dtype)
+
+
+def _init_autoencoder(config: RunConfig) -> Params:
+    autoencoder = make_autoencoder(config.model.autoencoder)
+    image = np.zeros((1, *(2 * config.model.pixels_per_token,) * 2, 3), np.float32)
+    return jax.jit(autoencoder.init)(jax.random.key(config.seed), image).get("params", {})
+
+
+def _abstract_autoencoder(config: RunConfig) -> Params:
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.eval_shape(lambda: _init_autoencoder(config))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+
+
+def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None:
+    """Demands that the models are the same but for the free fields."""
+    ours, theirs = _flat(wanted), _flat(saved)
+    different = [name for name in ours if ours[name] != theirs[name] and name not in _FREE_FIELDS]
+    if different:
+        lines = [f"config.model.{name} is {ours[name]!r}, there it is {theirs[name]!r}" for name in different]
+        raise ConfigError(f"config.init_from: {where} holds another model than the config's:\n  " + "\n  ".join(lines))
+
+
+def _flat(model: ModelConfig) -> dict[str, Any]:
+    flat = flatten_dict(to_json(model), sep=".")
+    if model.autoencoder.kind == "pixel":
+        # Sizes of the FLUX autoencoder mean nothing for the pixel autoencoder.
+        unused = dataclasses.asdict(model.autoencoder).keys() - {
+            "kind",
+            "latent_channels",
+            "downsample",
+            "scale",
+            "shift",
+        }
+        flat = {name: value for name, value in flat.items() if name.removeprefix("autoencoder.") not in unused}
+    return flat

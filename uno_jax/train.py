@@ -1,0 +1,46 @@
+"""Trains a model: `python -m uno_jax.train --config=configs/openmoji_uno.py --workdir=DIR --config.any.field=value`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.run import run
+from uno_jax.run_config import RunConfig
+from uno_jax.training.checkpoints import CheckpointMismatch
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; a run there is resumed.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs, and says in one message what is wrong with the config if something is."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+    try:
+        finished = run(from_config_dict(_CONFIG.value, RunConfig), _WORKDIR.value)
+    except (ConfigError, CheckpointMismatch, FloatingPointError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if not finished:
+        sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """absl's parser, with an override of a field that does not exist as one line instead of a traceback."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(f"{error}\nUsage: {__doc__}")
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
+        overrides = [argument for argument in arguments if argument.startswith("--config.")]
+        sys.exit(f"an override names no field of the config: {reason} (given: {' '.join(overrides)})")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)
