@@ -358,6 +358,13 @@ def test_the_vision_tower_has_one_layer_fewer_than_its_json_says(tmp_path):
     assert model_config_from_directory(tmp_path).vision.num_layers == 26
 
 
+def test_what_the_public_loader_sets_in_code_is_not_read_from_json(directory):
+    expected = model_config_from_directory(directory)
+    overridden = {"qk_norm": False, "tie_word_embeddings": True, "layer_module": "Qwen2DecoderLayer"}
+    write_json(directory, decoder={**DECODER_JSON, **overridden}, vision={**VISION_JSON, "rope": True})
+    assert model_config_from_directory(directory) == expected
+
+
 def test_sections_of_config_json_stand_in_for_the_other_files(directory):
     expected = model_config_from_directory(directory)
     write_json(directory, top={**TOP_JSON, "llm_config": DECODER_JSON, "vit_config": VISION_JSON})

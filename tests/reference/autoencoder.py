@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from tests.reference.harness import Check, Reference, close
@@ -20,18 +22,19 @@ def checks(reference: Reference) -> Iterator[Check]:
     checkpoint = load_public(reference.directory)
     config = checkpoint.config.autoencoder
     autoencoder = make_autoencoder(config)
-    variables = {"params": checkpoint.autoencoder_params}
+    params = checkpoint.autoencoder_params
+    encode, decode = (jax.jit(functools.partial(autoencoder.apply, method=method)) for method in ("encode", "decode"))
     for index in sorted({name.split("/")[0] for name in reference.names(FILE)}):
         image, noise, latents = (
             channels_last(reference.array(FILE, f"{index}/{name}")) for name in ("image", "noise", "dec_latent")
         )
-        moments = autoencoder.apply(variables, image, method="encode")
+        moments = encode({"params": params}, image)
         yield Check(FILE, f"{index}/moments", channels_first(moments), close())
         sampled = sample_latents(moments, noise, config.scale, config.shift)
         yield Check(FILE, f"{index}/latent", channels_first(sampled), close())
-        decoded = autoencoder.apply(variables, latents, method="decode")
+        decoded = decode({"params": params}, latents)
         yield Check(FILE, f"{index}/decoded", channels_first(decoded), close())
-        roundtrip = autoencoder.apply(variables, sampled, method="decode")
+        roundtrip = decode({"params": params}, sampled)
         yield Check(FILE, f"{index}/roundtrip", channels_first(roundtrip), close())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from tests.reference.harness import Check, Reference, close, exact
@@ -34,7 +35,7 @@ def checks(reference: Reference) -> Iterator[Check]:
 
     image_numbers = np.repeat(np.arange(1, len(lengths) + 1), lengths)
     encoder = VisionEncoder(config.vision)
-    features = encoder.apply({"params": params["vision"]}, patches[None], positions[None], image_numbers[None])
+    features = jax.jit(encoder.apply)({"params": params["vision"]}, patches[None], positions[None], image_numbers[None])
     yield Check(FILE, "vit_output", features[0], close())
     connected = Connector(config.decoder.hidden_size).apply({"params": params["connector"]}, features)
     yield Check(FILE, "connector_output", connected[0], close())

@@ -10,8 +10,10 @@ from uno_jax.interop.errors import CheckpointError
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).
-_DECODER_CHOICES = (("hidden_act", "silu"), ("qk_norm", True))
-_VISION_CHOICES = (("hidden_act", "gelu_pytorch_tanh"), ("rope", False), ("num_channels", 3))
+# The public loader itself overrides others (q/k norm on, untied head, two-expert layers, no rope in the ViT), so those
+# fields are not read here either; tensors that contradict them are refused by name.
+_DECODER_CHOICES = (("hidden_act", "silu"),)
+_VISION_CHOICES = (("hidden_act", "gelu_pytorch_tanh"), ("num_channels", 3))
 _MODEL_CHOICES = (("connector_act", "gelu_pytorch_tanh"), ("interpolate_pos", False))
 _AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
 
