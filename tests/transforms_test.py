@@ -1,0 +1,103 @@
+"""Pictures to patches."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from uno_jax.data.transforms import ImageTransform, decode_rgb, patchify, position_ids, to_float
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((96, 96), (96, 96)),
+        ((300, 150), (96, 48)),  # the long side comes down to max_side
+        ((20, 30), (32, 48)),  # the short side comes up to min_side
+        ((72, 72), (64, 64)),  # 72 / 16 = 4.5, to the even neighbour
+        ((200, 24), (96, 16)),  # the long side wins, and undercuts min_side
+    ],
+)
+def test_size_rule(size, expected):
+    assert ImageTransform(96, 32, 16).size(*size) == expected
+
+
+def test_pictures_of_one_sample_share_the_pixel_bound():
+    transform = ImageTransform(96, 32, 16, max_pixels=96 * 96)
+    assert transform.size(96, 96, num_images=1) == (96, 96)
+    assert transform.size(96, 96, num_images=2) == (48, 48)  # the ratio of areas scales the sides
+
+
+@given(width=st.integers(1, 3000), height=st.integers(1, 3000), max_side=st.integers(32, 500))
+def test_sides_are_multiples_of_the_stride_and_bounded(width, height, max_side):
+    transform = ImageTransform(max_side, 20, 14)
+    for side in transform.size(width, height):
+        assert side % 14 == 0
+        assert 14 <= side <= transform.largest_side
+
+
+def test_bounds_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="min_side <= max_side"):
+        ImageTransform(32, 64, 16)
+
+
+def test_a_picture_of_the_right_size_keeps_its_pixels():
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+    np.testing.assert_array_equal(ImageTransform(96, 32, 16).resize(pixels), pixels)
+
+
+def test_transparency_is_pasted_on_white():
+    image = Image.new("RGBA", (1, 2), (255, 0, 0, 0))
+    image.putpixel((0, 1), (10, 20, 30, 255))
+    np.testing.assert_array_equal(decode_rgb(encoded(image), "x")[:, 0], [[255, 255, 255], [10, 20, 30]])
+
+
+def test_transparent_palette_entries_are_white():
+    image = Image.new("P", (1, 1), 0)
+    image.putpalette([9, 9, 9])
+    image.info["transparency"] = 0
+    np.testing.assert_array_equal(decode_rgb(encoded(image), "x"), [[[255, 255, 255]]])
+
+
+def test_grey_pictures_become_rgb():
+    np.testing.assert_array_equal(decode_rgb(encoded(Image.new("L", (1, 1), 7)), "x"), [[[7, 7, 7]]])
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", encoded(Image.new("RGB", (9, 9)))[:-30]])
+def test_an_unreadable_picture_is_named(data):
+    with pytest.raises(ValueError, match=r"record 'r7', field image"):
+        decode_rgb(data, "record 'r7', field image")
+
+
+def test_patches_go_row_by_row_and_flatten_row_column_channel():
+    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    expected = [[0, 1, 2, 3, 4, 5, 12, 13, 14, 15, 16, 17], [6, 7, 8, 9, 10, 11, 18, 19, 20, 21, 22, 23]]
+    np.testing.assert_array_equal(patchify(pixels, 2), expected)
+
+
+def test_a_picture_that_is_not_made_of_patches_is_refused():
+    with pytest.raises(ValueError, match="5x4 pixels"):
+        patchify(np.zeros((4, 5, 3), np.uint8), 2)
+
+
+def test_positions_index_a_table_row_by_row():
+    np.testing.assert_array_equal(position_ids(2, 3, side=8), [0, 1, 2, 8, 9, 10])
+
+
+def test_a_grid_larger_than_its_table_is_refused():
+    with pytest.raises(ValueError, match="2x9 patches"):
+        position_ids(2, 9, side=8)
+
+
+def test_pixels_map_to_minus_one_and_one():
+    np.testing.assert_array_equal(to_float(np.array([0, 255], np.uint8)), np.array([-1, 1], np.float32))
+    assert to_float(np.array([7], np.uint8)).dtype == np.float32
