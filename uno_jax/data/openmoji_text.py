@@ -10,15 +10,17 @@ import numpy as np
 from PIL import Image
 
 from uno_jax.data.openmoji_glyphs import Glyph
+from uno_jax.data.openmoji_phrases import OTHER_WORDS, PHRASES
 from uno_jax.data.openmoji_words import (
     ACTIVITIES,
     COUPLES,
+    HOURS,
+    NEEDS_ARTICLE,
     NO_ARTICLE,
-    OTHER_WORDS,
-    PHRASES,
     PLURALS,
     PROFESSIONS,
     SINGULARS,
+    UNWANTED_ALIASES,
     UNWANTED_KEYWORDS,
     WITH_THE,
 )
@@ -131,7 +133,7 @@ def main_colours(picture: Image.Image, skin: bool = False) -> tuple[str, ...]:
 
 def with_article(noun: str) -> str:
     """`noun` with `a`, `an`, `the`, or nothing where English has none."""
-    first, last = noun.split()[0], noun.split(" of ")[0].split(" with ")[0].split()[-1]
+    first, last = noun.split()[0], re.split(r" (?:of|with|showing|holding|in) ", noun)[0].split()[-1]
     if noun in NO_ARTICLE or noun in PLURALS:
         return noun
     if noun in WITH_THE:
@@ -179,7 +181,12 @@ def _template(glyph: Glyph) -> str:
         return f"a sign for blood type {match[1]}"
     if match := re.fullmatch(r"(deaf )?(man|woman|person)(?![\w']) ?(.*)", name):
         return _person(match[1] or "", match[2], match[3], glyph) + facing
-    return f"{with_article(name)}{{s}}"
+    # Names are terse: `face with monocle` is `a face with a monocle`.
+    words = name.split()
+    for index in range(len(words) - 1, 0, -1):
+        if words[index] in NEEDS_ARTICLE and words[index - 1] in ("with", "in", "without"):
+            words[index] = with_article(words[index])
+    return f"{with_article(' '.join(words))}{{s}}"
 
 
 def _person(deaf: str, who: str, rest: str, glyph: Glyph) -> str:
@@ -230,9 +237,8 @@ def _reworded(glyph: Glyph) -> str:
     if name in OTHER_WORDS:
         return _insert_skin(OTHER_WORDS[name], skins) + facing
     if name.endswith((" o'clock", "-thirty")):
-        hours = "twelve one two three four five six seven eight nine ten eleven".split()
-        hour = hours.index(re.split(r"[- ]", name)[0])
-        return f"a round clock face reading {hour or 12}:{'30' if name.endswith('thirty') else '00'}"
+        hour = HOURS.index(re.split(r"[- ]", name)[0]) + 1
+        return f"a round clock face reading {hour}:{'30' if name.endswith('thirty') else '00'}"
     if name.startswith("keycap "):
         return f"a square key marked {name[7:]}"
     if match := re.fullmatch(r"(deaf )?(man|woman|person)(?![\w']) ?(.*)", name):
@@ -252,6 +258,8 @@ def _reworded(glyph: Glyph) -> str:
     for alias in glyph.aliases:
         words = set(re.findall(r"\w+", alias.lower()))
         same_head = alias.split()[-1] == name.split()[-1]
+        if UNWANTED_ALIASES.search(alias):
+            continue
         if same_head and words - known and re.fullmatch(r"[a-z][a-z -]{3,}", alias):
             return _insert_skin(with_article(alias) + "{s}", skins)
     return _insert_skin(_template(glyph), skins) if skins else ""
