@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from uno_jax.batch import TASKS
 from uno_jax.data.layout import REGIONS, Layout
@@ -69,9 +69,7 @@ class DataConfig:
 
     @property
     def method_config(self) -> MethodConfig:
-        names = ("method", "text_dropout", "vae_dropout", "vit_dropout", "supervise", "understanding_share")
-        names += ("latent_share", "noised_share", "noised_time_scale")
-        return MethodConfig(**{name: getattr(self, name) for name in names})
+        return MethodConfig(**{f.name: getattr(self, f.name) for f in fields(MethodConfig)})
 
     @property
     def capacities(self) -> dict[str, int]:

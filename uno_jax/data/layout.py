@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,8 @@ REGIONS = ("text", "vit", "caption", "query", "latent")
 Regions = dict[str, np.ndarray]
 """For each region, a structured array `[tokens of the sample]` of `Layout.dtypes[region]`."""
 
-_METADATA = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
-_SOURCE = [(name, np.int32) for name in ("occurrence", "image", "task")]
+_METADATA: list[Any] = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
+_SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task")]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Layout:
         vit_values = self.vit_patch_size**2 * 3
         latent_values = self.pixels_per_token**2 * 3
         flag = ("loss", np.bool_)
-        fields = {
+        fields: dict[str, list[Any]] = {
             "text": [("ids", np.int32), ("labels", np.int32), flag],
             "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
             "caption": [("ids", np.int32), ("labels", np.int32), *_SOURCE, flag],
@@ -257,7 +258,9 @@ class _Writer:
         self._latent_images += 1
         return piece
 
-    def _image_delimiters(self, item: Item, patch: int, role: int, last: int, block: int) -> None:
+    def _image_delimiters(
+        self, item: VitImage | CleanLatents | NoisedTarget, patch: int, role: int, last: int, block: int
+    ) -> None:
         piece = self._piece("text", 2, role, block)
         piece["ids"] = (self._tokenizer.image_start, self._tokenizer.image_end)
         piece["order"] = (self._order, self._order + _patches(item.pixels, patch) + 1)

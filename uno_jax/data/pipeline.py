@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from uno_jax.batch import TASKS, Batch
 from uno_jax.data.config import DataConfig, check_data_config
@@ -59,7 +60,7 @@ def make_batches(
 
 def batches_of_records(
     records: RecordSource,
-    tasks: Sequence[int],
+    tasks: Int[np.ndarray, " records"],
     config: DataConfig,
     layout: Layout,
     tokenizer: Tokenizer,
@@ -85,7 +86,6 @@ def batches_of_records(
     Raises:
       ValueError: the configuration cannot work; names the field.
     """
-    tasks = np.asarray(tasks)
     present = [name for i, name in enumerate(TASKS) if np.any(tasks == i)]
     drawn = [name for name in present if not config.task_weights or config.task_weights.get(name, 0) > 0]
     check_data_config(config, layout, drawn, host_count)

@@ -73,18 +73,18 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
       ValueError: the bytes are no picture that Pillow reads; the message names `what` (record and field).
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
-        image.load()
+        opened = Image.open(io.BytesIO(encoded))
+        opened.load()
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(
             f"{what}: {len(encoded)} bytes that are no readable picture ({error}); give PNG or JPEG"
         ) from error
-    if image.mode in ("RGBA", "LA", "PA") or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        image = white
-    return np.asarray(image.convert("RGB"))
+    if opened.mode not in ("RGBA", "LA", "PA") and opened.info.get("transparency") is None:
+        return np.asarray(opened.convert("RGB"))
+    image = opened.convert("RGBA")
+    white = Image.new("RGB", image.size, (255, 255, 255))
+    white.paste(image, mask=image.getchannel("A"))
+    return np.asarray(white)
 
 
 def patchify(pixels: UInt8[np.ndarray, "height width 3"], patch: int) -> UInt8[np.ndarray, "patches values"]:
