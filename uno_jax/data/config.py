@@ -34,8 +34,8 @@ class DataConfig:
     max_samples_per_row: int = 0
     """0: as many as fit."""
     packing_bins: int = 8
-    """Rows that are filled at the same time (first fit): more of them leave less padding, and make a resumed run
-    replay more samples."""
+    """Rows that a shard fills at the same time (first fit): more of them leave less padding, take more memory, and
+    make a resumed run replay more samples."""
 
     virtual_shards: int = 8
     """The data are split into this many, each packed alone into its own rows, whatever the number of hosts."""
@@ -65,7 +65,8 @@ class DataConfig:
     prefetch: int = 2
     """Batches made ahead, in a thread."""
     read_threads: int = 0
-    """Threads of a host that read, decode and resize; 0: the prefetching thread does it all."""
+    """Threads of a host that read, decode and resize; 0: the prefetching thread does it all, which is faster for
+    small pictures (threads of one process take turns in Python code)."""
 
     @property
     def method_config(self) -> MethodConfig:
