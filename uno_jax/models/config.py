@@ -36,6 +36,9 @@ class VisionConfig:
     table_side: int = 70
     """Side of the learned position table, and of the fixed table after the connector."""
     norm_eps: float = 1e-6
+    scan_unroll: int = 1
+    remat: str = "none"
+    """Both as in DecoderConfig."""
 
 
 @dataclass(frozen=True)

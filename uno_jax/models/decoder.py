@@ -55,7 +55,9 @@ class Expert(nn.Module):
         key = apply_rope(self.key_norm(key), cos, sin).astype(self.dtype)
         return query, key, value
 
-    def finish(self, x: Float[Array, "batch tokens features"], attended: Array) -> Float[Array, "batch tokens features"]:
+    def finish(
+        self, x: Float[Array, "batch tokens features"], attended: Array
+    ) -> Float[Array, "batch tokens features"]:
         """Output projection and SwiGLU MLP, each with its residual."""
         x = x + self.output(attended.reshape(*x.shape[:-1], -1))
         y = self.mlp_norm(x).astype(self.dtype)

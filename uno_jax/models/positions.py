@@ -69,4 +69,3 @@ __all__ = [
     "sincos_table_2d",
     "time_features",
 ]
-

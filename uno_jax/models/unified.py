@@ -52,9 +52,7 @@ class Metaqueries(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        self.table = self.param(
-            "table", nn.initializers.normal(0.02), (self.num_queries, self.features), jnp.float32
-        )
+        self.table = self.param("table", nn.initializers.normal(0.02), (self.num_queries, self.features), jnp.float32)
         self.head = nn.Dense(self.target_features, dtype=self.dtype)
 
     def embed(self, index: Array) -> Float[Array, "batch queries features"]:

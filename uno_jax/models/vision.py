@@ -43,14 +43,12 @@ class VisionLayer(nn.Module):
 class VisionEncoder(nn.Module):
     """SigLIP over packed patches of images of any size, as the public model runs it.
 
-    Layer parameters are stored stacked. `scan_unroll` (layers in one iteration of the scan) and `remat` (`none`,
-    `dots` or `full`, as in `DecoderConfig`) change speed and memory, never a checkpoint or a result.
+    Layer parameters are stored stacked; `scan_unroll` and `remat` of the config change speed and memory, never a
+    checkpoint or a result.
     """
 
     config: VisionConfig
     dtype: Any = jnp.float32
-    scan_unroll: int = 1
-    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -78,15 +76,15 @@ class VisionEncoder(nn.Module):
         x = x + jnp.take(table, positions, axis=0).astype(self.dtype)
         mask = (image[:, :, None] == image[:, None, :]) & (image[:, None, :] > 0)
         layer = VisionLayer
-        if self.remat != "none":
-            layer = nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        if config.remat != "none":
+            layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         layers = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=config.num_layers,
-            unroll=self.scan_unroll,
+            unroll=config.scan_unroll,
         )
         x, _ = layers(config, self.dtype, name="layers")(x, mask)
         norm = nn.LayerNorm(epsilon=config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name="norm")

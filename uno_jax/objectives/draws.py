@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from uno_jax.batch import Batch, TokenSource
+from uno_jax.models.autoencoder import sample_latents
+from uno_jax.models.config import AutoencoderConfig
 
 _TIME, _NOISE, _LATENT = range(3)  # what a key is for
 
@@ -36,17 +38,17 @@ def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*t
     return shift * u / (1 + (shift - 1) * u)
 
 
-def draw(batch: Batch, seed: int, shift: float) -> Draws:
+def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) -> Draws:
     """Draws for a batch with moments, from the seed and each token's (occurrence, image, index) and nothing else.
 
-    So no value depends on a sample's place in the batch, on its neighbours, on the device, or on the step.
+    The latents are the autoencoder's sample, scaled as its config says. No value depends on a sample's place in the batch, on its neighbours, on the device, or on the step.
     """
     times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
-    mean, log_variance = jnp.split(batch.latent_moments, 2, axis=-1)
-    normal = jax.vmap(jax.vmap(lambda source, index: _normals(source, index, seed, mean.shape[-1])))
+    features = batch.latent_moments.shape[-1] // 2
+    normal = jax.vmap(jax.vmap(lambda source, index: _normals(source, index, seed, features)))
     noise, latent_noise = normal(batch.latent_source, batch.latent_index)
     return Draws(
-        latents=mean + jnp.exp(0.5 * log_variance) * latent_noise,
+        latents=sample_latents(batch.latent_moments, latent_noise, autoencoder.scale, autoencoder.shift),
         noise=noise,
         latent_times=batch.latent_time_scale * times(batch.latent_source),
         caption_times=times(batch.caption_source),

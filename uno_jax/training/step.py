@@ -40,6 +40,11 @@ class StepConfig:
         return self.objective.answer_weight != 0
 
 
+def draw_for(batch: Batch, config: StepConfig) -> Draws:
+    """The step's draws for a batch with moments."""
+    return draw(batch, config.seed, config.objective.time_shift, config.model.autoencoder)
+
+
 def losses_of(params: Params, batch: Batch, draws: Draws, config: StepConfig) -> dict[str, Any]:
     """The token losses of one batch, by name."""
     model = UnifiedModel(config.model)
@@ -80,7 +85,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
         weights = loss_weights(state.gradient_norms, config.objective)
 
         def objective(trainable: Params, micro: Batch) -> tuple[Array, tuple[dict, dict]]:
-            draws = draw(micro, config.seed, config.objective.time_shift)
+            draws = draw_for(micro, config)
             losses = losses_of(merge(trainable, state.frozen), micro, draws, config)
             reduced = reduce_losses(losses, counts, config.objective)
             return total_loss(reduced, weights), (reduced, loss_sums(losses))
@@ -170,7 +175,7 @@ def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[s
     """(sum, count) of every loss of a held-out batch, in total, by time bin and by task (`loss_sums`)."""
 
     def step(params: Params, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        draws = draw(batch, config.seed, config.objective.time_shift)
+        draws = draw_for(batch, config)
         return loss_sums(losses_of(params, batch, draws, config))
 
     return step
@@ -188,7 +193,7 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
     def probe(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         counts = loss_counts(batch)
         params = merge(state.trainable, state.frozen)
-        draws = draw(batch, config.seed, config.objective.time_shift)
+        draws = draw_for(batch, config)
 
         def losses(expert: Params) -> Array:
             layers = {**params["decoder"]["layers"], "generation": expert}

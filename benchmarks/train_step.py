@@ -1,0 +1,176 @@
+"""CPU speed of a training step, on the workloads of the PyTorch baseline program.
+
+    python benchmarks/train_step.py --workload=flow    one flow-matching forward and backward, everything trainable
+    python benchmarks/train_step.py --workload=uno     one whole step: three losses, clipping, AdamW
+
+Prints one JSON line. Float32, all sizes as in the baseline: hidden 512, 6 layers, 8 heads of 64, 4 key-value heads,
+MLP 1408, vocabulary 4096, 256 latent tokens an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
+from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
+from uno_jax.models.unified import UnifiedModel
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.losses import loss_counts, reduce_losses
+from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
+from uno_jax.training.state import UNO_TRAINABLE, create_state
+from uno_jax.training.step import StepConfig, draw_for, losses_of, make_train_step
+
+GRID, TARGET = 16, 384
+LATENTS = GRID * GRID
+
+
+def benchmark_config(queries: int) -> StepConfig:
+    """The baseline's sizes; layers unrolled, as suits a CPU."""
+    decoder = DecoderConfig(
+        hidden_size=512, num_layers=6, num_heads=8, num_kv_heads=4, head_dim=64, mlp_size=1408, vocab_size=4096,
+        scan_unroll=6,
+    )  # fmt: skip
+    model = ModelConfig(
+        decoder=decoder,
+        vision=VisionConfig(hidden_size=TARGET, table_side=GRID),
+        autoencoder=AutoencoderConfig(),
+        max_latent_size=GRID,
+        num_metaqueries=queries,
+    )
+    objective = ObjectiveConfig(caption_weight=0.25, visual_weight=0.5)
+    optimizer = OptimizerConfig(learning_rate=1e-4, beta2=0.999, epsilon=1e-8, weight_decay=0.01, clip_norm=1.0)
+    return StepConfig(model, objective, optimizer, steps=1000, seed=0)
+
+
+def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batch:
+    """One sample a row: prompt, image block, caption, metaqueries; random content, vision features precomputed."""
+    rng = np.random.default_rng(0)
+    text = prompt + 2
+    shape = BatchShape(rows, text, 0, captions, queries, LATENTS, TARGET, 2 * 64)
+    order = {
+        "text": [*range(prompt), prompt, prompt + 1 + LATENTS],
+        "latent": [*range(prompt + 1, prompt + 1 + LATENTS)],
+        "caption": [*range(prompt + 2 + LATENTS, prompt + 2 + LATENTS + captions)],
+        "query": [*range(prompt + 2 + LATENTS + captions, prompt + 2 + LATENTS + captions + queries)],
+    }
+    block_end = prompt + 1 + LATENTS
+    understanding_order = np.array(order["text"] + order["caption"] + order["query"])
+    role = np.array([CONTEXT] * prompt + [NOISED] * 2 + [CAPTION] * captions + [METAQUERY] * queries)
+    last = understanding_order.copy()
+    last[role == NOISED] = block_end
+    last[role == METAQUERY] = 2**30
+    position = np.concatenate(
+        [np.arange(prompt), [prompt, prompt], prompt + 1 + np.arange(captions), np.full(queries, prompt + 1)]
+    )
+
+    def repeated(*columns: Any) -> TokenMetadata:
+        return TokenMetadata(*(np.tile(np.asarray(x, np.int32), (rows, 1)) for x in columns))
+
+    ones = np.ones(len(role))
+    latents = np.ones(LATENTS)
+    batch = padding_batch(shape)
+    features = rng.standard_normal((rows, queries, TARGET)).astype(np.float32)
+    caption_ids = rng.integers(4094, size=(rows, captions + 1), dtype=np.int32)
+    moments = rng.standard_normal(batch.latent_moments.shape).astype(np.float32)
+    return batch._replace(
+        understanding=repeated(ones, role, understanding_order, last, (role != CONTEXT).astype(int), position),
+        generation=repeated(latents, NOISED * latents, order["latent"], block_end * latents, latents, prompt * latents),
+        text_ids=rng.integers(4096, size=(rows, text), dtype=np.int32),
+        vit_patches=np.zeros((rows, 0, TARGET), np.float32),
+        caption_ids=caption_ids[:, :-1],
+        caption_labels=caption_ids[:, 1:],
+        caption_loss=np.ones((rows, captions), bool),
+        query_index=np.tile(np.arange(queries, dtype=np.int32), (rows, 1)),
+        query_loss=np.ones((rows, queries), bool),
+        target_patches=features,
+        target_positions=np.tile(np.arange(queries, dtype=np.int32), (rows, 1)),
+        latent_moments=moments,
+        latent_positions=np.tile(np.arange(LATENTS, dtype=np.int32), (rows, 1)),
+        latent_index=np.tile(np.arange(LATENTS, dtype=np.int32), (rows, 1)),
+        latent_time_scale=np.ones((rows, LATENTS), np.float32),
+        latent_loss=np.ones((rows, LATENTS), bool),
+        latent_source=batch.latent_source._replace(
+            occurrence=np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, LATENTS))
+        ),
+    )
+
+
+def init(config: StepConfig, batch: Batch) -> Any:
+    """Random parameters of just the parts that the workload has (no vision encoder)."""
+    x = jnp.zeros((*batch.latent_positions.shape, 64))
+    model = UnifiedModel(config.model)
+    return jax.jit(lambda: model.init(jax.random.key(0), batch, x, x[..., 0]))()["params"]
+
+
+def flow_workload() -> tuple[Callable, tuple, Any, Any, dict]:
+    """Forward and backward of the flow loss, all parameters requiring gradients, no optimizer."""
+    config = benchmark_config(queries=0)
+    batch = jax.tree.map(jnp.asarray, benchmark_batch(1, 64, 0, 0))
+    params = init(config, batch)
+
+    def step(params: Any, batch: Batch) -> tuple[Any, Any]:
+        def loss(params: Any) -> jax.Array:
+            draws = draw_for(batch, config)
+            losses = losses_of(params, batch, draws, config)
+            return reduce_losses({"flow": losses["flow"]}, loss_counts(batch), config.objective)["flow"]
+
+        return jax.value_and_grad(loss)(params)
+
+    tokens = {"text": 64, "latent": LATENTS, "delimiter": 2, "total": 64 + 2 + LATENTS}
+    return jax.jit(step), (params, batch), params, params, tokens
+
+
+def uno_workload() -> tuple[Callable, tuple, Any, Any, dict]:
+    """The whole train step of four samples with the understanding expert frozen, state donated."""
+    config = benchmark_config(queries=64)
+    batch = jax.tree.map(jnp.asarray, benchmark_batch(4, 32, 32, 64))
+    params = init(config, batch)
+    state = create_state(params, UNO_TRAINABLE, make_optimizer(config.optimizer, config.steps), ema=False)
+    step = jax.jit(make_train_step(config), donate_argnums=0)
+    tokens = {"prompt": 32, "latent": LATENTS, "delimiter": 2, "caption": 32, "query": 64}
+    tokens |= {"per_sample": 386, "samples": 4, "total": 4 * 386}
+    return step, (state, batch), params, state.trainable, tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=("flow", "uno"), required=True)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    args = parser.parse_args()
+    step, (carried, batch), params, trainable, tokens = {"flow": flow_workload, "uno": uno_workload}[args.workload]()
+
+    def count(tree: Any) -> int:
+        return sum(x.size for x in jax.tree.leaves(tree))
+
+    report = {"parameters": count(params), "trainable": count(trainable), "tokens": tokens}
+    start = time.perf_counter()
+    compiled = step.lower(carried, batch).compile()
+    report["compile_seconds"] = time.perf_counter() - start
+    seconds = []
+    for _ in range(args.warmup + args.repeat):
+        start = time.perf_counter()
+        first, second = jax.block_until_ready(compiled(carried, batch))
+        seconds.append(time.perf_counter() - start)
+        if args.workload == "uno":
+            carried, result = first, second["loss"]  # the state was donated: go on from the new one
+        else:
+            result = first
+    seconds = seconds[args.warmup :]
+    report |= {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+    report |= {"result": float(result), "repeat": args.repeat, "warmup": args.warmup, "jax": jax.__version__}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
