@@ -1,4 +1,4 @@
-"""UNO on OpenMoji: post-trains the generation expert of an `openmoji_pretrain` checkpoint with captions and metaqueries.
+"""UNO on OpenMoji: captions and metaqueries supervise the generation expert of an `openmoji_pretrain` checkpoint.
 
 The understanding expert is frozen; it reads the noised picture, and its caption and its metaqueries' predictions of
 the clean picture's vision features supervise the generation expert. The supervision weights are small: at this scale
@@ -20,13 +20,8 @@ def get_config() -> ConfigDict:
     config.model.num_metaqueries = 64
     data = config.data
     data.method = "uno"
-    data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = (
-        128,
-        128,
-        96,
-        256,
-        320,
-    )
+    data.text_tokens, data.vit_tokens, data.latent_tokens = 128, 128, 320
+    data.caption_tokens, data.query_tokens = 96, 256
     config.objective.update(caption_weight=0.02, visual_weight=0.05, answer_weight=0.0)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,12 +142,6 @@ def _flat(model: ModelConfig) -> dict[str, Any]:
     flat = flatten_dict(to_json(model), sep=".")
     if model.autoencoder.kind == "pixel":
         # Sizes of the FLUX autoencoder mean nothing for the pixel autoencoder.
-        unused = dataclasses.asdict(model.autoencoder).keys() - {
-            "kind",
-            "latent_channels",
-            "downsample",
-            "scale",
-            "shift",
-        }
-        flat = {name: value for name, value in flat.items() if name.removeprefix("autoencoder.") not in unused}
+        for name in ("base_channels", "channel_multipliers", "num_residual_blocks"):
+            del flat[f"autoencoder.{name}"]
     return flat

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.interop.errors import CheckpointError
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import CheckpointMismatch
@@ -21,9 +22,10 @@ def main(arguments: Sequence[str]) -> None:
     """Runs, and says in one message what is wrong with the config if something is."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
         finished = run(from_config_dict(_CONFIG.value, RunConfig), _WORKDIR.value)
-    except (ConfigError, CheckpointMismatch, FloatingPointError) as error:
+    except (ConfigError, CheckpointMismatch, CheckpointError, FloatingPointError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if not finished:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run

@@ -214,3 +214,9 @@ class FilesSave(ocp.args.CheckpointArgs):
     """Saves a dictionary of file name -> content as files."""
 
     files: dict[str, bytes]
+
+
+@ocp.args.register_with_handler(_FilesHandler, for_restore=True)
+@dataclass
+class FilesRestore(ocp.args.CheckpointArgs):
+    """Restores all files as such a dictionary."""
