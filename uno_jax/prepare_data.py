@@ -26,7 +26,7 @@ from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer, train_tokenizer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "openmoji", ["openmoji", "jsonl"], "what to prepare: the embedded dataset, or your own")
-flags.DEFINE_string("out", None, "the dataset directory to make", required=True)
+flags.DEFINE_string("out", None, "the dataset directory to make")
 flags.DEFINE_integer("image_size", 64, "openmoji: side of the pictures in pixels", lower_bound=16, upper_bound=1024)
 flags.DEFINE_string("jsonl", None, "jsonl: the file of records, one JSON object a line")
 flags.DEFINE_string("images", None, "jsonl: the folder that picture paths are relative to")
@@ -60,6 +60,8 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare(console: Console) -> None:
+    if not FLAGS.out:
+        raise PrepareError("--out is missing. Name the directory to make.")
     out = Path(FLAGS.out)
     parameters = _parameters()
     if out.exists() and any(out.iterdir()):
@@ -142,7 +144,7 @@ def _write_openmoji(directory: Path, progress: Progress) -> list[str]:
     write_records(
         directory,
         openmoji.NAME,
-        {split: (lambda split=split: splits[split]) for split in SPLITS},
+        {split: (lambda split=split: splits[split]) for split in SPLITS if splits[split]},
         description=openmoji.DESCRIPTION,
         license_text=openmoji.LICENSE,
         homepage=openmoji.HOMEPAGE,

@@ -24,7 +24,7 @@ from uno_jax.training.state import UNO_TRAINABLE, merge, partition
 
 FILE = "uno.npz"
 UNUSED = {
-    f"{FILE}/in/vae_noise": "stored latents are padded encodings (train.npz checks encoding); ours start from in/padded_latent",
+    f"{FILE}/in/vae_noise": "train.npz checks the sampling; here we start from in/padded_latent",
 }
 
 

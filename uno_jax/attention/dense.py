@@ -18,21 +18,51 @@ def dense_attention(
     """Grouped-query attention of every query over the keys that its row of the mask lets it see.
 
     Query head h reads key-value head h // (heads / kv_heads). Scores and softmax are float32; the two products run
-    in the dtype of the inputs.
+    in the dtype of the inputs. A query that sees no key gets a finite output that means nothing.
     """
     batch, queries, heads, head_dim = query.shape
-    kv_heads, keys = key.shape[2], key.shape[1]
+    kv_heads = key.shape[2]
     group = heads // kv_heads
     # One matrix product per (batch, kv head), with the group's heads stacked as rows: [group * queries, keys].
-    q = query.reshape(batch, queries, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
-    q = (q * head_dim**-0.5).reshape(batch, kv_heads, group * queries, head_dim)
-    k = key.transpose(0, 2, 1, 3)
-    v = value.transpose(0, 2, 1, 3)
-    scores = jnp.einsum("bnqd,bnkd->bnqk", q, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, kv_heads, group, queries, keys)
-    scores = jnp.where(mask[:, None, None], scores, _HIDDEN_SCORE)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    weights = weights.reshape(batch, kv_heads, group * queries, keys)
-    out = jnp.einsum("bnqk,bnkd->bnqd", weights, v)
+    q = (query * head_dim**-0.5).reshape(batch, queries, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, group * queries, head_dim)
+    out = _attend(q, key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3), mask)
     out = out.reshape(batch, kv_heads, group, queries, head_dim).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, queries, heads, head_dim)
+
+
+@jax.custom_vjp
+def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """`q` [batch, kv_heads, group * queries, head_dim] (scaled), `k`, `v` [batch, kv_heads, keys, head_dim]."""
+    return _attend_forward(q, k, v, mask)[0]
+
+
+def _weights(q: Array, k: Array, mask: Array) -> Array:
+    """Softmax weights, float32 `[batch, kv_heads, group * queries, keys]`."""
+    scores = jnp.einsum("bnqd,bnkd->bnqk", q, k, preferred_element_type=jnp.float32)
+    grouped = scores.reshape(*scores.shape[:2], -1, *mask.shape[1:])
+    grouped = jnp.where(mask[:, None, None], grouped, _HIDDEN_SCORE)
+    return jax.nn.softmax(grouped, axis=-1).reshape(scores.shape)
+
+
+def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple]:
+    weights = _weights(q, k, mask)
+    out = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(v.dtype), v)
+    return out, (q, k, v, weights, out)
+
+
+def _attend_backward(saved: tuple, d_out: Array) -> tuple:
+    # Written out because a hidden key's weight is exactly 0, which makes its score's gradient 0 without a second
+    # mask, and because sum(weights * d_weights) = sum(out * d_out) needs no pass over the scores.
+    q, k, v, weights, out = saved
+    low = weights.astype(v.dtype)
+    d_v = jnp.einsum("bnqk,bnqd->bnkd", low, d_out)
+    d_weights = jnp.einsum("bnqd,bnkd->bnqk", d_out, v, preferred_element_type=jnp.float32)
+    mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1, keepdims=True)
+    d_scores = (weights * (d_weights - mean)).astype(q.dtype)
+    d_q = jnp.einsum("bnqk,bnkd->bnqd", d_scores, k)
+    d_k = jnp.einsum("bnqk,bnqd->bnkd", d_scores, q)
+    return d_q, d_k, d_v, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

@@ -68,7 +68,7 @@ def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*broadcas
 
 
 def pairwise_visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*rows queries keys"]:
-    """`visible` of every query token with every key token: `[..., queries]`, `[..., keys]` -> `[..., queries, keys]`."""
+    """`visible` of every query token `[..., queries]` with every key token `[..., keys]`: `[..., queries, keys]`."""
     expand_query = TokenMetadata(*(x[..., :, None] for x in query))
     expand_key = TokenMetadata(*(x[..., None, :] for x in key))
     return visible(expand_query, expand_key)

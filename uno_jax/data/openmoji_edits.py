@@ -12,7 +12,7 @@ from uno_jax.data.openmoji_series import CATS, FACES, SERIES, STATES
 from uno_jax.data.openmoji_text import HAIR_WORDS, choice, prompt_of, with_article
 
 # No more pairs of one kind than this in one group of drawings; which ones are left out depends on their ids only.
-MAX_PAIRS = {"tone": 20, "tones": 36, "who": 30, "expression": 6}
+MAX_PAIRS = {"tone": 24, "tones": 40, "expression": 6}
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,13 @@ def _two_tone_instructions(source: Glyph, target: Glyph) -> list[str]:
 
 
 def _who(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
-    people = [g for g in glyphs if g.gender and g.base != "handshake" and g.gender != "two hands"]
+    people = [g for g in glyphs if g.gender and g.gender not in _ANYBODY]
     for group in _grouped(people, lambda g: (g.base, g.hair, g.facing)):
         yield from _pairs("who", group, lambda s, t: s.tones == t.tones and s.gender != t.gender, _who_instructions)
+
+
+# Drawings of somebody of no stated gender look like a man or a woman: no instruction tells them apart.
+_ANYBODY = ("person", "older person", "child", "person with a crown", "two people", "two hands")
 
 
 def _who_instructions(source: Glyph, target: Glyph) -> list[str]:
@@ -100,7 +104,13 @@ def _who_instructions(source: Glyph, target: Glyph) -> list[str]:
 def _hair(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
     people = [g for g in glyphs if g.base == "1F9D1"]
     for group in _grouped(people, lambda g: (g.gender, g.tones)):
-        yield from _pairs("hair", group, lambda s, t: s.hair != t.hair, _hair_instructions)
+        yield from _pairs("hair", group, _hair_differs, _hair_instructions)
+
+
+def _hair_differs(source: Glyph, target: Glyph) -> bool:
+    # People with a beard have hair of the usual colour too, so only they and plain people differ by the beard alone.
+    beard = "beard" in (source.hair, target.hair)
+    return source.hair != target.hair and (not beard or "" in (source.hair, target.hair))
 
 
 def _hair_instructions(source: Glyph, target: Glyph) -> list[str]:
@@ -112,11 +122,8 @@ def _hair_instructions(source: Glyph, target: Glyph) -> list[str]:
     if target.hair:
         words = HAIR_WORDS[target.hair]
         verb = "dye the hair" if source.hair in ("", "red", "white", "blond") and target.hair != "curly" else ""
-        return [
-            f"give {who} {words}",
-            f"change the hairstyle to {words}",
-            f"{verb} {target.hair}" if verb else f"let {who} have {words}",
-        ]
+        change = f"add {words}" if source.hair == "bald" else f"replace the hair with {words}"
+        return [f"give {who} {words}", change, f"{verb} {target.hair}" if verb else f"let {who} have {words}"]
     return {
         "bald": [f"let the hair of {who} grow back", f"give {who} straight hair of the usual colour"],
         "beard": ["remove the beard", f"shave off the beard of {who}"],

@@ -140,7 +140,7 @@ NEEDS_ARTICLE = frozenset(
 UNWANTED_KEYWORDS = frozenset(
     "phallic penis unded vegatable symbol activity entertainment nature color women men male female man woman human "
     "person people shit crap ass boobs fuck sexy porn idaho photo large geometric butt bottom harambe hipster mao "
-    "londoneye gender neutral dito medio body golf chinese asian".split()
+    "londoneye gender neutral dito medio body golf wifi ang lai chinese asian".split()
 )
 # Old names that are not English, or say something else than the picture shows.
 UNWANTED_ALIASES = re.compile(

@@ -125,7 +125,8 @@ def write_records(
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: not empty. Give a new directory, or remove this one first.")
     building = directory / "building"
-    builder_class = type(name, (_RecordsBuilder,), {"name": name, "__module__": __name__})
+    namespace = {"name": name, "__module__": __name__}
+    builder_class = type(name, (_RecordsBuilder,), namespace, skip_registration=True)
     info = {
         "description": description,
         "license": license_text,

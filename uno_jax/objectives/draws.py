@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from uno_jax.batch import Batch, TokenSource
@@ -41,7 +40,8 @@ def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*t
 def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) -> Draws:
     """Draws for a batch with moments, from the seed and each token's (occurrence, image, index) and nothing else.
 
-    The latents are the autoencoder's sample, scaled as its config says. No value depends on a sample's place in the batch, on its neighbours, on the device, or on the step.
+    The latents are the autoencoder's sample, scaled as its config says. No value depends on a sample's place in the
+    batch, on its neighbours, on the device, or on the step.
     """
     times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
     features = batch.latent_moments.shape[-1] // 2
