@@ -1,0 +1,44 @@
+"""The contact sheet: every record is drawn, with its texts."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uno_jax.data.contact_sheet import make_contact_sheet
+from uno_jax.data.records import Record
+
+
+def picture(colour, size=(8, 8)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+IMAGE = Record("1", "text_to_image", picture("red"), "a red square", ("crimson",))
+EDIT = Record("2", "editing", picture("lime"), "make it green", ("a green one",), (picture("blue"),))
+QUESTION = Record("3", "understanding", picture("yellow", (16, 4)), "which colour?", answer="yellow")
+
+
+def colours(sheet):
+    return {tuple(colour) for colour in np.asarray(sheet).reshape(-1, 3).tolist()}
+
+
+def test_the_pictures_of_every_task_are_on_the_sheet():
+    drawn = colours(make_contact_sheet([IMAGE, EDIT, QUESTION], side=32))
+    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)} <= drawn
+
+
+def test_longer_texts_make_a_taller_sheet():
+    long = Record("1", "text_to_image", picture("red"), "a word " * 20)
+    assert make_contact_sheet([long]).height > make_contact_sheet([IMAGE]).height
+
+
+def test_more_records_than_columns_go_into_further_rows():
+    assert make_contact_sheet([IMAGE] * 3, columns=2).height > make_contact_sheet([IMAGE] * 2, columns=2).height
+
+
+def test_no_records_is_an_error():
+    with pytest.raises(ValueError, match="at least one record"):
+        make_contact_sheet([])

@@ -1,0 +1,177 @@
+"""A user's own records: every one is checked, and what is refused is named with its line, field and remedy."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from uno_jax.data.jsonl import PictureError, check_jsonl, encode_rgb, read_records, split_of
+
+
+def encode(picture, kind="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "cats").mkdir(parents=True)
+    for name, colour in (("red", "red"), ("cats/blue", "blue"), ("green", "green")):
+        Image.new("RGB", (8, 6), colour).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes((folder / "red.png").read_bytes()[:-30])
+    (folder / "text.png").write_text("not a picture")
+    return folder
+
+
+GOOD = {"id": "1", "image": "red.png", "prompt": "a red square"}
+EDIT = {"id": "2", "task": "editing", "image": "red.png", "prompt": "make it red", "sources": ["cats/blue.png"]}
+QUESTION = {"id": "3", "task": "understanding", "image": "green.png", "prompt": "which colour?", "answer": "green"}
+
+
+def check(tmp_path, images, *lines):
+    path = tmp_path / "data.jsonl"
+    encoded = [line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode() for line in lines]
+    path.write_bytes(b"\n".join(encoded) + b"\n")
+    return check_jsonl(path, images)
+
+
+def test_good_records_of_every_task_are_accepted(tmp_path, images):
+    checked = check(tmp_path, images, GOOD, EDIT, QUESTION)
+    assert [(entry.id, entry.task) for entry in checked.accepted] == [
+        ("1", "text_to_image"),
+        ("2", "editing"),
+        ("3", "understanding"),
+    ]
+    assert checked.refusals == ()
+
+
+def test_accepted_records_are_read_back_in_order(tmp_path, images):
+    first = GOOD | {"prompt": "ein rötliches Quadrat", "captions": ["all red"]}
+    checked = check(tmp_path, images, first, b"", {**GOOD, "id": "bad", "image": "no.png"}, EDIT)
+    one, two = read_records(tmp_path / "data.jsonl", images, checked.accepted)
+    assert (one.id, one.prompt, one.captions) == ("1", "ein rötliches Quadrat", ("all red",))
+    assert (two.task, two.sources) == ("editing", ((images / "cats/blue.png").read_bytes(),))
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "problem"),
+    [
+        (GOOD | {"image": "missing.png"}, "image", "No such file"),
+        (GOOD | {"image": "broken.png"}, "image", "cannot be decoded"),
+        (GOOD | {"image": "text.png"}, "image", "cannot be decoded"),
+        (GOOD | {"image": "/etc/hostname"}, "image", "absolute path"),
+        (GOOD | {"image": "C:\\pictures\\red.png"}, "image", "absolute path"),
+        (GOOD | {"image": "../images/../data.jsonl"}, "image", "leads out of the image folder"),
+        (GOOD | {"image": "cats"}, "image", "cannot be read"),
+        (GOOD | {"image": 3}, "image", "not text"),
+        ({"id": "1", "prompt": "x"}, "image", "missing"),
+        (GOOD | {"prompt": " "}, "prompt", "missing or empty"),
+        (GOOD | {"prompt": 7}, "prompt", "not text"),
+        ({"image": "red.png", "prompt": "x"}, "id", "missing or empty"),
+        (GOOD | {"captions": ["fine", "A red  square"]}, "captions[1]", "same as the prompt"),
+        (GOOD | {"captions": "one"}, "captions", "not a list"),
+        (GOOD | {"captions": [""]}, "captions[0]", "empty"),
+        (GOOD | {"task": "painting"}, "task", "no task"),
+        (GOOD | {"promt": "x"}, "promt", "no such field"),
+        (GOOD | {"sources": ["green.png"]}, "sources", "have no sources"),
+        (GOOD | {"answer": "yes"}, "answer", "have no answer"),
+        (EDIT | {"sources": []}, "sources", "missing or empty"),
+        (EDIT | {"sources": ["green.png", "missing.png"]}, "sources[1]", "No such file"),
+        (EDIT | {"sources": ["red.png"]}, "sources[0]", "same picture as the target"),
+        (QUESTION | {"answer": ""}, "answer", "missing or empty"),
+        (QUESTION | {"captions": ["x"]}, "captions", "have no captions"),
+        ([1, 2], "(line)", "not an object"),
+        (b'{"id": ', "(line)", "not JSON"),
+        (b'{"id": "\xff"}', "(line)", "not UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(tmp_path, images, record, field, problem):
+    checked = check(tmp_path, images, EDIT | {"id": "before"}, record)
+    assert [entry.id for entry in checked.accepted] == ["before"]
+    (refusal,) = checked.refusals
+    assert (refusal.file, refusal.line, refusal.field) == ("data.jsonl", 2, field)
+    assert problem in refusal.problem
+    assert refusal.remedy
+
+
+def test_a_refusal_reads_as_one_sentence_with_file_line_record_and_field(tmp_path, images):
+    checked = check(tmp_path, images, GOOD | {"image": "missing.png"})
+    assert str(checked.refusals[0]).startswith("data.jsonl:1: record '1', field 'image': 'missing.png' cannot be read")
+
+
+def test_the_second_of_two_equal_ids_is_refused(tmp_path, images):
+    checked = check(tmp_path, images, GOOD, EDIT | {"id": "1"})
+    assert [entry.task for entry in checked.accepted] == ["text_to_image"]
+    assert "line 1 has the id '1' already" in checked.refusals[0].problem
+
+
+def test_all_problems_of_a_record_are_named_and_it_counts_once(tmp_path, images):
+    checked = check(tmp_path, images, {"id": "1", "image": "no.png", "prompt": ""})
+    assert [refusal.field for refusal in checked.refusals] == ["prompt", "image"]
+    assert checked.refused_records == 1
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path, images):
+    Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
+    (images / "link.png").symlink_to(tmp_path / "outside.png")
+    assert "leads out" in check(tmp_path, images, GOOD | {"image": "link.png"}).refusals[0].problem
+
+
+def test_a_question_may_be_empty(tmp_path, images):
+    assert check(tmp_path, images, QUESTION | {"prompt": ""}).refusals == ()
+
+
+def test_a_missing_file_or_folder_is_an_error(tmp_path, images):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        check_jsonl(tmp_path / "no.jsonl", images)
+
+
+# Splits
+
+
+@given(st.text(min_size=1), st.floats(0, 0.9))
+def test_the_split_depends_on_the_id_alone(id_, fraction):
+    assert split_of(id_, fraction) == split_of(id_, fraction)
+    assert split_of(id_, 0.0) == "train"
+
+
+def test_the_fraction_is_kept_about():
+    held_out = sum(split_of(f"record {number}", 0.25) == "test" for number in range(2000))
+    assert 430 < held_out < 570
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_rgb_pictures_are_kept_byte_for_byte(kind):
+    encoded = encode(Image.new("RGB", (5, 5), "red"), kind)
+    assert encode_rgb(encoded) == encoded
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_other_modes_become_rgb(mode):
+    encoded = encode_rgb(encode(Image.new(mode, (5, 5)), "TIFF"))
+    assert Image.open(io.BytesIO(encoded)).mode == "RGB"
+
+
+def test_transparency_is_pasted_on_white():
+    encoded = encode_rgb(encode(Image.new("RGBA", (2, 2), (0, 0, 0, 0))))
+    assert Image.open(io.BytesIO(encoded)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_orientation_of_a_photo_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    encoded = encode_rgb(encode(Image.new("RGB", (4, 2)), "JPEG", exif=exif))
+    assert Image.open(io.BytesIO(encoded)).size == (2, 4)
+
+
+def test_sixteen_bit_pictures_are_refused():
+    with pytest.raises(PictureError, match="8 bits"):
+        encode_rgb(encode(Image.new("I;16", (2, 2))))

@@ -1,0 +1,91 @@
+"""Records: what is written is what is read, on any process, without decoding a picture."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uno_jax.batch import TASKS
+from uno_jax.data.records import Record, open_records, record_tasks, write_records
+
+
+def picture(colour: str, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+IMAGE = Record("a/1", "text_to_image", picture("red"), "a réd square", ("crimson", "scarlet 赤"))
+PHOTO = Record("a/2", "text_to_image", picture("blue", "JPEG"), "a photo", ())
+EDIT = Record(
+    "a/3", "editing", picture("red"), "make it red", ("a red one",), (picture("blue"), picture("green", "JPEG"))
+)
+QUESTION = Record("a/4", "understanding", picture("green"), "which colour?", answer="green")
+RECORDS = (IMAGE, PHOTO, EDIT, QUESTION)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data") / "toy"
+    splits = {"train": lambda: RECORDS, "test": lambda: RECORDS[:1]}
+    write_records(directory, "toy", splits, description="Toys.", license_text="CC0")
+    return directory
+
+
+def by_id(source):
+    return {source[index].id: source[index] for index in range(len(source))}
+
+
+def test_every_field_comes_back_as_it_was_written(directory):
+    assert by_id(open_records(directory, "train")) == {record.id: record for record in RECORDS}
+
+
+def test_encoded_pictures_are_stored_byte_for_byte(directory):
+    assert by_id(open_records(directory, "train"))["a/3"].sources == EDIT.sources
+
+
+def test_splits_lie_in_one_directory(directory):
+    assert [record_id for record_id in by_id(open_records(directory, "test"))] == ["a/1"]
+
+
+def test_tasks_are_known_without_reading_records(directory):
+    source, tasks = open_records(directory, "train"), record_tasks(directory, "train")
+    assert tasks.dtype == np.int32
+    assert [TASKS[task] for task in tasks] == [source[index].task for index in range(len(source))]
+
+
+def test_a_source_can_be_pickled_after_it_was_read(directory):
+    source = open_records(directory, "train")
+    first = source[0]
+    assert pickle.loads(pickle.dumps(source))[0] == first
+
+
+def test_an_index_beyond_the_end_is_an_error(directory):
+    with pytest.raises(IndexError, match="4 records"):
+        open_records(directory, "train")[4]
+
+
+def test_iteration_ends(directory):
+    assert len(list(open_records(directory, "train"))) == 4
+
+
+def test_a_directory_that_is_no_dataset_is_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="prepare_data"):
+        open_records(tmp_path, "train")
+
+
+def test_an_unknown_task_is_refused(tmp_path):
+    bad = Record("x", "painting", picture("red"), "paint")
+    with pytest.raises(ValueError, match="record 'x': task 'painting'"):
+        write_records(tmp_path / "d", "toy", {"train": lambda: [bad]}, description="", license_text="")
+
+
+def test_a_directory_that_is_not_empty_is_refused(directory):
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_records(directory, "toy", {"train": lambda: RECORDS}, description="", license_text="")
+
+
+def test_the_license_is_in_the_dataset(directory):
+    assert "CC0" in (directory / "LICENSE").read_text() + (directory / "dataset_info.json").read_text()
