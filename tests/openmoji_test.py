@@ -167,7 +167,7 @@ def test_pictures_are_rgb_of_the_asked_size_on_white():
 
 @pytest.fixture(scope="module")
 def splits():
-    drawn = list(openmoji.drawings(64))
+    drawn = list(openmoji.draw(openmoji.glyphs(), 64))
     return {split: list(openmoji.records(drawn, split)) for split in ("train", "test")}
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 
 from uno_jax import prepare_data
@@ -38,12 +37,17 @@ def prepare(folder, **values):
     defaults = {"dataset": "jsonl", "jsonl": folder / "data.jsonl", "images": folder / "images", "vocab_size": 300}
     given = {"out": folder / "out", **defaults, **values}
     flags.FLAGS.mark_as_parsed()
-    with flagsaver.as_parsed(**{name: str(value) for name, value in given.items()}):
-        try:
-            prepare_data.main(["prepare_data"])
-        except SystemExit as stop:
-            return stop.code
-        return 0
+    before = {name: flags.FLAGS[name].value for name in given}
+    try:
+        for name, value in given.items():
+            flags.FLAGS[name].value = flags.FLAGS[name].parser.parse(str(value))
+        prepare_data.main(["prepare_data"])
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        for name, value in before.items():
+            flags.FLAGS[name].value = value
+    return 0
 
 
 def everything_in(folder):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -49,7 +49,8 @@ class PrepareError(Exception):
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    tfds.disable_progress_bar()
+    tfds.disable_progress_bar()  # in favour of ours
+    logging.set_verbosity(logging.WARNING)
     console = Console(soft_wrap=True)
     try:
         _prepare(console)
@@ -138,7 +139,9 @@ def _folder_state(folder: Path) -> str:
 
 
 def _write_openmoji(directory: Path, progress: Progress) -> list[str]:
-    drawn = list(progress.track(openmoji.drawings(FLAGS.image_size), description="Drawing pictures", total=None))
+    glyphs = openmoji.glyphs()
+    drawing = progress.add_task("Drawing pictures", total=len(glyphs))
+    drawn = list(openmoji.draw(glyphs, FLAGS.image_size, lambda: progress.advance(drawing)))
     splits = {split: list(openmoji.records(drawn, split)) for split in SPLITS}
     writing = progress.add_task("Writing records", total=sum(map(len, splits.values())))
     write_records(

@@ -6,7 +6,7 @@ OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0; so is a dataset made o
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -50,18 +50,19 @@ class Drawing:
     captions: tuple[str, ...]
 
 
-def draw(glyphs: Iterable[Glyph], image_size: int) -> Iterator[Drawing]:
-    """Renders glyphs, without those whose picture an earlier one has already, at any place in the dataset.
+def draw(chosen: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None] = lambda: None) -> Iterator[Drawing]:
+    """Renders glyphs, without those whose picture an earlier one has already.
 
     Args:
-      glyphs: what to draw, in order: of two glyphs with the same picture the first is kept.
+      chosen: what to draw, in order: of two glyphs with the same picture the first is kept.
       image_size: side of the square pictures, in pixels.
+      on_glyph: called after each glyph, for a progress bar.
     """
-    glyphs = list(glyphs)
     seen: set[bytes] = set()
     with ThreadPoolExecutor() as threads:
-        pictures = threads.map(lambda glyph: render(glyph.stem, image_size), glyphs)
-        for glyph, picture in zip(glyphs, pictures, strict=True):
+        pictures = threads.map(lambda glyph: render(glyph.stem, image_size), chosen)
+        for glyph, picture in zip(chosen, pictures, strict=True):
+            on_glyph()
             pixels = picture.tobytes()
             if pixels not in seen:
                 seen.add(pixels)
@@ -73,17 +74,17 @@ def split_of(glyph: Glyph) -> str:
     return "test" if choice(f"openmoji split {SPLIT_SEED} {glyph.base}", 100) < TEST_PERCENT else "train"
 
 
-def drawings(image_size: int) -> Iterator[Drawing]:
-    """All drawings of the dataset.
+def glyphs() -> list[Glyph]:
+    """What the dataset is made of.
 
-    Where pictures are the same, the one that claims least is kept: that of a person before that of a man, that of a
-    country before that of its territory.
+    Where pictures are the same, the one that claims least comes first and so is kept: that of a person before that of
+    a man, that of a country before that of its territory.
     """
 
     def claims(glyph: Glyph) -> bool:
         return glyph.name in _TERRITORIES or glyph.gender not in ("", "person", "two people", "child")
 
-    return draw(sorted(all_glyphs(), key=claims), image_size)
+    return sorted(all_glyphs(), key=claims)
 
 
 def records(drawn: Sequence[Drawing], split: str) -> Iterator[Record]:
