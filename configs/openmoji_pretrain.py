@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """Sizes of the tiny model, shared by the post-training configs, and the settings of pre-training."""
     config = base.get_config()
     config.trainable = ("",)
-    config.steps = 1000
+    config.steps = 800
 
     model = config.model
     model.decoder.update(
@@ -37,12 +37,14 @@ def get_config() -> ConfigDict:
     data.method = "pretrain"
     data.rows = 8
     data.virtual_shards = 8
-    data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = 128, 128, 0, 0, 256
-    for transform in (data.vae_transform, data.vit_transform, data.metaquery_transform):
-        transform.update(max_side=SIDE, min_side=SIDE, stride=8)
+    # Short rows: two or three samples each. Dense attention costs the square of a row's length.
+    data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = 64, 72, 0, 0, 192
+    data.vae_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
+    data.vit_transform.update(max_side=48, min_side=48, stride=8)
+    data.metaquery_transform.update(max_side=32, min_side=32, stride=8)
 
     config.objective.answer_weight = 0.1
-    config.objective.balance.every = 50
+    config.objective.balance.every = 100
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=50, beta2=0.99)
     config.checkpoint.every = 250
     config.evaluation.update(every=250, batches=4)

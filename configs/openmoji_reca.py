@@ -8,5 +8,5 @@ from configs import openmoji_sft
 def get_config() -> ConfigDict:
     """`openmoji_sft` with the reconstruction plan."""
     config = openmoji_sft.get_config()
-    config.data.update(method="reca", text_tokens=32, vit_tokens=256, latent_tokens=256)
+    config.data.update(method="reca", text_tokens=16, vit_tokens=108, latent_tokens=192)
     return config

@@ -122,22 +122,22 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     Raises:
       CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = _shapes(checkpointer.metadata(directory).item_metadata.tree)
-        saved = {name: shape for name, shape in saved.items() if name.split("/")[0] not in ignored}
-        differences = compare_shapes(_shapes(target), saved)
-        if differences:
-            raise CheckpointMismatch(
-                f"{directory}: the checkpoint is of another model or optimizer than the config's; "
-                "use its own config (in its assets folder), or another workdir.\n  " + "\n  ".join(differences)
-            )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        abstract = jax.tree.map(_abstract, target)
-        places = ocp.checkpoint_utils.construct_restore_args(abstract)
-        # Partial, so that what is ignored is not read.
-        return checkpointer.restore(
-            directory, ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
+    # The handler itself and not a Checkpointer around it, which looks for files that only a whole checkpoint has.
+    handler = ocp.PyTreeCheckpointHandler()
+    saved = _shapes(handler.metadata(directory).tree)
+    saved = {name: shape for name, shape in saved.items() if name.split("/")[0] not in ignored}
+    differences = compare_shapes(_shapes(target), saved)
+    if differences:
+        raise CheckpointMismatch(
+            f"{directory}: the checkpoint is of another model or optimizer than the config's; "
+            "use its own config (in its assets folder), or another workdir.\n  " + "\n  ".join(differences)
         )
+    abstract = jax.tree.map(_abstract, target)
+    places = ocp.checkpoint_utils.construct_restore_args(abstract)
+    # Partial, so that what is ignored is not read.
+    return handler.restore(
+        directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
+    )
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -160,8 +160,7 @@ def read_asset(checkpoint: Path, name: str) -> bytes:
 
 def read_data_state(checkpoint: Path) -> DataState:
     """The data position of a checkpoint: all shards of all hosts."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(checkpoint / "data")
+    return ocp.JsonCheckpointHandler().restore(checkpoint / "data")
 
 
 def gather_hosts(local: DataState) -> DataState:

@@ -1,0 +1,76 @@
+"""Metrics: what a line holds, what the file keeps, how fast a run is."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import rich.console
+
+from uno_jax.training.metrics import LogWindow, MetricsFile, MetricsWriter, Progress, Throughput, read_metrics
+
+
+def test_a_line_holds_means_over_tokens_and_the_latest_state_of_affairs():
+    window = LogWindow(every=2)
+    first = {"flow": 1.0, "tokens/flow": 10.0, "learning_rate": 0.1, "loss": 3.0, "latched": 0.0}
+    second = {"flow": 4.0, "tokens/flow": 20.0, "learning_rate": 0.2, "loss": 5.0, "latched": 0.0}
+    assert window.add(1, first, {"filtered": 1.0, "padding/text": 0.2}) is None
+    line = window.add(2, second, {"filtered": 2.0, "padding/text": 0.4})
+    assert line == pytest.approx({"flow": 3.0, "learning_rate": 0.2, "loss": 4.0, "filtered": 3.0, "padding/text": 0.3})
+
+
+def test_a_loss_without_tokens_is_left_out():
+    line = LogWindow(every=1).add(1, {"caption": 0.0, "tokens/caption": 0.0, "loss": 1.0}, {})
+    assert line == {"loss": 1.0}
+
+
+def test_a_line_starts_afresh_after_the_one_before():
+    window = LogWindow(every=1)
+    window.add(1, {"loss": 1.0, "gradient_norm/flow": 2.0}, {})
+    assert window.add(2, {"loss": 3.0}, {}) == {"loss": 3.0}
+
+
+def test_the_file_keeps_what_a_killed_run_wrote_and_drops_what_will_be_done_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    for step in (0, 2, 4):
+        file.write(step, {"loss": float(step)})
+    file.close()
+    with path.open("a") as cut_off:
+        cut_off.write('{"step": 6, "lo')
+    MetricsFile(path, resume_step=2).close()
+    assert read_metrics(path) == [{"step": 0, "loss": 0.0}, {"step": 2, "loss": 2.0}]
+
+
+def test_a_non_finite_metric_is_still_json(tmp_path):
+    MetricsFile(tmp_path / "m.jsonl").write(1, {"loss": math.nan, "flow": math.inf})
+    assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "loss": "nan", "flow": "inf"}]
+
+
+def test_throughput_leaves_out_the_step_that_compiled():
+    speed = Throughput()
+    assert speed.update(1, 100, 2, now=50.0)["tokens_per_second"] == 0
+    assert speed.update(2, 100, 2, now=52.0) == pytest.approx(
+        {"tokens_per_second": 50.0, "images_per_second": 1.0, "seconds_per_step": 2.0}
+    )
+
+
+def test_the_progress_line_shows_losses_that_have_tokens_and_the_time_left():
+    out = io.StringIO()
+    progress = Progress(rich.console.Console(file=out, width=200), steps=10, every=2)
+    metrics = {"flow": 0.5, "tokens/flow": 4.0, "caption": 0.0, "tokens/caption": 0.0}
+    for step in (1, 2):
+        progress.update(step, metrics, tokens=100, images=3)
+    progress.close()
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("step 2/10  flow 0.5000  ")
+    assert "caption" not in line
+    assert line.endswith("left")
+
+
+def test_tensorboard_files_are_written_through_clu(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=True)
+    writer.write(1, {"loss": 1.0})
+    writer.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))
