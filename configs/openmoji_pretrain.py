@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     data.rows = 8
     data.virtual_shards = 8
     # Short rows: two or three samples each. Dense attention costs the square of a row's length.
-    data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = 64, 72, 0, 0, 192
+    data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = 56, 72, 0, 0, 192
     data.vae_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
     data.vit_transform.update(max_side=48, min_side=48, stride=8)
     data.metaquery_transform.update(max_side=32, min_side=32, stride=8)

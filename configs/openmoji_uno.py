@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.model.num_metaqueries = 16
     data = config.data
     data.method = "uno"
-    data.text_tokens, data.vit_tokens, data.latent_tokens = 64, 36, 192
-    data.caption_tokens, data.query_tokens = 48, 48
+    data.text_tokens, data.vit_tokens, data.latent_tokens = 48, 36, 192
+    data.caption_tokens, data.query_tokens = 48, 32
     config.objective.update(caption_weight=0.02, visual_weight=0.05, answer_weight=0.0)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
     config.checkpoint.every = 150

@@ -224,7 +224,15 @@ def test_metrics_hold_losses_their_splits_gradient_norms_and_constant_predictors
     train = [line for line in lines if "loss" in line]
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     together = {name for line in train for name in line}
-    for name in ("flow", "caption", "visual", "flow/text_to_image", "learning_rate", "padding/caption"):
+    for name in (
+        "flow",
+        "caption",
+        "visual",
+        "flow/text_to_image",
+        "learning_rate",
+        "padding/caption",
+        "constant/visual",
+    ):
         assert name in together
     assert any(name.startswith("flow/t0.") for name in together)
     probed = [line["step"] for line in train if "gradient_norm/caption" in line]

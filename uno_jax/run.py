@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def run(
     else:
         state, data_state = checkpoints.restore(restored, _abstract_state(config, mesh))
         # A state that latched is saved as it was; to go on from it is to try its batch again.
-        state = state.replace(latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
+        state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         batches.set_state(data_state)
         origin = checkpoints.directory / str(restored)
         start = Start(merge(state.trainable, state.frozen), saved_autoencoder(config, origin), str(origin))
@@ -213,23 +214,27 @@ def _parts(
     config, mesh = context.config, context.mesh
     step_config = StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
     states, rows, whole = tree_shardings(state, mesh), batch_sharding(mesh), replicated(mesh)
-    jit = {"in_shardings": (states, rows), "out_shardings": (states, whole), "donate_argnums": 0}
+    jit = functools.partial(jax.jit, in_shardings=(states, rows), out_shardings=(states, whole), donate_argnums=0)
     window = LogWindow(config.log_every)
+    evaluate: Callable[[int, Params], None] | None = None
+    constants: dict[str, float] = {}
+    if config.evaluation.batches:
+        evaluate, constants = _make_evaluate(context, step_config, state, writer)
 
     def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
         speed = progress.update(step, metrics, counts.tokens * jax.process_count(), counts.images * jax.process_count())
-        line = window.add(step, metrics, {**counts.stats, **speed})
+        line = window.add(step, metrics, {**counts.stats, **speed, **constants})
         if line is not None and jax.process_index() == 0:
             writer.write(step, line)
 
     return Parts(
-        train_step=jax.jit(make_train_step(step_config), **jit),
-        probe=jax.jit(make_gradient_probe(step_config), **jit),
+        train_step=jit(make_train_step(step_config)),
+        probe=jit(make_gradient_probe(step_config)),
         put=make_put(context),
         checkpoints=checkpoints,
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
-        on_evaluate=_make_evaluate(context, step_config, state, writer) if config.evaluation.batches else None,
+        on_evaluate=evaluate,
         draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures_every else None,
     )
 
@@ -262,8 +267,8 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
 
 def _make_evaluate(
     context: Context, step_config: StepConfig, state: TrainState, writer: MetricsWriter
-) -> Callable[[int, Params], None]:
-    """A function that measures the held-out losses at a step and logs them beside those of constant predictors."""
+) -> tuple[Callable[[int, Params], None], dict[str, float]]:
+    """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
     config = context.config
     batches = {
         name: _held_out_batches(context, held_out_data(config, prompts=prompts))
@@ -277,10 +282,10 @@ def _make_evaluate(
         in_shardings=(shardings, batch_sharding(context.mesh)),
         out_shardings=replicated(context.mesh),
     )
-    constants = constant_cross_entropy(batches[""])
+    constants = {f"constant/{name}": value for name, value in constant_cross_entropy(batches[""]).items()}
     visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], put)
     if visual is not None:
-        constants["visual"] = visual
+        constants["constant/visual"] = visual
 
     def evaluate(at: int, params: Params) -> None:
         losses = {
@@ -288,11 +293,10 @@ def _make_evaluate(
             for prefix, held_out in batches.items()
             for name, value in mean_losses(step, params, held_out, put).items()
         }
-        losses |= {f"constant/{name}": value for name, value in constants.items()}
         if jax.process_index() == 0:
-            writer.write(at, {HELD_OUT + name: value for name, value in losses.items()})
+            writer.write(at, {HELD_OUT + name: value for name, value in (losses | constants).items()})
 
-    return evaluate
+    return evaluate, constants
 
 
 def _held_out_batches(context: Context, data: DataConfig) -> list[Batch]:

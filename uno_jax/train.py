@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
-        finished = run(from_config_dict(_CONFIG.value, RunConfig), _WORKDIR.value)
+        finished = run(from_config_dict(_CONFIG.value, RunConfig), str(_WORKDIR.value))
     except (ConfigError, CheckpointMismatch, CheckpointError, FloatingPointError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if not finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def constant_visual_loss(
     constant_loss = jax.jit(functools.partial(_constant_loss, model, kind))
     sums = [jax.device_get(target_sum(params, put(batch))) for batch in batches]
     count = sum(float(tokens) for _, tokens in sums)
-    constant = (sum(np.asarray(total, np.float64) for total, _ in sums) / count).astype(np.float32)
+    constant = np.float32(np.sum([np.float64(total) for total, _ in sums], axis=0) / count)
     losses = [float(jax.device_get(constant_loss(params, put(batch), constant))) for batch in batches]
     return sum(losses) / count
 
@@ -70,8 +71,8 @@ def constant_visual_loss(
 def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "batch queries features"]:
     shape = batch.latent_positions.shape
     latents = jnp.zeros((*shape, model.latent_size))
-    _, target = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
-    return target
+    embedded: Any = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
+    return embedded[1]
 
 
 def _target_sum(model: ModelConfig, kind: str, params: Params, batch: Batch) -> tuple[Array, Array]:

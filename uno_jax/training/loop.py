@@ -137,7 +137,7 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
 def count_tokens(packed: PackedBatch) -> StepCounts:
     """Real tokens and noised targets of a host's batch."""
     batch = packed.batch
-    tokens = np.count_nonzero(batch.understanding.sample) + np.count_nonzero(batch.generation.sample)
+    tokens = sum(np.count_nonzero(np.asarray(m.sample)) for m in (batch.understanding, batch.generation))
     images = np.count_nonzero(batch.latent_loss & (batch.latent_index == 0))
     return StepCounts(int(tokens), int(images), packed.stats)
 
@@ -203,5 +203,5 @@ def _stop_signals() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -47,22 +47,26 @@ def startup_table(
     facts: Sequence[tuple[str, str]],
 ) -> rich.table.Table:
     """Parameters of each part, tokens that one step holds by region, and whatever else the caller states."""
-    table = rich.table.Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("")
-    table.add_column("trainable", justify="right")
-    table.add_column("frozen", justify="right")
-    for part, counts in parameters_by_part(trainable, frozen).items():
-        table.add_row(part, *(_count(n) for n in counts))
+    table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = parameters_by_part(trainable, frozen)
     if autoencoder:
-        table.add_row("autoencoder", "", _count(count_parameters(autoencoder)))
-    totals = count_parameters(trainable), count_parameters(frozen) + count_parameters(autoencoder)
-    table.add_row("parameters", *(_count(n) for n in totals), style="bold", end_section=True)
+        rows["autoencoder"] = (0, count_parameters(autoencoder))
+    totals = tuple(map(sum, zip(*rows.values(), strict=True)))
+    for part, counts in rows.items():
+        table.add_row(part, _trainable_and_frozen(*counts))
+    table.add_row("all parameters", _trainable_and_frozen(*totals), style="bold", end_section=True)
     for region, count in tokens.items():
         table.add_row(f"{region} tokens a step", f"{count:,}")
     table.add_section()
     for name, value in facts:
         table.add_row(name, value)
     return table
+
+
+def _trainable_and_frozen(trainable: int, frozen: int) -> str:
+    return "  ".join(f"{_count(n):>9} {kind:9}" for n, kind in ((trainable, "trainable"), (frozen, "frozen")) if n)
 
 
 def held_out_table(
