@@ -1,0 +1,79 @@
+"""The configs that come with the project, and the command line that changes them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uno_jax.config import from_config_dict
+from uno_jax.data.config import check_data_config
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.config import ModelConfig
+from uno_jax.run import held_out_data, layout_of
+from uno_jax.run_config import RunConfig, check_config
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+
+
+def read(name: str) -> RunConfig:
+    return from_config_dict(importlib.import_module(f"configs.{name}").get_config(), RunConfig)
+
+
+def test_the_base_is_the_defaults():
+    assert read("base") == RunConfig()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_can_be_run(name):
+    config = read(name)
+    check_config(config)
+    make_autoencoder(config.model.autoencoder)
+    for data in (config.data, *(held_out_data(config, prompts=prompts) for prompts in (True, False))):
+        check_data_config(data, layout_of(config.model), ("text_to_image", "editing"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_says_what_it_is_for(name):
+    assert len(importlib.import_module(f"configs.{name}").__doc__.split()) > 10
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("bagel_7b")])
+def test_7b_configs_have_the_published_sizes(name):
+    model, published = read(name).model, ModelConfig()
+    assert (model.vision, model.autoencoder) == (published.vision, published.autoencoder)
+    sizes = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_size", "vocab_size", "norm_eps")
+    assert all(getattr(model.decoder, size) == getattr(published.decoder, size) for size in sizes)
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "uno_jax.train", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("--config.data.rosw=3", ('Did you mean "rows"', "--config.data.rosw=3")),
+        ("--config.data.rows=many", ("--config.data.rows=many", "invalid literal for int")),
+        ("--config.optimizer.nonfinite=stopp", ("config.optimizer.nonfinite is 'stopp'", "did you mean stop?")),
+        ("--config.data.directory=nowhere", ("nowhere/tokenizer", "prepare_data")),
+    ],
+)
+def test_a_wrong_override_is_one_message_and_no_traceback(tmp_path, override, expected):
+    result = train("--config=configs/openmoji_pretrain.py", f"--workdir={tmp_path}", override)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for part in expected:
+        assert part in result.stderr
