@@ -160,27 +160,60 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, u
     assert_same_run(tmp_path, unbroken, 6)
 
 
+PROGRAM = """
+import json, pathlib, sys
+from absl import flags
+from uno_jax.config import from_config_dict
+from uno_jax.run import run
+from uno_jax.run_config import RunConfig
+flags.FLAGS.mark_as_parsed()
+run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfig), sys.argv[2])
+"""
+
+
+def start_process(config: RunConfig, workdir: Path, **environment: str) -> subprocess.Popen:
+    """A run in a process of its own."""
+    file = workdir.parent / "config.json"
+    file.write_text(json.dumps(to_json(config)))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file), str(workdir)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
 @pytest.mark.slow
 def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, unbroken, tmp_path):
-    config = tiny_uno(dataset, steps=6)
-    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
-    program = (
-        "import json, pathlib, sys; from absl import flags; flags.FLAGS.mark_as_parsed();"
-        "from uno_jax.config import from_config_dict; from uno_jax.run import run;"
-        "from uno_jax.run_config import RunConfig;"
-        "run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfig), sys.argv[2])"
-    )
     workdir = tmp_path / "run"
-    command = [sys.executable, "-c", program, str(tmp_path / "config.json"), str(workdir)]
     for wanted in (2, 4):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start_process(tiny_uno(dataset), workdir)
         while process.poll() is None and not (workdir / "checkpoints" / str(wanted)).is_dir():
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        process.communicate()
         assert find_checkpoint(workdir) is not None
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    finish(start_process(tiny_uno(dataset), workdir))
     assert_same_run(workdir, unbroken, 6)
+
+
+@pytest.mark.slow
+def test_a_run_on_eight_devices_goes_on_on_one_and_gives_the_same(dataset, tmp_path):
+    eight_rows = {"data.rows": 8, "data.virtual_shards": 8, "optimizer.learning_rate": 1e-4}
+    for name, devices in (("eight", 8), ("one", 1)):
+        config = tiny_uno(dataset, **eight_rows, steps=2)
+        xla_flags = f"--xla_force_host_platform_device_count={devices}"
+        finish(start_process(config, tmp_path / name, XLA_FLAGS=xla_flags))
+        assert run(tiny_uno(dataset, **eight_rows, steps=4), tmp_path / name, console=quiet())
+    eight, one = (saved(tmp_path / name, 4, "params") for name in ("eight", "one"))
+    for name in one:
+        np.testing.assert_allclose(eight[name], one[name], atol=2e-5, err_msg=name)
 
 
 def test_frozen_parameters_stay_as_they_were_and_trainable_ones_move(dataset, unbroken):
