@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     data = config.data
     data.method = "uno"
     data.text_tokens, data.vit_tokens, data.latent_tokens = 48, 36, 192
-    data.caption_tokens, data.query_tokens = 48, 32
+    data.caption_tokens, data.query_tokens = 48, 48
     config.objective.update(caption_weight=0.02, visual_weight=0.05, answer_weight=0.0)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
     config.checkpoint.every = 150
