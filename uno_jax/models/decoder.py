@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from uno_jax.attention.dense import dense_attention
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
 from uno_jax.models.config import DecoderConfig
+from uno_jax.models.linear import Linear
 from uno_jax.models.positions import apply_rope, rope_tables
 
 REMAT_POLICIES = {
@@ -35,7 +36,7 @@ class Expert(nn.Module):
     dtype: Any
 
     def setup(self) -> None:
-        config, dense = self.config, functools.partial(nn.Dense, dtype=self.dtype)
+        config, dense = self.config, functools.partial(Linear, dtype=self.dtype)
         norm = functools.partial(nn.RMSNorm, epsilon=config.norm_eps, dtype=jnp.float32)
         self.attention_norm, self.mlp_norm, self.query_norm, self.key_norm = norm(), norm(), norm(), norm()
         self.query = dense(config.num_heads * config.head_dim)
@@ -120,7 +121,7 @@ class Decoder(nn.Module):
             "embedding", nn.initializers.normal(0.02), (config.vocab_size, config.hidden_size), jnp.float32
         )
         self.norm = ExpertNorms(config)
-        self.head = nn.Dense(config.vocab_size, use_bias=False, dtype=self.dtype)
+        self.head = Linear(config.vocab_size, use_bias=False, dtype=self.dtype)
 
     def embed(self, ids: Array) -> Float[Array, "batch tokens features"]:
         """Token ids `[batch, tokens]` to embeddings in the compute dtype."""

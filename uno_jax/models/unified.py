@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Decoder, Streams
+from uno_jax.models.linear import Linear
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
 
@@ -39,8 +40,8 @@ class TimestepEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, t: Float[Array, "*tokens"]) -> Float[Array, "*tokens features"]:
-        x = nn.Dense(self.features, dtype=self.dtype, name="fc1")(time_features(t))
-        return nn.Dense(self.features, dtype=self.dtype, name="fc2")(nn.silu(x))
+        x = Linear(self.features, dtype=self.dtype, name="fc1")(time_features(t))
+        return Linear(self.features, dtype=self.dtype, name="fc2")(nn.silu(x))
 
 
 class Metaqueries(nn.Module):
@@ -53,7 +54,7 @@ class Metaqueries(nn.Module):
 
     def setup(self) -> None:
         self.table = self.param("table", nn.initializers.normal(0.02), (self.num_queries, self.features), jnp.float32)
-        self.head = nn.Dense(self.target_features, dtype=self.dtype)
+        self.head = Linear(self.target_features, dtype=self.dtype)
 
     def embed(self, index: Array) -> Float[Array, "batch queries features"]:
         """Rows of the table, `index` int32 `[batch, queries]`."""
@@ -74,8 +75,8 @@ class UnifiedModel(nn.Module):
         self.decoder = Decoder(config.decoder, self.dtype)
         self.vision = VisionEncoder(config.vision, self.dtype)
         self.connector = Connector(features, self.dtype)
-        self.latent_in = nn.Dense(features, dtype=self.dtype)
-        self.latent_out = nn.Dense(config.latent_size, dtype=self.dtype)
+        self.latent_in = Linear(features, dtype=self.dtype)
+        self.latent_out = Linear(config.latent_size, dtype=self.dtype)
         self.timestep_embedder = TimestepEmbedder(features, self.dtype)
         if config.num_metaqueries:
             target = config.vision.hidden_size if config.metaquery_target == "vision" else features

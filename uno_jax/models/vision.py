@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from uno_jax.attention.dense import dense_attention
 from uno_jax.models.config import VisionConfig
 from uno_jax.models.decoder import REMAT_POLICIES
+from uno_jax.models.linear import Linear
 
 
 class VisionLayer(nn.Module):
@@ -25,7 +26,7 @@ class VisionLayer(nn.Module):
         self, x: Float[Array, "batch patches features"], mask: Bool[Array, "batch patches patches"]
     ) -> tuple[Float[Array, "batch patches features"], None]:
         features, heads = self.config.hidden_size, self.config.num_heads
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
+        dense = functools.partial(Linear, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
         # The two-pass variance: E[x^2] - E[x]^2 loses digits that the comparison with the original needs.
         norm = functools.partial(nn.LayerNorm, epsilon=self.config.norm_eps, dtype=jnp.float32, use_fast_variance=False)
         y = norm(name="attention_norm")(x).astype(self.dtype)
@@ -72,7 +73,7 @@ class VisionEncoder(nn.Module):
             (config.table_side**2, config.hidden_size),
             jnp.float32,
         )
-        x = nn.Dense(config.hidden_size, dtype=self.dtype, name="patch_embedding")(patches)
+        x = Linear(config.hidden_size, dtype=self.dtype, name="patch_embedding")(patches)
         x = x + jnp.take(table, positions, axis=0).astype(self.dtype)
         mask = (image[:, :, None] == image[:, None, :]) & (image[:, None, :] > 0)
         layer = VisionLayer
@@ -99,5 +100,5 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*patches vision_features"]) -> Float[Array, "*patches features"]:
-        x = nn.gelu(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x), approximate=True)
-        return nn.Dense(self.features, dtype=self.dtype, name="fc2")(x)
+        x = nn.gelu(Linear(self.features, dtype=self.dtype, name="fc1")(x), approximate=True)
+        return Linear(self.features, dtype=self.dtype, name="fc2")(x)
