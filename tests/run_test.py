@@ -91,6 +91,7 @@ def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
     if config.model.num_metaqueries:
         config.model.num_metaqueries = 4
     config.data.directory = str(dataset)
+    config.data.task_weights = {}  # as in the data
     config.data.update(rows=2, virtual_shards=2, text_tokens=32, vit_tokens=8, latent_tokens=12, packing_bins=2)
     config.data.update({name: 16 for name in ("caption_tokens", "query_tokens") if config.data[name]})
     for transform in (config.data.vae_transform, config.data.vit_transform, config.data.metaquery_transform):
