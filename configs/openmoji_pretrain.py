@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """Sizes of the tiny model, shared by the post-training configs, and the settings of pre-training."""
     config = base.get_config()
     config.trainable = ("",)
-    config.steps = 800
+    config.steps = 450
 
     model = config.model
     model.decoder.update(
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.objective.answer_weight = 0.1
     config.objective.balance.every = 100
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=50, beta2=0.99)
-    config.checkpoint.every = 250
-    config.evaluation.update(every=250, batches=4)
-    config.pictures_every = 500
+    config.checkpoint.every = 150
+    config.evaluation.update(every=150, batches=4)
+    config.pictures_every = 150
     return config

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = openmoji_pretrain.get_config()
     config.init_from = "runs/openmoji_pretrain"
     config.trainable = UNO_TRAINABLE
-    config.steps = 300
+    config.steps = 200
     config.model.num_metaqueries = 16
     data = config.data
     data.method = "uno"
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     data.caption_tokens, data.query_tokens = 48, 48
     config.objective.update(caption_weight=0.02, visual_weight=0.05, answer_weight=0.0)
     config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
-    config.checkpoint.every = 150
+    config.checkpoint.every = 100
     config.evaluation.every = 100
-    config.pictures_every = 150
+    config.pictures_every = 100
     return config
