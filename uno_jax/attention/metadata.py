@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Int
 
@@ -20,21 +20,21 @@ class TokenMetadata(NamedTuple):
     Order lives here and not in memory: the tokens of one sample may lie anywhere in the two buffers.
     """
 
-    sample: Int[object, "*rows tokens"]
+    sample: Int[Any, "*rows tokens"]
     """Number of the sample in its row, from 1; 0 for padding."""
-    role: Int[object, "*rows tokens"]
+    role: Int[Any, "*rows tokens"]
     """PADDING, CONTEXT, NOISED, CAPTION or METAQUERY."""
-    order: Int[object, "*rows tokens"]
+    order: Int[Any, "*rows tokens"]
     """Place of the token in its sample's logical sequence, from 0."""
-    last_visible: Int[object, "*rows tokens"]
+    last_visible: Int[Any, "*rows tokens"]
     """The last order index that the token may see: its own in causal text, that of its block's end in an image."""
-    block: Int[object, "*rows tokens"]
+    block: Int[Any, "*rows tokens"]
     """The noised block that a NOISED, CAPTION or METAQUERY token belongs to, from 1 in each sample; else 0."""
-    position: Int[object, "*rows tokens"]
+    position: Int[Any, "*rows tokens"]
     """RoPE position."""
 
 
-def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*broadcast"]:
+def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[Any, "*broadcast"]:
     """Whether the query token may attend to the key token (design: one sample's visibility).
 
     Pure, elementwise and broadcasting; works on numpy arrays, jax arrays and inside a Pallas kernel. One sample of
@@ -67,7 +67,7 @@ def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*broadcas
     return same_sample & (sees_context | sees_block)
 
 
-def pairwise_visible(query: TokenMetadata, key: TokenMetadata) -> Bool[object, "*rows queries keys"]:
+def pairwise_visible(query: TokenMetadata, key: TokenMetadata) -> Bool[Any, "*rows queries keys"]:
     """`visible` of every query token `[..., queries]` with every key token `[..., keys]`: `[..., queries, keys]`."""
     expand_query = TokenMetadata(*(x[..., :, None] for x in query))
     expand_key = TokenMetadata(*(x[..., None, :] for x in key))

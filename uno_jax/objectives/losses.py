@@ -47,6 +47,7 @@ def caption_loss(predictions: Predictions, batch: Batch, draws: Draws) -> TokenL
 
 def answer_loss(predictions: Predictions, batch: Batch) -> TokenLosses:
     """Cross-entropy of answers in the context text; they have no time, and count as understanding."""
+    assert predictions.text_logits is not None, "the vocabulary head did not run on context text"
     value = cross_entropy(predictions.text_logits, batch.text_labels)
     task = jnp.full_like(batch.text_ids, TASKS.index("understanding"))
     return TokenLosses(value, batch.text_loss, jnp.zeros_like(value), task)

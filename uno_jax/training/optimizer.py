@@ -36,7 +36,7 @@ class OptimizerConfig:
     metaquery_warmup_steps: int = 0
     """First steps in which only the metaqueries and their head are updated."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """On a non-finite loss or gradient, `stop` latches the state and ends the run; `skip` drops and counts the batch."""
+    """What follows a non-finite loss or gradient: `stop` latches the state and ends the run, `skip` drops the batch."""
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +49,7 @@ def draw_for(batch: Batch, config: StepConfig) -> Draws:
 def losses_of(params: Params, batch: Batch, draws: Draws, config: StepConfig) -> dict[str, Any]:
     """The token losses of one batch, by name."""
     model = UnifiedModel(config.model)
-    predictions = model.apply(
-        {"params": params}, batch, draws.noised, draws.latent_times, answers=config.answers
-    )
+    predictions: Any = model.apply({"params": params}, batch, draws.noised, draws.latent_times, answers=config.answers)
     return token_losses(predictions, batch, draws, config.objective)
 
 
@@ -161,7 +160,8 @@ def _guarded_update(
     )
     refused = ~finite & ~state.latched
     skip = config.nonfinite == "skip"
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + jnp.where(applied | (refused & skip), 1, 0),
         trainable=trainable,
         opt_state=opt_state,
@@ -214,7 +214,7 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
             name: _running_estimate(state.gradient_norms[name], norms[name], counts[name], balance.decay)
             for name in names
         }
-        return state.replace(gradient_norms=estimates), metrics
+        return dataclasses.replace(state, gradient_norms=estimates), metrics
 
     return probe
 
