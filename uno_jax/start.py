@@ -24,7 +24,15 @@ from uno_jax.training.state import Params
 
 # Fields of ModelConfig that change speed or precision and not what the parameters are; and UNO's additions, which a
 # checkpoint of another method need not have.
-_FREE_FIELDS = ("decoder.scan_unroll", "decoder.remat", "compute_dtype", "num_metaqueries", "metaquery_target")
+_FREE_FIELDS = (
+    "decoder.scan_unroll",
+    "decoder.remat",
+    "vision.scan_unroll",
+    "vision.remat",
+    "compute_dtype",
+    "num_metaqueries",
+    "metaquery_target",
+)
 
 
 class Start(NamedTuple):
