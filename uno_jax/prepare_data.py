@@ -147,7 +147,7 @@ def _write_openmoji(directory: Path, progress: Progress) -> list[str]:
     write_records(
         directory,
         openmoji.NAME,
-        {split: (lambda split=split: splits[split]) for split in SPLITS if splits[split]},
+        {split: splits[split].copy for split in SPLITS if splits[split]},
         description=openmoji.DESCRIPTION,
         license_text=openmoji.LICENSE,
         homepage=openmoji.HOMEPAGE,
@@ -241,7 +241,7 @@ def _read_manifest(directory: Path) -> dict | None:
 
 
 def _print_summary(console: Console, out: Path) -> None:
-    counts = _read_manifest(out)["records"]
+    counts = (_read_manifest(out) or {})["records"]
     table = Table(title=f"{FLAGS.dataset}: records")
     table.add_column("task")
     for split in counts:

@@ -58,7 +58,7 @@ def _cell_width(sources: int, side: int) -> int:
     return (sources + 1) * side + sources * _ARROW if sources else side + _BESIDE
 
 
-def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont) -> Image.Image:
+def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
     if record.task == "understanding":
         grey = [record.answer]
     else:
@@ -86,7 +86,7 @@ def _fit(encoded: bytes, side: int) -> Image.Image:
     """The picture in a square with a thin frame, as large as fits."""
     picture = Image.open(io.BytesIO(encoded)).convert("RGB")
     scale = (side - 2) / max(picture.size)
-    size = tuple(max(1, round(length * scale)) for length in picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     framed = Image.new("RGB", (side, side), "white")
     ImageDraw.Draw(framed).rectangle((0, 0, side - 1, side - 1), outline="lightgray")
     framed.paste(picture.resize(size, Image.Resampling.LANCZOS), ((side - size[0]) // 2, (side - size[1]) // 2))
@@ -100,7 +100,7 @@ def _draw_arrow(image: Image.Image, left: int, middle: int) -> None:
     draw.polygon(((end + 1, middle), (end - 6, middle - 5), (end - 6, middle + 5)), fill="black")
 
 
-def _text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
+def _text_image(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, colour: str) -> Image.Image:
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -110,7 +110,7 @@ def _text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str
             lines.append(word)
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1] + " ..."]
-    line_height = round(font.size * 1.25)
+    line_height = round(getattr(font, "size", _TEXT_SIZE) * 1.25)
     image = Image.new("RGB", (width, line_height * max(len(lines), 1)), "white")
     draw = ImageDraw.Draw(image)
     for index, line in enumerate(lines):

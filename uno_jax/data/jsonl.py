@@ -96,7 +96,8 @@ def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], N
         while batch := list(islice(lines, _LINES_AT_A_TIME)):
             checked = threads.map(lambda item: _check_line(item[2], images), batch)
             for (number, offset, _), (record, problems) in zip(batch, checked, strict=True):
-                id_ = record.get("id") if isinstance(record.get("id"), str) else ""
+                given = record.get("id")
+                id_ = given if isinstance(given, str) else ""
                 if id_ and first_line.setdefault(id_, number) != number:
                     again = f"line {first_line[id_]} has the id {id_!r} already"
                     problems = [("id", again, "Give every record an id of its own"), *problems]

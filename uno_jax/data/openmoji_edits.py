@@ -154,7 +154,7 @@ def _series(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
                 series.kind,
                 list(values),
                 lambda s, t: True,
-                lambda s, t, values=values, series=series: [
+                lambda s, t, values=values, series=series: [  # type: ignore[misc]  # bound defaults
                     text.format(value=values[t]) for text in series.instructions
                 ],
             )
@@ -174,7 +174,10 @@ def _expressions(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
         faces = [by_stem[stem] for stem in stems if stem in by_stem]
         for source in faces:
             pairs = _pairs(
-                "expression", [source, *faces], lambda s, t, source=source: s is source, _expression_texts(thing)
+                "expression",
+                [source, *faces],
+                lambda s, t, source=source: s is source,  # type: ignore[misc]  # bound defaults
+                _expression_texts(thing),
             )
             yield from pairs
 

@@ -171,7 +171,7 @@ def read_glyph(stem: str) -> Glyph | None:
     entry = _entries().get("".join(chr(int(code, 16)) for code in plain))
     if entry is None and stem not in _OWN_NAMES:
         return None
-    name = _OWN_NAMES.get(stem) or _clean(entry["en"])
+    name = _OWN_NAMES.get(stem) or _clean((entry or {})["en"])
     aliases = tuple(_clean(alias) for alias in entry.get("alias", ())) if entry else ()
     keywords = _keywords().get("".join(chr(int(code, 16)) for code in plain), ())
     flag = bool(re.fullmatch(r"1F1(E[6-9A-F]|F[0-9A-F])-1F1(E[6-9A-F]|F[0-9A-F])", key)) or "E007F" in codes

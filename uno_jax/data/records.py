@@ -144,7 +144,7 @@ def write_records(
         np.save(_tasks_path(directory, split), np.asarray(tasks, np.int32))
 
 
-class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no stubs
     """Writes any iterator of records. Encoded pictures are stored as they are."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -73,8 +73,9 @@ def load_public(
     autoencoder_files = TensorFiles.find(directory, AUTOENCODER_FILE)
     model, autoencoder = model_tensors(config), autoencoder_tensors(config.autoencoder)
     tables = fixed_tables(config)
+    stored: list[TensorName | FixedTable] = [*model, *tables]
     problems = [
-        *_problems(model_files, {entry.public: entry.public_shape for entry in [*model, *tables]}),
+        *_problems(model_files, {entry.public: entry.public_shape for entry in stored}),
         *_problems(autoencoder_files, {entry.public: entry.public_shape for entry in autoencoder}),
     ]
     if problems:

@@ -104,7 +104,8 @@ def autoencoder_tensors(config: AutoencoderConfig) -> list[TensorName]:
 
 def expected_public_tensors(config: ModelConfig) -> dict[str, Shape]:
     """Names and shapes of `ema.safetensors`, the fixed tables included."""
-    return {entry.public: entry.public_shape for entry in [*model_tensors(config), *fixed_tables(config)]}
+    tensors: list[TensorName | FixedTable] = [*model_tensors(config), *fixed_tables(config)]
+    return {entry.public: entry.public_shape for entry in tensors}
 
 
 def expected_autoencoder_tensors(config: AutoencoderConfig) -> dict[str, Shape]:

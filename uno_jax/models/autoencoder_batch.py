@@ -135,8 +135,9 @@ def _encode_images(
     def encode(places: Array) -> Array:
         squares = pixels_to_float(jnp.take(pixels, places, axis=0, mode="clip"))
         images = unpatchify_latents(squares, rows, columns, config.pixels_per_token)
-        halves = jnp.split(autoencoder.apply({"params": params}, images, method="encode"), 2, axis=-1)
+        encoded: Any = autoencoder.apply({"params": params}, images, method="encode")
+        halves = jnp.split(encoded, 2, axis=-1)
         return jnp.concatenate([patchify_latents(half, config.latent_patch_size) for half in halves], axis=-1)
 
-    encoded = jax.lax.map(encode, places.reshape(count // together, together, tokens))
-    return moments.at[places.reshape(-1)].set(encoded.reshape(count * tokens, -1), mode="drop")
+    tokens_encoded = jax.lax.map(encode, places.reshape(count // together, together, tokens))
+    return moments.at[places.reshape(-1)].set(tokens_encoded.reshape(count * tokens, -1), mode="drop")
