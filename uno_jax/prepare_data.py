@@ -241,7 +241,9 @@ def _read_manifest(directory: Path) -> dict | None:
 
 
 def _print_summary(console: Console, out: Path) -> None:
-    counts = (_read_manifest(out) or {})["records"]
+    manifest = _read_manifest(out)
+    assert manifest is not None, f"{out / MANIFEST} is gone: something removed it since the dataset was written"
+    counts = manifest["records"]
     table = Table(title=f"{FLAGS.dataset}: records")
     table.add_column("task")
     for split in counts:

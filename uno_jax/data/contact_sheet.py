@@ -30,7 +30,7 @@ def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 
     """
     if not records:
         raise ValueError("a contact sheet needs at least one record")
-    font, heading_font = ImageFont.load_default(_TEXT_SIZE), ImageFont.load_default(_TEXT_SIZE + 7)
+    font, heading_font = _load_font(_TEXT_SIZE), _load_font(_TEXT_SIZE + 7)
     rows: list[list[Image.Image]] = []
     for task, heading in _HEADINGS.items():
         chosen = [record for record in records if record.task == task]
@@ -53,12 +53,18 @@ def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 
     return sheet
 
 
+def _load_font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), f"Pillow has no font of size {size}: install it with FreeType"
+    return font
+
+
 def _cell_width(sources: int, side: int) -> int:
     """Of a record with so many source pictures; a single picture gets some room beside it, for its texts."""
     return (sources + 1) * side + sources * _ARROW if sources else side + _BESIDE
 
 
-def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont) -> Image.Image:
     if record.task == "understanding":
         grey = [record.answer]
     else:
@@ -100,7 +106,7 @@ def _draw_arrow(image: Image.Image, left: int, middle: int) -> None:
     draw.polygon(((end + 1, middle), (end - 6, middle - 5), (end - 6, middle + 5)), fill="black")
 
 
-def _text_image(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, colour: str) -> Image.Image:
+def _text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -110,7 +116,7 @@ def _text_image(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, w
             lines.append(word)
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1] + " ..."]
-    line_height = round(getattr(font, "size", _TEXT_SIZE) * 1.25)
+    line_height = round(font.size * 1.25)
     image = Image.new("RGB", (width, line_height * max(len(lines), 1)), "white")
     draw = ImageDraw.Draw(image)
     for index, line in enumerate(lines):

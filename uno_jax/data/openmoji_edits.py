@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -154,10 +154,15 @@ def _series(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
                 series.kind,
                 list(values),
                 lambda s, t: True,
-                lambda s, t, values=values, series=series: [  # type: ignore[misc]  # bound defaults
-                    text.format(value=values[t]) for text in series.instructions
-                ],
+                _series_texts(series.instructions, values),
             )
+
+
+def _series_texts(templates: Sequence[str], values: Mapping[Glyph, str]) -> Callable[[Glyph, Glyph], list[str]]:
+    def texts(source: Glyph, target: Glyph) -> list[str]:
+        return [template.format(value=values[target]) for template in templates]
+
+    return texts
 
 
 def _states(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
@@ -173,13 +178,14 @@ def _expressions(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
     for stems, thing in ((FACES, "face"), (CATS, "cat")):
         faces = [by_stem[stem] for stem in stems if stem in by_stem]
         for source in faces:
-            pairs = _pairs(
-                "expression",
-                [source, *faces],
-                lambda s, t, source=source: s is source,  # type: ignore[misc]  # bound defaults
-                _expression_texts(thing),
-            )
-            yield from pairs
+            yield from _pairs("expression", [source, *faces], _starts_from(source), _expression_texts(thing))
+
+
+def _starts_from(start: Glyph) -> Callable[[Glyph, Glyph], bool]:
+    def allowed(source: Glyph, target: Glyph) -> bool:
+        return source is start
+
+    return allowed
 
 
 def _expression_texts(thing: str) -> Callable[[Glyph, Glyph], list[str]]:

@@ -169,9 +169,11 @@ def read_glyph(stem: str) -> Glyph | None:
         base, who = _COUPLES[key]
         return Glyph(stem, base, base, tones=tones * 2 if len(tones) == 1 else tones, gender=who, couple=True)
     entry = _entries().get("".join(chr(int(code, 16)) for code in plain))
-    if entry is None and stem not in _OWN_NAMES:
-        return None
-    name = _OWN_NAMES.get(stem) or _clean((entry or {})["en"])
+    name = _OWN_NAMES.get(stem)
+    if name is None:
+        if entry is None:
+            return None
+        name = _clean(entry["en"])
     aliases = tuple(_clean(alias) for alias in entry.get("alias", ())) if entry else ()
     keywords = _keywords().get("".join(chr(int(code, 16)) for code in plain), ())
     flag = bool(re.fullmatch(r"1F1(E[6-9A-F]|F[0-9A-F])-1F1(E[6-9A-F]|F[0-9A-F])", key)) or "E007F" in codes

@@ -114,7 +114,7 @@ def main_colours(picture: Image.Image, skin: bool = False) -> tuple[str, ...]:
       skin: leave browns out, which may be the colour of the skin.
     """
     counted = picture.getcolors(picture.width * picture.height)
-    assert counted is not None, "more colours than pixels"
+    assert counted is not None, f"Pillow counts more colours than pixels in a picture of size {picture.size}"
     counts = np.array([count for count, _ in counted], np.float64)
     values = np.array([value for _, value in counted], np.int32)
     words = [word for word in _PALETTE for _ in _PALETTE[word]]

@@ -94,11 +94,11 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
             (loss, (reduced, sums)), gradients = gradient(state.trainable, batch)
         else:
             loss, reduced, sums, gradients = _accumulate(gradient, state.trainable, batch, accumulation)
-        gradients = _warm_up_mask(gradients, state.step, config.optimizer)
+        gradients = _warm_up_mask(gradients, _updates(state), config.optimizer)
         norm = optax.global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new_state = _guarded_update(state, gradients, finite, optimizer, config.optimizer)
-        metrics = {"loss": loss, **reduced, "gradient_norm": norm, "learning_rate": schedule(state.step)}
+        metrics = {"loss": loss, **reduced, "gradient_norm": norm, "learning_rate": schedule(_updates(state))}
         # Splits only: the totals above are the objective's own, with their weights over t.
         metrics |= {name: total / jnp.maximum(n, 1) for name, (total, n) in sums.items() if "/" in name}
         metrics |= {f"tokens/{name}": n for name, (_, n) in sums.items()}
@@ -107,6 +107,11 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
         return new_state, metrics
 
     return step
+
+
+def _updates(state: TrainState) -> Array:
+    """Updates applied so far: the optimizer counts them, and schedule, average and warm-up go by them."""
+    return state.step - state.skipped
 
 
 def _accumulate(gradient: Callable, trainable: Params, batch: Batch, accumulation: int) -> tuple:
@@ -125,11 +130,11 @@ def _accumulate(gradient: Callable, trainable: Params, batch: Batch, accumulatio
     return total
 
 
-def _warm_up_mask(tree: Params, step: Array, config: OptimizerConfig) -> Params:
+def _warm_up_mask(tree: Params, updates: Array, config: OptimizerConfig) -> Params:
     """In the metaquery warm-up, zero for everything but the metaqueries."""
     if not config.metaquery_warmup_steps:
         return tree
-    active = step >= config.metaquery_warmup_steps
+    active = updates >= config.metaquery_warmup_steps
     return {
         part: leaves if part == "metaqueries" else jax.tree.map(lambda x: jnp.where(active, x, 0), leaves)
         for part, leaves in tree.items()
@@ -146,11 +151,11 @@ def _guarded_update(
     """The state after the update; or, for a non-finite gradient or a latched state, the parameters and optimizer as
     they were."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
-    updates = _warm_up_mask(updates, state.step, config)
+    updates = _warm_up_mask(updates, _updates(state), config)
     trainable = optax.apply_updates(state.trainable, updates)
     ema = state.ema
     if ema is not None:
-        decay = ema_decay(config, state.step)
+        decay = ema_decay(config, _updates(state))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(jnp.float32), ema, trainable)
     applied = finite & ~state.latched
     trainable, opt_state, ema = jax.tree.map(
