@@ -77,5 +77,11 @@ def test_the_average_is_float32_whatever_the_parameters_are():
     np.testing.assert_array_equal(state.ema["latent_in"], params["latent_in"].astype(jnp.float32))
 
 
+def test_a_fresh_state_can_be_donated():
+    state = create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=True)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.trainable, state.opt_state, state.ema))]
+    assert len(set(buffers)) == len(buffers)
+
+
 def test_without_an_average_there_is_none():
     assert create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=False).ema is None

@@ -83,7 +83,8 @@ def create_state(
         trainable=train,
         frozen=frozen,
         opt_state=optimizer.init(train),
-        ema=jax.tree.map(lambda x: x.astype(jnp.float32), train) if ema else None,
+        # Copies: a donated state may not hold one buffer twice.
+        ema=jax.tree.map(lambda x: jnp.array(x, jnp.float32), train) if ema else None,
         gradient_norms={name: jnp.zeros((), jnp.float32) for name in ("flow", "caption", "visual")},
         latched=jnp.zeros((), bool),
         skipped=jnp.zeros((), jnp.int32),
