@@ -6,7 +6,9 @@ keys is left out: its gradient is mathematically zero.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -15,16 +17,16 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.made_up_plans import EDITING, NAMED, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
+from tests.made_up_plans import EDITING, NAMED, RECONSTRUCTION, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
 from tests.small_model import model_batch, quick_jit, small_model, small_params
 from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
-from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
 from uno_jax.objectives.losses import loss_counts, reduce_losses
 from uno_jax.training.initialise import abstract_params
-from uno_jax.training.optimizer import OptimizerConfig
-from uno_jax.training.state import UNO_TRAINABLE
-from uno_jax.training.step import StepConfig, draw_for, losses_of
+from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
+from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
+from uno_jax.training.step import StepConfig, draw_for, loss_weights, losses_of, make_gradient_probe
 
 WEIGHTS = {"flow": 1.0, "caption": 0.25, "visual": 0.5, "answer": 1.0}
 
@@ -118,6 +120,79 @@ def test_answers_are_learned_by_the_understanding_expert_and_the_encoder():
     assert not any("generation" in path for path in reached)
 
 
+# How large it is
+
+FRACTIONS = {"caption": 0.5, "visual": 0.125}
+PROBED = StepConfig(
+    PLAIN, ObjectiveConfig(answer_weight=1.0, balance=BalanceConfig(**FRACTIONS, decay=0.75)), OptimizerConfig(), 1, 0
+)
+
+
+@functools.cache
+def probe():
+    return quick_jit(make_gradient_probe(PROBED))
+
+
+def new_state() -> TrainState:
+    return create_state(small_params(PLAIN), UNO_TRAINABLE, make_optimizer(PROBED.optimizer, 1), ema=False)
+
+
+def into_the_expert(loss: str, *plans) -> np.ndarray:
+    """Gradient of a loss with respect to the layers of the generation expert, all in a row."""
+    gradient = gradient_of(loss, *plans)
+    return np.concatenate([gradient[path].ravel() for path in sorted(gradient) if "layers/generation" in path])
+
+
+def test_the_probe_measures_norms_into_the_generation_expert_and_the_cosines_between_them():
+    gradients = {loss: into_the_expert(loss, SECOND_ROUND) for loss in ("flow", "caption", "visual")}
+    _, metrics = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(metrics[f"gradient_norm/{name}"], np.linalg.norm(gradient), rtol=1e-4)
+    for first, second in itertools.combinations(gradients, 2):
+        a, b = gradients[first], gradients[second]
+        cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+        np.testing.assert_allclose(metrics[f"gradient_cosine/{first}_{second}"], cosine, atol=1e-4)
+
+
+def test_balanced_weights_make_the_measured_norm_the_fraction_of_the_flow_losss():
+    state, metrics = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
+    weights = loss_weights(state.gradient_norms, PROBED.objective)
+    for name, fraction in FRACTIONS.items():
+        weighted = weights[name] * metrics[f"gradient_norm/{name}"]
+        np.testing.assert_allclose(weighted, fraction * metrics["gradient_norm/flow"], rtol=1e-5)
+
+
+def test_a_second_measurement_moves_the_estimate_by_its_share():
+    first, of_first = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
+    second, of_second = probe()(first, model_batch([EDITING], [], []))
+    for name, norm in second.gradient_norms.items():
+        expected = 0.75 * of_first[f"gradient_norm/{name}"] + 0.25 * of_second[f"gradient_norm/{name}"]
+        np.testing.assert_allclose(norm, expected, rtol=1e-5)
+
+
+def test_a_loss_without_tokens_leaves_its_estimate_alone():
+    before, _ = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
+    after, _ = probe()(before, model_batch([RECONSTRUCTION], [], []))
+    assert after.gradient_norms["caption"] == before.gradient_norms["caption"]
+    assert after.gradient_norms["visual"] == before.gradient_norms["visual"]
+    assert after.gradient_norms["flow"] != before.gradient_norms["flow"]
+
+
+def test_a_measurement_that_is_not_finite_leaves_the_estimates_alone():
+    before, _ = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
+    batch = model_batch([SECOND_ROUND], [], [])
+    batch.latent_moments[0, 0] = np.nan
+    after, _ = probe()(before, batch)
+    assert jax.device_get(after.gradient_norms) == jax.device_get(before.gradient_norms)
+
+
+def test_the_probe_changes_nothing_but_the_estimates():
+    before = new_state()
+    after, _ = probe()(before, model_batch([SECOND_ROUND], [], []))
+    same = dataclasses.replace(after, gradient_norms=before.gradient_norms)
+    jax.tree.map(np.testing.assert_array_equal, same, before)
+
+
 # What does not change it
 
 
@@ -136,9 +211,8 @@ def test_a_packed_row_has_the_losses_and_gradient_of_rows_of_one_sample(order):
 
 SETTINGS = {
     "two layers an iteration": {"scan_unroll": 2},
-    "no loop": {"scan_unroll": 3},
-    "dots": {"remat": "dots"},
-    "full": {"remat": "full"},
+    "no loop, products kept": {"scan_unroll": 3, "remat": "dots"},
+    "nothing kept": {"remat": "full"},
 }
 
 
