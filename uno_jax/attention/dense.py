@@ -13,16 +13,17 @@ def dense_attention(
     query: Float[Array, "batch queries heads head_dim"],
     key: Float[Array, "batch keys kv_heads head_dim"],
     value: Float[Array, "batch keys kv_heads head_dim"],
-    mask: Bool[Array, "batch queries keys"],
+    mask: Bool[Array, "#batch #queries #keys"],
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Grouped-query attention of every query over the keys that its row of the mask lets it see.
+    """Grouped-query attention of every query over the keys that its row of the mask (broadcast) lets it see.
 
     Query head h reads key-value head h // (heads / kv_heads). Scores and softmax are float32; the two products run
     in the dtype of the inputs. A query that sees no key gets a finite output that means nothing.
     """
     batch, queries, heads, head_dim = query.shape
-    kv_heads = key.shape[2]
+    keys, kv_heads = key.shape[1:3]
     group = heads // kv_heads
+    mask = jnp.broadcast_to(mask, (batch, queries, keys))
     # One matrix product per (batch, kv head), with the group's heads stacked as rows: [group * queries, keys].
     q = (query * head_dim**-0.5).reshape(batch, queries, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, group * queries, head_dim)
