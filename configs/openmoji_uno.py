@@ -26,5 +26,5 @@ def get_config() -> ConfigDict:
     config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
     config.checkpoint.every = 100
     config.evaluation.every = 100
-    config.pictures_every = 100
+    config.pictures.every = 100
     return config

@@ -100,7 +100,8 @@ def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
     config.objective.balance.every = 2
     config.checkpoint.update(every=2, keep=10)
     config.evaluation.update(every=0, batches=1)
-    config.update(steps=6, log_every=1, pictures_every=0, tensorboard=False, init_from="")
+    config.pictures.update(every=0, timesteps=3, caption_tokens=6)
+    config.update(steps=6, log_every=1, tensorboard=False, init_from="")
     config.update_from_flattened_dict(changes)
     return from_config_dict(config, RunConfig)
 
@@ -154,7 +155,7 @@ def stop_at(step: int) -> Any:
 
 
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, unbroken, tmp_path):
-    config = tiny_uno(dataset, pictures_every=3)
+    config = tiny_uno(dataset, **{"pictures.every": 3})
     assert not run(config, tmp_path, make_draw_pictures=stop_at(3), console=quiet())
     assert find_checkpoint(tmp_path).name == "3"
     assert run(tiny_uno(dataset), tmp_path, console=quiet())

@@ -70,7 +70,7 @@ def run(
     """Trains by `config` in `workdir`, going on from its newest checkpoint if there is one.
 
     `make_draw_pictures` gives the function that draws a grid of samples into the workdir, every
-    `config.pictures_every` steps.
+    `config.pictures.every` steps.
 
     Returns:
       Whether the run came to its last step; False if it was told to stop.
@@ -199,7 +199,7 @@ def _schedule(config: RunConfig) -> Schedule:
         checkpoint_every=config.checkpoint.every,
         probe_every=config.objective.balance.every,
         evaluate_every=config.evaluation.every,
-        pictures_every=config.pictures_every,
+        pictures_every=config.pictures.every,
     )
 
 
@@ -235,7 +235,7 @@ def _parts(
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
         on_evaluate=evaluate,
-        draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures_every else None,
+        draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures.every else None,
     )
 
 

@@ -27,6 +27,22 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class PicturesConfig:
+    """Sheets of samples, and of the captions that the understanding expert writes, of the same held-out records."""
+
+    every: int = 0
+    """Steps between sheets, and the first and the last step too; 0 = none."""
+    examples: int = 8
+    """Records of `evaluation.split`, evenly spaced, as many of each task that draws a picture."""
+    timesteps: int = 25
+    """Times that a sample passes through; they are shifted by `objective.time_shift`."""
+    text_scale: float = 4.0
+    """Guidance by the prompt; up to 1: none, and at half the cost."""
+    caption_tokens: int = 48
+    """The longest caption that is written, its start token included."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run computes, and how often it reports."""
 
@@ -46,10 +62,9 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
     log_every: int = 10
     """Steps between lines of metrics; each holds the means since the line before."""
-    pictures_every: int = 0
-    """Steps between grids of samples; 0 = none."""
     tensorboard: bool = True
     """Whether metrics also go into TensorBoard files (metrics.jsonl is always written)."""
 
@@ -102,6 +117,12 @@ def check_config(config: RunConfig) -> None:
         ),
         (config.steps > 0, f"config.steps is {config.steps}: give at least 1"),
         (config.log_every > 0, f"config.log_every is {config.log_every}: give at least 1"),
+        (config.pictures.examples > 0, f"config.pictures.examples is {config.pictures.examples}: give at least 1"),
+        (config.pictures.timesteps > 1, f"config.pictures.timesteps is {config.pictures.timesteps}: give at least 2"),
+        (
+            config.pictures.caption_tokens > 1,
+            f"config.pictures.caption_tokens is {config.pictures.caption_tokens}: give at least 2",
+        ),
         (config.checkpoint.keep > 0, f"config.checkpoint.keep is {config.checkpoint.keep}: give at least 1"),
         (
             optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,

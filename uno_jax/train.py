@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.interop.errors import CheckpointError
+from uno_jax.pictures import make_draw_pictures
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import CheckpointMismatch
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
-        finished = run(from_config_dict(_CONFIG.value, RunConfig), str(_WORKDIR.value))
+        config = from_config_dict(_CONFIG.value, RunConfig)
+        finished = run(config, str(_WORKDIR.value), make_draw_pictures=make_draw_pictures)
     except (ConfigError, CheckpointMismatch, CheckpointError, FloatingPointError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if not finished:

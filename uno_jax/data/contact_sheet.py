@@ -30,12 +30,12 @@ def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 
     """
     if not records:
         raise ValueError("a contact sheet needs at least one record")
-    font, heading_font = _load_font(_TEXT_SIZE), _load_font(_TEXT_SIZE + 7)
+    font, heading_font = load_font(_TEXT_SIZE), load_font(_TEXT_SIZE + 7)
     rows: list[list[Image.Image]] = []
     for task, heading in _HEADINGS.items():
         chosen = [record for record in records if record.task == task]
         if chosen:
-            rows.append([_text_image(heading, heading_font, 400, "black")])
+            rows.append([text_image(heading, heading_font, 400, "black")])
             width = _cell_width(max(len(record.sources) for record in chosen), side)
             per_row = max(1, columns * (side + _BESIDE) // width)
             cells = [_cell(record, width, side, font) for record in chosen]
@@ -53,7 +53,8 @@ def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 
     return sheet
 
 
-def _load_font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font."""
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont), f"Pillow has no font of size {size}: install it with FreeType"
     return font
@@ -69,9 +70,7 @@ def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont) -
         grey = [record.answer]
     else:
         grey = list(record.captions[: 1 if record.task == "editing" else None])
-    texts = [_text_image(record.prompt, font, width, "black")] + [
-        _text_image(text, font, width, "gray") for text in grey
-    ]
+    texts = [text_image(record.prompt, font, width, "black")] + [text_image(text, font, width, "gray") for text in grey]
     pictures = [_fit(encoded, side) for encoded in (*record.sources, record.image)]
     cell = Image.new("RGB", (width, side + 6 + sum(text.height + 3 for text in texts)), "white")
     left = 0
@@ -106,7 +105,8 @@ def _draw_arrow(image: Image.Image, left: int, middle: int) -> None:
     draw.polygon(((end + 1, middle), (end - 6, middle - 5), (end - 6, middle + 5)), fill="black")
 
 
-def _text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
+def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
+    """The text on white, in lines of at most `width` pixels; a few lines at most, then an ellipsis."""
     lines: list[str] = []
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word

@@ -33,7 +33,8 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer):
         self._backend = backend
-        self.start, self.end, self.image_start, self.image_end = (backend.token_to_id(token) for token in DELIMITERS)
+        ids = backend.get_vocab(with_added_tokens=True)
+        self.start, self.end, self.image_start, self.image_end = (ids[token] for token in DELIMITERS)
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Tokenizer:

@@ -1,0 +1,43 @@
+"""Latent tokens back to pixels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from uno_jax.models.autoencoder import unpatchify_latents
+from uno_jax.models.config import ModelConfig
+
+
+def decode_pictures(
+    autoencoder: nn.Module,
+    params: Any,
+    tokens: Sequence[Float[np.ndarray, "tokens latent_size"]],
+    grids: Sequence[tuple[int, int]],
+    config: ModelConfig,
+) -> list[UInt8[np.ndarray, "height width 3"]]:
+    """Pixels of pictures, one after the other, each given as the latent tokens of its grid (rows, columns).
+
+    Runs where `params` lie, one jitted program per grid. Pixels are clipped, and truncated to whole numbers
+    (convention of the public implementation).
+    """
+    pictures = []
+    for latents, (rows, columns) in zip(tokens, grids, strict=True):
+        pixels = np.asarray(_decode(params, latents[None], autoencoder, config, rows, columns))[0]
+        pictures.append((np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8))
+    return pictures
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _decode(
+    params: Any, tokens: Array, autoencoder: nn.Module, config: ModelConfig, rows: int, columns: int
+) -> Float[Array, "images height width 3"]:
+    latents = unpatchify_latents(tokens, rows, columns, config.latent_patch_size)
+    decoded: Any = autoencoder.apply({"params": params}, latents, method="decode")
+    return decoded
