@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.eight_device_process import run_with_eight_devices
 from tests.eight_devices import MESHES
 
 MANY = [name for name in MESHES if name != "one"]
@@ -20,17 +17,8 @@ MANY = [name for name in MESHES if name != "one"]
 def runs(tmp_path_factory) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
     """What each mesh printed, and its leaves; three steps each, in a process of eight CPU devices."""
     directory = tmp_path_factory.mktemp("devices")
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.eight_devices", str(directory)],
-        env=environment,
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout), {name: dict(np.load(directory / f"{name}.npz")) for name in ("start", *MESHES)}
+    printed = run_with_eight_devices("-m", "tests.eight_devices", str(directory))
+    return json.loads(printed), {name: dict(np.load(directory / f"{name}.npz")) for name in ("start", *MESHES)}
 
 
 @pytest.mark.parametrize("mesh", MANY)

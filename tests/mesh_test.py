@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.eight_device_process import run_with_eight_devices
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, check_rows, make_mesh, put_rows, tree_shardings
 
@@ -39,17 +36,7 @@ def test_axes_that_do_not_make_up_the_devices_are_refused(config, expected):
 
 def in_eight_devices(program: str) -> str:
     """Runs a program with eight CPU devices and returns what it prints."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=environment,
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return run_with_eight_devices("-c", textwrap.dedent(program))
 
 
 def test_large_leaves_are_cut_along_their_longest_axis_and_never_along_the_layers():

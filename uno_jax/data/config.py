@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from uno_jax.batch import TASKS
 from uno_jax.data.layout import REGIONS, Layout
@@ -12,16 +12,14 @@ from uno_jax.data.transforms import ImageTransform
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where samples come from, what a method makes of them, and the rows that they are packed into."""
+class DataConfig(MethodConfig):
+    """Where samples come from, what a method makes of them (`MethodConfig`), and the rows that they are packed into."""
 
     directory: str = ""
     """A prepared dataset."""
     split: str = "train"
     tokenizer: str = ""
     """A tokenizer directory; empty: `tokenizer` in the dataset directory."""
-    method: str = "uno"
-    """uno, uno_caption, uno_visual, sft, reca or pretrain."""
 
     rows: int = 8
     """Rows of the global batch."""
@@ -47,17 +45,6 @@ class DataConfig:
     """Share of the draws for each task, by name; a task that is not named is not drawn. Empty: as in the data. A
     finite pass draws every record of the named tasks, whatever the shares."""
 
-    text_dropout: float = 0.1
-    vae_dropout: float = 0.3
-    vit_dropout: float = 0.3
-    supervise: str = "always"
-    """always, prompt_dropped or prompt_kept."""
-    understanding_share: float = 0.5
-    """These four are `pretrain`'s: see `uno_jax.data.plans.MethodConfig`."""
-    latent_share: float = 0.5
-    noised_share: float = 0.5
-    noised_time_scale: float = 0.3
-
     vae_transform: ImageTransform = field(default_factory=lambda: ImageTransform(1024, 512, 16))
     vit_transform: ImageTransform = field(default_factory=lambda: ImageTransform(518, 224, 14))
     metaquery_transform: ImageTransform = field(default_factory=lambda: ImageTransform(224, 14, 14))
@@ -67,10 +54,6 @@ class DataConfig:
     read_threads: int = 0
     """Threads of a host that read, decode and resize; 0: the prefetching thread does it all, which is faster for
     small pictures (threads of one process take turns in Python code)."""
-
-    @property
-    def method_config(self) -> MethodConfig:
-        return MethodConfig(**{f.name: getattr(self, f.name) for f in fields(MethodConfig)})
 
     @property
     def capacities(self) -> dict[str, int]:
@@ -136,7 +119,7 @@ def _check_rows(config: DataConfig, host_count: int) -> None:
 
 def _check_grids(config: DataConfig, layout: Layout) -> None:
     """Every grid that a transform can give must be made of whole patches and lie inside its position table."""
-    queries = config.method_config.metaqueries
+    queries = config.metaqueries
     tables = [
         ("vae_transform", layout.pixels_per_token, layout.max_latent_size, "model.max_latent_size"),
         ("vit_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"),
@@ -165,7 +148,6 @@ def _check_grids(config: DataConfig, layout: Layout) -> None:
 
 def _check_lengths(config: DataConfig, layout: Layout, tasks: Collection[str]) -> None:
     """A row must hold one sample whose pictures are as large as the transforms let them be, with one source."""
-    method = config.method_config
     latent = _most_patches(config.vae_transform, layout.pixels_per_token)
     vit = _most_patches(config.vit_transform, layout.vit_patch_size)
     queries = _most_patches(config.metaquery_transform, layout.vit_patch_size)
@@ -173,17 +155,17 @@ def _check_lengths(config: DataConfig, layout: Layout, tasks: Collection[str]) -
         # Two delimiters an image, and two around a text that has at least one token.
         if task == "understanding":
             need = {"text": 8, "vit": vit}
-        elif method.method == "reca":
+        elif config.method == "reca":
             need = {"text": 4, "vit": vit, "latent": latent}
         elif task == "editing":
             need = {"text": 9, "vit": vit, "latent": 2 * latent}
         else:
             need = {"text": 5, "latent": latent}
-            if method.method == "pretrain" and method.understanding_share > 0 and method.latent_share < 1:
+            if config.method == "pretrain" and method.understanding_share > 0 and method.latent_share < 1:
                 need["vit"] = vit
-        if task != "understanding" and method.captions:
+        if task != "understanding" and config.captions:
             need["caption"] = 3
-        if task != "understanding" and method.metaqueries:
+        if task != "understanding" and config.metaqueries:
             need["query"] = queries
         for region, tokens in need.items():
             if config.capacities[region] < tokens:
@@ -194,7 +176,7 @@ def _check_lengths(config: DataConfig, layout: Layout, tasks: Collection[str]) -
                 }.get(region, "")
                 raise ValueError(
                     f"data.{region}_tokens is {config.capacities[region]}, but one {task} sample of method "
-                    f"{method.method} can take {tokens}: set it to at least {tokens}{remedy}"
+                    f"{config.method} can take {tokens}: set it to at least {tokens}{remedy}"
                 )
 
 

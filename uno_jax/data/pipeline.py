@@ -192,15 +192,14 @@ class _DrawSample:
 
     def __call__(self, draw: int, number: int) -> dict[str, Any] | _Refused:
         occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
-        method = self.config.method_config
         rng = np.random.default_rng((self.config.seed, occurrence, 0))
-        sample = make_sample(self.records[int(number)], method, self.inputs, rng)
+        sample = make_sample(self.records[int(number)], self.config, self.inputs, rng)
         # The complete sample must fit: else a long one would only ever be seen with its conditions dropped.
         for region, tokens in sample_lengths(sample.plan, self.layout).items():
             if tokens > self.config.capacities[region]:
                 return _Refused(sample.id, region, tokens)
         # A generator of its own: methods that draw differently drop the same conditions.
-        plan = drop_conditions(sample.plan, method, np.random.default_rng((self.config.seed, occurrence, 1)))
+        plan = drop_conditions(sample.plan, self.config, np.random.default_rng((self.config.seed, occurrence, 1)))
         regions = lay_out(plan, self.layout, self.inputs.tokenizer, occurrence=occurrence, task=sample.task)
         return {**regions, "info": _SampleInfo(sample.id, sample.without_caption)}
 

@@ -59,13 +59,3 @@ def apply_rope(
 def pixels_to_float(pixels: Array) -> Float[Array, "*shape"]:
     """uint8 pixels to float32 in [-1, 1], as (x / 255 - 0.5) / 0.5 (the public transforms' mean and deviation)."""
     return (jnp.asarray(pixels, jnp.float32) / 255.0 - 0.5) / 0.5
-
-
-__all__ = [
-    "TIME_FEATURES",
-    "apply_rope",
-    "pixels_to_float",
-    "rope_tables",
-    "sincos_table_2d",
-    "time_features",
-]

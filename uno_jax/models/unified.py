@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Decoder, Streams
 from uno_jax.models.linear import Linear
@@ -157,13 +157,3 @@ class UnifiedModel(nn.Module):
         if self.config.prediction == "velocity":
             return output
         return (noised - output) / jnp.maximum(times, SMALLEST_DIVISOR_TIME)[..., None]
-
-
-def init_params(config: ModelConfig, seed: int) -> dict:
-    """Random float32 parameters of the whole model, the metaqueries included; under `jax.eval_shape`, their shapes."""
-    patch = 3 * config.vision.patch_size**2
-    queries = min(config.num_metaqueries, 1)
-    shape = BatchShape(1, 1, 1, 1, queries, 1, patch_features=patch, latent_features=2 * config.latent_size)
-    batch = jax.tree.map(jnp.asarray, padding_batch(shape))
-    noised = jnp.zeros((1, 1, config.latent_size))
-    return UnifiedModel(config).init(jax.random.key(seed), batch, noised, jnp.zeros((1, 1)))["params"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
@@ -33,7 +33,11 @@ class Draws(NamedTuple):
 
 def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*tokens"]:
     """t of a normal draw: u = sigmoid(raw), t = shift * u / (1 + (shift - 1) * u); minus infinity gives 0."""
-    u = jax.nn.sigmoid(raw)
+    return shift_time(jax.nn.sigmoid(raw), shift)
+
+
+def shift_time(u: Float[Any, "*times"], shift: float) -> Float[Any, "*times"]:
+    """shift * u / (1 + (shift - 1) * u), of numpy and jax arrays alike: more of the times lie near noise."""
     return shift * u / (1 + (shift - 1) * u)
 
 

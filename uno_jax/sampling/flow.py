@@ -15,7 +15,7 @@ from uno_jax.attention.metadata import NOISED
 from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.objectives.draws import draw
+from uno_jax.objectives.draws import draw, shift_time
 
 Params = Any
 Velocity = Callable[[Array, Array], Array]
@@ -35,8 +35,7 @@ class FlowConfig:
 
 def time_grid(timesteps: int, shift: float) -> Float[np.ndarray, " timesteps"]:
     """The times that a sample passes through, from 1 to 0, float32."""
-    u = np.linspace(1, 0, timesteps, dtype=np.float32)
-    return shift * u / (1 + (shift - 1) * u)
+    return shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
 
 
 def integrate(

@@ -53,7 +53,7 @@ def partition(params: Params, trainable: Sequence[str]) -> tuple[Params, Params]
       ValueError: a prefix that no parameter has.
     """
     flat = flatten_dict(params, sep="/")
-    matches = {prefix: [path for path in flat if _under(path, prefix)] for prefix in trainable}
+    matches = {prefix: [path for path in flat if is_under(path, prefix)] for prefix in trainable}
     unknown = [prefix for prefix, paths in matches.items() if not paths and prefix != "metaqueries"]
     if unknown:
         raise ValueError(f"trainable names {unknown}, which no parameter has; the parts are {sorted(params)}")
@@ -69,7 +69,8 @@ def merge(trainable: Params, frozen: Params) -> Params:
     return unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
 
 
-def _under(path: str, prefix: str) -> bool:
+def is_under(path: str, prefix: str) -> bool:
+    """Whether a parameter's path (`decoder/norm/generation/scale`) is the prefix or lies below it; `""` takes all."""
     return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
