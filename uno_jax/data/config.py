@@ -161,7 +161,7 @@ def _check_lengths(config: DataConfig, layout: Layout, tasks: Collection[str]) -
             need = {"text": 9, "vit": vit, "latent": 2 * latent}
         else:
             need = {"text": 5, "latent": latent}
-            if config.method == "pretrain" and method.understanding_share > 0 and method.latent_share < 1:
+            if config.method == "pretrain" and config.understanding_share > 0 and config.latent_share < 1:
                 need["vit"] = vit
         if task != "understanding" and config.captions:
             need["caption"] = 3
