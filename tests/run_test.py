@@ -24,6 +24,7 @@ from configs import openmoji_pretrain, openmoji_uno
 from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.data.records import Record, write_records
 from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.load import load_model
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig, check_config
@@ -285,6 +286,17 @@ def test_a_checkpoint_holds_config_model_and_tokenizer(dataset, unbroken):
     assert config == tiny_uno(dataset)
     assert json.loads(read_asset(checkpoint, "model.json")) == to_json(config.model)
     assert read_asset(checkpoint, "vocab.json") == (dataset / "tokenizer" / "vocab.json").read_bytes()
+
+
+def test_the_model_of_a_run_is_loaded_with_its_parameters_or_their_averages(dataset, unbroken):
+    params, averages = saved(unbroken, 6, "params"), saved(unbroken, 6, "ema")
+    for ema in (False, True):
+        model = load_model(unbroken, ema=ema)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_array_equal(leaf, averages[name] if ema and name in averages else params[name])
+    assert model.config == tiny_uno(dataset).model
+    assert model.vae_transform == tiny_uno(dataset).data.vae_transform
 
 
 def test_uno_starts_from_a_pretrain_run(dataset, tmp_path):

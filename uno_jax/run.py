@@ -21,6 +21,7 @@ from uno_jax.data.layout import REGIONS, Layout
 from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig
@@ -34,7 +35,7 @@ from uno_jax.parallel.mesh import (
     with_shardings,
 )
 from uno_jax.run_config import RunConfig, check_config
-from uno_jax.start import Start, abstract_run_params, saved_autoencoder, start_params
+from uno_jax.start import Start, abstract_run_params, start_params
 from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -98,7 +99,7 @@ def run(
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         batches.set_state(data_state)
         origin = checkpoints.directory / str(restored)
-        start = Start(merge(state.trainable, state.frozen), saved_autoencoder(config, origin), str(origin))
+        start = Start(merge(state.trainable, state.frozen), restore_autoencoder(config.model, origin), str(origin))
 
     context = Context(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, state, start))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +10,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from uno_jax.config import ConfigError, from_config_dict, to_json
-from uno_jax.interop.load import load_public
+from uno_jax.config import ConfigError, to_json
+from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import model_config_from_directory
-from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.load import restore_autoencoder, saved_model_config
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.mesh import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
-from uno_jax.training.checkpoints import find_checkpoint, read_asset, restore_tree
-from uno_jax.training.initialise import abstract_params, cast_params, init_params, leaf_dtype
+from uno_jax.training.checkpoints import find_checkpoint, restore_tree
+from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype
 from uno_jax.training.state import Params
 
 # Fields of ModelConfig that change speed or precision and not what the parameters are; and UNO's additions, which a
@@ -52,14 +51,13 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
       CheckpointMismatch, CheckpointError: its tensors are not those that its own files announce.
     """
     if not config.init_from:
-        return Start(
-            _place(config, init_params(config.model, config.seed), mesh), _init_autoencoder(config), "drawn afresh"
-        )
+        params = _place(config, init_params(config.model, config.seed), mesh)
+        return Start(params, init_autoencoder(config.model, config.seed), "drawn afresh")
     directory = Path(config.init_from)
     checkpoint = find_checkpoint(directory)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, mesh)
-    if (directory / "llm_config.json").is_file() or (directory / "config.json").is_file():
+    if is_public_directory(directory):
         return _from_public(config, directory, mesh)
     raise ConfigError(
         f"config.init_from is {config.init_from!r}: no checkpoint of a run is there, and no directory in the public "
@@ -68,7 +66,7 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
 
 
 def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
-    saved = from_config_dict(json.loads(read_asset(checkpoint, "model.json")), ModelConfig, "model.json")
+    saved = saved_model_config(checkpoint)
     _compare_models(config.model, saved, str(checkpoint))
     target = abstract_run_params(config, mesh)
     same_queries = (saved.num_metaqueries, saved.metaquery_target) == (
@@ -77,14 +75,8 @@ def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
     )
     wanted = target if same_queries else {name: part for name, part in target.items() if name != "metaqueries"}
     params = restore_tree(checkpoint / "params", wanted, ignored=() if same_queries else ("metaqueries",))
-    return Start(_with_metaqueries(config, params, mesh), saved_autoencoder(config, checkpoint), str(checkpoint))
-
-
-def saved_autoencoder(config: RunConfig, checkpoint: Path) -> Params:
-    """The autoencoder's parameters in a checkpoint; empty for one that has none."""
-    if not (checkpoint / "autoencoder").is_dir():
-        return {}
-    return restore_tree(checkpoint / "autoencoder", _abstract_autoencoder(config))
+    autoencoder = restore_autoencoder(config.model, checkpoint)
+    return Start(_with_metaqueries(config, params, mesh), autoencoder, str(checkpoint))
 
 
 def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
@@ -123,18 +115,6 @@ def _place(config: RunConfig, params: Params, mesh: Mesh) -> Params:
 
 def _cast(config: RunConfig, params: Params) -> Params:
     return cast_params(params, config.trainable, config.trainable_dtype, config.frozen_dtype)
-
-
-def _init_autoencoder(config: RunConfig) -> Params:
-    autoencoder = make_autoencoder(config.model.autoencoder)
-    image = np.zeros((1, *(2 * config.model.pixels_per_token,) * 2, 3), np.float32)
-    return jax.jit(autoencoder.init)(jax.random.key(config.seed), image).get("params", {})
-
-
-def _abstract_autoencoder(config: RunConfig) -> Params:
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(lambda: _init_autoencoder(config))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
 
 
 def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None:

@@ -45,6 +45,12 @@ class PublicCheckpoint(NamedTuple):
     autoencoder_params: dict[str, Any]
 
 
+def is_public_directory(directory: str | FilePath) -> bool:
+    """Whether a directory has the look of a checkpoint in the public layout."""
+    directory = FilePath(directory)
+    return any((directory / name).is_file() for name in (MODEL_FILE, "llm_config.json", "config.json"))
+
+
 def load_public(
     directory: str | FilePath,
     dtype_policy: DtypePolicy = lambda path: None,

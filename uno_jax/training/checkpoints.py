@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
-from uno_jax.training.state import Params, TrainState, merge, partition
+from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 
 DataState = dict[str, Any]
 
@@ -114,19 +114,33 @@ def find_checkpoint(directory: str | Path) -> Path | None:
     return None
 
 
+def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every array of a saved tree, by its path with slashes; reads no array.
+
+    Raises:
+      CheckpointMismatch: the folder holds no saved tree, or a damaged one.
+    """
+    try:
+        tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointMismatch(f"{directory}: no saved tree can be read there ({error})") from error
+    return {name: jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(tree).items()}
+
+
 def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> Any:
     """One saved tree, with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
 
-    Saved parts (top-level names) in `ignored` are not read.
+    Saved leaves under the path prefixes `ignored` are not read.
 
     Raises:
       CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
     """
-    # The handler itself and not a Checkpointer around it, which looks for files that only a whole checkpoint has.
-    handler = ocp.PyTreeCheckpointHandler()
-    saved = _shapes(handler.metadata(directory).tree)
-    saved = {name: shape for name, shape in saved.items() if name.split("/")[0] not in ignored}
-    differences = compare_shapes(_shapes(target), saved)
+    saved = {
+        name: leaf.shape
+        for name, leaf in saved_leaves(directory).items()
+        if not any(is_under(name, prefix) for prefix in ignored)
+    }
+    differences = compare_shapes({name: tuple(leaf.shape) for name, leaf in _named(target).items()}, saved)
     if differences:
         raise CheckpointMismatch(
             f"{directory}: the checkpoint is of another model or optimizer than the config's; "
@@ -134,8 +148,9 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
         )
     abstract = jax.tree.map(_abstract, target)
     places = ocp.checkpoint_utils.construct_restore_args(abstract)
+    # The handler itself and not a Checkpointer around it, which looks for files that only a whole checkpoint has.
     # Partial, so that what is ignored is not read.
-    return handler.restore(
+    return ocp.PyTreeCheckpointHandler().restore(
         directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
     )
 
@@ -178,10 +193,10 @@ def gather_hosts(local: DataState) -> DataState:
     return merged
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Name with slashes -> shape, of arrays or of Orbax's metadata, whose containers are plain dicts and lists."""
+def _named(tree: Any) -> dict[str, Any]:
+    """Name with slashes -> leaf, of a tree or of Orbax's metadata, whose containers are plain dicts and lists."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(_key_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
+    return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
 
 
 def _key_name(key: Any) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.training.state import Params, is_under
@@ -28,6 +29,17 @@ def init_params(config: ModelConfig, seed: int, parts: Sequence[str] = ()) -> Pa
 
     # Jitted, so that parts that are not asked for are never computed.
     return jax.jit(init)(jax.random.key(seed))
+
+
+def init_autoencoder(model: ModelConfig, seed: int) -> Params:
+    """Freshly drawn float32 parameters of the model's autoencoder; empty for one that has none."""
+    image = np.zeros((1, *(2 * model.pixels_per_token,) * 2, 3), np.float32)
+    return jax.jit(make_autoencoder(model.autoencoder).init)(jax.random.key(seed), image).get("params", {})
+
+
+def abstract_autoencoder(model: ModelConfig) -> Params:
+    """The autoencoder's parameters as `jax.ShapeDtypeStruct`, float32."""
+    return jax.eval_shape(lambda: init_autoencoder(model, 0))
 
 
 def cast_params(params: Params, trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> Params:

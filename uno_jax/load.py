@@ -1,0 +1,226 @@
+"""A model ready for use, from a run's checkpoint or from a directory in the public layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.typing import DTypeLike
+
+from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.data.transforms import ImageTransform
+from uno_jax.interop.errors import CheckpointError
+from uno_jax.interop.load import is_public_directory, load_public
+from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.config import ModelConfig
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, tree_shardings
+from uno_jax.training.checkpoints import find_checkpoint, restore_tree, saved_leaves
+from uno_jax.training.initialise import abstract_autoencoder, abstract_params
+from uno_jax.training.state import Params
+
+T = TypeVar("T")
+
+# What the public implementation uses when it samples (convention 27, and its default timestep shift).
+PUBLIC_VAE_TRANSFORM = ImageTransform(1024, 512, 16)
+PUBLIC_VIT_TRANSFORM = ImageTransform(980, 224, 14)
+PUBLIC_TIME_SHIFT = 3.0
+
+# Of config.json in a directory that we exported: transforms and time shift, which the public format has no field for.
+SAMPLING_SECTION = "uno_jax"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """All that sampling needs of a checkpoint."""
+
+    config: ModelConfig
+    params: Params
+    autoencoder: nn.Module
+    autoencoder_params: Params
+    """Empty for the pixel autoencoder."""
+    tokenizer: Tokenizer
+    vae_transform: ImageTransform
+    vit_transform: ImageTransform
+    time_shift: float
+    """That the run trained with; the public implementation's 3.0 where nothing says."""
+    origin: str
+    """What was loaded, for people."""
+
+
+def load_model(
+    path: str | Path, *, ema: bool = False, dtype: DTypeLike | None = None, mesh: Mesh | None = None
+) -> LoadedModel:
+    """Loads a model with its autoencoder, tokenizer and transforms.
+
+    Args:
+      path: a run's workdir, its checkpoints folder or one checkpoint of it; or a directory in the public layout.
+      ema: takes the averages of the trained parameters in place of the parameters themselves (run's checkpoint only).
+      dtype: of the parameters; None: as they are stored. The autoencoder is float32 always.
+      mesh: where the parameters are placed, as `tree_shardings` says. None: on the first device of this host.
+
+    Raises:
+      CheckpointError: nothing is there, there are no averages, tokenizer and vocabulary do not go together, or a file
+        is missing or damaged.
+      CheckpointMismatch: the tensors of a run's checkpoint are not those of the model that it names.
+    """
+    mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return _from_checkpoint(checkpoint, ema, dtype, mesh)
+    if is_public_directory(path):
+        return _from_public(Path(path), ema, dtype, mesh)
+    raise CheckpointError(
+        f"{path}: no checkpoint is there; expected a run's workdir, its checkpoints folder or one checkpoint of it, or "
+        "a directory in the public layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
+    )
+
+
+def saved_model_config(checkpoint: Path) -> ModelConfig:
+    """The sizes of the model in a run's checkpoint.
+
+    Raises:
+      CheckpointError: `assets/model.json` is missing or damaged.
+    """
+    return _convert(_read_json(checkpoint / "assets" / "model.json"), ModelConfig, "model.json")
+
+
+def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | None = None) -> Params:
+    """The autoencoder's parameters in a checkpoint, float32; empty for one that has none.
+
+    `place` is where each of them lies; None: on the first device of this host.
+    """
+    if not (checkpoint / "autoencoder").is_dir():
+        return {}
+    place = place or SingleDeviceSharding(jax.local_devices()[0])
+    shapes = abstract_autoencoder(model)
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    return restore_tree(checkpoint / "autoencoder", target)
+
+
+def _from_checkpoint(checkpoint: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh) -> LoadedModel:
+    model = saved_model_config(checkpoint)
+    file = checkpoint / "assets" / "config.json"
+    config = _read_json(file)
+    tokenizer = _tokenizer(checkpoint / "assets", model)
+    shapes = flatten_dict(abstract_params(model), sep="/")
+    shardings = flatten_dict(tree_shardings(abstract_params(model), mesh), sep="/")
+
+    def restore(item: str, leaves: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+        stored = saved_leaves(checkpoint / item)
+        target = {
+            name: jax.ShapeDtypeStruct(
+                leaf.shape,
+                np.dtype(dtype) if dtype is not None or name not in stored else stored[name].dtype,
+                sharding=shardings[name],
+            )
+            for name, leaf in leaves.items()
+        }
+        tree = restore_tree(checkpoint / item, unflatten_dict(target, sep="/"), ignored)
+        return flatten_dict(tree, sep="/")
+
+    averages: dict[str, Any] = {}
+    if ema:
+        if not (checkpoint / "ema").is_dir():
+            raise CheckpointError(
+                f"{checkpoint}: it holds no averages of the parameters (ema), for the run kept none "
+                "(config.optimizer.ema_decay); load the parameters themselves"
+            )
+        averages = restore("ema", {name: shapes[name] for name in saved_leaves(checkpoint / "ema") if name in shapes})
+    rest = {name: leaf for name, leaf in shapes.items() if name not in averages}
+    params = restore("params", rest, ignored=tuple(averages)) | averages
+    data, objective = config.get("data", {}), config.get("objective", {})
+    return LoadedModel(
+        config=model,
+        params=unflatten_dict(params, sep="/"),
+        autoencoder=make_autoencoder(model.autoencoder),
+        autoencoder_params=restore_autoencoder(model, checkpoint, replicated(mesh)),
+        tokenizer=tokenizer,
+        vae_transform=_transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
+        vit_transform=_transform(data, "vit_transform", file) or PUBLIC_VIT_TRANSFORM,
+        time_shift=float(objective.get("time_shift", PUBLIC_TIME_SHIFT)),
+        origin=f"{checkpoint}{', averaged parameters' if ema else ''}",
+    )
+
+
+def _from_public(directory: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh) -> LoadedModel:
+    if ema:
+        raise CheckpointError(
+            f"{directory}: a directory in the public layout holds one set of parameters, and no averages (ema) beside "
+            "them; load it as it is"
+        )
+    model = model_config_from_directory(directory)
+    tokenizer = _tokenizer(directory, model)
+    shardings = flatten_dict(tree_shardings(abstract_params(model), mesh))
+
+    def place(path: tuple[str, ...], leaf: np.ndarray) -> jax.Array:
+        return jax.device_put(leaf, shardings.get(path, replicated(mesh)))
+
+    loaded = load_public(directory, lambda path: np.float32 if path[0] == "autoencoder" else dtype, place)
+    file = directory / "config.json"
+    ours = _read_json(file).get(SAMPLING_SECTION, {}) if file.is_file() else {}
+    return LoadedModel(
+        config=loaded.config,
+        params=loaded.params,
+        autoencoder=make_autoencoder(model.autoencoder),
+        autoencoder_params=loaded.autoencoder_params,
+        tokenizer=tokenizer,
+        vae_transform=_transform(ours, "vae_transform", file)
+        or _within(PUBLIC_VAE_TRANSFORM, model.max_latent_size * model.pixels_per_token),
+        vit_transform=_transform(ours, "vit_transform", file)
+        or _within(PUBLIC_VIT_TRANSFORM, model.vision.table_side * model.vision.patch_size),
+        time_shift=float(ours.get("time_shift", PUBLIC_TIME_SHIFT)),
+        origin=str(directory),
+    )
+
+
+def _within(transform: ImageTransform, largest: int) -> ImageTransform:
+    """The transform, with both limits scaled down where its pictures would be larger than the position table."""
+    if transform.max_side <= largest:
+        return transform
+    least = max(transform.stride, transform.min_side * largest // transform.max_side)
+    return ImageTransform(largest, least, transform.stride, transform.max_pixels)
+
+
+def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransform | None:
+    """The transform that a JSON object states; None where it states none."""
+    return _convert(fields[name], ImageTransform, f"{file}: {name}") if name in fields else None
+
+
+def _tokenizer(directory: Path, model: ModelConfig) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_directory(directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{directory}: its tokenizer cannot be read: {error}") from error
+    if len(tokenizer) > model.decoder.vocab_size:
+        raise CheckpointError(
+            f"{directory}: its tokenizer has {len(tokenizer)} ids, and the model's vocabulary is "
+            f"{model.decoder.vocab_size}: {', '.join(TOKENIZER_FILES)} are those of another model"
+        )
+    return tokenizer
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    try:
+        return from_config_dict(value, kind, where)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
