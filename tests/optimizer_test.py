@@ -109,7 +109,7 @@ def test_rounding_moments_to_bfloat16_changes_an_update_by_their_precision_only(
 
 
 def rates(steps: list[int], total: int, **config) -> list[float]:
-    schedule = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, **config), total)
+    schedule = learning_rate_schedule(OptimizerConfig(**{"learning_rate": 1.0} | config), total)
     return [float(schedule(step)) for step in steps]
 
 
@@ -124,6 +124,10 @@ def test_warm_up_rises_in_equal_steps_and_its_first_step_moves():
 def test_the_cosine_goes_from_the_rate_after_warm_up_to_the_final_rate_at_the_last_step():
     actual = rates([2, 6, 10], 10, schedule="cosine", warmup_steps=2, final_learning_rate=0.1)
     np.testing.assert_allclose(actual, [1.0, 0.55, 0.1], rtol=1e-6)
+
+
+def test_a_cosine_from_a_rate_of_zero_stays_there():
+    assert rates([0, 5, 10], 10, learning_rate=0.0, schedule="cosine", warmup_steps=2) == [0.0, 0.0, 0.0]
 
 
 def test_a_warm_up_of_one_step_is_none():

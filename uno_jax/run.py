@@ -216,7 +216,7 @@ def _parts(
     step_config = StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
     states, rows, whole = tree_shardings(state, mesh), batch_sharding(mesh), replicated(mesh)
     jit = functools.partial(jax.jit, in_shardings=(states, rows), out_shardings=(states, whole), donate_argnums=0)
-    window = LogWindow(config.log_every)
+    encode, window = make_encode(context), LogWindow(config.log_every)
     evaluate: Callable[[int, Params], None] | None = None
     constants: dict[str, float] = {}
     if config.evaluation.batches:
@@ -231,7 +231,7 @@ def _parts(
     return Parts(
         train_step=jit(make_train_step(step_config)),
         probe=jit(make_gradient_probe(step_config)),
-        put=make_put(context),
+        put=lambda batch: put_rows(encode(batch), mesh),
         checkpoints=checkpoints,
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
@@ -240,16 +240,10 @@ def _parts(
     )
 
 
-def make_put(context: Context) -> Callable[[Batch], Batch]:
-    """A function that encodes a host's batch and places it on the mesh."""
+def make_encode(context: Context) -> Callable[[Batch], Batch]:
+    """A function that encodes the latent images of a host's batch."""
     autoencoder = make_autoencoder(context.config.model.autoencoder)
-
-    def put(batch: Batch) -> Batch:
-        return put_rows(
-            encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model), context.mesh
-        )
-
-    return put
+    return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)
 
 
 def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
@@ -272,10 +266,10 @@ def _make_evaluate(
     """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
     config = context.config
     batches = {
-        name: _held_out_batches(context, held_out_data(config, prompts=prompts))
+        name: held_out_batches(context, held_out_data(config, prompts=prompts))
         for name, prompts in (("", True), ("prompt_dropped/", False))
     }
-    put = make_put(context)
+    put = functools.partial(put_rows, mesh=context.mesh)
     params = merge(state.trainable, state.frozen)
     shardings = tree_shardings(params, context.mesh)
     step = jax.jit(
@@ -300,10 +294,11 @@ def _make_evaluate(
     return evaluate, constants
 
 
-def _held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
-    batches = _config_errors(_batches, context.config, data, context.tokenizer)
+def held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
+    """This host's held-out batches, encoded, in the host's memory: an evaluation then costs its steps only."""
+    batches, encode = _config_errors(_batches, context.config, data, context.tokenizer), make_encode(context)
     try:
-        return [next(batches).batch for _ in range(context.config.evaluation.batches)]
+        return [jax.device_get(encode(next(batches).batch)) for _ in range(context.config.evaluation.batches)]
     finally:
         batches.close()
 

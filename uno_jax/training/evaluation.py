@@ -26,7 +26,7 @@ def mean_losses(
 ) -> dict[str, float]:
     """Mean of every loss over the tokens of all batches, named as in the sums; losses without tokens are left out.
 
-    `put` encodes a host's batch and places it on the devices.
+    `put` places a host's batch, encoded already, on the devices.
     """
     totals: dict[str, np.ndarray] = {}
     for batch in batches:

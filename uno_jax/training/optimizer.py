@@ -51,9 +51,10 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
         )
     rest = max(steps - config.warmup_steps, 1)
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(
-            config.learning_rate, rest, alpha=config.final_learning_rate / config.learning_rate
-        )
+        fall = optax.cosine_decay_schedule(config.learning_rate - config.final_learning_rate, rest)
+
+        def after(count: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+            return config.final_learning_rate + fall(count)
     else:
         after = optax.constant_schedule(config.learning_rate)
     # The first update has schedule count 0; it should move, so warm-up counts from 1.
