@@ -22,6 +22,7 @@ import numpy as np
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
 from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.host_memory import keep_freed_memory
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
@@ -147,7 +148,10 @@ def main() -> None:
     parser.add_argument("--workload", choices=("flow", "uno"), required=True)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--default_allocator", action="store_true", help="give freed memory back after every step")
     args = parser.parse_args()
+    if not args.default_allocator:
+        keep_freed_memory()  # as uno_jax.train does
     step, (carried, batch), params, trainable, tokens = {"flow": flow_workload, "uno": uno_workload}[args.workload]()
 
     def count(tree: Any) -> int:

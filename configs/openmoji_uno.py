@@ -16,15 +16,15 @@ def get_config() -> ConfigDict:
     config = openmoji_pretrain.get_config()
     config.init_from = "runs/openmoji_pretrain"
     config.trainable = UNO_TRAINABLE
-    config.steps = 200
+    config.steps = 400
     config.model.num_metaqueries = 16
     data = config.data
     data.method = "uno"
     data.text_tokens, data.vit_tokens, data.latent_tokens = 48, 36, 192
     data.caption_tokens, data.query_tokens = 48, 48
     config.objective.update(caption_weight=0.02, visual_weight=0.05, answer_weight=0.0)
-    config.optimizer.update(learning_rate=3e-4, warmup_steps=20)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=20)
     config.checkpoint.every = 100
-    config.evaluation.every = 100
-    config.pictures.every = 100
+    config.evaluation.every = 200
+    config.pictures.every = 200
     return config

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.host_memory import keep_freed_memory
 from uno_jax.interop.errors import CheckpointError
 from uno_jax.pictures import make_draw_pictures
 from uno_jax.run import run
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str]) -> None:
     """Runs, and says in one message what is wrong with the config if something is."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+    if jax.config.jax_platforms == "cpu":
+        keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
         config = from_config_dict(_CONFIG.value, RunConfig)
