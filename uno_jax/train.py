@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     """Runs, and says in one message what is wrong with the config if something is."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
-    if jax.config.jax_platforms == "cpu":
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
