@@ -1,8 +1,9 @@
 """UNO post-training of BAGEL-7B-MoT: 5,000 steps on high-quality text-image pairs and edits.
 
-Give `--config.init_from=DIR` (the published checkpoint's files) and `--config.data.directory=DIR` (a prepared
-dataset). The paper does not publish loss weights, number of metaqueries and learning rate; these are ours. The frozen
-understanding expert and encoders are bfloat16 as published, the trainable generation expert has a float32 master.
+Give `--config.init_from=DIR` (the published checkpoint's files, its tokenizer among them) and
+`--config.data.directory=DIR` (a prepared dataset). The paper does not publish loss weights, number of metaqueries and
+learning rate; these are ours. The frozen understanding expert and encoders are bfloat16 as published, the trainable
+generation expert has a float32 master.
 """
 
 from ml_collections import ConfigDict

@@ -89,7 +89,7 @@ def test_only_the_newest_are_kept(tmp_path):
         checkpoints.save(step, small_state(), DATA)
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["2", "3"]
-    assert Checkpoints(tmp_path, keep=2, assets=ASSETS).latest_step() == 3
+    assert find_checkpoint(tmp_path) == tmp_path / "3"
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
@@ -98,7 +98,6 @@ def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
         checkpoints.save(step, small_state(), DATA)
     checkpoints.close()
     (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp")
-    assert Checkpoints(tmp_path, keep=3, assets=ASSETS).latest_step() == 1
     assert find_checkpoint(tmp_path) == tmp_path / "1"
 
 

@@ -23,10 +23,10 @@ from PIL import Image
 from configs import openmoji_pretrain, openmoji_uno
 from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.data.records import Record, write_records
-from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.load import load_model
 from uno_jax.parallel.mesh import make_mesh
-from uno_jax.run import Context, held_out_batches, held_out_data, read_tokenizer, run
+from uno_jax.run import Context, held_out_batches, held_out_data, run
 from uno_jax.run_config import RunConfig, check_config
 from uno_jax.start import start_params
 from uno_jax.training.checkpoints import find_checkpoint, read_asset, restore_tree
@@ -167,7 +167,7 @@ PROGRAM = """
 import json, pathlib, sys
 from absl import flags
 from uno_jax.config import from_config_dict
-from uno_jax.run import Context, held_out_batches, held_out_data, read_tokenizer, run
+from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 flags.FLAGS.mark_as_parsed()
 run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfig), sys.argv[2])
@@ -282,7 +282,8 @@ def test_metrics_hold_losses_their_splits_gradient_norms_and_constant_predictors
 
 def test_held_out_batches_are_kept_encoded(dataset, tmp_path):
     config = tiny_uno(dataset, **{"evaluation.batches": 2})
-    context = Context(config, read_tokenizer(config), make_mesh(config.mesh), {}, tmp_path)
+    tokenizer = Tokenizer.from_directory(dataset / "tokenizer")
+    context = Context(config, tokenizer, make_mesh(config.mesh), {}, tmp_path)
     batches = held_out_batches(context, held_out_data(config, prompts=True))
     assert [type(batch.latent_moments) for batch in batches] == [np.ndarray, np.ndarray]
     assert all(batch.latent_moments.dtype == np.float32 for batch in batches)

@@ -35,8 +35,8 @@ from uno_jax.parallel.mesh import (
     with_shardings,
 )
 from uno_jax.run_config import RunConfig, check_config
-from uno_jax.start import Start, abstract_run_params, start_params
-from uno_jax.training.checkpoints import Checkpoints
+from uno_jax.start import Start, abstract_run_params, start_params, tokenizer_directory
+from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
@@ -85,27 +85,27 @@ def run(
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
-    tokenizer = read_tokenizer(config)
+    resumed = find_checkpoint(workdir / "checkpoints")
+    files = tokenizer_directory(config, resumed)
+    tokenizer = read_tokenizer(config, files)
     batches = _config_errors(_batches, config, config.data, tokenizer)
 
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, _assets(config, tokenizer_dir(config)))
-    restored = checkpoints.latest_step()
-    if restored is None:
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, _assets(config, files))
+    if resumed is None:
         start = start_params(config, mesh)
         state = _create_state(config, start.params, mesh)
     else:
-        state, data_state = checkpoints.restore(restored, _abstract_state(config, mesh))
+        state, data_state = checkpoints.restore(int(resumed.name), _abstract_state(config, mesh))
         # A state that latched is saved as it was; to go on from it is to try its batch again.
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         batches.set_state(data_state)
-        origin = checkpoints.directory / str(restored)
-        start = Start(merge(state.trainable, state.frozen), restore_autoencoder(config.model, origin), str(origin))
+        start = Start(merge(state.trainable, state.frozen), restore_autoencoder(config.model, resumed), str(resumed))
 
     context = Context(config, tokenizer, mesh, start.autoencoder, workdir)
-    console.print(_startup(context, state, start))
-    if restored is not None and restored >= config.steps:
+    console.print(_startup(context, files, state, start))
+    if resumed is not None and int(resumed.name) >= config.steps:
         console.print(
-            f"The run in {workdir} is complete: {restored} steps. Give more config.steps, or another workdir."
+            f"The run in {workdir} is complete: {resumed.name} steps. Give more config.steps, or another workdir."
         )
         _print_held_out(workdir, config.steps, console)
         return True
@@ -137,22 +137,17 @@ def layout_of(model: ModelConfig) -> Layout:
     )
 
 
-def tokenizer_dir(config: RunConfig) -> Path:
-    """The directory of the tokenizer files."""
-    return Path(config.data.tokenizer or Path(config.data.directory) / "tokenizer")
-
-
-def read_tokenizer(config: RunConfig) -> Tokenizer:
-    """The tokenizer of the data.
+def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
+    """The tokenizer in `directory`.
 
     Raises:
       ConfigError: it has more ids than the model's vocabulary.
     """
-    tokenizer = Tokenizer.from_directory(tokenizer_dir(config))
+    tokenizer = Tokenizer.from_directory(directory)
     if len(tokenizer) > config.model.decoder.vocab_size:
         raise ConfigError(
-            f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in "
-            f"{tokenizer_dir(config)} has {len(tokenizer)} ids: give at least that"
+            f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in {directory} "
+            f"has {len(tokenizer)} ids: give at least that"
         )
     return tokenizer
 
@@ -316,7 +311,7 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _startup(context: Context, state: TrainState, start: Start) -> Any:
+def _startup(context: Context, tokenizer: Path, state: TrainState, start: Start) -> Any:
     config, data = context.config, context.config.data
     sizes = ", ".join(
         f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
@@ -324,6 +319,7 @@ def _startup(context: Context, state: TrainState, start: Start) -> Any:
     facts = [
         ("records", f"{sizes}  ({data.directory})"),
         ("method", data.method),
+        ("tokenizer", f"{len(context.tokenizer):,} ids  ({tokenizer})"),
         ("parameters from", start.origin),
         ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {dict(context.mesh.shape)}"),
         ("output", str(context.workdir)),

@@ -53,16 +53,38 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
     if not config.init_from:
         params = _place(config, init_params(config.model, config.seed), mesh)
         return Start(params, init_autoencoder(config.model, config.seed), "drawn afresh")
-    directory = Path(config.init_from)
-    checkpoint = find_checkpoint(directory)
+    checkpoint = _find_start(config)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, mesh)
-    if is_public_directory(directory):
-        return _from_public(config, directory, mesh)
-    raise ConfigError(
-        f"config.init_from is {config.init_from!r}: no checkpoint of a run is there, and no directory in the public "
-        "layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
-    )
+    return _from_public(config, Path(config.init_from), mesh)
+
+
+def tokenizer_directory(config: RunConfig, resumed: Path | None = None) -> Path:
+    """Where the tokenizer of a run is, which goes on from the checkpoint `resumed` if there is one.
+
+    The embeddings mean nothing under another tokenizer than their own, so it comes with the parameters; that of the
+    dataset is for parameters that are drawn afresh. `config.data.tokenizer` is stronger than both.
+
+    Raises:
+      ConfigError: there is nothing at `init_from`.
+    """
+    if config.data.tokenizer:
+        return Path(config.data.tokenizer)
+    if resumed is None and not config.init_from:
+        return Path(config.data.directory) / "tokenizer"
+    checkpoint = resumed or _find_start(config)
+    return Path(config.init_from) if checkpoint is None else checkpoint / "assets"
+
+
+def _find_start(config: RunConfig) -> Path | None:
+    """The checkpoint at `init_from`; None for a directory in the public layout."""
+    checkpoint = find_checkpoint(config.init_from)
+    if checkpoint is None and not is_public_directory(config.init_from):
+        raise ConfigError(
+            f"config.init_from is {config.init_from!r}: no checkpoint of a run is there, and no directory in the "
+            "public layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
+        )
+    return checkpoint
 
 
 def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:

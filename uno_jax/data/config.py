@@ -19,7 +19,8 @@ class DataConfig(MethodConfig):
     """A prepared dataset."""
     split: str = "train"
     tokenizer: str = ""
-    """A tokenizer directory; empty: `tokenizer` in the dataset directory."""
+    """A tokenizer directory; empty: that which came with the parameters that the run starts from, or, for parameters
+    drawn afresh, `tokenizer` in the dataset directory."""
 
     rows: int = 8
     """Rows of the global batch."""

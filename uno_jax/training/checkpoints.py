@@ -52,10 +52,6 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
         )
 
-    def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
-
     def save(self, step: int, state: TrainState, data_state: DataState, autoencoder: Params | None = None) -> None:
         """Starts saving `state` as the checkpoint of `step`, unless there is one.
 
