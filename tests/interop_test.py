@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from tests.small_public import DECODER_JSON, REFERENCE, TOP_JSON, VISION_JSON, tensors_of, write_json, write_public
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, TokenSource
 from uno_jax.interop.errors import CheckpointError
@@ -30,63 +31,16 @@ from uno_jax.interop.names import (
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
-from uno_jax.models.positions import sincos_table_2d
 from uno_jax.models.unified import UnifiedModel
 
 TESTDATA = Path(__file__).parent / "testdata"
-REFERENCE = TESTDATA / "bagel_tiny_a"
 BAGEL_7B = ModelConfig(num_metaqueries=0)
-
-# The smallest public directory: two layers everywhere, widths of a few numbers.
-DECODER_JSON = {
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 12,
-    "vocab_size": 5,
-}
-VISION_JSON = {
-    "hidden_size": 4,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 6,
-    "patch_size": 2,
-    "image_size": 4,
-}
-TOP_JSON = {
-    "max_latent_size": 2,
-    "vit_max_num_patch_per_side": 2,
-    "vae_config": {"ch": 2, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 1},
-}
-
-
-def write_json(directory, *, decoder=DECODER_JSON, vision=VISION_JSON, top=TOP_JSON):
-    for name, values in (("llm_config", decoder), ("vit_config", vision), ("config", top)):
-        if values is not None:
-            (directory / f"{name}.json").write_text(json.dumps(values))
-
-
-def tensors_of(config, dtype=np.float32):
-    """Random tensors of `ema.safetensors`, by public name, with the fixed tables in place."""
-    generator = np.random.default_rng(0)
-    tensors = {
-        name: generator.normal(size=shape).astype(dtype) for name, shape in expected_public_tensors(config).items()
-    }
-    for table in fixed_tables(config):
-        tensors[table.public] = sincos_table_2d(table.side, table.features).astype(dtype)
-    return tensors
 
 
 @pytest.fixture
 def directory(tmp_path):
     """A public-layout directory of the smallest sizes."""
-    write_json(tmp_path)
-    config = model_config_from_directory(tmp_path)
-    save_file(tensors_of(config), tmp_path / "ema.safetensors")
-    shapes = expected_autoencoder_tensors(config.autoencoder)
-    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "ae.safetensors")
-    return tmp_path
+    return write_public(tmp_path / "public")
 
 
 def rewrite(directory, change, file="ema.safetensors"):
@@ -206,7 +160,7 @@ def test_every_tensor_that_is_missing_extra_or_misshapen_is_named_in_one_error(d
     assert "ema.safetensors: missing tensor connector.fc1.weight, shape [8, 4]" in message
     assert "ema.safetensors: extra tensor lora.weight, shape [3]" in message
     assert "ema.safetensors: tensor llm2vae.bias has shape [7], expected [4]" in message
-    assert "ae.safetensors: missing tensor encoder.conv_in.bias, shape [2]" in message
+    assert "ae.safetensors: missing tensor encoder.conv_in.bias, shape [32]" in message
     assert len(message.splitlines()) == 6
 
 
@@ -279,19 +233,6 @@ def test_the_policy_sees_the_autoencoder_under_its_own_name(directory):
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.params)} == {np.dtype(np.float32)}
 
 
-def test_each_leaf_is_placed_once_as_soon_as_it_is_whole(directory):
-    seen = []
-
-    def place(path, leaf):
-        seen.append(path)
-        return jax.device_put(leaf)
-
-    checkpoint = load_public(directory, place=place)
-    expected = [*flatten_dict(checkpoint.params), *flatten_dict({"autoencoder": checkpoint.autoencoder_params})]
-    assert sorted(seen) == sorted(expected)
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(checkpoint.params))
-
-
 def shard(directory, index="ema.safetensors.index.json"):
     """Splits `ema.safetensors` into two shards with an index."""
     tensors = load_file(directory / "ema.safetensors")
@@ -342,11 +283,11 @@ def test_a_directory_without_json_files_has_the_published_sizes(tmp_path):
 def test_sizes_come_from_the_json_files(directory):
     assert model_config_from_directory(directory) == ModelConfig(
         decoder=DecoderConfig(
-            hidden_size=8, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=4, mlp_size=12, vocab_size=5
+            hidden_size=8, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=4, mlp_size=12, vocab_size=640
         ),
         vision=VisionConfig(hidden_size=4, num_layers=2, num_heads=2, mlp_size=6, patch_size=2, table_side=2),
         autoencoder=AutoencoderConfig(
-            base_channels=2, channel_multipliers=(1, 2), num_residual_blocks=1, latent_channels=1, downsample=2
+            base_channels=32, channel_multipliers=(1,), num_residual_blocks=1, latent_channels=1, downsample=1
         ),
         max_latent_size=2,
         num_metaqueries=0,

@@ -20,7 +20,7 @@ from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.errors import CheckpointError
 from uno_jax.interop.load import is_public_directory, load_public
-from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, tree_shardings
@@ -34,9 +34,6 @@ T = TypeVar("T")
 PUBLIC_VAE_TRANSFORM = ImageTransform(1024, 512, 16)
 PUBLIC_VIT_TRANSFORM = ImageTransform(980, 224, 14)
 PUBLIC_TIME_SHIFT = 3.0
-
-# Of config.json in a directory that we exported: transforms and time shift, which the public format has no field for.
-SAMPLING_SECTION = "uno_jax"
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,15 @@ class LoadedModel:
     """That the run trained with; the public implementation's 3.0 where nothing says."""
     origin: str
     """What was loaded, for people."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What sampling needs besides the model, and a checkpoint states or implies."""
+
+    vae_transform: ImageTransform
+    vit_transform: ImageTransform
+    time_shift: float
 
 
 def load_model(
@@ -94,6 +100,22 @@ def saved_model_config(checkpoint: Path) -> ModelConfig:
     return _convert(_read_json(checkpoint / "assets" / "model.json"), ModelConfig, "model.json")
 
 
+def saved_settings(checkpoint: Path) -> SamplingSettings:
+    """Those of the run that wrote a checkpoint.
+
+    Raises:
+      CheckpointError: `assets/config.json` is missing, or a field is wrong.
+    """
+    file = checkpoint / "assets" / "config.json"
+    config = _read_json(file)
+    data, objective = config.get("data", {}), config.get("objective", {})
+    return SamplingSettings(
+        _transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
+        _transform(data, "vit_transform", file) or PUBLIC_VIT_TRANSFORM,
+        float(objective.get("time_shift", PUBLIC_TIME_SHIFT)),
+    )
+
+
 def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | None = None) -> Params:
     """The autoencoder's parameters in a checkpoint, float32; empty for one that has none.
 
@@ -109,9 +131,8 @@ def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | 
 
 def _from_checkpoint(checkpoint: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh) -> LoadedModel:
     model = saved_model_config(checkpoint)
-    file = checkpoint / "assets" / "config.json"
-    config = _read_json(file)
-    tokenizer = _tokenizer(checkpoint / "assets", model)
+    settings = saved_settings(checkpoint)
+    tokenizer = read_tokenizer(checkpoint / "assets", model)
     shapes = flatten_dict(abstract_params(model), sep="/")
     shardings = flatten_dict(tree_shardings(abstract_params(model), mesh), sep="/")
 
@@ -138,16 +159,15 @@ def _from_checkpoint(checkpoint: Path, ema: bool, dtype: DTypeLike | None, mesh:
         averages = restore("ema", {name: shapes[name] for name in saved_leaves(checkpoint / "ema") if name in shapes})
     rest = {name: leaf for name, leaf in shapes.items() if name not in averages}
     params = restore("params", rest, ignored=tuple(averages)) | averages
-    data, objective = config.get("data", {}), config.get("objective", {})
     return LoadedModel(
         config=model,
         params=unflatten_dict(params, sep="/"),
         autoencoder=make_autoencoder(model.autoencoder),
         autoencoder_params=restore_autoencoder(model, checkpoint, replicated(mesh)),
         tokenizer=tokenizer,
-        vae_transform=_transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
-        vit_transform=_transform(data, "vit_transform", file) or PUBLIC_VIT_TRANSFORM,
-        time_shift=float(objective.get("time_shift", PUBLIC_TIME_SHIFT)),
+        vae_transform=settings.vae_transform,
+        vit_transform=settings.vit_transform,
+        time_shift=settings.time_shift,
         origin=f"{checkpoint}{', averaged parameters' if ema else ''}",
     )
 
@@ -159,36 +179,50 @@ def _from_public(directory: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh
             "them; load it as it is"
         )
     model = model_config_from_directory(directory)
-    tokenizer = _tokenizer(directory, model)
+    tokenizer = read_tokenizer(directory, model)
     shardings = flatten_dict(tree_shardings(abstract_params(model), mesh))
 
-    def place(path: tuple[str, ...], leaf: np.ndarray) -> jax.Array:
-        return jax.device_put(leaf, shardings.get(path, replicated(mesh)))
-
-    loaded = load_public(directory, lambda path: np.float32 if path[0] == "autoencoder" else dtype, place)
-    file = directory / "config.json"
-    ours = _read_json(file).get(SAMPLING_SECTION, {}) if file.is_file() else {}
+    loaded = load_public(
+        directory,
+        lambda path: np.float32 if path[0] == "autoencoder" else dtype,
+        lambda path: shardings.get(path, replicated(mesh)),
+    )
+    settings = public_settings(directory, model)
     return LoadedModel(
         config=loaded.config,
         params=loaded.params,
         autoencoder=make_autoencoder(model.autoencoder),
         autoencoder_params=loaded.autoencoder_params,
         tokenizer=tokenizer,
-        vae_transform=_transform(ours, "vae_transform", file)
-        or _within(PUBLIC_VAE_TRANSFORM, model.max_latent_size * model.pixels_per_token),
-        vit_transform=_transform(ours, "vit_transform", file)
-        or _within(PUBLIC_VIT_TRANSFORM, model.vision.table_side * model.vision.patch_size),
-        time_shift=float(ours.get("time_shift", PUBLIC_TIME_SHIFT)),
+        vae_transform=settings.vae_transform,
+        vit_transform=settings.vit_transform,
+        time_shift=settings.time_shift,
         origin=str(directory),
     )
 
 
-def _within(transform: ImageTransform, largest: int) -> ImageTransform:
-    """The transform, with both limits scaled down where its pictures would be larger than the position table."""
-    if transform.max_side <= largest:
-        return transform
-    least = max(transform.stride, transform.min_side * largest // transform.max_side)
-    return ImageTransform(largest, least, transform.stride, transform.max_pixels)
+def public_settings(directory: Path, model: ModelConfig) -> SamplingSettings:
+    """Those that `config.json` of a public-layout directory states in our section; else the public ones.
+
+    Raises:
+      CheckpointError: a field that is wrong.
+    """
+    file = directory / "config.json"
+    ours = _read_json(file).get(OUR_SECTION, {}) if file.is_file() else {}
+    return SamplingSettings(
+        _transform(ours, "vae_transform", file)
+        or _fitting(PUBLIC_VAE_TRANSFORM, model.max_latent_size, model.pixels_per_token),
+        _transform(ours, "vit_transform", file)
+        or _fitting(PUBLIC_VIT_TRANSFORM, model.vision.table_side, model.vision.patch_size),
+        float(ours.get("time_shift", PUBLIC_TIME_SHIFT)),
+    )
+
+
+def _fitting(transform: ImageTransform, table_side: int, patch: int) -> ImageTransform:
+    """The transform for a model whose patches or position table are smaller than the published one's."""
+    largest = min(transform.max_side, table_side * patch)
+    least = max(patch, transform.min_side * largest // transform.max_side)
+    return ImageTransform(largest, least, patch, transform.max_pixels)
 
 
 def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransform | None:
@@ -196,7 +230,12 @@ def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransfo
     return _convert(fields[name], ImageTransform, f"{file}: {name}") if name in fields else None
 
 
-def _tokenizer(directory: Path, model: ModelConfig) -> Tokenizer:
+def read_tokenizer(directory: Path, model: ModelConfig) -> Tokenizer:
+    """The tokenizer in a directory.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, or it has more ids than the model's vocabulary.
+    """
     try:
         tokenizer = Tokenizer.from_directory(directory)
     except (OSError, ValueError, KeyError) as error:

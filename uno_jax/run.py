@@ -35,7 +35,7 @@ from uno_jax.parallel.mesh import (
     with_shardings,
 )
 from uno_jax.run_config import RunConfig, check_config
-from uno_jax.start import Start, abstract_run_params, start_params, tokenizer_directory
+from uno_jax.start import Start, abstract_run_params, run_provenance, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -90,7 +90,8 @@ def run(
     tokenizer = read_tokenizer(config, files)
     batches = _config_errors(_batches, config, config.data, tokenizer)
 
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, _assets(config, files))
+    assets = _assets(config, files) | run_provenance(config, resumed).assets()
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
     if resumed is None:
         start = start_params(config, mesh)
         state = _create_state(config, start.params, mesh)

@@ -11,7 +11,8 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError, to_json
-from uno_jax.interop.load import is_public_directory, load_public
+from uno_jax.interop.load import first_device, is_public_directory, load_public, open_public
+from uno_jax.interop.provenance import Provenance, public_provenance, saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import restore_autoencoder, saved_model_config
 from uno_jax.models.config import ModelConfig
@@ -87,14 +88,25 @@ def _find_start(config: RunConfig) -> Path | None:
     return checkpoint
 
 
+def run_provenance(config: RunConfig, resumed: Path | None = None) -> Provenance:
+    """What the run's checkpoints are to remember of where its parameters come from; `resumed` as above.
+
+    Raises:
+      ConfigError: there is nothing at `init_from`.
+      CheckpointError: as `open_public` and `saved_provenance`.
+    """
+    if resumed is None and not config.init_from:
+        return Provenance(trained=config.trainable)
+    checkpoint = resumed or _find_start(config)
+    start = public_provenance(open_public(config.init_from)) if checkpoint is None else saved_provenance(checkpoint)
+    return start.with_trained(config.trainable)
+
+
 def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
     saved = saved_model_config(checkpoint)
     _compare_models(config.model, saved, str(checkpoint))
     target = abstract_run_params(config, mesh)
-    same_queries = (saved.num_metaqueries, saved.metaquery_target) == (
-        config.model.num_metaqueries,
-        config.model.metaquery_target,
-    )
+    same_queries = _same_metaqueries(config.model, saved)
     wanted = target if same_queries else {name: part for name, part in target.items() if name != "metaqueries"}
     params = restore_tree(checkpoint / "params", wanted, ignored=() if same_queries else ("metaqueries",))
     autoencoder = restore_autoencoder(config.model, checkpoint)
@@ -102,19 +114,24 @@ def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
 
 
 def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
-    _compare_models(config.model, model_config_from_directory(directory), str(directory))
-    shardings = flatten_dict(tree_shardings(abstract_params(config.model), mesh))
-
-    def place(path: tuple[str, ...], leaf: np.ndarray) -> Any:
-        return jax.device_put(leaf, shardings.get(path))
+    saved = model_config_from_directory(directory)
+    _compare_models(config.model, saved, str(directory))
+    shardings = flatten_dict(tree_shardings(abstract_params(saved), mesh))
 
     def dtype(path: tuple[str, ...]) -> Any:
         if path[0] == "autoencoder":
             return np.float32
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
 
-    loaded = load_public(directory, dtype, place)
-    return Start(_with_metaqueries(config, loaded.params, mesh), loaded.autoencoder_params, str(directory))
+    loaded = load_public(directory, dtype, lambda path: shardings.get(path) or first_device(path))
+    params = loaded.params
+    if not _same_metaqueries(config.model, saved):
+        params = {name: part for name, part in params.items() if name != "metaqueries"}
+    return Start(_with_metaqueries(config, params, mesh), loaded.autoencoder_params, str(directory))
+
+
+def _same_metaqueries(wanted: ModelConfig, saved: ModelConfig) -> bool:
+    return (wanted.num_metaqueries, wanted.metaquery_target) == (saved.num_metaqueries, saved.metaquery_target)
 
 
 def _with_metaqueries(config: RunConfig, params: Params, mesh: Mesh) -> Params:

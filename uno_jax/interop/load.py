@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from uno_jax.interop.errors import CheckpointError
 from uno_jax.interop.names import (
@@ -17,32 +19,71 @@ from uno_jax.interop.names import (
     TensorName,
     autoencoder_tensors,
     fixed_tables,
-    leaf_shape,
     leaves,
     model_tensors,
+    uno_tensors,
 )
-from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.interop.place import place_leaf, stored_dtype
+from uno_jax.interop.sizes import UNO_JSON, model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
 
 MODEL_FILE = "ema.safetensors"
 AUTOENCODER_FILE = "ae.safetensors"
+UNO_FILE = "uno.safetensors"
 
 DtypePolicy = Callable[[Path], Any]
 """Gives the dtype of the leaf at a path (("decoder", "layers", "generation", ...)), or None to keep the stored one."""
+
+ShardingPolicy = Callable[[Path], Sharding]
+"""Gives the place of the leaf at a path."""
+
+
+def first_device(path: Path) -> Sharding:
+    """Every leaf whole on the first device of this host."""
+    return SingleDeviceSharding(jax.local_devices()[0])
+
 
 # Entries are at most 1: the half step of the stored dtype there, with some room. In float32 only the sine differs.
 _TABLE_TOLERANCE = {"F32": 1e-5, "F16": 5e-4, "BF16": 4e-3}
 
 
+class Part(NamedTuple):
+    """One safetensors file (or its shards) of a public-layout directory, and what our tree holds of it."""
+
+    files: TensorFiles
+    tensors: list[TensorName]
+    prefix: Path
+    """Put before the paths of its leaves."""
+
+
+class PublicFiles(NamedTuple):
+    """An opened public-layout directory, whose headers and position tables have been checked; no weight is read yet."""
+
+    directory: FilePath
+    config: ModelConfig
+    parts: list[Part]
+    tables: dict[str, np.ndarray]
+    """The stored position tables, which our tree does not hold; `[side * side, features]`."""
+
+    def leaves(self) -> dict[Path, tuple[TensorFiles, list[TensorName]]]:
+        """Where every leaf comes from; paths of the autoencoder's begin with "autoencoder"."""
+        return {
+            (*part.prefix, *path): (part.files, entries)
+            for part in self.parts
+            for path, entries in leaves(part.tensors).items()
+        }
+
+
 class PublicCheckpoint(NamedTuple):
-    """What a public-layout directory holds."""
+    """What a public-layout directory holds, as our trees."""
 
     config: ModelConfig
-    """Without metaqueries: the caller adds their number and initialises them."""
+    """With the metaqueries that lie beside the checkpoint, if there are any."""
     params: dict[str, Any]
     autoencoder_params: dict[str, Any]
+    """Empty for the pixel autoencoder."""
 
 
 def is_public_directory(directory: str | FilePath) -> bool:
@@ -51,54 +92,79 @@ def is_public_directory(directory: str | FilePath) -> bool:
     return any((directory / name).is_file() for name in (MODEL_FILE, "llm_config.json", "config.json"))
 
 
-def load_public(
-    directory: str | FilePath,
-    dtype_policy: DtypePolicy = lambda path: None,
-    place: Callable[[Path, np.ndarray], Any] = lambda path, leaf: leaf,
-) -> PublicCheckpoint:
-    """Loads the model and the autoencoder of a public-layout directory.
+def open_public(directory: str | FilePath) -> PublicFiles:
+    """Opens a public-layout directory and checks all of it that can be checked without reading weights.
 
-    Tensors are read one at a time, and the tensors of all layers go straight into their place in the stacked leaf, so
-    that the host holds one leaf at a time where `place` moves it on.
-
-    Args:
-      directory: holds `ema.safetensors` (or shards with an index), `ae.safetensors`, and the JSON files of
-        `model_config_from_directory`. Tensors are float32, float16 or bfloat16.
-      dtype_policy: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones. Paths
-        of the autoencoder's leaves begin with "autoencoder".
-      place: called with the path and the finished array of each leaf; what it returns is the leaf (for instance
-        `jax.device_put(leaf, sharding_of(path))`). By default leaves stay numpy arrays on the host.
+    It holds `ema.safetensors` (or shards with an index), `ae.safetensors` (unless its JSON tells of the pixel
+    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` where `uno_config.json` tells
+    of metaqueries.
 
     Raises:
       CheckpointError: a file that is missing or damaged; tensors that are missing, extra, misshapen or of another
         dtype, all named in one error; a stored position table that is not the fixed one.
     """
+    directory = FilePath(directory)
     config = model_config_from_directory(directory)
-    # Headers of both files are checked before any tensor is read, so that a wrong directory fails at once.
-    model_files = TensorFiles.find(directory, MODEL_FILE)
-    autoencoder_files = TensorFiles.find(directory, AUTOENCODER_FILE)
-    model, autoencoder = model_tensors(config), autoencoder_tensors(config.autoencoder)
-    tables = fixed_tables(config)
-    stored: list[TensorName | FixedTable] = [*model, *tables]
-    problems = [
-        *_problems(model_files, {entry.public: entry.public_shape for entry in stored}),
-        *_problems(autoencoder_files, {entry.public: entry.public_shape for entry in autoencoder}),
+    if not config.num_metaqueries and (directory / UNO_FILE).exists():
+        raise CheckpointError(f"{directory}: {UNO_FILE} is there without the {UNO_JSON} that gives its sizes")
+    parts = [
+        Part(TensorFiles.find(directory, file), tensors, prefix)
+        for file, tensors, prefix in (
+            (MODEL_FILE, model_tensors(config), ()),
+            (AUTOENCODER_FILE, autoencoder_tensors(config.autoencoder), ("autoencoder",)),
+            (UNO_FILE, uno_tensors(config), ()),
+        )
+        if tensors
     ]
+    tables = fixed_tables(config)
+    problems: list[str] = []
+    for number, part in enumerate(parts):
+        stored: list[TensorName | FixedTable] = [*part.tensors, *(tables if number == 0 else [])]
+        problems += _problems(part.files, {entry.public: entry.public_shape for entry in stored})
     if problems:
         raise CheckpointError(
             f"{directory} does not hold the model that its JSON files describe:\n  " + "\n  ".join(problems)
         )
-    _check_tables(model_files, tables)
-    return PublicCheckpoint(
-        config,
-        _read_tree(model_files, model, dtype_policy, place),
-        _read_tree(autoencoder_files, autoencoder, _under("autoencoder", dtype_policy), _under("autoencoder", place)),
+    return PublicFiles(directory, config, parts, _checked_tables(parts[0].files, tables))
+
+
+def load_public(
+    directory: str | FilePath,
+    dtype_policy: DtypePolicy = lambda path: None,
+    sharding_policy: ShardingPolicy = first_device,
+) -> PublicCheckpoint:
+    """`open_public`, then `place_public`."""
+    return place_public(open_public(directory), dtype_policy, sharding_policy)
+
+
+def place_public(
+    public: PublicFiles,
+    dtype_policy: DtypePolicy = lambda path: None,
+    sharding_policy: ShardingPolicy = first_device,
+) -> PublicCheckpoint:
+    """Reads the model and the autoencoder of an opened directory onto devices.
+
+    Every host reads only what its own devices hold, and holds a piece of a leaf at a time (`place.PIECE_BYTES`).
+
+    Args:
+      public: tensors are float32, float16 or bfloat16.
+      dtype_policy: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones. Paths
+        of the autoencoder's leaves begin with "autoencoder".
+      sharding_policy: where each leaf lies; paths as above. By default all are on the first device of this host.
+
+    Raises:
+      CheckpointError: a weight that is not finite; a file that cannot be read to its end.
+    """
+    tree: dict[str, Any] = unflatten_dict(
+        {
+            path: place_leaf(
+                files, entries, np.dtype(dtype_policy(path) or stored_dtype(files, entries)), sharding_policy(path)
+            )
+            for path, (files, entries) in public.leaves().items()
+        }
     )
-
-
-def _under(prefix: str, function: Callable) -> Callable:
-    """The function, with the prefix put before the path."""
-    return lambda path, *rest: function((prefix, *path), *rest)
+    autoencoder = tree.pop("autoencoder", {})
+    return PublicCheckpoint(public.config, tree, autoencoder)
 
 
 def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
@@ -119,11 +185,12 @@ def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
     return problems
 
 
-def _check_tables(files: TensorFiles, tables: list[FixedTable]) -> None:
-    """Compares the stored position tables with the computed ones."""
-    problems = []
+def _checked_tables(files: TensorFiles, tables: list[FixedTable]) -> dict[str, np.ndarray]:
+    """The stored position tables, after a comparison with the computed ones."""
+    problems, read = [], {}
     for table in tables:
-        stored = files.read(table.public).astype(np.float32)
+        read[table.public] = files.read(table.public)
+        stored = read[table.public].astype(np.float32)
         difference = np.abs(stored - sincos_table_2d(table.side, table.features))
         tolerance = _TABLE_TOLERANCE[files.tensors[table.public].dtype]
         if not difference.max() <= tolerance:  # written so that NaN fails
@@ -138,31 +205,4 @@ def _check_tables(files: TensorFiles, tables: list[FixedTable]) -> None:
             f"{files.source}: this position table is computed, not learned, and the stored one disagrees; "
             "the model would not be the one that was trained:\n  " + "\n  ".join(problems)
         )
-
-
-def _read_tree(
-    files: TensorFiles,
-    tensors: list[TensorName],
-    dtype_policy: DtypePolicy,
-    place: Callable[[Path, np.ndarray], Any],
-) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, entries in leaves(tensors).items():
-        parent = tree
-        for key in path[:-1]:
-            parent = parent.setdefault(key, {})
-        parent[path[-1]] = place(path, _read_leaf(files, entries, dtype_policy(path)))
-    return tree
-
-
-def _read_leaf(files: TensorFiles, entries: list[TensorName], dtype: Any) -> np.ndarray:
-    """One leaf of our tree; the layers of a stacked leaf are read one after the other into their place."""
-    if dtype is None:  # layers that differ (never seen) are promoted to what holds them all
-        dtype = jnp.result_type(*{STORED_DTYPES[files.tensors[entry.public].dtype] for entry in entries})
-    leaf = np.empty(leaf_shape(entries), jnp.dtype(dtype))
-    if entries[0].layer is None:
-        leaf[...] = entries[0].to_ours(files.read(entries[0].public))
-        return leaf
-    for layer, entry in enumerate(entries):
-        leaf[layer] = entry.to_ours(files.read(entry.public))
-    return leaf
+    return read

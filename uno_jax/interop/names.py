@@ -13,9 +13,12 @@ filled from one public tensor per layer)::
     connector/{fc1,fc2}/{kernel,bias}  timestep_embedder/{fc1,fc2}/{kernel,bias}
     latent_in/{kernel,bias}  latent_out/{kernel,bias}
 
-The metaqueries are UNO's own and in no public checkpoint. The autoencoder's parameters are a tree of their own, with
-the public names but for `kernel`, `scale`, and spelled-out attention. Every row of the table holds the public name
-and shape, our path, and a transform that works both ways, so that a reader and a writer need no second table.
+    metaqueries/table  metaqueries/head/{kernel,bias}
+
+The metaqueries are UNO's own and in no public checkpoint: they have a file of their own beside it, with names of our
+choice. The autoencoder's parameters are a tree of their own, with the public names but for `kernel`, `scale`, and
+spelled-out attention. Every row of the table holds the public name and shape, our path, and a transform that works
+both ways, so that a reader and a writer need no second table.
 """
 
 from __future__ import annotations
@@ -98,8 +101,20 @@ def model_tensors(config: ModelConfig) -> list[TensorName]:
 
 
 def autoencoder_tensors(config: AutoencoderConfig) -> list[TensorName]:
-    """Every tensor of `ae.safetensors`."""
+    """Every tensor of `ae.safetensors`; none for the pixel autoencoder, which has no parameters."""
+    if config.kind == "pixel":
+        return []
     return [*_encoder_half(config), *_decoder_half(config)]
+
+
+def uno_tensors(config: ModelConfig) -> list[TensorName]:
+    """Every tensor of `uno.safetensors`: the metaqueries and their head; none for a model without metaqueries."""
+    if not config.num_metaqueries:
+        return []
+    features = config.decoder.hidden_size
+    target = config.vision.hidden_size if config.metaquery_target == "vision" else features
+    table = TensorName("metaqueries.table", (config.num_metaqueries, features), ("metaqueries", "table"), TABLE)
+    return [table, *_linear("metaqueries.head", "metaqueries/head", features, target)]
 
 
 def expected_public_tensors(config: ModelConfig) -> dict[str, Shape]:

@@ -18,13 +18,21 @@ _MODEL_CHOICES = (("connector_act", "gelu_pytorch_tanh"), ("interpolate_pos", Fa
 _AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
 
 
+UNO_JSON = "uno_config.json"
+"""Sizes of UNO's metaqueries, beside `uno.safetensors`."""
+
+OUR_SECTION = "uno_jax"
+"""The section of `config.json` for what the public format has no field for: what the output projection means
+(`prediction`), the transforms and the time shift for sampling."""
+
+
 def model_config_from_directory(directory: str | Path) -> ModelConfig:
     """Sizes of the checkpoint in a public-layout directory.
 
     `llm_config.json` and `vit_config.json` come first, then the sections `llm_config`, `vit_config` and `vae_config`
     of `config.json` where that file is there, then the published constants (the defaults of `ModelConfig`). The
-    vision tower has one layer fewer than its JSON says: its last is dropped. The result has no metaqueries; they are
-    in no public checkpoint.
+    vision tower has one layer fewer than its JSON says: its last is dropped. Metaqueries are in no public checkpoint;
+    where we wrote some beside it, `uno_config.json` gives their number.
 
     Raises:
       CheckpointError: no such directory, a file that is no JSON object, a field of the wrong type, a choice that
@@ -38,6 +46,7 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
     vision_fields = _Fields.read(directory / "vit_config.json").over(top.section("vit_config"))
     autoencoder_fields = top.section("vae_config")
     top.require(_MODEL_CHOICES)
+    ours, queries = top.section(OUR_SECTION), _Fields.read(directory / UNO_JSON)
     defaults = ModelConfig()
     return ModelConfig(
         decoder=_decoder(decoder_fields),
@@ -45,7 +54,9 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
         autoencoder=_autoencoder(autoencoder_fields),
         latent_patch_size=top.integer("latent_patch_size", defaults.latent_patch_size),
         max_latent_size=top.integer("max_latent_size", defaults.max_latent_size),
-        num_metaqueries=0,
+        num_metaqueries=queries.integer("num_metaqueries", None) if (directory / UNO_JSON).exists() else 0,
+        metaquery_target=queries.choice("metaquery_target", ("vision", "connector")),
+        prediction=ours.choice("prediction", ("velocity", "x0")),
     )
 
 
@@ -112,6 +123,15 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
 def _autoencoder(fields: _Fields) -> AutoencoderConfig:
     fields.require(_AUTOENCODER_CHOICES)
     defaults = AutoencoderConfig()
+    if fields.choice("kind", ("flux", "pixel")) == "pixel":
+        downsample = fields.integer("downsample", None)
+        return AutoencoderConfig(
+            kind="pixel",
+            latent_channels=3 * downsample**2,
+            downsample=downsample,
+            scale=fields.number("scale_factor", 1.0),
+            shift=fields.number("shift_factor", 0.0),
+        )
     multipliers = fields.values.get("ch_mult", list(defaults.channel_multipliers))
     if not isinstance(multipliers, list) or not multipliers or not all(type(m) is int and m > 0 for m in multipliers):
         raise CheckpointError(f"{fields.where}: ch_mult is {multipliers!r}; expected a list of positive integers")
@@ -165,7 +185,7 @@ class _Fields:
         where = self.where if self.values else fallback.where
         return _Fields(fallback.values | self.values, where)
 
-    def integer(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int | None) -> int:
         value = self.values.get(name, default)
         if type(value) is not int or value <= 0:
             raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a positive integer")
@@ -176,6 +196,13 @@ class _Fields:
         if type(value) not in (int, float):
             raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a number")
         return float(value)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of the choices; the first is the default."""
+        value = self.values.get(name, choices[0])
+        if value not in choices:
+            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected {' or '.join(choices)}")
+        return value
 
     def require(self, choices: tuple[tuple[str, Any], ...]) -> None:
         for name, implemented in choices:

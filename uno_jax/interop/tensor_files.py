@@ -1,8 +1,11 @@
-"""Safetensors files of a directory as one set of named tensors, read one tensor at a time."""
+"""Safetensors files of a directory as one set of named tensors, read one tensor, or a part of one, at a time."""
 
 from __future__ import annotations
 
 import json
+import os
+import struct
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,9 @@ from uno_jax.interop.errors import CheckpointError
 STORED_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
 
+_LARGEST_READ = 2**30  # one call reads at most 2 GiB
+
+
 class StoredTensor(NamedTuple):
     """What a file's header says of one tensor."""
 
@@ -22,22 +28,26 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     """As safetensors spells it: F32, F16, BF16, and others that we refuse."""
+    offset: int
+    """Of its first byte in the file."""
 
 
 class TensorFiles:
-    """Tensors of one safetensors file, or of the shards that an index lists; only headers are read at first."""
+    """Tensors of one safetensors file, or of the shards that an index lists; only headers are read at first.
+
+    Files are read, not mapped: pages of a mapped file count as memory of the process.
+    """
 
     def __init__(self, files: list[Path], source: Path):
         self.source = source
         """The file or index that messages name."""
+        self.files = files
         self.tensors: dict[str, StoredTensor] = {}
-        self._open = {file: _open_safetensors(file) for file in files}
-        for file, handle in self._open.items():
-            for name in handle.offset_keys():
+        for file in files:
+            for name, stored in _read_header(file).items():
                 if name in self.tensors:
                     raise CheckpointError(f"{name} is stored twice, in {self.tensors[name].file} and in {file}")
-                header = handle.get_slice(name)
-                self.tensors[name] = StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
+                self.tensors[name] = stored
 
     @classmethod
     def find(cls, directory: str | Path, name: str) -> TensorFiles:
@@ -80,21 +90,62 @@ class TensorFiles:
             raise CheckpointError(f"{index}: not in the shard that the index gives: {', '.join(misplaced)}")
         return opened
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, in its stored dtype."""
+    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """One tensor in its stored dtype, or the part of it that `index` cuts out (steps of 1).
+
+        Of a cut along the first axis only the rows that are needed are read, and of a matrix that is cut along both
+        only what is needed of each row.
+
+        Raises:
+          CheckpointError: the file cannot be read, or no longer to where the tensor ends.
+        """
         stored = self.tensors[name]
-        try:
-            return self._open[stored.file].get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{stored.file}: tensor {name} cannot be read ({error})") from error
+        shape = stored.shape
+        cuts = [part.indices(size)[:2] for part, size in zip(index, shape, strict=False)]
+        cuts += [(0, size) for size in shape[len(cuts) :]]
+        dtype = STORED_DTYPES[stored.dtype]
+        with open(stored.file, "rb", buffering=0) as file:
+            if not shape:
+                return self._read_at(file, name, 0, np.empty((), dtype))
+            first, last = cuts[0]
+            row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+            if len(shape) == 2 and cuts[1] != (0, shape[1]):
+                begin, end = cuts[1]
+                part = np.empty((last - first, end - begin), dtype)
+                for i in range(first, last):
+                    self._read_at(file, name, i * row + begin * dtype.itemsize, part[i - first])
+                return part
+            rows = self._read_at(file, name, first * row, np.empty((last - first, *shape[1:]), dtype))
+            return rows[(slice(None), *(slice(*cut) for cut in cuts[1:]))]
+
+    def _read_at(self, file: FileIO, name: str, offset: int, out: np.ndarray) -> np.ndarray:
+        """Fills a contiguous array from the bytes at `offset` within a tensor."""
+        stored = self.tensors[name]
+        target = out.reshape(-1).view(np.uint8).data
+        while len(target):
+            count = os.preadv(file.fileno(), [target[:_LARGEST_READ]], stored.offset + offset)
+            if not count:
+                raise CheckpointError(f"{stored.file}: tensor {name} cannot be read, the file ends before it does")
+            target, offset = target[count:], offset + count
+        return out
 
 
-def _open_safetensors(file: Path) -> safe_open:
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    """What the file holds, after the checks of the safetensors library (whole, no gaps, no overlaps)."""
     try:
-        return safe_open(str(file), framework="numpy")
+        with safe_open(str(file), framework="numpy"):
+            pass
     except (SafetensorError, OSError) as error:
         size = file.stat().st_size if file.exists() else 0
         raise CheckpointError(
             f"{file}: not a whole safetensors file ({error}); it has {size} bytes. "
             "If it was downloaded or copied, that was cut short: fetch it again"
         ) from error
+    with open(file, "rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        header = json.loads(opened.read(length))
+    return {
+        name: StoredTensor(file, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

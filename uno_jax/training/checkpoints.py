@@ -2,11 +2,13 @@
 
 A checkpoint is a directory named by its step, with one item each for `params` (trainable and frozen together),
 `training` (optimizer, counters, running estimates), `ema` (when there is one), `autoencoder` (when it has
-parameters), `data` (position of every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files).
+parameters), `data` (position of every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files, and
+the versions of what wrote it). A model alone is saved without `training`, `ema` and `data`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
+from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
 DataState = dict[str, Any]
+
+# Of a model that is saved alone: what is held in host memory while it is written, and the size of one stored piece.
+_CONCURRENT_GB = 1
+_CHUNK_BYTES = 2**26
 
 # Fields of TrainState that are saved together; `params` and `ema` are items of their own.
 _TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
@@ -46,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, keep: int, assets: Mapping[str, bytes]):
         self.directory = Path(directory).resolve()
-        self._assets = dict(assets)
+        self._assets = {**assets, VERSIONS_FILE: versions_json()}
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
@@ -96,6 +103,41 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and ends the threads that save."""
         self._manager.close()
+
+
+def save_model(directory: Path, params: Params, autoencoder: Params, assets: Mapping[str, bytes]) -> None:
+    """Writes the checkpoint `directory` of a model alone; it appears when it is complete. For all hosts together.
+
+    Arrays are written a few at a time and in pieces, so that a host holds little of them at any time: slower than
+    the checkpoints of a run, which are to hold up the training as little as they can.
+
+    Raises:
+      FileExistsError: there is something at `directory`.
+    """
+    if directory.exists():
+        raise FileExistsError(f"{directory} is there already")
+    # One replica writes a shard whole: to share it out, Orbax compiles a program for every slice of every leaf.
+    arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+    tree = functools.partial(
+        ocp.PyTreeCheckpointHandler,
+        save_concurrent_gb=_CONCURRENT_GB,
+        save_device_host_concurrent_gb=_CONCURRENT_GB,
+        type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays)),
+    )
+    parts = {"params": params, "autoencoder": autoencoder}
+    items = {
+        name: ocp.args.PyTreeSave(
+            part,
+            save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), part),
+            ocdbt_target_data_file_size=_CHUNK_BYTES,
+        )
+        for name, part in parts.items()
+        if part
+    }
+    handler = ocp.CompositeCheckpointHandler(**{name: tree() for name in items}, assets=_FilesHandler())
+    with ocp.Checkpointer(handler) as checkpointer:
+        files = FilesSave({**assets, VERSIONS_FILE: versions_json()})
+        checkpointer.save(directory.resolve(), args=ocp.args.Composite(**items, assets=files))
 
 
 def find_checkpoint(directory: str | Path) -> Path | None:
@@ -149,6 +191,21 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     return ocp.PyTreeCheckpointHandler().restore(
         directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
     )
+
+
+def restore_leaf(directory: Path, name: str) -> np.ndarray:
+    """One array of a saved tree, by its path with slashes, whole on this host and in its stored dtype."""
+    keys = tuple(name.split("/"))
+    leaf = saved_leaves(directory)[name]
+    restored = ocp.PyTreeCheckpointHandler().restore(
+        directory,
+        args=ocp.args.PyTreeRestore(
+            unflatten_dict({keys: leaf}),
+            restore_args=unflatten_dict({keys: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)}),
+            partial_restore=True,
+        ),
+    )
+    return flatten_dict(restored)[keys]
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -20,7 +20,13 @@ PARTS = (
     ("connector", ("connector",)),
     ("latent projections, timestep embedder", ("latent_in", "latent_out", "timestep_embedder")),
     ("metaqueries and their head", ("metaqueries",)),
+    ("autoencoder", ("autoencoder",)),
 )
+
+
+def part_of(path: str) -> str:
+    """The part that a parameter belongs to, by its path with slashes."""
+    return next(part for part, prefixes in PARTS if path.startswith(prefixes))
 
 
 def count_parameters(tree: Params) -> int:
@@ -33,8 +39,7 @@ def parameters_by_part(trainable: Params, frozen: Params) -> dict[str, tuple[int
     counts = {part: [0, 0] for part, _ in PARTS}
     for kind, tree in enumerate((trainable, frozen)):
         for path, leaf in flatten_dict(tree, sep="/").items():
-            part = next(part for part, prefixes in PARTS if path.startswith(prefixes))
-            counts[part][kind] += math.prod(leaf.shape)
+            counts[part_of(path)][kind] += math.prod(leaf.shape)
     return {part: (trained, rest) for part, (trained, rest) in counts.items() if trained or rest}
 
 

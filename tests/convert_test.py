@@ -1,0 +1,142 @@
+"""The command `uno_jax.convert`, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+
+from tests.small_public import REFERENCE, write_public
+from uno_jax import convert
+from uno_jax.load import load_model
+from uno_jax.training.checkpoints import find_checkpoint, read_asset
+
+ROOT = Path(__file__).parent.parent
+
+
+def succeed(*arguments: str | Path) -> str:
+    """What the command prints."""
+    console = Console(file=io.StringIO(), width=120)
+    convert.main([str(argument) for argument in arguments], console)
+    return console.file.getvalue()
+
+
+def fail(*arguments: str | Path) -> str:
+    """What the command says is wrong, in place of a traceback."""
+    with pytest.raises(SystemExit) as exit:
+        succeed(*arguments)
+    assert isinstance(exit.value.code, str)
+    return exit.value.code
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+# Import
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """The reference, imported, and what the command printed."""
+    destination = tmp_path_factory.mktemp("convert") / "imported"
+    return destination, succeed("import", REFERENCE, destination)
+
+
+def test_an_imported_checkpoint_is_loaded_like_the_directory_it_came_from(imported):
+    checkpoint, public = load_model(imported[0]), load_model(REFERENCE)
+    assert_same(checkpoint.params, public.params)
+    assert_same(checkpoint.autoencoder_params, public.autoencoder_params)
+    for name in ("config", "vae_transform", "vit_transform", "time_shift"):
+        assert getattr(checkpoint, name) == getattr(public, name)
+    assert find_checkpoint(imported[0]) == imported[0]
+
+
+def test_import_says_what_it_read_part_by_part(imported):
+    assert "generation expert                     │     15 │    111,520 │ float32" in imported[1]
+    assert "all                                   │    241 │  1,681,971 │ float32" in imported[1]
+
+
+def test_an_imported_checkpoint_tells_the_versions_that_wrote_it(imported):
+    versions = json.loads(read_asset(imported[0], "versions.json"))
+    assert versions["jax"] == jax.__version__
+    assert {"uno_jax", "flax", "orbax-checkpoint", "python"} <= versions.keys()
+
+
+def test_import_replaces_nothing_unless_it_is_told_to(imported, tmp_path):
+    shutil.copytree(imported[0], tmp_path / "old")
+    assert "there is something already" in fail("import", REFERENCE, tmp_path / "old")
+    write_public(tmp_path / "public")
+    succeed("import", tmp_path / "public", tmp_path / "old", "--overwrite")
+    assert load_model(tmp_path / "old").config.decoder.hidden_size == 8
+
+
+def cut_short(directory: Path) -> None:
+    whole = (directory / "ema.safetensors").read_bytes()
+    (directory / "ema.safetensors").write_bytes(whole[:-1])
+
+
+def wrong_header(directory: Path) -> None:
+    whole = (directory / "ema.safetensors").read_bytes()
+    (directory / "ema.safetensors").write_bytes(whole[:8] + b"?" + whole[9:])
+
+
+def missing_shard(directory: Path) -> None:
+    tensors = load_file(directory / "ema.safetensors")
+    (directory / "ema.safetensors").unlink()
+    weight_map = dict.fromkeys(tensors, "ema-00001-of-00002.safetensors")
+    weight_map["vae2llm.bias"] = "ema-00002-of-00002.safetensors"
+    save_file(tensors, directory / "ema-00001-of-00002.safetensors")
+    (directory / "ema.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def not_a_number(directory: Path) -> None:
+    tensors = load_file(directory / "ema.safetensors")
+    tensors["vae2llm.weight"][3, 1] = np.nan
+    save_file(tensors, directory / "ema.safetensors")
+
+
+def small_vocabulary(directory: Path) -> None:
+    fields = json.loads((directory / "llm_config.json").read_text())
+    (directory / "llm_config.json").write_text(json.dumps({**fields, "vocab_size": 600}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_short, "ema.safetensors: not a whole safetensors file"),
+        (wrong_header, "ema.safetensors: not a whole safetensors file"),
+        (missing_shard, "the shards ema-00002-of-00002.safetensors are listed but not in"),
+        (not_a_number, "ema.safetensors: tensor vae2llm.weight holds nan"),
+        (small_vocabulary, "its tokenizer has 622 ids, and the model's vocabulary is 600"),
+    ],
+)
+def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, message):
+    source = write_public(tmp_path / "public")
+    damage(source)
+    assert message in fail("import", source, tmp_path / "imported")
+    assert [path.name for path in tmp_path.iterdir()] == ["public"]
+
+
+def test_the_command_says_what_is_wrong_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "uno_jax.convert", "import", str(tmp_path / "nothing"), str(tmp_path / "new")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == f"CheckpointError: {tmp_path}/nothing: there is no such directory\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["import"], ["import", "a"], ["import", "a", "b", "c"], ["move", "a", "b"]])
+def test_a_command_that_is_none_shows_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit):
+        convert.main(arguments)
+    assert "usage: python -m uno_jax.convert" in capsys.readouterr().err

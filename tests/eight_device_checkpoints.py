@@ -1,0 +1,70 @@
+"""What eight devices read and write, in a process that has eight.
+
+`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.eight_device_checkpoints DIR` takes DIR/public and
+the run DIR/run, both written on one device, and leaves in DIR: `placed.npz` (public, every leaf cut where it can be),
+`imported` (public, imported on a mesh), `restored.npz` (the run's model on a mesh) and `saved` (that, saved from
+there). It prints how many leaves were cut in each of the three.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tests.load_test import TOKENIZER
+from uno_jax.interop.imports import import_public
+from uno_jax.interop.load import open_public, place_public
+from uno_jax.interop.names import leaf_shape
+from uno_jax.load import load_model
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.training.checkpoints import save_model
+
+
+def place_all_cut(directory: Path, mesh: Mesh) -> Any:
+    """The model of a public directory, every leaf cut over `fsdp` along its last axis that can be."""
+    public = open_public(directory)
+
+    def sharding(path: tuple[str, ...]) -> NamedSharding:
+        shape = leaf_shape(public.leaves()[path][1])
+        axes = [axis for axis, size in enumerate(shape) if size % mesh.shape["fsdp"] == 0]
+        return NamedSharding(mesh, PartitionSpec(*[None] * axes[-1], "fsdp") if axes else PartitionSpec())
+
+    return place_public(public, sharding_policy=sharding).params
+
+
+def cut(params: Any) -> int:
+    return sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
+
+
+def save_npz(file: Path, params: Any) -> None:
+    np.savez(file, **{name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()})
+
+
+def main(directory: Path) -> None:
+    assert jax.device_count() == 8, f"{jax.device_count()} devices: set XLA_FLAGS as the docstring says"
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+    placed = place_all_cut(directory / "public", mesh)
+    save_npz(directory / "placed.npz", placed)
+    imported = import_public(
+        directory / "public",
+        directory / "imported",
+        make_mesh(MeshConfig(data=1, fsdp=8)),
+        tokenizer=TOKENIZER,
+        settings={},
+    )
+    restored = load_model(directory / "run", mesh=mesh).params
+    save_npz(directory / "restored.npz", restored)
+    assets = {path.name: path.read_bytes() for path in (directory / "run/checkpoints/3/assets").iterdir()}
+    save_model(directory / "saved", restored, {}, assets)
+    print(json.dumps([cut(placed), cut(imported.params), cut(restored)]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,60 @@
+"""Public layout to Orbax: reads a public-layout directory onto a mesh, and saves it as a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+
+from uno_jax.config import to_json
+from uno_jax.interop.load import PublicCheckpoint, open_public, place_public
+from uno_jax.interop.output import new_directory
+from uno_jax.interop.provenance import public_provenance
+from uno_jax.parallel.mesh import tree_shardings
+from uno_jax.training.checkpoints import save_model
+from uno_jax.training.initialise import abstract_autoencoder, abstract_params
+
+
+def import_public(
+    source: str | Path,
+    destination: str | Path,
+    mesh: Mesh,
+    *,
+    tokenizer: Mapping[str, bytes],
+    settings: Mapping[str, Any],
+    overwrite: bool = False,
+) -> PublicCheckpoint:
+    """Makes the checkpoint `destination` of the model in a public-layout directory, every tensor in its stored dtype.
+
+    Args:
+      source: the public-layout directory.
+      destination: the checkpoint's directory; it appears when it is complete.
+      mesh: the parameters are placed on it, as a run would; the autoencoder is placed like them.
+      tokenizer: its files, by name.
+      settings: of the config that the checkpoint will carry (as `RunConfig`), besides the model's sizes.
+      overwrite: whether what is at `destination` may be replaced.
+
+    Raises:
+      CheckpointError: as `open_public` and `new_directory`; a weight that is not finite.
+    """
+    with new_directory(destination, overwrite=overwrite) as partial:
+        public = open_public(source)
+        trees = {**abstract_params(public.config), "autoencoder": abstract_autoencoder(public.config)}
+        shardings = flatten_dict(tree_shardings(trees, mesh))
+        loaded = place_public(public, sharding_policy=lambda path: shardings[path])
+        assets = {
+            "config.json": _json({**settings, "model": to_json(public.config)}),
+            "model.json": _json(to_json(public.config)),
+            **tokenizer,
+            **public_provenance(public).assets(),
+        }
+        save_model(partial, loaded.params, loaded.autoencoder_params, assets)
+    return loaded
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

@@ -1,0 +1,20 @@
+"""The versions of what wrote a checkpoint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+
+import uno_jax
+
+VERSIONS_FILE = "versions.json"
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_dtypes", "safetensors")
+
+
+def versions_json() -> bytes:
+    """Package -> version, of this process."""
+    versions = {"uno_jax": uno_jax.__version__, "python": platform.python_version()}
+    versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return (json.dumps(versions, indent=1) + "\n").encode()
