@@ -11,16 +11,16 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from tests.made_up_records import LAYOUT, make_records, small_config, small_inputs, small_tokenizer
+from tests.made_up_plans import latents_of
+from tests.made_up_records import LAYOUT, make_records, small_config, small_tokenizer
 from tests.small_model import small_model, small_params
 from uno_jax.attention.metadata import CAPTION, CONTEXT, NOISED
-from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
-from uno_jax.data.plans import MethodConfig, Plan, Text, make_sample
+from uno_jax.data.plans import NoisedTarget
 from uno_jax.data.records import write_records
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
-from uno_jax.pictures import choose_records, make_draw_pictures, make_picture_batches, targets_alone
+from uno_jax.pictures import caption_inputs, choose_records, make_draw_pictures
 from uno_jax.run import Context
 from uno_jax.run_config import PicturesConfig, RunConfig, check_config
 
@@ -74,46 +74,14 @@ def test_settings_that_draw_nothing_are_refused(config, change):
         check_config(dataclasses.replace(config, pictures=pictures))
 
 
-def plans() -> list[Plan]:
-    """Text to image, editing."""
-    rng = np.random.default_rng(0)
-    return [make_sample(record, MethodConfig("sft"), small_inputs(), rng).plan for record in make_records(2)]
-
-
-def test_without_prompt_only_the_prompts_are_missing():
-    batches = make_picture_batches(plans(), LAYOUT, TOKENIZER, caption_tokens=5, rows=2)
-    full, without = batches.full, batches.without_prompt
-    prompts = [item for plan in plans() for item in plan if isinstance(item, Text)]
-    np.testing.assert_array_equal(full.latent_moments, without.latent_moments)
-    np.testing.assert_array_equal(full.generation.role, without.generation.role)
-    np.testing.assert_array_equal(full.vit_patches, without.vit_patches)
-    missing = np.count_nonzero(full.understanding.role) - np.count_nonzero(without.understanding.role)
-    assert missing == sum(len(prompt.ids) + 2 for prompt in prompts)
-
-
 def test_a_caption_is_read_from_the_target_alone():
-    captions = make_picture_batches(plans(), LAYOUT, TOKENIZER, caption_tokens=5, rows=2).captions
-    assert captions.caption_ids.shape == (2, 5)
-    assert (captions.understanding.role == CAPTION).sum() == 10
-    assert not (captions.understanding.role == CONTEXT).any()
-    assert (captions.generation.role == NOISED).all()
-
-
-def test_rows_without_an_example_are_padding():
-    batches = make_picture_batches(plans(), LAYOUT, TOKENIZER, caption_tokens=5, rows=4)
-    for batch in batches:
-        assert batch.text_ids.shape[0] == 4
-        assert not batch.understanding.sample[2:].any()
-        assert not batch.generation.sample[2:].any()
-
-
-def test_targets_are_found_behind_their_sources():
-    batches = make_picture_batches(plans(), LAYOUT, TOKENIZER, caption_tokens=5, rows=3)
-
-    def alone(batch: Batch) -> np.ndarray:
-        return targets_alone(batch.latent_moments, batch, batches.captions)
-
-    np.testing.assert_array_equal(alone(batches.full), batches.captions.latent_moments)
+    targets = [NoisedTarget(pixels=latents_of(2, 2)), NoisedTarget(pixels=latents_of(1, 2))]
+    blocks, first = caption_inputs(targets, LAYOUT, TOKENIZER, rows=3)
+    assert (blocks.understanding.role == NOISED).sum(axis=1).tolist() == [2, 2, 0]
+    assert (blocks.generation.role == NOISED).sum(axis=1).tolist() == [4, 2, 0]
+    assert not (blocks.understanding.role == CONTEXT).any()
+    assert first.role.tolist() == [[CAPTION], [CAPTION], [0]]
+    assert first.block.tolist() == [[1], [1], [0]]
 
 
 def context(config: RunConfig, workdir: Path) -> Context:

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from uno_jax.attention.metadata import NOISED
+from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TASKS, Batch
 from uno_jax.config import ConfigError
-from uno_jax.data.layout import REGIONS, Layout, lay_out, sample_lengths
-from uno_jax.data.packing import make_batch, pack_row
-from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, Text, make_sample
+from uno_jax.data.contexts import context_batch, part, token_count
+from uno_jax.data.layout import Layout, lay_out
+from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, make_sample
 from uno_jax.data.records import Record, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.mesh import put_rows, replicated
+from uno_jax.parallel.mesh import Tree, put_rows, replicated
+from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.run import Context, layout_of
 from uno_jax.run_config import RunConfig
+from uno_jax.sampling.context import read_context
 from uno_jax.sampling.decode import decode_pictures
-from uno_jax.sampling.flow import FlowConfig, sample_pictures
-from uno_jax.sampling.text import write_captions, written_ids
+from uno_jax.sampling.flow import sample_latents
+from uno_jax.sampling.guidance import GuidanceConfig
+from uno_jax.sampling.schedule import FlowConfig
+from uno_jax.sampling.text import TextConfig, write_text, written_ids
 from uno_jax.training.state import Params
 
 TASKS_WITH_TARGET = ("text_to_image", "editing")
-
-
-class PictureBatches(NamedTuple):
-    """The same examples three times, one a row, in numpy and with pixels; rows that are left over are padding."""
-
-    full: Batch
-    """Context and a noised target."""
-    without_prompt: Batch
-    """The same with the prompts left out."""
-    captions: Batch
-    """The noised target alone, with a caption that fills its region."""
 
 
 class Sampled(NamedTuple):
@@ -115,80 +108,72 @@ def choose_records(config: RunConfig) -> list[Record]:
     return chosen
 
 
-def make_picture_batches(
-    plans: Sequence[Plan], layout: Layout, tokenizer: Tokenizer, caption_tokens: int, rows: int
-) -> PictureBatches:
-    """Batches of plans that end in a noised target, padded to `rows` rows.
+def caption_inputs(
+    targets: Sequence[NoisedTarget], layout: Layout, tokenizer: Tokenizer, rows: int
+) -> tuple[Batch, TokenMetadata]:
+    """The noised targets alone, with pixels, padded to `rows` rows; and the first tokens of their captions.
 
-    A caption takes `caption_tokens`, the start token included. Captions are read without any context: they say what
-    the understanding expert sees in the picture, and nothing of the prompt.
+    A caption is read without any context: it says what the understanding expert sees in the picture, and nothing of
+    the prompt.
     """
-    # The ids between the delimiters are to be written; these only hold their places.
-    blank = (tokenizer.end,) * (caption_tokens - 2)
-    captioned: list[Plan] = [(NoisedTarget(pixels=_target(plan).pixels, caption=blank),) for plan in plans]
-    unprompted: list[Plan] = [tuple(item for item in plan if not isinstance(item, Text)) for plan in plans]
-
-    def lengths(plans: Sequence[Plan]) -> dict[str, int]:
-        samples = [sample_lengths(plan, layout) for plan in plans]
-        return {region: max(sample[region] for sample in samples) for region in REGIONS}
-
-    def batch_of(plans: Sequence[Plan], capacities: dict[str, int]) -> Batch:
-        samples = [[lay_out(plan, layout, tokenizer, occurrence=i)] for i, plan in enumerate(plans)]
-        padding: list = [[] for _ in range(rows - len(samples))]
-        return make_batch([pack_row(row, capacities, layout) for row in samples + padding])
-
-    return PictureBatches(
-        full=batch_of(plans, lengths(plans)),
-        without_prompt=batch_of(unprompted, lengths(plans)),
-        captions=batch_of(captioned, lengths(captioned)),
-    )
-
-
-def targets_alone(
-    latents: Float[np.ndarray, "rows tokens features"], full: Batch, captions: Batch
-) -> Float[np.ndarray, "rows target_tokens features"]:
-    """The latents of the noised targets, moved from where they lie in `full` to where they lie in `captions`."""
-    alone = np.zeros((*captions.generation.role.shape, latents.shape[-1]), latents.dtype)
-    alone[captions.generation.role == NOISED] = latents[full.generation.role == NOISED]
-    return alone
+    blocks, captions = [], []
+    for i, target in enumerate(targets):
+        block = token_count((NoisedTarget(pixels=target.pixels),), layout)
+        regions = lay_out((NoisedTarget(pixels=target.pixels, caption=()),), layout, tokenizer, occurrence=i)
+        blocks.append(part(regions, 0, block))
+        captions.append(part(regions, block))
+    first = context_batch(captions, layout, rows).understanding
+    return context_batch(blocks, layout, rows), TokenMetadata(*(x[:, :1] for x in first))
 
 
 def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], Sampled]:
     """A function that samples the pictures of the plans, and writes captions of their targets and of the samples."""
     config, mesh, tokenizer = context.config, context.mesh, context.tokenizer
-    settings, seed = config.pictures, config.seed
+    model, settings, seed, layout = config.model, config.pictures, config.seed, layout_of(config.model)
     rows = -(-len(plans) // mesh.size) * mesh.size
-    batches = make_picture_batches(plans, layout_of(config.model), tokenizer, settings.caption_tokens, rows)
-    flow = FlowConfig(settings.timesteps, config.objective.time_shift, settings.text_scale)
-    autoencoder = make_autoencoder(config.model.autoencoder)
+    autoencoder = make_autoencoder(model.autoencoder)
+    guidance = GuidanceConfig(settings.text_scale, image_scale=1.0, interval=(0.0, 1.0), rescale_min=1.0)
+    flow = FlowConfig(settings.timesteps, config.objective.time_shift, guidance)
+    text = TextConfig(settings.caption_tokens)
 
-    def put(tree: Any) -> Any:
-        """This host's rows of arrays that every host has whole, on the mesh."""
+    def own_rows(tree: Tree) -> Tree:
+        """This host's rows of arrays that every host has whole."""
         per_host = rows // jax.process_count()
         first = jax.process_index() * per_host
-        own = jax.tree.map(lambda x: x[first : first + per_host], tree)
-        if isinstance(own, Batch):
-            own = encode_batch(autoencoder, context.autoencoder_params, own, config.model)
-        return put_rows(own, mesh)
+        return jax.tree.map(lambda x: x[first : first + per_host], tree)
+
+    guided = [guided_plan(plan[:-1], *_target(plan).pixels.shape[:2], seed=number) for number, plan in enumerate(plans)]
+    inputs = own_rows(picture_inputs(guided, layout, tokenizer, rows))
+    blocks, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows))
+    encode = functools.partial(encode_batch, autoencoder, context.autoencoder_params, config=model)
+    inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
+    blocks, first = put_rows((encode(blocks), first), mesh)
 
     # What comes out is whole on every device, so that every host can read all rows.
     jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
-    sample = jit(lambda params, full, unprompted: sample_pictures(params, full, unprompted, config.model, flow, seed))
-    write = jit(
-        lambda params, batch, latents: write_captions(
-            params, batch, latents, config.model, tokenizer.start, tokenizer.end
-        )
-    )
-    full, without_prompt, captions = (put(batch) for batch in batches)
-    target_latents = jit(lambda batch: draw(batch, seed, 1.0, config.model.autoencoder).latents)(captions)
 
-    def texts(params: Params, latents: Any) -> list[str]:
-        ids = np.asarray(write(params, captions, latents))[: len(plans)]
-        return [tokenizer.decode(written_ids(row, tokenizer.end)) for row in ids]
+    def latents_of(batch: Batch) -> Array:
+        return draw(batch, seed, 1.0, model.autoencoder).latents
+
+    @jit
+    def sample(params: Params, inputs: PictureInputs) -> Array:
+        branches = read_branches(params, inputs, latents_of(inputs.context), model)
+        return sample_latents(params, branches, model, flow, seed)
+
+    @jit
+    def write(params: Params, blocks: Batch, first: TokenMetadata, latents: Array) -> Array:
+        past = read_context(params, blocks, latents, model)
+        return write_text(params, past, first, tokenizer.start, (tokenizer.end,), model, text)
+
+    target_latents = jit(latents_of)(blocks)
+
+    def texts(params: Params, latents: Array) -> list[str]:
+        ids = np.asarray(write(params, blocks, first, latents))[: len(plans)]
+        return [tokenizer.decode(written_ids(row, (tokenizer.end,))) for row in ids]
 
     def sampled(params: Params) -> Sampled:
-        latents = targets_alone(np.asarray(sample(params, full, without_prompt)), batches.full, batches.captions)
-        return Sampled(latents, texts(params, target_latents), texts(params, put(latents)))
+        latents = sample(params, inputs)
+        return Sampled(np.asarray(latents), texts(params, target_latents), texts(params, latents))
 
     return sampled
 

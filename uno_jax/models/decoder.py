@@ -29,6 +29,19 @@ class Streams(NamedTuple):
     generation: Float[Array, "batch generation features"]
 
 
+class Past(NamedTuple):
+    """Tokens that were read before, as every layer's attention needs them; a key-value cache.
+
+    Memory order means nothing: metadata says who may look at whom, and a slot of sample 0 is seen by nothing.
+    """
+
+    keys: Float[Array, "layers batch past kv_heads head_dim"]
+    """Rotated to their positions, in the compute dtype, as the values are."""
+    values: Float[Array, "layers batch past kv_heads head_dim"]
+    metadata: TokenMetadata
+    """Of every slot, `[batch, past]`."""
+
+
 class Expert(nn.Module):
     """One expert's weights in one decoder layer. Biases on query, key and value only."""
 
@@ -50,8 +63,9 @@ class Expert(nn.Module):
     def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:
         """Query, key and value heads `[batch, tokens, heads, head_dim]`; q and k normed per head, then rotated."""
         y = self.attention_norm(x).astype(self.dtype)
-        heads = (*x.shape[:-1], -1, self.config.head_dim)
-        query, key, value = (layer(y).reshape(heads) for layer in (self.query, self.key, self.value))
+        heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        query = self.query(y).reshape(*x.shape[:-1], heads, head_dim)
+        key, value = (layer(y).reshape(*x.shape[:-1], kv_heads, head_dim) for layer in (self.key, self.value))
         query = apply_rope(self.query_norm(query), cos, sin).astype(self.dtype)
         key = apply_rope(self.key_norm(key), cos, sin).astype(self.dtype)
         return query, key, value
@@ -60,13 +74,16 @@ class Expert(nn.Module):
         self, x: Float[Array, "batch tokens features"], attended: Array
     ) -> Float[Array, "batch tokens features"]:
         """Output projection and SwiGLU MLP, each with its residual."""
-        x = x + self.output(attended.reshape(*x.shape[:-1], -1))
+        x = x + self.output(attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim))
         y = self.mlp_norm(x).astype(self.dtype)
         return x + self.down(nn.silu(self.gate(y)) * self.up(y))
 
 
 class DecoderLayer(nn.Module):
-    """One layer: each expert computes its own tokens only; keys and values of both are concatenated."""
+    """One layer: each expert computes its own tokens only; keys and values of both are concatenated.
+
+    They are sown as `keys_values` in the collection `past`, which costs nothing where it is not asked for.
+    """
 
     config: DecoderConfig
     dtype: Any
@@ -77,6 +94,7 @@ class DecoderLayer(nn.Module):
         streams: Streams,
         rope: tuple[Array, Array],
         mask: Bool[Array, "batch queries keys"],
+        past: tuple[Array, Array] | None,
     ) -> tuple[Streams, None]:
         understanding = Expert(self.config, self.dtype, name="understanding")
         generation = Expert(self.config, self.dtype, name="generation")
@@ -85,6 +103,9 @@ class DecoderLayer(nn.Module):
         first = understanding.project(streams.understanding, cos[:, :split], sin[:, :split])
         second = generation.project(streams.generation, cos[:, split:], sin[:, split:])
         query, key, value = (jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True))
+        self.sow("past", "keys_values", (key, value))
+        if past is not None:
+            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(past, (key, value), strict=True))
         attended = dense_attention(query, key, value, mask)
         streams = Streams(
             understanding.finish(streams.understanding, attended[:, :split]),
@@ -111,9 +132,9 @@ class Decoder(nn.Module):
             layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         self.layers = nn.scan(
             layer,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, "intermediates": 0, "past": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=config.num_layers,
             unroll=config.scan_unroll,
         )(config, self.dtype)
@@ -127,20 +148,33 @@ class Decoder(nn.Module):
         """Token ids `[batch, tokens]` to embeddings in the compute dtype."""
         return jnp.take(self.embedding, ids, axis=0).astype(self.dtype)
 
-    def __call__(self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata) -> Streams:
-        """Final hidden states of both buffers, after the final norm of each token's expert."""
-        metadata = TokenMetadata(
-            *(jnp.concatenate(pair, axis=1) for pair in zip(understanding, generation, strict=True))
-        )
-        mask = pairwise_visible(metadata, metadata)
+    def __call__(
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+    ) -> Streams:
+        """Final hidden states of both buffers, after the final norm of each token's expert.
+
+        The tokens see, besides each other, those of `past`, as far as `visible` lets them.
+        """
+        return self.norm(self.residual_stream(streams, understanding, generation, past))
+
+    def residual_stream(
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+    ) -> Streams:
+        """What the layers leave, before the final norm."""
+        metadata = _concatenated(understanding, generation)
+        mask = pairwise_visible(metadata, metadata if past is None else _concatenated(past.metadata, metadata))
         rope = rope_tables(metadata.position, self.config.head_dim, self.config.rope_theta)
         streams = Streams(*(x.astype(self.dtype) for x in streams))
-        streams, _ = self.layers(streams, rope, mask)
-        return self.norm(streams)
+        streams, _ = self.layers(streams, rope, mask, past and (past.keys, past.values))
+        return streams
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
         """Vocabulary logits, float32."""
         return self.head(hidden).astype(jnp.float32)
+
+
+def _concatenated(first: TokenMetadata, second: TokenMetadata) -> TokenMetadata:
+    return TokenMetadata(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
 
 
 class ExpertNorms(nn.Module):

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Decoder, Streams
+from uno_jax.models.decoder import Decoder, Past, Streams
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
@@ -101,6 +102,48 @@ class UnifiedModel(nn.Module):
             query_prediction=self.metaqueries.predict(queries) if queries.shape[1] else query_target,
             query_target=query_target,
         )
+
+    def read(self, batch: Batch, latents: Array, times: Array, past: Past | None = None) -> Streams:
+        """Final hidden states of context that goes on from `past`; its keys and values are sown in collection `past`.
+
+        `times` must broadcast to `[batch, latents]`; captions and metaqueries of the batch are read along, if there
+        are any.
+        """
+        streams, _ = self.embed(batch, latents, times)
+        return self.decoder(streams, batch.understanding, batch.generation, past)
+
+    def read_text(
+        self, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, past: Past
+    ) -> Float[Array, "batch tokens vocab"]:
+        """Logits of what follows each of the tokens, which go on from `past`; keys and values are sown as in `read`."""
+        text = self.decoder.embed(ids)
+        streams = Streams(text, text[:, :0])
+        hidden = self.decoder(streams, metadata, TokenMetadata(*(x[:, :0] for x in metadata)), past)
+        return self.decoder.logits(hidden.understanding)
+
+    def denoise(
+        self, target: Batch, noised: Float[Array, "batch latents latent_size"], time: Array, past: Past
+    ) -> tuple[Float[Array, "batch latents latent_size"], Float[Array, "batch latents features"]]:
+        """Velocity of a noised block that follows `past`, and what the layers added to its latents' features.
+
+        Args:
+          target: nothing but the block's two delimiters and its latents.
+          noised: x_t.
+          time: its time, `[1 or batch, 1]`.
+          past: the context.
+        """
+        streams, _ = self.embed(target, noised, time)
+        last = self.decoder.residual_stream(streams, target.understanding, target.generation, past)
+        added = last.generation - streams.generation
+        return self.velocity(self.decoder.norm(last).generation, noised, time), added
+
+    def denoise_with(
+        self, target: Batch, noised: Float[Array, "batch latents latent_size"], time: Array, added: Array
+    ) -> Float[Array, "batch latents latent_size"]:
+        """The velocity if the layers add `added`: `denoise` without any layer."""
+        streams, _ = self.embed(target, noised, time)
+        last = Streams(streams.understanding, streams.generation + added.astype(self.dtype))
+        return self.velocity(self.decoder.norm(last).generation, noised, time)
 
     def split_regions(self, batch: Batch, hidden: Array) -> tuple[Array, Array, Array]:
         """The text, caption and metaquery regions of the understanding buffer."""

@@ -49,15 +49,19 @@ def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) 
     """
     times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
     features = batch.latent_moments.shape[-1] // 2
-    normal = jax.vmap(jax.vmap(lambda source, index: _normals(source, index, seed, features)))
-    noise, latent_noise = normal(batch.latent_source, batch.latent_index)
+    sampled = _normals(batch.latent_source, batch.latent_index, seed, features, _LATENT)
     return Draws(
-        latents=sample_latents(batch.latent_moments, latent_noise, autoencoder.scale, autoencoder.shift),
-        noise=noise,
+        latents=sample_latents(batch.latent_moments, sampled, autoencoder.scale, autoencoder.shift),
+        noise=draw_noise(batch, seed, features),
         latent_times=batch.latent_time_scale * times(batch.latent_source),
         caption_times=times(batch.caption_source),
         query_times=times(batch.query_source),
     )
+
+
+def draw_noise(batch: Batch, seed: int, features: int) -> Float[Array, "batch latents features"]:
+    """The noise alone, of a batch with or without moments."""
+    return _normals(batch.latent_source, batch.latent_index, seed, features, _NOISE)
 
 
 def _image_key(source: TokenSource, seed: int) -> Array:
@@ -68,9 +72,13 @@ def _time(source: TokenSource, seed: int, shift: float) -> Array:
     return shifted_time(jax.random.normal(jax.random.fold_in(_image_key(source, seed), _TIME)), shift)
 
 
-def _normals(source: TokenSource, index: Array, seed: int, features: int) -> tuple[Array, Array]:
-    """The token's noise, and its share of the autoencoder's sample."""
-    key = _image_key(source, seed)
-    keys = (jax.random.fold_in(jax.random.fold_in(key, purpose), index) for purpose in (_NOISE, _LATENT))
-    noise, latent = (jax.random.normal(k, (features,)) for k in keys)
-    return noise, latent
+def _normals(
+    source: TokenSource, index: Array, seed: int, features: int, purpose: int
+) -> Float[Array, "batch latents features"]:
+    """Normal numbers for every latent token, from its source, its index in the image, and what they are for."""
+
+    def of_token(source: TokenSource, index: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(_image_key(source, seed), purpose), index)
+        return jax.random.normal(key, (features,))
+
+    return jax.vmap(jax.vmap(of_token))(source, index)

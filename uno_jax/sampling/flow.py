@@ -1,110 +1,209 @@
-"""Pictures from noise: Euler steps along the predicted velocity, from t = 1 to t = 0."""
+"""Pictures from noise: the whole way from t = 1 to t = 0, over contexts that were read before."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from uno_jax.attention.metadata import NOISED
+from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
+from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.objectives.draws import draw, shift_time
+from uno_jax.objectives.draws import draw_noise
+from uno_jax.sampling.context import fitted
+from uno_jax.sampling.guidance import GuidanceNumbers, Rescale, guidance_numbers, guide
+from uno_jax.sampling.schedule import (
+    CONDITIONAL,
+    GUIDED,
+    GUIDED_EXTRAPOLATED,
+    FlowConfig,
+    Schedule,
+    make_schedule,
+)
 
 Params = Any
-Velocity = Callable[[Array, Array], Array]
 
 
-@dataclass(frozen=True)
-class FlowConfig:
-    """How a picture is sampled."""
+class Branch(NamedTuple):
+    """A context, and the noised block that follows it: one picture a row."""
 
-    timesteps: int = 25
-    """Times of the grid, both ends included: one step fewer (convention of the public sampler)."""
-    time_shift: float = 1.0
-    """t = shift * u / (1 + (shift - 1) * u) for u from 1 to 0 in equal steps."""
-    text_scale: float = 1.0
-    """Guidance by the prompt: velocity = without + scale * (with - without). Up to 1: none, and at half the cost."""
+    past: Past
+    target: Batch
+    """Nothing but the two delimiters and the latents of the block. Its moments are not read."""
 
 
-def time_grid(timesteps: int, shift: float) -> Float[np.ndarray, " timesteps"]:
-    """The times that a sample passes through, from 1 to 0, float32."""
-    return shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
+class Branches(NamedTuple):
+    """The same pictures in the contexts that guidance needs. Latents lie at the same places in all of them."""
+
+    conditional: Branch
+    without_text: Branch | None = None
+    """Without the last text (or with a negative prompt in its place). None: there can be no guidance."""
+    without_image: Branch | None = None
+    """Texts alone. None: the contexts hold no image, so that this is `conditional`; no further pass is run for it."""
 
 
-def integrate(
-    velocity: Velocity,
-    start: Float[Array, "batch latents features"],
-    generated: Bool[Array, "batch latents"],
-    times: Float[np.ndarray, " timesteps"],
-) -> Float[Array, "batch latents features"]:
-    """Euler steps of the generated tokens through `times`; all other tokens stay as they are, at time 0.
+class Trajectory(NamedTuple):
+    """Every step of a sample."""
 
-    `velocity(x, t)` takes all latents and the time of each token `[batch, latents]`.
+    latents: Float[Array, "steps batch latents latent_size"]
+    """x_t where each step begins."""
+    velocity: Float[Array, "steps batch latents latent_size"]
+
+
+def sample_latents(
+    params: Params, branches: Branches, model: ModelConfig, config: FlowConfig, seed: int = 0
+) -> Float[Array, "batch latents latent_size"]:
+    """Clean latents of new pictures, from the noise that their targets' sources (occurrence, image) and `seed` give.
+
+    The noise is that which the train step would draw, bit by bit, and depends on no neighbour, padding or device.
+    Jitted: one program for each set of shapes, kinds of step and branches; numbers do not matter.
     """
-
-    def step(x: Array, interval: tuple[Array, Array]) -> tuple[Array, None]:
-        now, then = interval
-        moved = x + (then - now) * velocity(x, jnp.where(generated, now, 0.0))
-        return jnp.where(generated[..., None], moved, x), None
-
-    return jax.lax.scan(step, start, (jnp.asarray(times[:-1]), jnp.asarray(times[1:])))[0]
+    start = initial_noise(branches.conditional.target, seed, model)
+    return denoise(params, branches, start, model, config)[0]
 
 
-def sample_pictures(
+def initial_noise(target: Batch, seed: int, model: ModelConfig) -> Float[Array, "batch latents latent_size"]:
+    """x_1 of a batch's latents; 0 for padding."""
+    noise = draw_noise(target, seed, model.latent_size)
+    return jnp.where(target.generation.sample[..., None] > 0, noise, 0.0)
+
+
+def denoise(
     params: Params,
-    batch: Batch,
-    without_prompt: Batch | None,
+    branches: Branches,
+    start: Float[Array, "batch latents latent_size"],
     model: ModelConfig,
     config: FlowConfig,
-    seed: int,
-) -> Float[Array, "batch latents features"]:
-    """The batch's latents with its noised targets sampled anew; a pure function, to be jitted.
+    *,
+    trajectory: bool = False,
+) -> tuple[Float[Array, "batch latents latent_size"], Trajectory | None]:
+    """Clean latents of the pictures whose noise is `start`, and how they came about, where that is asked for.
 
-    The noise, and the autoencoder's sample of context images, are those that the train step would draw with this seed:
-    they follow from (seed, occurrence, image), so a sample does not depend on its place in the batch. What the batch
-    holds as the targets' moments is not read.
-
-    Args:
-      params: of the model.
-      batch: with moments. Captions and metaqueries, if it has any, change nothing.
-      without_prompt: the same samples with their prompts left out, and the same generation buffer; read if
-        `config.text_scale` is above 1. Both run in one forward pass.
-      model: sizes of the model.
-      config: how to sample.
-      seed: of the noise.
+    All steps are one jitted program.
     """
-    draws = draw(batch, seed, 1.0, model.autoencoder)
-    generated = batch.generation.role == NOISED
-    start = jnp.where(generated[..., None], draws.noise, draws.latents)
-    guided = without_prompt is not None and config.text_scale > 1
-    if guided:
-        batch = jax.tree.map(lambda *halves: jnp.concatenate(halves), batch, without_prompt)
+    guidance = config.guidance
+    used = [branches.conditional]
+    if branches.without_text is not None and guidance.text_scale > 1:
+        used.append(branches.without_text)
+        if branches.without_image is not None and guidance.image_scale > 1:
+            used.append(branches.without_image)
+    schedule = make_schedule(config, guided=len(used) > 1)
+    return _denoise(
+        params,
+        used,
+        start,
+        schedule,
+        guidance_numbers(guidance),
+        model=model,
+        rescale=guidance.rescale,
+        kinds=schedule.kinds,
+        trajectory=trajectory,
+    )
+
+
+class _State(NamedTuple):
+    """What a step hands to the next."""
+
+    latents: Float[Array, "batch latents latent_size"]
+    velocities: Float[Array, "earlier batch latents latent_size"]
+    """Of the steps before, newest first."""
+    added: Float[Array, "points batch branches latents features"]
+    """What the layers added at the last computed steps, newest first."""
+
+
+@functools.partial(jax.jit, static_argnames=("model", "rescale", "kinds", "trajectory"))
+def _denoise(
+    params: Params,
+    branches: list[Branch],
+    start: Float[Array, "batch latents latent_size"],
+    schedule: Schedule,
+    numbers: GuidanceNumbers,
+    *,
+    model: ModelConfig,
+    rescale: Rescale,
+    kinds: tuple[int, ...],
+    trajectory: bool,
+) -> tuple[Float[Array, "batch latents latent_size"], Trajectory | None]:
     unified = UnifiedModel(model)
-    batch = _with_vision_features(unified, params, batch)
+    rows, latents, _ = start.shape
+    points = schedule.feature_weights.shape[1]
+    together = _interleaved(branches)
+    real = branches[0].target.generation.sample > 0
 
-    def velocity(x: Array, t: Array) -> Array:
-        if not guided:
-            return _velocity(unified, params, batch, x, t)
-        both = _velocity(unified, params, batch, jnp.concatenate([x, x]), jnp.concatenate([t, t]))
-        conditional, unconditional = jnp.split(both, 2)
-        return unconditional + config.text_scale * (conditional - unconditional)
+    def guided(velocities: Float[Array, "rows_and_branches latents latent_size"]) -> Array:
+        conditional, *others = jnp.moveaxis(velocities.reshape(rows, -1, *velocities.shape[1:]), 1, 0)
+        if not others:
+            return conditional
+        return guide(conditional, others[0], others[1] if others[1:] else conditional, real, numbers, rescale)
 
-    return integrate(velocity, start, generated, time_grid(config.timesteps, config.time_shift))
+    def through_layers(state: _State, t: Array, weights: Array, *, branch: Branch, count: int) -> tuple[Array, Array]:
+        x = jnp.repeat(state.latents, count, axis=0)
+        computed: Any = unified.apply({"params": params}, branch.target, x, t, branch.past, method="denoise")
+        velocities, added = computed
+        if not points:
+            return guided(velocities), state.added
+        newest = state.added[0].at[:, :count].set(added.reshape(rows, count, *added.shape[1:]))
+        return guided(velocities), jnp.concatenate([newest[None], state.added[:-1]])
+
+    def extrapolated(state: _State, t: Array, weights: Array, *, branch: Branch, count: int) -> tuple[Array, Array]:
+        x = jnp.repeat(state.latents, count, axis=0)
+        added = jnp.tensordot(weights, state.added[:, :, :count].astype(jnp.float32), 1)
+        added = added.reshape(-1, *added.shape[2:])
+        velocities: Any = unified.apply({"params": params}, branch.target, x, t, added, method="denoise_with")
+        return guided(velocities), state.added
+
+    def chosen(kind: int) -> Callable[[_State, Array, Array], tuple[Array, Array]]:
+        compute = through_layers if kind in (GUIDED, CONDITIONAL) else extrapolated
+        if kind in (GUIDED, GUIDED_EXTRAPOLATED):
+            return functools.partial(compute, branch=together, count=len(branches))
+        return functools.partial(compute, branch=branches[0], count=1)
+
+    choices = [chosen(kind) for kind in kinds]
+
+    def step(state: _State, now: Schedule) -> tuple[_State, Trajectory | None]:
+        arguments: Any = (state, now.time.reshape(1, 1), now.feature_weights)
+        choice = jnp.searchsorted(jnp.array(kinds), now.action)
+        velocity, added = jax.lax.switch(choice, choices, *arguments)
+        velocity = jnp.where(real[..., None], velocity, 0.0)
+        velocities = jnp.concatenate([velocity[None], state.velocities])
+        moved = state.latents + jnp.tensordot(now.velocity_weights, velocities, 1)
+        record = Trajectory(state.latents, velocity) if trajectory else None
+        return _State(moved, velocities[:-1], added), record
+
+    order = schedule.velocity_weights.shape[1]
+    state = _State(
+        start,
+        jnp.zeros((order - 1, *start.shape)),
+        jnp.zeros((points, rows, len(branches), latents, model.decoder.hidden_size), model.compute_dtype),
+    )
+    last, record = jax.lax.scan(step, state, schedule)
+    return last.latents, record
 
 
-def _velocity(unified: UnifiedModel, params: Params, batch: Batch, x: Array, t: Array) -> Array:
-    predictions: Any = unified.apply({"params": params}, batch, x, t)
-    return predictions.velocity
+def _interleaved(branches: list[Branch]) -> Branch:
+    """All branches as one, row by row: the branches of a picture lie side by side, and so on one device.
 
+    Contexts are padded to the longest.
+    """
+    slots = max(branch.past.metadata.sample.shape[1] for branch in branches)
+    pasts = [fitted(branch.past, slots) for branch in branches]
 
-def _with_vision_features(unified: UnifiedModel, params: Params, batch: Batch) -> Batch:
-    """The batch with features in the place of patches: they are the same in every step."""
-    features: Any = unified.apply({"params": params}, batch, method="vision_features")
-    return batch._replace(vit_patches=features[0], target_patches=features[1])
+    def interleave(axis: int, *arrays: Array) -> Array:
+        shape = arrays[0].shape
+        return jnp.stack(arrays, axis + 1).reshape(*shape[:axis], len(arrays) * shape[axis], *shape[axis + 1 :])
+
+    rows = functools.partial(interleave, 0)
+    return Branch(
+        Past(
+            interleave(1, *(past.keys for past in pasts)),
+            interleave(1, *(past.values for past in pasts)),
+            TokenMetadata(*map(rows, *(past.metadata for past in pasts))),
+        ),
+        jax.tree.map(rows, *(branch.target for branch in branches)),
+    )

@@ -1,0 +1,124 @@
+"""The steps of a sample: times, what is computed, and how velocities are summed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uno_jax.sampling.guidance import GuidanceConfig
+from uno_jax.sampling.schedule import (
+    CONDITIONAL,
+    CONDITIONAL_EXTRAPOLATED,
+    GUIDED,
+    GUIDED_EXTRAPOLATED,
+    FlowConfig,
+    forward_passes,
+    lagrange_weights,
+    make_schedule,
+    time_grid,
+)
+
+ALWAYS = GuidanceConfig(interval=(0.0, 1.0))
+EXTRAPOLATED = (GUIDED_EXTRAPOLATED, CONDITIONAL_EXTRAPOLATED)
+
+
+def test_the_grid_has_one_time_more_than_steps_and_ends_at_zero():
+    np.testing.assert_allclose(time_grid(5, 1.0), [1, 0.75, 0.5, 0.25, 0])
+    np.testing.assert_allclose(time_grid(3, 3.0), [1, 0.75, 0], rtol=1e-6)
+    assert time_grid(3, 3.0).dtype == np.float32
+
+
+def integrate(config: FlowConfig, velocity) -> float:
+    """Where 0 at t = 1 is carried by a velocity that depends on time alone."""
+    schedule, history, x = make_schedule(config), [], 0.0
+    for time, weights in zip(schedule.time, schedule.velocity_weights, strict=True):
+        history = [velocity(float(time)), *history]
+        x += sum(weight * v for weight, v in zip(weights, history, strict=False))
+    return x
+
+
+@given(timesteps=st.integers(2, 60), shift=st.floats(0.5, 6.0), order=st.integers(1, 2))
+def test_a_constant_velocity_is_integrated_exactly(timesteps, shift, order):
+    config = FlowConfig(timesteps, shift, ALWAYS, solver_order=order)
+    assert integrate(config, lambda t: 2.0) == pytest.approx(-2.0, abs=1e-5)
+
+
+def test_an_euler_step_goes_by_the_velocity_at_the_time_where_it_begins():
+    """Times 1, 0.75, 0."""
+    assert integrate(FlowConfig(3, 3.0), lambda t: t) == pytest.approx(-0.25 * 1 - 0.75 * 0.75)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_error_shrinks_by_the_order_of_the_solver(order):
+    """The velocity exp(t), integrated with 40 and with 80 steps; 2 ** order between them."""
+    exact = 1 - np.exp(1.0)
+    config = FlowConfig(41, 1.0, ALWAYS, solver_order=order)
+    coarse, fine = (
+        abs(integrate(dataclasses.replace(config, timesteps=steps + 1), np.exp) - exact) for steps in (40, 80)
+    )
+    assert coarse / fine == pytest.approx(2**order, rel=0.15)
+
+
+def test_solver_and_extrapolation_start_anew_where_guidance_starts_or_ends():
+    guidance = GuidanceConfig(interval=(0.3, 0.8))
+    schedule = make_schedule(FlowConfig(11, 1.0, guidance, solver_order=2, refresh_every=3))
+    assert [bool(weights[1]) for weights in schedule.velocity_weights] == [
+        *(False, True),  # 1, 0.9
+        *(False, True, True, True, True),  # 0.8 .. 0.4
+        *(False, True, True),  # 0.3 ..
+    ]
+    c, g, ce, ge = CONDITIONAL, GUIDED, CONDITIONAL_EXTRAPOLATED, GUIDED_EXTRAPOLATED
+    assert schedule.action.tolist() == [c, c, g, g, ge, ge, g, c, c, ce]
+
+
+@pytest.mark.parametrize(("every", "order"), [(1, 1), (2, 0), (2, 1), (3, 2), (4, 1)])
+def test_a_stretch_begins_with_as_many_computed_steps_as_its_extrapolation_needs_and_goes_on_with_every_so_many(
+    every, order
+):
+    schedule = make_schedule(FlowConfig(25, 3.0, ALWAYS, refresh_every=every, feature_order=order))
+    computed = np.flatnonzero(schedule.action == GUIDED).tolist()
+    assert computed == [*range(order), *range(order, 24, every)]
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_features_are_extrapolated_from_the_last_computed_steps(order):
+    """Features that are a polynomial in time of that degree are extrapolated without error."""
+    schedule = make_schedule(FlowConfig(25, 3.0, ALWAYS, refresh_every=3, feature_order=order))
+    features, last = (1 - 2 * schedule.time) ** order, []
+    extrapolated = 0
+    for now, action, weights in zip(features, schedule.action, schedule.feature_weights, strict=True):
+        if action in EXTRAPOLATED:
+            assert sum(w * f for w, f in zip(weights, last, strict=True)) == pytest.approx(now, abs=1e-5)
+            extrapolated += 1
+        else:
+            last = [now, *last][: order + 1]
+    assert extrapolated > 10
+
+
+def test_no_features_are_kept_where_every_step_is_computed():
+    assert make_schedule(FlowConfig()).feature_weights.shape == (49, 0)
+
+
+def test_weights_of_a_polynomial_through_one_node_repeat_it():
+    assert lagrange_weights(np.array([0.3], np.float32), 0.9).tolist() == [1.0]
+
+
+def test_an_image_costs_a_pass_for_each_branch_and_step_within_the_interval():
+    """Public defaults: 50 times, shift 3, interval (0.4, 1]: 41 of the 49 steps lie in it."""
+    schedule = make_schedule(FlowConfig())
+    assert [forward_passes(schedule, branches) for branches in (2, 3)] == [41 * 2 + 8, 41 * 3 + 8]
+    assert forward_passes(make_schedule(FlowConfig(), guided=False), 1) == 49
+    assert forward_passes(make_schedule(FlowConfig(25, 3.0, ALWAYS)), 2) == 48
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"timesteps": 1}, {"time_shift": 0.0}, {"solver_order": 3}, {"refresh_every": 0}, {"feature_order": 3}],
+)
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
+        FlowConfig(**settings)
