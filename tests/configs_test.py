@@ -14,7 +14,8 @@ from uno_jax.config import from_config_dict
 from uno_jax.data.config import check_data_config
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
-from uno_jax.run import held_out_data, layout_of
+from uno_jax.programs import layout_of
+from uno_jax.run import held_out_data
 from uno_jax.run_config import RunConfig, check_config
 
 ROOT = Path(__file__).parent.parent

@@ -24,7 +24,8 @@ from uno_jax.objectives.draws import draw
 from uno_jax.parallel.mesh import Tree, put_rows, replicated
 from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
-from uno_jax.run import Context, layout_of
+from uno_jax.programs import layout_of
+from uno_jax.run import Context
 from uno_jax.run_config import RunConfig
 from uno_jax.sampling.context import read_context
 from uno_jax.sampling.decode import decode_pictures

@@ -17,14 +17,13 @@ from jax.sharding import Mesh
 from uno_jax.batch import Batch
 from uno_jax.config import ConfigError, to_json
 from uno_jax.data.config import DataConfig
-from uno_jax.data.layout import REGIONS, Layout
+from uno_jax.data.layout import REGIONS
 from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
-from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.mesh import (
     batch_sharding,
     check_rows,
@@ -32,17 +31,16 @@ from uno_jax.parallel.mesh import (
     put_rows,
     replicated,
     tree_shardings,
-    with_shardings,
 )
+from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, new_state, step_config
 from uno_jax.run_config import RunConfig, check_config
-from uno_jax.start import Start, abstract_run_params, run_provenance, start_params, tokenizer_directory
+from uno_jax.start import Start, run_provenance, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
-from uno_jax.training.optimizer import make_optimizer
 from uno_jax.training.report import held_out_table, startup_table
-from uno_jax.training.state import Params, TrainState, create_state, merge
+from uno_jax.training.state import Params, TrainState, merge
 from uno_jax.training.step import StepConfig, make_evaluation_step, make_gradient_probe, make_train_step
 
 HELD_OUT = "held_out/"
@@ -88,15 +86,15 @@ def run(
     resumed = find_checkpoint(workdir / "checkpoints")
     files = tokenizer_directory(config, resumed)
     tokenizer = read_tokenizer(config, files)
-    batches = _config_errors(_batches, config, config.data, tokenizer)
+    batches = config_errors(_batches, config, config.data, tokenizer)
 
     assets = _assets(config, files) | run_provenance(config, resumed).assets()
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
     if resumed is None:
         start = start_params(config, mesh)
-        state = _create_state(config, start.params, mesh)
+        state = new_state(config, start.params, mesh)
     else:
-        state, data_state = checkpoints.restore(int(resumed.name), _abstract_state(config, mesh))
+        state, data_state = checkpoints.restore(int(resumed.name), abstract_state(config, mesh))
         # A state that latched is saved as it was; to go on from it is to try its batch again.
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         batches.set_state(data_state)
@@ -127,17 +125,6 @@ def run(
     return finished
 
 
-def layout_of(model: ModelConfig) -> Layout:
-    """The sizes of the model that shape tokens."""
-    return Layout(
-        vit_patch_size=model.vision.patch_size,
-        vit_table_side=model.vision.table_side,
-        pixels_per_token=model.pixels_per_token,
-        max_latent_size=model.max_latent_size,
-        num_metaqueries=model.num_metaqueries,
-    )
-
-
 def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
     """The tokenizer in `directory`.
 
@@ -153,14 +140,6 @@ def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def _config_errors(function: Callable, *args: Any) -> Any:
-    """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
-    try:
-        return function(*args)
-    except ValueError as error:
-        raise ConfigError(f"config: {error}") from error
-
-
 def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer) -> Any:
     return make_batches(
         data,
@@ -169,25 +148,6 @@ def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer) -> Any:
         host_index=jax.process_index(),
         host_count=jax.process_count(),
     )
-
-
-def _create_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
-    """The state before the first step, every leaf in its place on the mesh."""
-    create = _state_maker(config)
-    shardings = tree_shardings(_config_errors(jax.eval_shape, create, params), mesh)
-    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
-
-
-def _abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and places of the state."""
-    state = _config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
-    return with_shardings(state, mesh)
-
-
-def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
-    optimizer = _config_errors(make_optimizer, config.optimizer, config.steps)
-    ema = config.optimizer.ema_decay > 0
-    return lambda params: create_state(params, config.trainable, optimizer, ema=ema)
 
 
 def _schedule(config: RunConfig) -> Schedule:
@@ -209,14 +169,12 @@ def _parts(
     make_draw_pictures: Callable[[Context], DrawPictures] | None,
 ) -> Parts:
     config, mesh = context.config, context.mesh
-    step_config = StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
-    states, rows, whole = tree_shardings(state, mesh), batch_sharding(mesh), replicated(mesh)
-    jit = functools.partial(jax.jit, in_shardings=(states, rows), out_shardings=(states, whole), donate_argnums=0)
+    parts = step_config(config)
     encode, window = make_encode(context), LogWindow(config.log_every)
     evaluate: Callable[[int, Params], None] | None = None
     constants: dict[str, float] = {}
     if config.evaluation.batches:
-        evaluate, constants = _make_evaluate(context, step_config, state, writer)
+        evaluate, constants = _make_evaluate(context, parts, state, writer)
 
     def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
         speed = progress.update(step, metrics, counts.tokens * jax.process_count(), counts.images * jax.process_count())
@@ -225,8 +183,8 @@ def _parts(
             writer.write(step, line)
 
     return Parts(
-        train_step=jit(make_train_step(step_config)),
-        probe=jit(make_gradient_probe(step_config)),
+        train_step=jit_step(make_train_step(parts), state, mesh),
+        probe=jit_step(make_gradient_probe(parts), state, mesh),
         put=lambda batch: put_rows(encode(batch), mesh),
         checkpoints=checkpoints,
         autoencoder=context.autoencoder_params,
@@ -257,7 +215,7 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
 
 
 def _make_evaluate(
-    context: Context, step_config: StepConfig, state: TrainState, writer: MetricsWriter
+    context: Context, parts: StepConfig, state: TrainState, writer: MetricsWriter
 ) -> tuple[Callable[[int, Params], None], dict[str, float]]:
     """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
     config = context.config
@@ -269,7 +227,7 @@ def _make_evaluate(
     params = merge(state.trainable, state.frozen)
     shardings = tree_shardings(params, context.mesh)
     step = jax.jit(
-        make_evaluation_step(step_config),
+        make_evaluation_step(parts),
         in_shardings=(shardings, batch_sharding(context.mesh)),
         out_shardings=replicated(context.mesh),
     )
@@ -292,7 +250,7 @@ def _make_evaluate(
 
 def held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
     """This host's held-out batches, encoded, in the host's memory: an evaluation then costs its steps only."""
-    batches, encode = _config_errors(_batches, context.config, data, context.tokenizer), make_encode(context)
+    batches, encode = config_errors(_batches, context.config, data, context.tokenizer), make_encode(context)
     try:
         return [jax.device_get(encode(next(batches).batch)) for _ in range(context.config.evaluation.batches)]
     finally:

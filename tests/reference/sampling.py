@@ -29,7 +29,7 @@ from uno_jax.models.decoder import Past
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.picture_inputs import guided_plan, picture_inputs, read_branches
-from uno_jax.run import layout_of
+from uno_jax.programs import layout_of
 from uno_jax.sampling.context import fitted, read_context
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import Branch, Branches, denoise

@@ -1,0 +1,79 @@
+"""The train state and the jitted step of a run: a run calls them, a plan compiles them for chips that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from uno_jax.config import ConfigError
+from uno_jax.data.layout import Layout
+from uno_jax.models.config import ModelConfig
+from uno_jax.parallel.mesh import batch_sharding, replicated, tree_shardings, with_shardings
+from uno_jax.run_config import RunConfig
+from uno_jax.start import abstract_run_params
+from uno_jax.training.optimizer import make_optimizer
+from uno_jax.training.state import Params, TrainState, create_state
+from uno_jax.training.step import StepConfig
+
+
+def config_errors(function: Callable, *args: Any) -> Any:
+    """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from error
+
+
+def layout_of(model: ModelConfig) -> Layout:
+    """The sizes of the model that shape tokens."""
+    return Layout(
+        vit_patch_size=model.vision.patch_size,
+        vit_table_side=model.vision.table_side,
+        pixels_per_token=model.pixels_per_token,
+        max_latent_size=model.max_latent_size,
+        num_metaqueries=model.num_metaqueries,
+    )
+
+
+def step_config(config: RunConfig) -> StepConfig:
+    """What the run's steps are made of."""
+    return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
+
+
+def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
+    """The state before the first step, every leaf in its place on the mesh; `params` are donated."""
+    create = _state_maker(config)
+    shardings = tree_shardings(config_errors(jax.eval_shape, create, params), mesh)
+    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and places of the state."""
+    state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
+    return with_shardings(state, mesh)
+
+
+def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
+    """`step(state, batch) -> (state, metrics)` jitted for the mesh, the state donated.
+
+    Args:
+      step: from `make_train_step` or `make_gradient_probe`.
+      state: arrays or `jax.ShapeDtypeStruct`.
+      mesh: where they lie.
+    """
+    states = tree_shardings(state, mesh)
+    return jax.jit(
+        step,
+        in_shardings=(states, batch_sharding(mesh)),
+        out_shardings=(states, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
+    optimizer = config_errors(make_optimizer, config.optimizer, config.steps)
+    ema = config.optimizer.ema_decay > 0
+    return lambda params: create_state(params, config.trainable, optimizer, ema=ema)
