@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from uno_jax.checkpoint_errors import CheckpointMismatch
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, with_shardings
 from uno_jax.training.checkpoints import (
-    CheckpointMismatch,
     Checkpoints,
     find_checkpoint,
     gather_hosts,

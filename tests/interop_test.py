@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tests.small_public import DECODER_JSON, REFERENCE, TOP_JSON, VISION_JSON, tensors_of, write_json, write_public
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, TokenSource
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.load import load_public
 from uno_jax.interop.names import (
     autoencoder_tensors,

@@ -14,17 +14,18 @@ import optax
 import pytest
 
 from tests.small_model import small_model, small_params
+from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
 from uno_jax.config import to_json
 from uno_jax.data.config import DataConfig
 from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.data.transforms import ImageTransform
-from uno_jax.interop.errors import CheckpointError
 from uno_jax.interop.load import load_public
+from uno_jax.interop.provenance import Provenance
 from uno_jax.load import load_model
 from uno_jax.models.autoencoder import FluxAutoencoder, PixelAutoencoder
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.run_config import RunConfig
-from uno_jax.training.checkpoints import CheckpointMismatch, Checkpoints
+from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.state import UNO_TRAINABLE, create_state, merge
 
 REFERENCE = Path(__file__).parent / "testdata" / "bagel_tiny_a"
@@ -47,6 +48,7 @@ def write_checkpoint(directory: Path, *, ema: bool = True, model=MODEL, tokenize
         "config.json": json.dumps(to_json(dataclasses.replace(RUN, model=model))).encode(),
         "model.json": json.dumps(to_json(model)).encode(),
         **tokenizer,
+        **Provenance(trained=UNO_TRAINABLE).assets(),
     }
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, assets=assets)
     checkpoints.save(3, state, {})

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.load import first_device
 from uno_jax.interop.names import CONVOLUTION, LINEAR, TABLE, VECTOR, TensorName, leaf_shape
 from uno_jax.interop.place import place_leaf, read_leaf, split

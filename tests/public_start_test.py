@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import rich.console
 from absl import flags
+from safetensors.numpy import load_file
 
 from configs import bagel_7b_uno
 from tests.conftest import TESTDATA
 from tests.made_up_records import make_records
+from uno_jax import convert
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import TOKENIZER_FILES
 from uno_jax.interop.load import load_public
+from uno_jax.interop.names import TensorName, model_tensors
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
@@ -101,6 +104,20 @@ def test_the_autoencoder_is_the_files_and_every_checkpoint_holds_it(finished):
     autoencoder = load_public(PUBLIC).autoencoder_params
     restored = restore_tree(find_checkpoint(finished[0]) / "autoencoder", autoencoder)
     jax.tree.map(np.testing.assert_array_equal, restored, autoencoder)
+
+
+def test_an_export_of_the_run_holds_the_directorys_frozen_tensors_byte_by_byte(finished, tmp_path):
+    convert.main(["export", str(finished[0]), str(tmp_path / "out")], rich.console.Console(file=io.StringIO()))
+    for file in ("ema.safetensors", "ae.safetensors"):
+        stored, exported = load_file(PUBLIC / file), load_file(tmp_path / "out" / file)
+        trained = {entry.public for entry in model_tensors(model_config_from_directory(PUBLIC)) if is_trained(entry)}
+        assert stored.keys() == exported.keys()
+        for name, tensor in stored.items():
+            assert (exported[name].tobytes() == tensor.tobytes()) == (name not in trained), name
+
+
+def is_trained(entry: TensorName) -> bool:
+    return any(is_under("/".join(entry.path), prefix) for prefix in UNO_TRAINABLE)
 
 
 def test_the_tokenizer_is_the_directorys_and_a_resumed_run_needs_its_checkpoint_only(dataset, finished):

@@ -15,10 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.data.transforms import ImageTransform
-from uno_jax.interop.errors import CheckpointError
 from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder

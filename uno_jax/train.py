@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.host_memory import keep_freed_memory
-from uno_jax.interop.errors import CheckpointError
 from uno_jax.pictures import make_draw_pictures
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
-from uno_jax.training.checkpoints import CheckpointMismatch
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; a run there is resumed.")
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         config = from_config_dict(_CONFIG.value, RunConfig)
         finished = run(config, str(_WORKDIR.value), make_draw_pictures=make_draw_pictures)
-    except (ConfigError, CheckpointMismatch, CheckpointError, FloatingPointError, FileNotFoundError) as error:
+    except (ConfigError, CheckpointError, FloatingPointError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if not finished:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ import jax
 import numpy as np
 import rich.table
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import read_leaf, stored_dtype
 from uno_jax.interop.sizes import UNO_JSON
-from uno_jax.training.checkpoints import find_checkpoint, restore_leaf, saved_leaves
+from uno_jax.training.checkpoints import find_checkpoint, restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS, part_of
 from uno_jax.training.versions import VERSIONS_FILE
 
 Leaves = Mapping[str, Any]
 """Path with slashes -> array or ShapeDtypeStruct; paths of the autoencoder's parameters begin with "autoencoder"."""
+
+
+_BATCH_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,32 @@ class Contents:
     where: Path
     leaves: dict[str, jax.ShapeDtypeStruct]
     """Every parameter, and of which shape and dtype it is stored."""
-    read: Callable[[str], np.ndarray]
-    """Reads one of them, in our orientation."""
+    read: Callable[[Sequence[str]], dict[str, np.ndarray]]
+    """Reads some of them, in our orientation."""
     step: int | None = None
     """Of training; None for a model alone."""
     config: dict[str, Any] = field(default_factory=dict)
     """Of the run, as JSON; or the JSON files of a public-layout directory."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of what wrote it; empty where nothing says."""
+    public: bool = False
+    """Whether it is a directory in the public layout."""
     averages: bool = False
     """Whether it also holds averages of the trained parameters."""
+
+    def arrays(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Reads parameters one after the other; what is small is read together, up to `_BATCH_BYTES`."""
+        batch: list[str] = []
+        for name in names:
+            if batch and sum(map(self._bytes, [*batch, name])) > _BATCH_BYTES:
+                yield from self.read(batch).items()
+                batch = []
+            batch.append(name)
+        if batch:
+            yield from self.read(batch).items()
+
+    def _bytes(self, name: str) -> int:
+        return math.prod(self.leaves[name].shape) * self.leaves[name].dtype.itemsize
 
 
 def open_contents(path: str | Path, *, ema: bool = False) -> Contents:
@@ -74,10 +93,23 @@ def _saved(checkpoint: Path, ema: bool) -> Contents:
         if (checkpoint / item).is_dir():
             for name, leaf in saved_leaves(checkpoint / item).items():
                 places[prefix + name], leaves[prefix + name] = (checkpoint / item, name), leaf
+
+    def read(names: Sequence[str]) -> dict[str, np.ndarray]:
+        by_item: dict[Path, dict[str, str]] = {}
+        for name in names:
+            item, saved = places[name]
+            by_item.setdefault(item, {})[saved] = name
+        arrays = {
+            wanted[saved]: array
+            for item, wanted in by_item.items()
+            for saved, array in restore_leaves(item, list(wanted)).items()
+        }
+        return {name: arrays[name] for name in names}
+
     return Contents(
         where=checkpoint,
         leaves=leaves,
-        read=lambda name: restore_leaf(*places[name]),
+        read=read,
         step=int(checkpoint.name) if checkpoint.name.isdigit() else None,
         config=_json(checkpoint / "assets" / "config.json"),
         versions=_json(checkpoint / "assets" / VERSIONS_FILE),
@@ -95,8 +127,9 @@ def _public(directory: Path) -> Contents:
             name: jax.ShapeDtypeStruct(leaf_shape(entries), stored_dtype(files, entries))
             for name, (files, entries) in places.items()
         },
-        read=lambda name: read_leaf(*places[name], stored_dtype(*places[name])),
+        read=lambda names: {name: read_leaf(*places[name], stored_dtype(*places[name])) for name in names},
         config={name: _json(directory / name) for name in names if (directory / name).is_file()},
+        public=True,
     )
 
 
@@ -112,8 +145,7 @@ def _json(file: Path) -> dict[str, Any]:
 def hash_parts(contents: Contents) -> dict[str, str]:
     """SHA-256 of every part, over paths, shapes, dtypes and bytes of its parameters; whatever the layout on disk."""
     hashes = {part: hashlib.sha256() for part, _ in PARTS}
-    for name in sorted(contents.leaves):
-        leaf = contents.read(name)
+    for name, leaf in contents.arrays(sorted(contents.leaves)):
         digest = hashes[part_of(name)]
         digest.update(f"{name} {leaf.dtype} {list(leaf.shape)}\n".encode())
         digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.names import (
     FixedTable,
     Path,

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 
 
 @contextmanager
@@ -49,6 +49,6 @@ def _replace(new: Path, path: Path, old: Path) -> None:
     if path.exists():
         path.rename(old)
         new.rename(path)
-        shutil.rmtree(old)
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     else:
         new.rename(path)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.names import TensorName, leaf_shape
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 
@@ -136,19 +136,24 @@ def _read_part(files: TensorFiles, entry: TensorName, bounds: Bounds) -> np.ndar
 
 
 def check_finite(weights: np.ndarray, what: str) -> None:
-    """Demands that weights are numbers; compares bits, which is faster than to look at each number.
+    """Demands that weights are numbers.
 
     Raises:
       CheckpointError: `what` holds an infinity or NaN.
     """
-    bits = np.dtype(f"u{weights.dtype.itemsize}")
-    infinity = np.asarray(np.inf, weights.dtype).view(bits)
-    sign_dropped = weights.view(bits) & ~(np.asarray(-0.0, weights.dtype).view(bits))
-    if weights.size and sign_dropped.max() >= infinity:
+    if not is_finite(weights):
         wrong = weights[~np.isfinite(weights)][0]
         raise CheckpointError(
             f"{what} holds {wrong}, which is no weight: the training that wrote it diverged, or the file is damaged"
         )
+
+
+def is_finite(weights: np.ndarray) -> bool:
+    """Whether all are numbers; compares bits, which is faster than to look at each number."""
+    bits = np.dtype(f"u{weights.dtype.itemsize}")
+    infinity = np.asarray(np.inf, weights.dtype).view(bits)
+    sign_dropped = weights.view(bits) & ~(np.asarray(-0.0, weights.dtype).view(bits))
+    return not weights.size or bool(sign_dropped.max() < infinity)
 
 
 def _assign(out: np.ndarray, part: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.load import PublicFiles
 from uno_jax.interop.names import fixed_tables
 from uno_jax.models.config import ModelConfig

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from uno_jax.interop.errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
+from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
@@ -42,10 +44,6 @@ class CheckpointConfig:
     """Steps between checkpoints."""
     keep: int = 2
     """How many of the newest to keep."""
-
-
-class CheckpointMismatch(ValueError):
-    """The checkpoint is of another model; the message names every tensor that differs."""
 
 
 class Checkpoints:
@@ -156,12 +154,10 @@ def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every array of a saved tree, by its path with slashes; reads no array.
 
     Raises:
-      CheckpointMismatch: the folder holds no saved tree, or a damaged one.
+      CheckpointError: the folder holds no saved tree, or a damaged one.
     """
-    try:
+    with _reading(directory):
         tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointMismatch(f"{directory}: no saved tree can be read there ({error})") from error
     return {name: jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(tree).items()}
 
 
@@ -172,6 +168,7 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
 
     Raises:
       CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
+      CheckpointError: files are missing or damaged.
     """
     saved = {
         name: leaf.shape
@@ -188,24 +185,35 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     places = ocp.checkpoint_utils.construct_restore_args(abstract)
     # The handler itself and not a Checkpointer around it, which looks for files that only a whole checkpoint has.
     # Partial, so that what is ignored is not read.
-    return ocp.PyTreeCheckpointHandler().restore(
-        directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
-    )
+    with _reading(directory):
+        return ocp.PyTreeCheckpointHandler().restore(
+            directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
+        )
 
 
-def restore_leaf(directory: Path, name: str) -> np.ndarray:
-    """One array of a saved tree, by its path with slashes, whole on this host and in its stored dtype."""
-    keys = tuple(name.split("/"))
-    leaf = saved_leaves(directory)[name]
-    restored = ocp.PyTreeCheckpointHandler().restore(
-        directory,
-        args=ocp.args.PyTreeRestore(
-            unflatten_dict({keys: leaf}),
-            restore_args=unflatten_dict({keys: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)}),
-            partial_restore=True,
-        ),
-    )
-    return flatten_dict(restored)[keys]
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Turns what Orbax and TensorStore raise over files that are missing or damaged into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{directory}: it cannot be read, files are missing or damaged ({reason[:300]}). If the checkpoint was "
+            "copied, copy it again; else use an older one"
+        ) from error
+
+
+def restore_leaves(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some arrays of a saved tree, by their paths with slashes, whole on this host and in their stored dtypes."""
+    saved = saved_leaves(directory)
+    target = unflatten_dict({name: saved[name] for name in names}, sep="/")
+    places = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), target)
+    with _reading(directory):
+        restored = ocp.PyTreeCheckpointHandler().restore(
+            directory, args=ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
+        )
+    return flatten_dict(restored, sep="/")
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
