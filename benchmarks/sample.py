@@ -1,0 +1,87 @@
+"""CPU speed of sampling, on the `sample` workload of the PyTorch baseline program.
+
+    python benchmarks/sample.py [--batch=4]
+
+A prompt of 32 tokens is read, then 24 Euler steps of a picture of 256 latent tokens, each with and without the prompt;
+rescaled over the whole picture. Float32, sizes as in `train_step.py`. Pictures of a batch run together, in one program.
+Prints one JSON line; `compile_seconds` are not part of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from train_step import GRID, LATENTS, benchmark_batch, benchmark_config, init
+
+from uno_jax.data.layout import Layout
+from uno_jax.data.plans import Text
+from uno_jax.host_memory import keep_freed_memory
+from uno_jax.models.config import ModelConfig
+from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.sampling.flow import sample_latents
+from uno_jax.sampling.guidance import GuidanceConfig
+from uno_jax.sampling.schedule import FlowConfig, forward_passes, make_schedule
+
+PROMPT = 32
+FLOW = FlowConfig(25, 3.0, GuidanceConfig(4.0, image_scale=1.0, interval=(0.0, 1.0)))
+
+
+def workload(batch: int, model: ModelConfig) -> PictureInputs:
+    """As many prompts of random tokens, their two delimiters included."""
+    rng = np.random.default_rng(0)
+    tokenizer: Any = SimpleNamespace(start=4092, end=4093, image_start=4094, image_end=4095)
+    layout = Layout(pixels_per_token=model.pixels_per_token, max_latent_size=GRID)
+    side = GRID * model.pixels_per_token
+    prompts = rng.integers(4092, size=(batch, PROMPT - 2))
+    plans = [guided_plan((Text(ids=tuple(ids)),), side, side, seed=i) for i, ids in enumerate(prompts)]
+    return picture_inputs(plans, layout, tokenizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=1, help="pictures, all at once")
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--default_allocator", action="store_true", help="give freed memory back after every run")
+    args = parser.parse_args()
+    if not args.default_allocator:
+        keep_freed_memory()
+    model = benchmark_config(queries=0).model
+    params = init(benchmark_config(queries=0), jax.tree.map(jnp.asarray, benchmark_batch(1, PROMPT, 0, 0)))
+    inputs = jax.tree.map(jnp.asarray, workload(args.batch, model))
+
+    @jax.jit
+    def sample(params: Any, inputs: PictureInputs) -> jax.Array:
+        no_latents = jnp.zeros((args.batch, 0, model.latent_size))
+        branches = read_branches(params, inputs, no_latents, model)
+        return jnp.mean(jnp.square(sample_latents(params, branches, model, FLOW)))
+
+    start = time.perf_counter()
+    compiled = sample.lower(params, inputs).compile()
+    report = {"compile_seconds": time.perf_counter() - start}
+    seconds = []
+    for _ in range(args.warmup + args.repeat):
+        start = time.perf_counter()
+        result = jax.block_until_ready(compiled(params, inputs))
+        seconds.append(time.perf_counter() - start)
+    seconds = seconds[args.warmup :]
+    passes = forward_passes(make_schedule(FLOW), branches=2)
+    steps = FLOW.timesteps - 1
+    report |= {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+    report |= {"parameters": sum(x.size for x in jax.tree.leaves(params)), "trainable": 0}
+    report["tokens"] = {"prompt": PROMPT, "latent": LATENTS, "delimiter": 2, "images": args.batch}
+    report["tokens"] |= {"steps": steps, "passes_per_step": passes // steps}
+    report |= {"result": float(result), **vars(args), "jax": jax.__version__}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

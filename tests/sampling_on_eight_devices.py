@@ -1,0 +1,73 @@
+"""Eight pictures and texts on one device and on meshes of eight, in a process that has eight.
+
+`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.sampling_on_eight_devices` prints, for each mesh,
+whether the noise has the bits that one device gives it, by how much the latents differ, whether the texts are the same,
+and over how many devices the latents lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+from tests.made_up_pictures import DRAWN, EDITED, SEED, latents_in
+from tests.made_up_plans import TOKENIZER
+from tests.made_up_records import LAYOUT
+from tests.small_model import quick_jit, small_model, small_params
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, tree_shardings
+from uno_jax.picture_inputs import PictureInputs, picture_inputs, read_branches
+from uno_jax.sampling.flow import denoise, initial_noise
+from uno_jax.sampling.guidance import GuidanceConfig
+from uno_jax.sampling.schedule import FlowConfig
+from uno_jax.sampling.text import TextConfig, write_text
+
+MESHES = {
+    "one": MeshConfig(data=1, fsdp=1),
+    "data8": MeshConfig(data=8, fsdp=1),
+    "data2_fsdp4": MeshConfig(data=2, fsdp=4),
+}
+# The MLP is wide enough for its kernels to be cut over fsdp.
+MODEL = small_model(decoder={"mlp_size": 1024})
+FLOW = FlowConfig(4, 3.0, GuidanceConfig(interval=(0.5, 1.0)), solver_order=2)
+TEXT = TextConfig(6, temperature=1.0)
+
+
+@quick_jit
+def run(params: Any, inputs: PictureInputs, latents: Any) -> tuple[Any, Any, Any]:
+    """Noise, final latents, and texts that go on where the pictures' blocks would be."""
+    branches = read_branches(params, inputs, latents, MODEL)
+    noise = initial_noise(inputs.target, SEED, MODEL)
+    first = jax.tree.map(lambda x: x[:, :1], inputs.target.understanding)
+    seeds = inputs.target.latent_source.occurrence[:, 0]
+    ids = write_text(params, branches.conditional.past, first, TOKENIZER.start, (), MODEL, TEXT, seeds)
+    return noise, denoise(params, branches, noise, MODEL, FLOW)[0], ids
+
+
+def main() -> None:
+    assert jax.device_count() == 8, f"{jax.device_count()} devices: set XLA_FLAGS as the docstring says"
+    plans = [dataclasses.replace(plan, seed=i) for i, plan in enumerate([DRAWN, EDITED] * 4)]
+    inputs = picture_inputs(plans, LAYOUT, TOKENIZER)
+    results: dict[str, dict[str, Any]] = {}
+    for name, config in MESHES.items():
+        mesh = make_mesh(config, jax.devices()[: config.data * config.fsdp])
+        params = small_params(MODEL)
+        params = jax.device_put(params, tree_shardings(params, mesh))
+        out = run(params, *put_rows((inputs, latents_in(inputs.context)), mesh))
+        noise, latents, ids = (np.asarray(x) for x in out)
+        if name == "one":
+            expected = noise, latents, ids
+        results[name] = {
+            "noise": bool(np.array_equal(noise, expected[0])),
+            "difference": float(np.abs(latents - expected[1]).max()),
+            "texts": bool(np.array_equal(ids, expected[2])),
+            "devices": len(out[1].sharding.device_set),
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
