@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import rich.console
 from absl import flags
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from configs import openmoji_pretrain, openmoji_uno
@@ -32,6 +33,7 @@ from uno_jax.start import start_params
 from uno_jax.training.checkpoints import find_checkpoint, read_asset, restore_tree
 from uno_jax.training.initialise import abstract_params
 from uno_jax.training.metrics import read_metrics
+from uno_jax.training.state import ADAPTERS_TRAINABLE
 
 ROOT = Path(__file__).parent.parent
 COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255)}
@@ -166,6 +168,7 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, u
 PROGRAM = """
 import json, pathlib, sys
 from absl import flags
+from flax.traverse_util import flatten_dict
 from uno_jax.config import from_config_dict
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
@@ -327,6 +330,24 @@ def test_a_start_of_another_model_is_refused_with_the_fields(dataset, unbroken):
         start_params(config, make_mesh(config.mesh))
     assert "config.model.decoder.mlp_size is 24, there it is 16" in str(error.value)
     assert "config.model.prediction is 'velocity', there it is 'x0'" in str(error.value)
+
+
+def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(dataset, unbroken, tmp_path):
+    adapters = {"model.decoder.adapter_rank": 2, "trainable": ADAPTERS_TRAINABLE}
+    assert run(tiny_uno(dataset, init_from=str(unbroken), steps=1, **adapters), tmp_path, console=quiet())
+    base, adapted = saved(unbroken, 6, "params"), saved(tmp_path, 1, "params")
+    assert {name for name in adapted if "adapters" in name} == adapted.keys() - base.keys()
+    expert = [name for name in base if "layers']['generation" in name]
+    for name in expert:
+        np.testing.assert_array_equal(adapted[name], base[name], err_msg=name)
+    assert "adapters" in load_model(tmp_path).params["decoder"]["layers"]["generation"]
+    again = tiny_uno(dataset, init_from=str(tmp_path), **adapters)
+    loaded = start_params(again, make_mesh(again.mesh)).params["decoder"]["layers"]["generation"]["adapters"]
+    for path, leaf in flatten_dict(loaded, sep="']['").items():
+        np.testing.assert_array_equal(leaf, adapted[f"['decoder']['layers']['generation']['adapters']['{path}']"])
+    without = tiny_uno(dataset, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match="adapter_rank is 0, there it is 2"):
+        start_params(without, make_mesh(without.mesh))
 
 
 def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from uno_jax.config import ConfigError
 from uno_jax.data.pipeline import DataConfig
+from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.mesh import MeshConfig
@@ -114,6 +115,11 @@ def check_config(config: RunConfig) -> None:
             model.num_metaqueries > 0 or config.data.query_tokens == 0,
             f"config.data.query_tokens is {config.data.query_tokens}, but config.model.num_metaqueries is 0: set "
             "query_tokens to 0, or give the model metaqueries",
+        ),
+        (
+            decoder.adapter_rank > 0 or ADAPTERS not in config.trainable,
+            f"config.trainable names {ADAPTERS}, but config.model.decoder.adapter_rank is {decoder.adapter_rank}: give "
+            "adapters a rank",
         ),
         (config.steps > 0, f"config.steps is {config.steps}: give at least 1"),
         (config.log_every > 0, f"config.log_every is {config.log_every}: give at least 1"),

@@ -15,14 +15,15 @@ from uno_jax.interop.load import first_device, is_public_directory, load_public,
 from uno_jax.interop.provenance import Provenance, public_provenance, saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import restore_autoencoder, saved_model_config
+from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.mesh import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree
 from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype
-from uno_jax.training.state import Params
+from uno_jax.training.state import Params, merge, partition
 
-# Fields of ModelConfig that change speed or precision and not what the parameters are; and UNO's additions, which a
+# Fields of ModelConfig that change speed or precision and not what the parameters are; and additions, which a
 # checkpoint of another method need not have.
 _FREE_FIELDS = (
     "decoder.scan_unroll",
@@ -32,6 +33,8 @@ _FREE_FIELDS = (
     "compute_dtype",
     "num_metaqueries",
     "metaquery_target",
+    "decoder.adapter_rank",
+    "decoder.adapter_scale",
 )
 
 
@@ -105,12 +108,11 @@ def run_provenance(config: RunConfig, resumed: Path | None = None) -> Provenance
 def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
     saved = saved_model_config(checkpoint)
     _compare_models(config.model, saved, str(checkpoint))
-    target = abstract_run_params(config, mesh)
-    same_queries = _same_metaqueries(config.model, saved)
-    wanted = target if same_queries else {name: part for name, part in target.items() if name != "metaqueries"}
-    params = restore_tree(checkpoint / "params", wanted, ignored=() if same_queries else ("metaqueries",))
+    fresh = _fresh_parts(config.model, saved)
+    kept = partition(abstract_run_params(config, mesh), fresh)[1]
+    params = restore_tree(checkpoint / "params", kept, ignored=fresh)
     autoencoder = restore_autoencoder(config.model, checkpoint)
-    return Start(_with_metaqueries(config, params, mesh), autoencoder, str(checkpoint))
+    return Start(_with_fresh(config, params, fresh, mesh), autoencoder, str(checkpoint))
 
 
 def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
@@ -124,22 +126,22 @@ def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
 
     loaded = load_public(directory, dtype, lambda path: shardings.get(path) or first_device(path))
-    params = loaded.params
-    if not _same_metaqueries(config.model, saved):
-        params = {name: part for name, part in params.items() if name != "metaqueries"}
-    return Start(_with_metaqueries(config, params, mesh), loaded.autoencoder_params, str(directory))
+    fresh = _fresh_parts(config.model, saved)
+    kept = partition(loaded.params, fresh)[1]
+    return Start(_with_fresh(config, kept, fresh, mesh), loaded.autoencoder_params, str(directory))
 
 
-def _same_metaqueries(wanted: ModelConfig, saved: ModelConfig) -> bool:
-    return (wanted.num_metaqueries, wanted.metaquery_target) == (saved.num_metaqueries, saved.metaquery_target)
+def _fresh_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:
+    """Path prefixes of what is drawn afresh, or left out, because the source has it not, or otherwise."""
+    same_queries = (wanted.num_metaqueries, wanted.metaquery_target) == (saved.num_metaqueries, saved.metaquery_target)
+    same_adapters = wanted.decoder.adapter_rank == saved.decoder.adapter_rank
+    return (*(() if same_queries else ("metaqueries",)), *(() if same_adapters else (ADAPTERS,)))
 
 
-def _with_metaqueries(config: RunConfig, params: Params, mesh: Mesh) -> Params:
-    """The parameters, with metaqueries drawn afresh where the model has them and the source does not."""
-    if "metaqueries" in params or not config.model.num_metaqueries:
-        return params
-    fresh = init_params(config.model, config.seed, ("metaqueries",))
-    return {**params, **_place(config, fresh, mesh)}
+def _with_fresh(config: RunConfig, params: Params, parts: tuple[str, ...], mesh: Mesh) -> Params:
+    """The parameters, with those parts drawn afresh, as far as the model has them."""
+    present = partition(abstract_params(config.model), parts)[0]
+    return merge(params, _place(config, init_params(config.model, config.seed, parts), mesh)) if present else params
 
 
 def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
@@ -160,6 +162,10 @@ def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None
     """Demands that the models are the same but for the free fields."""
     ours, theirs = _flat(wanted), _flat(saved)
     different = [name for name in ours if ours[name] != theirs[name] and name not in _FREE_FIELDS]
+    if saved.decoder.adapter_rank:
+        # Leaving trained adapters out, or reading them with another scale, would change the model without a word.
+        adapters = ("decoder.adapter_rank", "decoder.adapter_scale")
+        different += [name for name in adapters if ours[name] != theirs[name]]
     if different:
         lines = [f"config.model.{name} is {ours[name]!r}, there it is {theirs[name]!r}" for name in different]
         raise ConfigError(f"config.init_from: {where} holds another model than the config's:\n  " + "\n  ".join(lines))

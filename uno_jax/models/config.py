@@ -22,6 +22,10 @@ class DecoderConfig:
     """How many layers one iteration of the layer scan holds; num_layers = no loop at all."""
     remat: str = "none"
     """What the backward pass recomputes: none, dots (keeps matrix products), or full (keeps layer inputs only)."""
+    adapter_rank: int = 0
+    """Of low-rank adapters on every linear layer of the generation expert; 0: none."""
+    adapter_scale: float = 2.0
+    """What adapters compute is added so many times (often written alpha / rank)."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from uno_jax.attention.dense import dense_attention
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
+from uno_jax.models.adapters import ExpertAdapters
 from uno_jax.models.config import DecoderConfig
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import apply_rope, rope_tables
@@ -47,6 +48,8 @@ class Expert(nn.Module):
 
     config: DecoderConfig
     dtype: Any
+    adapted: bool = False
+    """Whether the linear layers have low-rank adapters."""
 
     def setup(self) -> None:
         config, dense = self.config, functools.partial(Linear, dtype=self.dtype)
@@ -59,13 +62,20 @@ class Expert(nn.Module):
         self.gate = dense(config.mlp_size, use_bias=False)
         self.up = dense(config.mlp_size, use_bias=False)
         self.down = dense(config.hidden_size, use_bias=False)
+        if self.adapted:
+            self.adapters = ExpertAdapters(config, self.dtype)
+
+    def linear(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens outputs"]:
+        """The linear layer of that name, with its adapter."""
+        y = getattr(self, name)(x)
+        return y + self.adapters(name, x) if self.adapted else y
 
     def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:
         """Query, key and value heads `[batch, tokens, heads, head_dim]`; q and k normed per head, then rotated."""
         y = self.attention_norm(x).astype(self.dtype)
         heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
-        query = self.query(y).reshape(*x.shape[:-1], heads, head_dim)
-        key, value = (layer(y).reshape(*x.shape[:-1], kv_heads, head_dim) for layer in (self.key, self.value))
+        query = self.linear("query", y).reshape(*x.shape[:-1], heads, head_dim)
+        key, value = (self.linear(name, y).reshape(*x.shape[:-1], kv_heads, head_dim) for name in ("key", "value"))
         query = apply_rope(self.query_norm(query), cos, sin).astype(self.dtype)
         key = apply_rope(self.key_norm(key), cos, sin).astype(self.dtype)
         return query, key, value
@@ -74,9 +84,9 @@ class Expert(nn.Module):
         self, x: Float[Array, "batch tokens features"], attended: Array
     ) -> Float[Array, "batch tokens features"]:
         """Output projection and SwiGLU MLP, each with its residual."""
-        x = x + self.output(attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim))
+        x = x + self.linear("output", attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim))
         y = self.mlp_norm(x).astype(self.dtype)
-        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
+        return x + self.linear("down", nn.silu(self.linear("gate", y)) * self.linear("up", y))
 
 
 class DecoderLayer(nn.Module):
@@ -97,7 +107,7 @@ class DecoderLayer(nn.Module):
         past: tuple[Array, Array] | None,
     ) -> tuple[Streams, None]:
         understanding = Expert(self.config, self.dtype, name="understanding")
-        generation = Expert(self.config, self.dtype, name="generation")
+        generation = Expert(self.config, self.dtype, self.config.adapter_rank > 0, name="generation")
         split = streams.understanding.shape[1]
         cos, sin = rope
         first = understanding.project(streams.understanding, cos[:, :split], sin[:, :split])

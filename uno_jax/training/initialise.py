@@ -12,7 +12,7 @@ from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.training.state import Params, is_under
+from uno_jax.training.state import Params, is_under, partition
 
 
 def abstract_params(config: ModelConfig) -> Params:
@@ -21,11 +21,11 @@ def abstract_params(config: ModelConfig) -> Params:
 
 
 def init_params(config: ModelConfig, seed: int, parts: Sequence[str] = ()) -> Params:
-    """Freshly drawn float32 parameters; with `parts`, only those top-level parts, drawn as for the whole tree."""
+    """Freshly drawn float32 parameters; with `parts` (path prefixes), only those, drawn as for the whole tree."""
 
     def init(key: jax.Array) -> Params:
         params = _init(config, key)
-        return {name: params[name] for name in parts} if parts else params
+        return partition(params, parts)[0] if parts else params
 
     # Jitted, so that parts that are not asked for are never computed.
     return jax.jit(init)(jax.random.key(seed))

@@ -9,11 +9,13 @@ import jax
 import rich.table
 from flax.traverse_util import flatten_dict
 
+from uno_jax.models.adapters import ADAPTERS
 from uno_jax.training.state import Params
 
 # Parts of the model that people know, and the parameter paths that make them up.
 PARTS = (
     ("understanding expert", ("decoder/layers/understanding", "decoder/norm/understanding")),
+    ("low-rank adapters", (ADAPTERS,)),
     ("generation expert", ("decoder/layers/generation", "decoder/norm/generation")),
     ("embedding and vocabulary head", ("decoder/embedding", "decoder/head")),
     ("vision encoder", ("vision",)),

@@ -12,6 +12,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Int
 
+from uno_jax.models.adapters import ADAPTERS
+
 Params = Mapping[str, Any]
 
 UNO_TRAINABLE = (
@@ -23,6 +25,12 @@ UNO_TRAINABLE = (
     "metaqueries",
 )
 """The generation expert, the latent projections, the timestep embedder, the metaqueries and their head."""
+
+ADAPTERS_TRAINABLE = (ADAPTERS, "latent_in", "latent_out", "timestep_embedder", "metaqueries")
+"""The same with the generation expert itself frozen under its adapters."""
+
+OPTIONAL_PARTS = ("metaqueries", ADAPTERS)
+"""What a model need not have."""
 
 EVERYTHING = ("",)
 
@@ -50,11 +58,11 @@ def partition(params: Params, trainable: Sequence[str]) -> tuple[Params, Params]
     """Splits a parameter tree into (trainable, frozen) by path prefixes such as `decoder/norm`; `""` takes all.
 
     Raises:
-      ValueError: a prefix that no parameter has.
+      ValueError: a prefix that no parameter has, and that is none of an optional part.
     """
     flat = flatten_dict(params, sep="/")
     matches = {prefix: [path for path in flat if is_under(path, prefix)] for prefix in trainable}
-    unknown = [prefix for prefix, paths in matches.items() if not paths and prefix != "metaqueries"]
+    unknown = [prefix for prefix, paths in matches.items() if not paths and prefix not in OPTIONAL_PARTS]
     if unknown:
         raise ValueError(f"trainable names {unknown}, which no parameter has; the parts are {sorted(params)}")
     chosen = {path for paths in matches.values() for path in paths}

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from uno_jax.batch import Batch
+from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.breakdown import loss_sums
@@ -20,7 +21,7 @@ from uno_jax.objectives.config import SUPERVISION, ObjectiveConfig
 from uno_jax.objectives.draws import Draws, draw
 from uno_jax.objectives.losses import fixed_weights, loss_counts, reduce_losses, token_losses, total_loss
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate_schedule, make_optimizer
-from uno_jax.training.state import Params, TrainState, merge
+from uno_jax.training.state import Params, TrainState, merge, partition
 
 Metrics = dict[str, Array]
 
@@ -189,8 +190,9 @@ def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[s
 def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Gradient norm of each loss into the generation expert's layers, and the cosines between them.
 
-    One forward pass, one backward pass per loss. The running estimates in the state (for balanced weights) move
-    toward the measured norms; a loss without tokens, or a non-finite norm, leaves its estimate alone.
+    Of a frozen expert with trainable adapters: into those. One forward pass, one backward pass per loss. The running
+    estimates in the state (for balanced weights) move toward the measured norms; a loss without tokens, or a
+    non-finite norm, leaves its estimate alone.
     """
     balance = config.objective.balance
     names = ("flow", *SUPERVISION)
@@ -199,14 +201,15 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
         counts = loss_counts(batch)
         params = merge(state.trainable, state.frozen)
         draws = draw_for(batch, config)
+        trained = partition(state.trainable, (ADAPTERS,))[0]
+        expert = trained or partition(params, ("decoder/layers/generation",))[0]
 
         def losses(expert: Params) -> Array:
-            layers = {**params["decoder"]["layers"], "generation": expert}
-            whole = {**params, "decoder": {**params["decoder"], "layers": layers}}
+            whole = merge(params, expert)
             reduced = reduce_losses(losses_of(whole, batch, draws, config), counts, config.objective)
             return jnp.stack([reduced[name] for name in names])
 
-        _, pull_back = jax.vjp(losses, params["decoder"]["layers"]["generation"])
+        _, pull_back = jax.vjp(losses, expert)
         gradients = {name: pull_back(row)[0] for name, row in zip(names, jnp.eye(len(names)), strict=True)}
         norms = {name: optax.global_norm(gradient) for name, gradient in gradients.items()}
         metrics = {f"gradient_norm/{name}": norm for name, norm in norms.items()}

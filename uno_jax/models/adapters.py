@@ -1,0 +1,85 @@
+"""Low-rank adapters: what a few parameters add to frozen linear layers (LoRA, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from uno_jax.models.config import DecoderConfig
+from uno_jax.models.linear import Linear
+
+Params = Mapping[str, Any]
+
+ADAPTERS = "decoder/layers/generation/adapters"
+"""Where the adapters lie in the parameter tree."""
+
+ADAPTED_LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+class LowRank(nn.Module):
+    """`scale * x @ down @ up`; `up` begins at zero, so that a fresh adapter changes nothing."""
+
+    features: int
+    rank: int
+    scale: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
+        within = Linear(self.rank, use_bias=False, dtype=self.dtype, name="down")(x)
+        zeros = nn.initializers.zeros
+        added = Linear(self.features, use_bias=False, dtype=self.dtype, kernel_init=zeros, name="up")(within)
+        return added * jnp.asarray(self.scale, self.dtype)
+
+
+class ExpertAdapters(nn.Module):
+    """One adapter for every linear layer of an expert in a decoder layer, under that layer's name."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        config = self.config
+
+        def adapter(features: int) -> LowRank:
+            return LowRank(features, config.adapter_rank, config.adapter_scale, self.dtype)
+
+        self.query = adapter(config.num_heads * config.head_dim)
+        self.key = adapter(config.num_kv_heads * config.head_dim)
+        self.value = adapter(config.num_kv_heads * config.head_dim)
+        self.output = adapter(config.hidden_size)
+        self.gate = adapter(config.mlp_size)
+        self.up = adapter(config.mlp_size)
+        self.down = adapter(config.hidden_size)
+
+    def __call__(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
+        """What the linear layer `name` gets added, for the input that it gets."""
+        return getattr(self, name)(x)
+
+
+def merged_kernel(
+    kernel: Float[Array, "*layers inputs outputs"],
+    down: Float[Array, "*layers inputs rank"],
+    up: Float[Array, "*layers rank outputs"],
+    scale: float,
+) -> Float[Array, "*layers inputs outputs"]:
+    """The kernel that does alone, up to rounding, what it does with its adapter; float32."""
+    return jnp.asarray(kernel, jnp.float32) + scale * jnp.asarray(down, jnp.float32) @ jnp.asarray(up, jnp.float32)
+
+
+def merge_adapters(params: Params, config: DecoderConfig) -> Params:
+    """The parameters of the same model without adapters, in the dtypes of the kernels."""
+    flat = flatten_dict(params, sep="/")
+    merged = {path: leaf for path, leaf in flat.items() if not path.startswith(ADAPTERS + "/")}
+    for name in ADAPTED_LAYERS:
+        path, adapter = f"decoder/layers/generation/{name}/kernel", f"{ADAPTERS}/{name}"
+        kernel = merged_kernel(
+            flat[path], flat[f"{adapter}/down/kernel"], flat[f"{adapter}/up/kernel"], config.adapter_scale
+        )
+        merged[path] = kernel.astype(flat[path].dtype)
+    return unflatten_dict(merged, sep="/")
