@@ -41,7 +41,7 @@ RUN = RunConfig(
 def write_checkpoint(directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None):
     """A run's checkpoint of step 3; its averages are the trained parameters plus 1."""
     params = small_params(MODEL) if params is None else params
-    state = create_state(params, UNO_TRAINABLE, optax.sgd(1.0), ema=ema)
+    state = create_state(params, UNO_TRAINABLE, optax.sgd(1.0), ema=ema).replace(step=jnp.int32(3))
     if ema:
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
     assets = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -15,25 +16,33 @@ from rich.console import Console
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, to_json
 from uno_jax.data.tokenizer import TOKENIZER_FILES
-from uno_jax.interop.contents import open_contents, parts_table
+from uno_jax.interop.compare import compare, comparison_table, config_differences, differing_table
+from uno_jax.interop.contents import open_contents
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.public_json import not_public
 from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.interop.summary import arrays_table, facts, flat_config, hash_parts, parts_table
 from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.training.checkpoints import read_asset
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:
-    """Runs one of the commands, and says in one message what is wrong if something is."""
+    """Runs one of the commands, and says in one message what is wrong if something is.
+
+    Raises:
+      SystemExit: something is wrong, or `diff` has found a difference.
+    """
     options = _parser().parse_args(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
-        options.run(options, console or Console(soft_wrap=True))
+        succeeded = options.run(options, console or _console())
     except (ConfigError, CheckpointError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    if not succeeded:
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +71,24 @@ def _parser() -> argparse.ArgumentParser:
         "--shard_size", type=_bytes, metavar="SIZE", help="the most that a file holds, such as 5GB (default: one file)"
     )
     command.set_defaults(run=_export)
+
+    command = commands.add_parser("inspect", help="what is in a checkpoint, ours or one in the public layout")
+    command.add_argument("source", metavar="SRC", help=_ANY)
+    command.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
+    command.add_argument("--arrays", action="store_true", help="also list every array")
+    command.add_argument("--skip_hash", action="store_true", help="no hashes: nothing but headers is read")
+    command.set_defaults(run=_inspect)
+
+    command = commands.add_parser("diff", help="which parts of two checkpoints differ, and by how much")
+    command.add_argument("first", metavar="FIRST", help=_ANY)
+    command.add_argument("second", metavar="SECOND", help="another one; the exit status is 1 if their arrays differ")
+    command.add_argument("--ema", choices=("first", "second", "both"), default="", help="of which to take averages")
+    command.add_argument("--arrays", action="store_true", help="also list every array that differs")
+    command.set_defaults(run=_diff)
     return parser
+
+
+_ANY = "a run's workdir, its checkpoints folder, one checkpoint, or a directory in the public layout"
 
 
 def _add_destination(command: argparse.ArgumentParser, what: str) -> None:
@@ -79,7 +105,7 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * units[match[2].upper()])
 
 
-def _import(options: argparse.Namespace, console: Console) -> None:
+def _import(options: argparse.Namespace, console: Console) -> bool:
     source = Path(options.source)
     model = model_config_from_directory(source)
     read_tokenizer(source, model)
@@ -96,11 +122,12 @@ def _import(options: argparse.Namespace, console: Console) -> None:
         overwrite=options.overwrite,
     )
     leaves = flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/")
-    console.print(parts_table(f"Imported {source}", leaves))
-    console.print(f"checkpoint: {options.destination}", markup=False, highlight=False)
+    console.print(parts_table(leaves))
+    _print(console, f"imported {source} as the checkpoint {options.destination}")
+    return True
 
 
-def _export(options: argparse.Namespace, console: Console) -> None:
+def _export(options: argparse.Namespace, console: Console) -> bool:
     contents = open_contents(options.source, ema=options.ema)
     if contents.public:
         raise CheckpointError(f"{options.source}: it is in the public layout already")
@@ -118,18 +145,73 @@ def _export(options: argparse.Namespace, console: Console) -> None:
         overwrite=options.overwrite,
     )
     made = Path(options.destination)
-    console.print(parts_table(f"Exported {contents.where}", open_contents(made).leaves))
+    console.print(parts_table(open_contents(made).leaves))
+    _print(console, f"exported {contents.where}{', averages' if options.ema else ''}, to")
     for file in sorted(made.iterdir()):
-        console.print(f"{file.stat().st_size:>16,}  {file}", markup=False, highlight=False)
+        _print(console, f"{file.stat().st_size:>16,}  {file}")
     for sentence in not_public(model):
-        console.print(f"Not for the public implementation: {sentence}.", markup=False, highlight=False)
+        _print(console, f"Not for the public implementation: {sentence}.")
     if lost := rounded(contents, model, provenance):
-        console.print(
+        _print(
+            console,
             f"{len(lost)} frozen tensors are not what was imported: the run kept them in a narrower dtype "
             f"(config.frozen_dtype). The first is {lost[0]}.",
-            markup=False,
-            highlight=False,
         )
+    return True
+
+
+def _inspect(options: argparse.Namespace, console: Console) -> bool:
+    contents = open_contents(options.source, ema=options.ema)
+    hashes = None if options.skip_hash else hash_parts(contents)
+    console.print(parts_table(contents.leaves, hashes))
+    _print(console, f"checkpoint: {contents.where}{', averages' if options.ema else ''}")
+    for name, value in facts(contents):
+        _print(console, f"{name}: {value}")
+    if not contents.public:
+        provenance = saved_provenance(contents.where)
+        _print(console, f"trained: {', '.join(map(_prefix, provenance.trained)) or 'nothing'}")
+        _print(console, f"imported: {_counted(provenance.dtypes.values()) or 'nothing'}")
+    for name, text in flat_config(contents.config).items():
+        _print(console, f"  {name} = {text}")
+    if options.arrays:
+        console.print(arrays_table(contents.leaves))
+    return True
+
+
+def _diff(options: argparse.Namespace, console: Console) -> bool:
+    first = open_contents(options.first, ema=options.ema in ("first", "both"))
+    second = open_contents(options.second, ema=options.ema in ("second", "both"))
+    comparison = compare(first, second)
+    for which, contents in (("first", first), ("second", second)):
+        averages = ", averages" if options.ema in (which, "both") else ""
+        _print(console, f"{which}: {contents.where}{averages}")
+    console.print(comparison_table(comparison))
+    for line in comparison.others:
+        _print(console, line)
+    if options.arrays and not comparison.same:
+        console.print(differing_table(comparison))
+    if first.public == second.public:
+        for line in config_differences(flat_config(first.config), flat_config(second.config)):
+            _print(console, f"  {line}")
+    return comparison.same
+
+
+def _prefix(trained: str) -> str:
+    return trained or "everything"
+
+
+def _counted(dtypes: Iterable[str]) -> str:
+    """3 tensors in F32, 5 in BF16."""
+    return ", ".join(f"{count} tensors in {dtype}" for dtype, count in sorted(Counter(dtypes).items()))
+
+
+def _console() -> Console:
+    """The terminal's; where there is none, wide enough for our tables."""
+    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

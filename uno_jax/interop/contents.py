@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,22 +12,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.table
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
-from uno_jax.interop.place import read_leaf, stored_dtype
+from uno_jax.interop.place import check_finite, read_leaf, stored_dtype
 from uno_jax.interop.sizes import UNO_JSON
 from uno_jax.training.checkpoints import find_checkpoint, restore_leaves, saved_leaves
-from uno_jax.training.report import PARTS, part_of
+from uno_jax.training.report import PARTS
 from uno_jax.training.versions import VERSIONS_FILE
 
 Leaves = Mapping[str, Any]
 """Path with slashes -> array or ShapeDtypeStruct; paths of the autoencoder's parameters begin with "autoencoder"."""
-
-
-_BATCH_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Contents:
     leaves: dict[str, jax.ShapeDtypeStruct]
     """Every parameter, and of which shape and dtype it is stored."""
     read: Callable[[Sequence[str]], dict[str, np.ndarray]]
-    """Reads some of them, in our orientation."""
+    """Reads some of them, in our orientation; `arrays` is for all."""
     step: int | None = None
     """Of training; None for a model alone."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -47,19 +43,31 @@ class Contents:
     """Of what wrote it; empty where nothing says."""
     public: bool = False
     """Whether it is a directory in the public layout."""
-    averages: bool = False
-    """Whether it also holds averages of the trained parameters."""
+    items: tuple[str, ...] = ()
+    """What a checkpoint of ours is made of: its folders (`training.checkpoints`)."""
 
-    def arrays(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Reads parameters one after the other; what is small is read together, up to `_BATCH_BYTES`."""
+    def arrays(self, names: Iterable[str], batch_bytes: int = 2**28) -> Iterator[tuple[str, np.ndarray]]:
+        """Reads parameters one after the other: one, or a few of `batch_bytes` together, are in memory at a time.
+
+        Raises:
+          CheckpointError: a weight that is not finite, or files that cannot be read.
+        """
         batch: list[str] = []
         for name in names:
-            if batch and sum(map(self._bytes, [*batch, name])) > _BATCH_BYTES:
-                yield from self.read(batch).items()
+            if batch and sum(map(self._bytes, [*batch, name])) > batch_bytes:
+                yield from self._checked(batch)
                 batch = []
             batch.append(name)
         if batch:
-            yield from self.read(batch).items()
+            yield from self._checked(batch)
+
+    def _checked(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        arrays = self.read(names)
+        for name in names:
+            array = arrays.pop(name)
+            if not self.public:  # whose reader has checked it already, and can name the tensor's file
+                check_finite(array, f"{self.where}: {name}")
+            yield name, array
 
     def _bytes(self, name: str) -> int:
         return math.prod(self.leaves[name].shape) * self.leaves[name].dtype.itemsize
@@ -94,6 +102,10 @@ def _saved(checkpoint: Path, ema: bool) -> Contents:
             for name, leaf in saved_leaves(checkpoint / item).items():
                 places[prefix + name], leaves[prefix + name] = (checkpoint / item, name), leaf
 
+    strange = [name for name in leaves if not name.startswith(tuple(itertools.chain(*(p for _, p in PARTS))))]
+    if strange:
+        raise CheckpointError(f"{checkpoint}: it holds parameters that no model of ours has: {', '.join(strange)}")
+
     def read(names: Sequence[str]) -> dict[str, np.ndarray]:
         by_item: dict[Path, dict[str, str]] = {}
         for name in names:
@@ -110,11 +122,19 @@ def _saved(checkpoint: Path, ema: bool) -> Contents:
         where=checkpoint,
         leaves=leaves,
         read=read,
-        step=int(checkpoint.name) if checkpoint.name.isdigit() else None,
+        step=_step(checkpoint),
         config=_json(checkpoint / "assets" / "config.json"),
         versions=_json(checkpoint / "assets" / VERSIONS_FILE),
-        averages=(checkpoint / "ema").is_dir(),
+        items=tuple(sorted(path.name for path in checkpoint.iterdir() if path.is_dir())),
     )
+
+
+def _step(checkpoint: Path) -> int | None:
+    if checkpoint.name.isdigit():
+        return int(checkpoint.name)
+    if not (checkpoint / "training").is_dir():
+        return None
+    return int(restore_leaves(checkpoint / "training", ["step"])["step"])
 
 
 def _public(directory: Path) -> Contents:
@@ -140,37 +160,3 @@ def _json(file: Path) -> dict[str, Any]:
         return json.loads(file.read_bytes())
     except ValueError as error:
         raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-
-
-def hash_parts(contents: Contents) -> dict[str, str]:
-    """SHA-256 of every part, over paths, shapes, dtypes and bytes of its parameters; whatever the layout on disk."""
-    hashes = {part: hashlib.sha256() for part, _ in PARTS}
-    for name, leaf in contents.arrays(sorted(contents.leaves)):
-        digest = hashes[part_of(name)]
-        digest.update(f"{name} {leaf.dtype} {list(leaf.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    present = {part_of(name) for name in contents.leaves}
-    return {part: digest.hexdigest() for part, digest in hashes.items() if part in present}
-
-
-def parts_table(title: str, leaves: Leaves, hashes: Mapping[str, str] | None = None) -> rich.table.Table:
-    """Arrays, parameters, dtypes and bytes of each part, and of all; with `hashes`, the first 16 digits of each."""
-    table = rich.table.Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    table.add_column("part")
-    for heading in ("arrays", "parameters", "dtype", "GiB", *(["sha256"] if hashes else [])):
-        table.add_column(heading, justify="left" if heading in ("dtype", "sha256") else "right")
-    for part, _ in PARTS:
-        of_part = [leaf for name, leaf in leaves.items() if part_of(name) == part]
-        if of_part:
-            table.add_row(part, *_row(of_part), *([hashes[part][:16]] if hashes else []))
-    table.add_section()
-    table.add_row("all", *_row(leaves.values()), *([""] if hashes else []), style="bold")
-    return table
-
-
-def _row(leaves: Iterable[Any]) -> tuple[str, ...]:
-    leaves = list(leaves)
-    sizes = [math.prod(leaf.shape) for leaf in leaves]
-    dtypes = sorted({str(np.dtype(leaf.dtype)) for leaf in leaves})
-    size = sum(count * np.dtype(leaf.dtype).itemsize for count, leaf in zip(sizes, leaves, strict=True))
-    return f"{len(leaves)}", f"{sum(sizes):,}", ", ".join(dtypes), f"{size / 2**30:.3f}"

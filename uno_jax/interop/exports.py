@@ -23,7 +23,7 @@ from uno_jax.interop.names import (
     uno_tensors,
 )
 from uno_jax.interop.output import new_directory
-from uno_jax.interop.place import check_finite, is_finite
+from uno_jax.interop.place import is_finite
 from uno_jax.interop.provenance import Provenance, computed_table
 from uno_jax.interop.public_json import public_json
 from uno_jax.interop.tensor_files import STORED_DTYPES
@@ -134,7 +134,6 @@ def _write(
         for name, leaf in contents.arrays(named):
             for entry in named[name]:
                 tensor = leaf if entry.layer is None else leaf[entry.layer]
-                check_finite(tensor, f"{contents.where}: {name}")
                 writer.write(entry.public, _cast(entry, tensor, STORED_DTYPES[plans[entry.public].dtype]))
 
 

@@ -1,0 +1,143 @@
+"""Which parts of two checkpoints differ, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import rich.table
+
+from uno_jax.interop.contents import Contents
+from uno_jax.training.report import PARTS, part_of
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an array of the second checkpoint is from that of the first."""
+
+    name: str
+    dtypes: tuple[str, str]
+    same: bool
+    """The same bytes; or the same numbers, where the dtypes are not the same."""
+    largest: float = 0.0
+    """The largest difference of two numbers."""
+    squares: float = 0.0
+    """Sum of the squared differences."""
+    first_squares: float = 0.0
+    """Sum of the squares of the first."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints, array by array."""
+
+    arrays: list[Difference]
+    """Of those that both have, with the same shape."""
+    others: list[str]
+    """What is in one of them only, or has another shape: a line each."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same arrays with the same numbers, whatever their dtypes."""
+        return not self.others and all(array.same for array in self.arrays)
+
+
+def compare(first: Contents, second: Contents) -> Comparison:
+    """Compares two checkpoints; at most one array of each (or a few small ones) is in memory at a time.
+
+    Raises:
+      CheckpointError: as `Contents.arrays`.
+    """
+    others = []
+    for name in sorted(first.leaves.keys() | second.leaves.keys()):
+        shapes = [contents.leaves[name].shape if name in contents.leaves else None for contents in (first, second)]
+        if None in shapes:
+            which = "second" if shapes[0] is None else "first"
+            others.append(f"{name} {list(shapes[0] or shapes[1] or ())} is in the {which} only")
+        elif shapes[0] != shapes[1]:
+            others.append(f"{name} is {list(shapes[0] or ())} in the first and {list(shapes[1] or ())} in the second")
+    common = [
+        name for name, leaf in first.leaves.items() if name in second.leaves and leaf.shape == second.leaves[name].shape
+    ]
+    pairs = zip(first.arrays(common), second.arrays(common), strict=True)
+    return Comparison([difference(name, a, b) for (name, a), (_, b) in pairs], others)
+
+
+def difference(name: str, first: np.ndarray, second: np.ndarray, chunk: int = 2**22) -> Difference:
+    """Compares two arrays of the same shape, `chunk` numbers at a time (in float64)."""
+    dtypes = str(first.dtype), str(second.dtype)
+    a, b = first.reshape(-1), second.reshape(-1)
+    same, largest, squares, first_squares = True, 0.0, 0.0, 0.0
+    for start in range(0, a.size, chunk):
+        one, other = a[start : start + chunk], b[start : start + chunk]
+        numbers = one.astype(np.float64)
+        first_squares += float(np.vdot(numbers, numbers))
+        if one.dtype == other.dtype and one.tobytes() == other.tobytes():
+            continue
+        distances = other.astype(np.float64) - numbers
+        same = same and one.dtype != other.dtype and not distances.any()
+        largest = max(largest, float(np.abs(distances).max()))
+        squares += float(np.vdot(distances, distances))
+    return Difference(name, dtypes, same, largest, squares, first_squares)
+
+
+def comparison_table(comparison: Comparison) -> rich.table.Table:
+    """Each part: arrays, how many differ, the largest difference, and the difference's norm over that of the first."""
+    table = _table("part", "arrays", "differ")
+    for part, _ in PARTS:
+        of_part = [array for array in comparison.arrays if part_of(array.name) == part]
+        if of_part:
+            table.add_row(part, *_row(of_part))
+    table.add_section()
+    table.add_row("all", *_row(comparison.arrays), style="bold")
+    return table
+
+
+def differing_table(comparison: Comparison) -> rich.table.Table:
+    """The same of every array that differs, the farthest first."""
+    table = _table("array")
+    differing = [array for array in comparison.arrays if not array.same]
+    for array in sorted(differing, key=lambda array: _relative([array]), reverse=True):
+        table.add_row(array.name, *_row([array])[2:])
+    return table
+
+
+def _table(first: str, *counts: str) -> rich.table.Table:
+    table = rich.table.Table(show_edge=False, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for heading in (*counts, "largest", "relative"):
+        table.add_column(heading, justify="right")
+    table.add_column("dtype")
+    return table
+
+
+def _row(arrays: Iterable[Difference]) -> tuple[str, ...]:
+    arrays = list(arrays)
+    differing = sum(not array.same for array in arrays)
+    largest = max((array.largest for array in arrays), default=0.0)
+    distances = (f"{largest:.3g}", f"{_relative(arrays):.3g}") if differing else ("", "")
+    return f"{len(arrays)}", f"{differing}" if differing else "same", *distances, ", ".join(_dtypes(arrays))
+
+
+def _relative(arrays: Iterable[Difference]) -> float:
+    arrays = list(arrays)
+    squares = sum(array.squares for array in arrays)
+    of_first = sum(array.first_squares for array in arrays)
+    return math.sqrt(squares / of_first) if of_first else math.inf if squares else 0.0
+
+
+def _dtypes(arrays: Iterable[Difference]) -> Iterator[str]:
+    for first, second in sorted({array.dtypes for array in arrays}):
+        yield first if first == second else f"{first} / {second}"
+
+
+def config_differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
+    """A line for every field in which two flat configs differ."""
+    absent = "absent"
+    return [
+        f"{name}: {first.get(name, absent)} / {second.get(name, absent)}"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    ]
