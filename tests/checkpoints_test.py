@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from uno_jax.checkpoint_errors import CheckpointMismatch
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, with_shardings
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import (
     Checkpoints,
     find_checkpoint,

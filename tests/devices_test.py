@@ -47,5 +47,7 @@ def test_fully_sharded_leaves_are_cut_and_data_parallel_ones_are_not(runs):
         "one": False,
         "data8": False,
         "fsdp8": True,
-        "data2_fsdp4": True,
+        "data2_fsdp2_tensor2": True,
+        "fsdp4_tensor2": True,
+        "data2_fsdp2_sequence2": True,
     }

@@ -7,6 +7,7 @@ steps as `DIR/<mesh>.npz`, and prints, for each mesh, the losses step by step an
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from tests.made_up_plans import NAMED, Sample
 from tests.small_model import model_batch, quick_jit, small_model, small_params
 from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
-from uno_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, put_rows, replicated, tree_shardings
+from uno_jax.parallel.axes import MESH_AXES, on_mesh
+from uno_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, put_rows, replicated
+from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, create_state
 from uno_jax.training.step import StepConfig, make_train_step
@@ -27,7 +30,9 @@ MESHES = {
     "one": MeshConfig(data=1, fsdp=1),
     "data8": MeshConfig(data=8, fsdp=1),
     "fsdp8": MeshConfig(data=1, fsdp=8),
-    "data2_fsdp4": MeshConfig(data=2, fsdp=4),
+    "data2_fsdp2_tensor2": MeshConfig(data=2, fsdp=2, tensor=2),
+    "fsdp4_tensor2": MeshConfig(fsdp=4, tensor=2),
+    "data2_fsdp2_sequence2": MeshConfig(data=2, fsdp=2, sequence=2),
 }
 LOSSES = ("loss", "flow", "caption", "visual")
 # The MLP is wide enough for its kernels to be cut over fsdp. A large epsilon: where a gradient is close to 0, Adam
@@ -49,12 +54,12 @@ def batch_number(number: int) -> Batch:
 
 def run(mesh_config: MeshConfig, batches: list[Batch]) -> tuple[dict[str, list[float]], int, dict[str, np.ndarray]]:
     """Losses of every step, cut leaves, and the trainable parameters and their averages after the last."""
-    mesh = make_mesh(mesh_config, jax.devices()[: mesh_config.data * mesh_config.fsdp])
+    mesh = make_mesh(mesh_config, jax.devices()[: math.prod(getattr(mesh_config, axis) for axis in MESH_AXES)])
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)
     shardings = tree_shardings(state, mesh)
     state = jax.device_put(state, shardings)
     step = quick_jit(
-        make_train_step(CONFIG),
+        on_mesh(mesh)(make_train_step(CONFIG)),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,

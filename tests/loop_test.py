@@ -16,7 +16,8 @@ import optax
 import pytest
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, with_shardings
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.loop import Parts, Schedule, run_loop
 from uno_jax.training.state import TrainState, create_state

@@ -23,7 +23,8 @@ from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, tree_shardings
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated
+from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree, saved_leaves
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.state import Params

@@ -21,7 +21,8 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.mesh import Tree, put_rows, replicated
+from uno_jax.parallel.axes import on_mesh
+from uno_jax.parallel.mesh import Tree, put_rows, replicated, row_parts
 from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.programs import layout_of
@@ -131,7 +132,7 @@ def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], 
     """A function that samples the pictures of the plans, and writes captions of their targets and of the samples."""
     config, mesh, tokenizer = context.config, context.mesh, context.tokenizer
     model, settings, seed, layout = config.model, config.pictures, config.seed, layout_of(config.model)
-    rows = -(-len(plans) // mesh.size) * mesh.size
+    rows = -(-len(plans) // row_parts(mesh)) * row_parts(mesh)
     autoencoder = make_autoencoder(model.autoencoder)
     guidance = GuidanceConfig(settings.text_scale, image_scale=1.0, interval=(0.0, 1.0), rescale_min=1.0)
     flow = FlowConfig(settings.timesteps, config.objective.time_shift, guidance)
@@ -151,7 +152,8 @@ def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], 
     blocks, first = put_rows((encode(blocks), first), mesh)
 
     # What comes out is whole on every device, so that every host can read all rows.
-    jit = functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def jit(function: Callable) -> Callable:
+        return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
 
     def latents_of(batch: Batch) -> Array:
         return draw(batch, seed, 1.0, model.autoencoder).latents

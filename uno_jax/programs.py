@@ -11,7 +11,9 @@ from jax.sharding import Mesh
 from uno_jax.config import ConfigError
 from uno_jax.data.layout import Layout
 from uno_jax.models.config import ModelConfig
-from uno_jax.parallel.mesh import batch_sharding, replicated, tree_shardings, with_shardings
+from uno_jax.parallel.axes import on_mesh
+from uno_jax.parallel.mesh import batch_sharding, replicated
+from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.start import abstract_run_params
 from uno_jax.training.optimizer import make_optimizer
@@ -66,7 +68,7 @@ def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
     """
     states = tree_shardings(state, mesh)
     return jax.jit(
-        step,
+        on_mesh(mesh)(step),
         in_shardings=(states, batch_sharding(mesh)),
         out_shardings=(states, replicated(mesh)),
         donate_argnums=0,

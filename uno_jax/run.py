@@ -24,14 +24,9 @@ from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
-from uno_jax.parallel.mesh import (
-    batch_sharding,
-    check_rows,
-    make_mesh,
-    put_rows,
-    replicated,
-    tree_shardings,
-)
+from uno_jax.parallel.axes import on_mesh
+from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, put_rows, replicated
+from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, new_state, step_config
 from uno_jax.run_config import RunConfig, check_config
 from uno_jax.start import Start, run_provenance, start_params, tokenizer_directory
@@ -227,7 +222,7 @@ def _make_evaluate(
     params = merge(state.trainable, state.frozen)
     shardings = tree_shardings(params, context.mesh)
     step = jax.jit(
-        make_evaluation_step(parts),
+        on_mesh(context.mesh)(make_evaluation_step(parts)),
         in_shardings=(shardings, batch_sharding(context.mesh)),
         out_shardings=replicated(context.mesh),
     )

@@ -17,7 +17,7 @@ from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import restore_autoencoder, saved_model_config
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
-from uno_jax.parallel.mesh import tree_shardings, with_shardings
+from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree
 from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype

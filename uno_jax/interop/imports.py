@@ -14,7 +14,7 @@ from uno_jax.config import to_json
 from uno_jax.interop.load import PublicCheckpoint, open_public, place_public
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.provenance import public_provenance
-from uno_jax.parallel.mesh import tree_shardings
+from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.checkpoints import save_model
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 

@@ -16,6 +16,8 @@ from uno_jax.models.adapters import ExpertAdapters
 from uno_jax.models.config import DecoderConfig
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import apply_rope, rope_tables
+from uno_jax.parallel.axes import constrain
+from uno_jax.parallel.parameters import lookup
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -76,6 +78,8 @@ class Expert(nn.Module):
         heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         query = self.linear("query", y).reshape(*x.shape[:-1], heads, head_dim)
         key, value = (self.linear(name, y).reshape(*x.shape[:-1], kv_heads, head_dim) for name in ("key", "value"))
+        query = constrain(query, "batch", "tokens", "heads", None)
+        key, value = (constrain(x, "batch", "tokens", "kv_heads", None) for x in (key, value))
         query = apply_rope(self.query_norm(query), cos, sin).astype(self.dtype)
         key = apply_rope(self.key_norm(key), cos, sin).astype(self.dtype)
         return query, key, value
@@ -86,7 +90,8 @@ class Expert(nn.Module):
         """Output projection and SwiGLU MLP, each with its residual."""
         x = x + self.linear("output", attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim))
         y = self.mlp_norm(x).astype(self.dtype)
-        return x + self.linear("down", nn.silu(self.linear("gate", y)) * self.linear("up", y))
+        inner = constrain(nn.silu(self.linear("gate", y)) * self.linear("up", y), "batch", "tokens", "mlp")
+        return constrain(x + self.linear("down", inner), "batch", "tokens", None)
 
 
 class DecoderLayer(nn.Module):
@@ -156,7 +161,7 @@ class Decoder(nn.Module):
 
     def embed(self, ids: Array) -> Float[Array, "batch tokens features"]:
         """Token ids `[batch, tokens]` to embeddings in the compute dtype."""
-        return jnp.take(self.embedding, ids, axis=0).astype(self.dtype)
+        return lookup(self.embedding, ids, (*self.path, "embedding")).astype(self.dtype)
 
     def __call__(
         self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
@@ -174,13 +179,13 @@ class Decoder(nn.Module):
         metadata = _concatenated(understanding, generation)
         mask = pairwise_visible(metadata, metadata if past is None else _concatenated(past.metadata, metadata))
         rope = rope_tables(metadata.position, self.config.head_dim, self.config.rope_theta)
-        streams = Streams(*(x.astype(self.dtype) for x in streams))
+        streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
         streams, _ = self.layers(streams, rope, mask, past and (past.keys, past.values))
         return streams
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
         """Vocabulary logits, float32."""
-        return self.head(hidden).astype(jnp.float32)
+        return constrain(self.head(hidden).astype(jnp.float32), "batch", "tokens", "vocab")
 
 
 def _concatenated(first: TokenMetadata, second: TokenMetadata) -> TokenMetadata:

@@ -16,6 +16,7 @@ from uno_jax.models.decoder import Decoder, Past, Streams
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
+from uno_jax.parallel.parameters import lookup
 
 # With x_0 prediction the velocity is (x_t - x_0) / t; below this t the division stops growing.
 SMALLEST_DIVISOR_TIME = 0.05
@@ -59,7 +60,7 @@ class Metaqueries(nn.Module):
 
     def embed(self, index: Array) -> Float[Array, "batch queries features"]:
         """Rows of the table, `index` int32 `[batch, queries]`."""
-        return jnp.take(self.table, index, axis=0)
+        return lookup(self.table, index, (*self.path, "table"))
 
     def predict(self, hidden: Float[Array, "batch queries features"]) -> Float[Array, "batch queries target"]:
         return self.head(hidden).astype(jnp.float32)

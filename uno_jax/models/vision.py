@@ -13,6 +13,8 @@ from uno_jax.attention.dense import dense_attention
 from uno_jax.models.config import VisionConfig
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.models.linear import Linear
+from uno_jax.parallel.axes import constrain
+from uno_jax.parallel.parameters import lookup
 
 
 class VisionLayer(nn.Module):
@@ -34,11 +36,13 @@ class VisionLayer(nn.Module):
             dense(features, name=name)(y).reshape(*x.shape[:-1], heads, features // heads)
             for name in ("query", "key", "value")
         )
+        query = constrain(query, "batch", "tokens", "heads", None)
+        key, value = (constrain(x, "batch", "tokens", "kv_heads", None) for x in (key, value))
         attended = dense_attention(query, key, value, mask).reshape(x.shape)
         x = x + dense(features, name="output")(attended)
         y = norm(name="mlp_norm")(x).astype(self.dtype)
-        y = nn.gelu(dense(self.config.mlp_size, name="fc1")(y), approximate=True)
-        return x + dense(features, name="fc2")(y), None
+        y = constrain(nn.gelu(dense(self.config.mlp_size, name="fc1")(y), approximate=True), "batch", "tokens", "mlp")
+        return constrain(x + dense(features, name="fc2")(y), "batch", "tokens", None), None
 
 
 class VisionEncoder(nn.Module):
@@ -74,7 +78,8 @@ class VisionEncoder(nn.Module):
             jnp.float32,
         )
         x = Linear(config.hidden_size, dtype=self.dtype, name="patch_embedding")(patches)
-        x = x + jnp.take(table, positions, axis=0).astype(self.dtype)
+        x = x + lookup(table, positions, (*self.path, "position_table")).astype(self.dtype)
+        x = constrain(x, "batch", "tokens", None)
         mask = (image[:, :, None] == image[:, None, :]) & (image[:, None, :] > 0)
         layer = VisionLayer
         if config.remat != "none":

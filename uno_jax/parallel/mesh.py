@@ -1,62 +1,132 @@
-"""The device mesh, and where arrays lie on it. One device is a mesh of one.
-
-Mesh axes: `data` (rows of the batch, everything else replicated) and `fsdp` (rows of the batch, and every large
-parameter and optimizer leaf cut along one of its axes).
-"""
+"""The device mesh, over one slice or many, and the rows of a batch on it. One device is a mesh of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from uno_jax.config import ConfigError
+from uno_jax.parallel.axes import MESH_AXES, TABLE
 
 Tree = TypeVar("Tree")
 
-AXES = ("data", "fsdp")
 
-# Leaves smaller than this stay whole on every device: cutting them saves nothing and costs a collective each.
-SMALLEST_SHARDED_SIZE = 2**16
+@dataclass(frozen=True)
+class DcnConfig:
+    """Parts along each mesh axis across slices, which the data-centre network joins; -1 (at most once): the rest."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    sequence: int = 1
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 (at most once) takes the devices that the other axis leaves."""
+    """Devices along each mesh axis inside a slice; -1 (at most once) takes the devices that the other axes leave.
+
+    What is cut over which axis is the table of `uno_jax.parallel.axes`.
+    """
 
     data: int = 1
+    """Rows of the batch; everything else is replicated."""
     fsdp: int = -1
+    """Rows of the batch; and parameters, optimizer and averages, gathered layer by layer where they are used."""
+    tensor: int = 1
+    """Heads and the experts' inner features."""
+    sequence: int = 1
+    """Tokens of a row: for rows too long for one device."""
+    dcn: DcnConfig = field(default_factory=DcnConfig)
+    """The same across slices: a mesh axis has `size * dcn size` parts in all."""
+
+
+class RowShare(NamedTuple):
+    """Which rows of the global batch a host makes: share `number`, from 0, of `total` equal ones."""
+
+    number: int
+    total: int
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices` (default: all of all hosts).
 
+    Slices are told apart by the devices' slice index. Devices without one (CPUs) are one slice; or, where `config.dcn`
+    names more, that many runs of devices of the same length.
+
     Raises:
-      ConfigError: the axes do not multiply to the number of devices.
+      ConfigError: the axes do not multiply to the number of devices in a slice, or to the number of slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {axis: getattr(config, axis) for axis in AXES}
-    wrong = [axis for axis, size in sizes.items() if size < 1 and size != -1]
-    if wrong:
-        raise ConfigError(
-            f"config.mesh.{wrong[0]} is {sizes[wrong[0]]}: expected a positive number, or -1 for the rest"
+    across = {axis: getattr(config.dcn, axis) for axis in MESH_AXES}
+    slices = _slices(devices, across)
+    across = _resolve(across, len(slices), "config.mesh.dcn", "slices")
+    inside = _resolve(
+        {axis: getattr(config, axis) for axis in MESH_AXES}, len(slices[0]), "config.mesh", "devices in a slice"
+    )
+    if len(slices) == 1:
+        grid = mesh_utils.create_device_mesh(tuple(inside.values()), slices[0], allow_split_physical_axes=True)
+    elif _has_slice_index(devices):
+        grid = mesh_utils.create_hybrid_device_mesh(
+            tuple(inside.values()), tuple(across.values()), devices, allow_split_physical_axes=True
         )
+    else:
+        grid = _hybrid_grid(slices, inside, across)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _has_slice_index(devices: Sequence[jax.Device]) -> bool:
+    return getattr(devices[0], "slice_index", None) is not None
+
+
+def _slices(devices: Sequence[jax.Device], across: Mapping[str, int]) -> list[list[jax.Device]]:
+    if _has_slice_index(devices):
+        indices = sorted({device.slice_index for device in devices})
+        return [[device for device in devices if device.slice_index == index] for index in indices]
+    count = int(np.prod([size for size in across.values() if size > 0]))
+    if len(devices) % count:
+        raise ConfigError(f"config.mesh.dcn asks for {count} slices, which do not divide {len(devices)} devices")
+    length = len(devices) // count
+    return [list(devices[i * length : (i + 1) * length]) for i in range(count)]
+
+
+def _hybrid_grid(
+    slices: Sequence[Sequence[jax.Device]], inside: Mapping[str, int], across: Mapping[str, int]
+) -> np.ndarray:
+    """As `mesh_utils.create_hybrid_device_mesh`, for devices that do not tell their slice."""
+    blocks = np.array(slices, object).reshape(*across.values(), *inside.values())
+    pairs = [(axis, len(MESH_AXES) + axis) for axis in range(len(MESH_AXES))]
+    blocks = blocks.transpose(np.array(pairs).flatten())
+    return blocks.reshape([across[axis] * inside[axis] for axis in MESH_AXES])
+
+
+def _resolve(sizes: Mapping[str, int], total: int, path: str, what: str) -> dict[str, int]:
+    """The sizes with -1 replaced, so that their product is `total`."""
+    sizes = dict(sizes)
+    for axis, size in sizes.items():
+        if size < 1 and size != -1:
+            raise ConfigError(f"{path}.{axis} is {size}: expected a positive number, or -1 for the rest")
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
-        raise ConfigError("config.mesh.data and config.mesh.fsdp are both -1: one axis only can take the rest")
+        both = " and ".join(f"{path}.{axis}" for axis in free)
+        raise ConfigError(f"{both} are both -1: one axis only can take the rest")
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    if free and len(devices) % fixed == 0:
-        sizes[free[0]] = len(devices) // fixed
-    if int(np.prod(list(sizes.values()))) != len(devices):
-        product = " * ".join(f"config.mesh.{axis} ({size})" for axis, size in sizes.items() if size != -1)
-        raise ConfigError(f"{product} does not {'divide' if free else 'equal'} the number of devices, {len(devices)}")
-    return jax.make_mesh(
-        tuple(sizes.values()), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES), devices=devices
-    )
+    given = " * ".join(f"{path}.{axis} ({size})" for axis, size in sizes.items() if size != -1)
+    if free and total % fixed == 0:
+        sizes[free[0]] = total // fixed
+    elif fixed != total:
+        raise ConfigError(f"{given} does not {'divide' if free else 'equal'} the number of {what}, {total}")
+    return sizes
+
+
+def row_parts(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are cut into."""
+    return int(np.prod([mesh.shape[axis] for axis in TABLE["batch"]]))
 
 
 def check_rows(rows: int, mesh: Mesh, *, field: str) -> None:
@@ -65,11 +135,36 @@ def check_rows(rows: int, mesh: Mesh, *, field: str) -> None:
     Raises:
       ConfigError: it does not.
     """
-    if rows % mesh.size:
+    parts = row_parts(mesh)
+    if rows % parts:
+        sizes = " * ".join(f"{axis} ({mesh.shape[axis]})" for axis in TABLE["batch"])
         raise ConfigError(
-            f"{field} is {rows}, which the {mesh.size} devices of the mesh do not divide: "
-            f"give a multiple of {mesh.size}, or fewer devices"
+            f"{field} is {rows}, which the mesh cuts into {parts} parts, {sizes}, and they do not divide it: "
+            f"give a multiple of {parts}, or a smaller mesh"
         )
+
+
+def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
+    """Which rows of the global batch a process (default: this one) makes.
+
+    Processes whose devices hold the same rows (because tokens or heads are cut across them) have the same share.
+
+    Raises:
+      ConfigError: the devices of two processes have some rows in common and others not.
+    """
+    process = jax.process_index() if process is None else process
+    rows = mesh.devices.reshape(row_parts(mesh), -1)
+    held: dict[int, list[int]] = {}
+    for part, devices in enumerate(rows):
+        for owner in sorted({device.process_index for device in devices}):
+            held.setdefault(owner, []).append(part)
+    shares = sorted({tuple(parts) for parts in held.values()})
+    if sum(map(len, shares)) != len(rows) or len(set(map(len, shares))) != 1:
+        raise ConfigError(
+            "config.mesh spreads rows over hosts unevenly, some hosts share only some of theirs: let tensor * sequence "
+            "divide the devices of a host, or be a multiple of them"
+        )
+    return RowShare(shares.index(tuple(held[process])), len(shares))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -78,40 +173,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis (rows) over every device of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
-
-
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A sharding for every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a whole TrainState.
-
-    A large leaf is cut over `fsdp` along its longest axis that the mesh axis divides; others are whole everywhere.
-    The leading axis of stacked layers is never cut: a scan slices it at every layer.
-    """
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _leaf_spec(path, leaf, mesh)), tree)
-
-
-def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
-    """`jax.ShapeDtypeStruct` of every leaf (array or ShapeDtypeStruct), with the sharding of `tree_shardings`."""
-    shardings = tree_shardings(tree, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
-
-
-def _leaf_spec(path: Sequence[Any], leaf: Any, mesh: Mesh) -> PartitionSpec:
-    shape = np.shape(leaf)
-    parts = mesh.shape["fsdp"]
-    if parts == 1 or np.prod(shape, dtype=np.int64) < SMALLEST_SHARDED_SIZE:
-        return PartitionSpec()
-    stacked = any(getattr(key, "key", getattr(key, "name", None)) == "layers" for key in path)
-    candidates = [axis for axis in range(int(stacked), len(shape)) if shape[axis] % parts == 0]
-    if not candidates:
-        return PartitionSpec()
-    longest = max(candidates, key=lambda axis: shape[axis])
-    return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(longest + 1)))
+    """Leading axis (rows) over the axes that cut rows; tokens are whole until the model cuts them."""
+    return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
 
 
 def put_rows(tree: Tree, mesh: Mesh) -> Tree:
-    """This host's rows of a batch (numpy or device arrays, leading axis) as global arrays, rows over every device."""
+    """This host's share of a batch's rows (numpy or device arrays, leading axis) as global arrays."""
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)

@@ -1,0 +1,152 @@
+"""The names of every parameter's axes, and where trees of parameters, optimizer state and averages lie on a mesh."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from uno_jax.parallel.axes import constrain, cut_spec, partition_spec
+
+Tree = TypeVar("Tree")
+Names = tuple[str | None, ...]
+
+PARAMETERS: tuple[tuple[str, Names], ...] = (
+    # Low-rank adapters: what a linear layer takes in, to the rank, to what it gives.
+    (r"adapters/(query|key|value|gate|up)/down/kernel", ("embed", None)),
+    (r"adapters/output/down/kernel", ("heads", None)),
+    (r"adapters/down/down/kernel", ("mlp", None)),
+    (r"adapters/query/up/kernel", (None, "heads")),
+    (r"adapters/(key|value)/up/kernel", (None, "kv_heads")),
+    (r"adapters/(gate|up)/up/kernel", (None, "mlp")),
+    (r"adapters/(output|down)/up/kernel", (None, "embed")),
+    # Both experts, and the vision encoder.
+    (r"query/kernel", ("embed", "heads")),
+    (r"query/bias", ("heads",)),
+    (r"(key|value)/kernel", ("embed", "kv_heads")),
+    (r"(key|value)/bias", ("kv_heads",)),
+    (r"output/kernel", ("heads", "embed")),
+    (r"(gate|up|fc1)/kernel", ("embed", "mlp")),
+    (r"fc1/bias", ("mlp",)),
+    (r"(down|fc2)/kernel", ("mlp", "embed")),
+    # Into the width of the decoder (or the vision encoder), and out of it.
+    (r"embedding", ("vocab", "embed")),
+    (r"(latent_in|patch_embedding)/kernel", (None, "embed")),
+    (r"metaqueries/table", (None, "embed")),
+    (r"position_table", (None, "embed")),
+    (r"metaqueries/head/kernel", ("embed", None)),
+    (r"head/kernel", ("embed", "vocab")),
+    (r"latent_out/kernel", ("embed", None)),
+    # As wide as the residual stream, or less.
+    (r"(scale|bias)", (None,)),
+)
+"""End of a leaf's path -> names of its axes; the first that fits. A stacked leaf has `layers` before them."""
+
+# The autoencoder encodes on one device of each host, and is small.
+_WHOLE = "autoencoder"
+
+
+def parameter_axes(path: str, ndim: int) -> Names:
+    """Names of the axes of the parameter at `path` (with slashes; its beginning may be missing).
+
+    Raises:
+      ValueError: no entry fits the path, or not with so many axes.
+    """
+    if path.split("/")[0] == _WHOLE:
+        return (None,) * ndim
+    for pattern, names in PARAMETERS:
+        if re.search(rf"(^|/){pattern}$", path):
+            if ndim == len(names) + 1:
+                return ("layers", *names)
+            if ndim == len(names):
+                return names
+            break
+    raise ValueError(
+        f"parameter {path} has {ndim} axes that uno_jax/parallel/parameters.py does not name: add them to PARAMETERS"
+    )
+
+
+def gathered(leaf: jax.Array, path: Sequence[str]) -> jax.Array:
+    """The parameter at `path` as a layer uses it: whole on every device, but for `tensor`.
+
+    Its gradient is cut as the parameter is stored from the beginning: reduced and scattered in one. Without this the
+    compiler may find it cheaper to gather activations.
+    """
+    names = parameter_axes("/".join(path), leaf.ndim)
+    stored, used = partition_spec(names, leaf.shape), partition_spec(_without("embed", names), leaf.shape)
+    return leaf if stored is None or used is None else _gather(leaf, stored, used)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(leaf: jax.Array, stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
+    leaf = jax.lax.with_sharding_constraint(leaf, stored)
+    return jax.lax.with_sharding_constraint(leaf, used)
+
+
+def _gather_forward(leaf: jax.Array, stored: PartitionSpec, used: PartitionSpec) -> tuple[jax.Array, None]:
+    return _gather(leaf, stored, used), None
+
+
+def _gather_backward(stored: PartitionSpec, used: PartitionSpec, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    del used
+    return (jax.lax.with_sharding_constraint(gradient, stored),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _without(name: str, names: Names) -> Names:
+    return tuple(None if other == name else other for other in names)
+
+
+def lookup(
+    table: Float[Array, "rows features"], ids: Int[Array, "batch tokens"], path: Sequence[str]
+) -> Float[Array, "batch tokens features"]:
+    """Rows `ids` of the parameter `table` at `path`.
+
+    On a mesh each device looks its part of the features up, for the ids of all devices that hold the other parts, and
+    hands out what belongs to others: a large table is never gathered.
+    """
+    table = constrain(table, *parameter_axes("/".join(path), table.ndim))
+    found = constrain(jnp.take(table, ids, axis=0), "lookup_batch", None, "embed")
+    return constrain(found, "batch", "tokens", None)
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A sharding for every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a whole TrainState.
+
+    State that an optimizer keeps for a parameter lies as the parameter does.
+
+    Raises:
+      ValueError: a leaf whose axes have no names (`parameter_axes`).
+    """
+
+    def sharding(path: Sequence[Any], leaf: Any) -> NamedSharding:
+        shape = np.shape(leaf)
+        names = parameter_axes(_parameter_path(path), len(shape)) if shape else ()
+        return NamedSharding(mesh, cut_spec(names, shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
+    """`jax.ShapeDtypeStruct` of every leaf (array or ShapeDtypeStruct), with the sharding of `tree_shardings`."""
+    shardings = tree_shardings(tree, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _parameter_path(path: Sequence[Any]) -> str:
+    """The parameter's own path within that of a leaf: the dictionary keys at its end."""
+    names: list[str] = []
+    for key in reversed(path):
+        if not isinstance(key, jax.tree_util.DictKey):
+            break
+        names.append(str(key.key))
+    return "/".join(reversed(names))
