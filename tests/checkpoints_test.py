@@ -30,7 +30,7 @@ DATA = {"shard_0000_of_0002": {"next": 3}, "shard_0001_of_0002": {"next": 5}}
 def small_state(width: int = 4, ema: bool = True) -> TrainState:
     params = {
         "latent_in": {"kernel": jnp.arange(3.0 * width).reshape(3, width), "bias": jnp.ones(width, jnp.bfloat16)},
-        "vision": {"kernel": jnp.full((2, 2), 0.1, jnp.bfloat16)},
+        "latent_out": {"kernel": jnp.full((2, 2), 0.1, jnp.bfloat16)},
     }
     state = create_state(params, ("latent_in",), optax.adam(1e-3), ema=ema)
     return state.replace(step=jnp.int32(7), skipped=jnp.int32(1))
@@ -118,8 +118,8 @@ def test_missing_and_left_over_tensors_are_named(tmp_path):
     checkpoints.save(7, small_state(), DATA)
     checkpoints.close()
     with pytest.raises(CheckpointMismatch) as error:
-        restore_tree(tmp_path / "7" / "params", {"vision": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}})
-    assert "vision/bias (2,) is missing from the checkpoint" in str(error.value)
+        restore_tree(tmp_path / "7" / "params", {"latent_out": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}})
+    assert "latent_out/bias (2,) is missing from the checkpoint" in str(error.value)
     assert "latent_in/bias (4,) is in the checkpoint and not in the model" in str(error.value)
 
 
@@ -127,10 +127,10 @@ def test_a_part_can_be_left_unread_and_dtypes_are_those_asked_for(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
     checkpoints.save(7, small_state(), DATA)
     checkpoints.close()
-    target = {"vision": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}
+    target = {"latent_out": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}
     params = restore_tree(tmp_path / "7" / "params", target, ignored=("latent_in",))
-    assert params["vision"]["kernel"].dtype == jnp.float32
-    np.testing.assert_array_equal(params["vision"]["kernel"], np.full((2, 2), 0.1, jnp.bfloat16).astype(np.float32))
+    assert params["latent_out"]["kernel"].dtype == jnp.float32
+    np.testing.assert_array_equal(params["latent_out"]["kernel"], np.full((2, 2), 0.1, jnp.bfloat16).astype(np.float32))
 
 
 def test_a_checkpoint_is_found_by_its_run_its_folder_or_itself(tmp_path):
