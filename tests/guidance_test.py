@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uno_jax.sampling.guidance import GuidanceConfig, guidance_numbers, guide
 
@@ -53,6 +55,27 @@ def test_rescaling_never_enlarges():
 def test_the_factor_is_at_least_the_stated_minimum():
     plain = guided(text_scale=50.0, image_scale=1.0, rescale_min=1.0)
     np.testing.assert_allclose(guided(text_scale=50.0, image_scale=1.0, rescale_min=0.7), 0.7 * plain, rtol=1e-5)
+
+
+@given(
+    text_scale=st.floats(1.1, 20.0),
+    image_scale=st.floats(1.0, 5.0),
+    least=st.floats(0.0, 1.0),
+    rescale=st.sampled_from(["global", "channel"]),
+)
+def test_rescaling_shortens_to_the_conditional_norm_but_not_below_its_minimum_and_keeps_the_direction(
+    text_scale, image_scale, least, rescale
+):
+    plain = guided(text_scale=text_scale, image_scale=image_scale, rescale_min=1.0).astype(np.float64)
+    settings = {"rescale": rescale, "rescale_min": least}
+    velocity = guided(text_scale=text_scale, image_scale=image_scale, **settings).astype(np.float64)
+    factor = norms(velocity, rescale) / norms(plain, rescale)
+    assert (least - 1e-5 <= factor).all()
+    assert (factor <= 1 + 1e-5).all()
+    most = np.maximum(norms(CONDITIONAL, rescale), least * norms(plain, rescale))
+    assert (norms(velocity, rescale) <= most * (1 + 1e-5)).all()
+    along = factor[:, None, None] if rescale == "global" else factor[..., None]
+    np.testing.assert_allclose(velocity, along * plain, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("rescale", ["global", "channel", "text_channel"])

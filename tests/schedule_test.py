@@ -22,6 +22,7 @@ from uno_jax.sampling.schedule import (
     time_grid,
 )
 
+UNIT = st.floats(0, 1, width=32)
 ALWAYS = GuidanceConfig(interval=(0.0, 1.0))
 EXTRAPOLATED = (GUIDED_EXTRAPOLATED, CONDITIONAL_EXTRAPOLATED)
 
@@ -113,6 +114,16 @@ def test_an_image_costs_a_pass_for_each_branch_and_step_within_the_interval():
     assert [forward_passes(schedule, branches) for branches in (2, 3)] == [41 * 2 + 8, 41 * 3 + 8]
     assert forward_passes(make_schedule(FlowConfig(), guided=False), 1) == 49
     assert forward_passes(make_schedule(FlowConfig(25, 3.0, ALWAYS)), 2) == 48
+
+
+@given(timesteps=st.integers(2, 60), shift=st.floats(0.5, 6.0), bounds=st.tuples(UNIT, UNIT))
+def test_only_steps_that_begin_within_the_interval_cost_more_than_one_pass(timesteps, shift, bounds):
+    """Open below, closed above (convention 17)."""
+    low, high = sorted(bounds)
+    config = FlowConfig(timesteps, shift, GuidanceConfig(interval=(low, high)))
+    times = time_grid(timesteps, shift)[:-1].astype(np.float64)
+    within = sum(low < float(t) <= high for t in times)
+    assert forward_passes(make_schedule(config), 3) == timesteps - 1 + 2 * within
 
 
 @pytest.mark.parametrize(

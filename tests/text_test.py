@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from tests.made_up_pictures import INSTRUCTION, MODEL, PARAMS, PROMPT, latents_in, read
 from tests.made_up_plans import TOKENIZER, latents_of
@@ -166,6 +168,24 @@ def test_temperature_divides_the_logits():
 )
 def test_a_nucleus_is_the_smallest_set_of_likeliest_tokens_that_reaches_its_probability(top_p, expected):
     np.testing.assert_allclose(frequencies(top_p=top_p), expected, atol=0.015)
+
+
+_draw_token = jax.jit(draw_token)
+
+
+@hypothesis.settings(deadline=None)  # the first call compiles
+@hypothesis.given(
+    seed=st.integers(0, 2**31 - 1),
+    logits=st.lists(st.floats(-8, 8, width=32), min_size=7, max_size=7),
+    temperature=st.floats(0.1, 3.0),
+    top_p=st.floats(0.01, 1.0),
+)
+def test_no_token_is_drawn_that_likelier_ones_make_superfluous(seed, logits, temperature, top_p):
+    """Those that are likelier than a drawn token do not reach `top_p` without it."""
+    token = int(_draw_token(jax.random.key(seed), jnp.array(logits), np.float32(temperature), np.float32(top_p)))
+    scaled = np.array(logits) / temperature
+    probability = np.exp(scaled - scaled.max()) / np.exp(scaled - scaled.max()).sum()
+    assert probability[scaled > scaled[token]].sum() < top_p + 1e-5
 
 
 @pytest.mark.parametrize("settings", [{"max_length": 1}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
