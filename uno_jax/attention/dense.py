@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-_HIDDEN_SCORE = -1e30  # finite, so that a token that sees nothing gets a finite (and unused) output
+_HIDDEN_SCORE = -1e30  # finite, so that the softmax of a token that sees nothing is
 
 
 def dense_attention(
@@ -18,7 +18,7 @@ def dense_attention(
     """Grouped-query attention of every query over the keys that its row of the mask (broadcast) lets it see.
 
     Query head h reads key-value head h // (heads / kv_heads). Scores and softmax are float32; the two products run
-    in the dtype of the inputs. A query that sees no key gets a finite output that means nothing.
+    in the dtype of the inputs. A query that sees no key gets zeros, and its gradient is zero.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
@@ -29,7 +29,8 @@ def dense_attention(
     q = q.reshape(batch, kv_heads, group * queries, head_dim)
     out = _attend(q, key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3), mask)
     out = out.reshape(batch, kv_heads, group, queries, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, queries, heads, head_dim)
+    seeing = jnp.any(mask, axis=-1)[..., None, None]
+    return jnp.where(seeing, out.reshape(batch, queries, heads, head_dim), 0)
 
 
 @jax.custom_vjp

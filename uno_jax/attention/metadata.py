@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 # Roles describe visibility only. Losses and times are arrays of their own.
 PADDING = 0  # sees nothing and is seen by nothing
@@ -65,6 +65,14 @@ def visible(query: TokenMetadata, key: TokenMetadata) -> Bool[Any, "*broadcast"]
     own_block = (key.block == query.block) & (key.block > 0)
     sees_block = own_block & ((key.role == NOISED) | ((key.role == query.role) & in_time))
     return same_sample & (sees_context | sees_block)
+
+
+def whole_images(image: Int[Array, "*rows tokens"]) -> TokenMetadata:
+    """Metadata of tokens that see their own image and nothing else; `image` is its number, from 1, and 0 is padding."""
+    nought = image * 0
+    return TokenMetadata(
+        sample=image, role=nought + CONTEXT, order=nought, last_visible=nought, block=nought, position=nought
+    )
 
 
 def pairwise_visible(query: TokenMetadata, key: TokenMetadata) -> Bool[Any, "*rows queries keys"]:

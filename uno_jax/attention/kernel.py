@@ -1,0 +1,115 @@
+"""Attention that never holds a score for every pair of tokens: Pallas kernels for TPU that evaluate `visible` in each
+block, and skip blocks in which nothing may be seen.
+
+FlashAttention (Dao, arXiv 2307.08691), with the block map of `block_map.py` and grouped-query heads together in a
+block.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from uno_jax.attention.block_map import Blocks, Visits, block_states, pad_tokens, visits
+from uno_jax.attention.kernel_backward import backward
+from uno_jax.attention.kernel_forward import forward
+from uno_jax.attention.metadata import TokenMetadata
+
+# What a rematerialisation policy can keep, so that the backward pass does not run the forward kernel again.
+SAVED_NAMES = ("attention_output", "attention_logsumexp")
+
+
+def kernel_attention(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys kv_heads head_dim"],
+    value: Float[Array, "batch keys kv_heads head_dim"],
+    query_metadata: TokenMetadata,
+    key_metadata: TokenMetadata,
+    *,
+    blocks: Blocks | None = None,
+    interpret: bool = False,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """What `dense_attention` gives with the mask of `pairwise_visible(query_metadata, key_metadata)`.
+
+    Metadata is int32 `[batch or 1, tokens]`. Scores, softmax and sums are float32; matrix products run in the dtype
+    of the inputs. `blocks` defaults to `default_blocks`; `interpret` runs the kernels without a TPU, slowly.
+    """
+    batch, queries, heads, head_dim = query.shape
+    keys, kv_heads = key.shape[1:3]
+    blocks = blocks or default_blocks(queries, keys, heads // kv_heads, head_dim)
+    query_metadata = _rows(pad_tokens(query_metadata, blocks.queries), batch)
+    key_metadata = _rows(pad_tokens(key_metadata, blocks.keys), batch)
+    q = _by_head(query * head_dim**-0.5, query_metadata.sample.shape[1])
+    k, v = (_by_head(x, key_metadata.sample.shape[1]) for x in (key, value))
+    q = q.reshape(batch, kv_heads, heads // kv_heads, *q.shape[2:])
+    visited = visits(block_states(query_metadata, key_metadata, blocks))
+    out = _attend(
+        q, k, v, jnp.stack(query_metadata, axis=1), jnp.stack(key_metadata, axis=2), visited, blocks, interpret
+    )
+    return out.reshape(batch, heads, -1, head_dim).swapaxes(1, 2)[:, :queries]
+
+
+def default_blocks(queries: int, keys: int, group: int, head_dim: int) -> Blocks:
+    """Blocks of at most 512 keys and 512 queries, fewer where a group of heads or wide heads make them larger."""
+    heads_of_128 = group * max(head_dim // 128, 1)
+    return Blocks(_block(queries, min(2048 // heads_of_128, 512)), _block(keys, 512))
+
+
+def _block(tokens: int, most: int) -> int:
+    """The multiple of 128 that cuts the tokens into as few blocks as `most` tokens a block do, with least padding."""
+    count = -(-tokens // max(most // 128 * 128, 128))
+    return -(-tokens // (count * 128)) * 128
+
+
+def _rows(metadata: TokenMetadata, batch: int) -> TokenMetadata:
+    return TokenMetadata(*(jnp.broadcast_to(x, (batch, x.shape[1])) for x in metadata))
+
+
+def _by_head(x: Array, tokens: int) -> Array:
+    """`[batch, tokens, heads, head_dim]` to `[batch, heads, tokens, head_dim]`, padded to that many tokens."""
+    return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, tokens - x.shape[1]), (0, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def _attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    query_metadata: Array,
+    key_metadata: Array,
+    visited: Visits,
+    blocks: Blocks,
+    interpret: bool,
+) -> Array:
+    return forward(query, key, value, query_metadata, key_metadata, visited, blocks, interpret)[0]
+
+
+def _attend_forward(
+    query: Array,
+    key: Array,
+    value: Array,
+    query_metadata: Array,
+    key_metadata: Array,
+    visited: Visits,
+    blocks: Blocks,
+    interpret: bool,
+) -> tuple[Array, tuple]:
+    out, logsumexp = forward(query, key, value, query_metadata, key_metadata, visited, blocks, interpret)
+    out, logsumexp = (checkpoint_name(x, name) for x, name in zip((out, logsumexp), SAVED_NAMES, strict=True))
+    return out, (query, key, value, query_metadata, key_metadata, visited, out, logsumexp)
+
+
+def _attend_backward(blocks: Blocks, interpret: bool, saved: tuple, d_out: Array) -> tuple:
+    query, key, value, query_metadata, key_metadata, visited, out, logsumexp = saved
+    mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+    d_query, d_key, d_value = backward(
+        query, key, value, d_out, logsumexp, mean, query_metadata, key_metadata, visited, blocks, interpret
+    )
+    return d_query.astype(query.dtype), d_key.astype(key.dtype), d_value.astype(value.dtype), None, None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
