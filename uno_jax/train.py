@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.command_line import flags_parser
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.host_memory import keep_freed_memory
 from uno_jax.pictures import make_draw_pictures
@@ -36,18 +37,6 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
 
 
-def parse_flags(arguments: Sequence[str]) -> list[str]:
-    """absl's parser, with an override of a field that does not exist as one line instead of a traceback."""
-    try:
-        return flags.FLAGS(arguments)
-    except flags.Error as error:
-        sys.exit(f"{error}\nUsage: {__doc__}")
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
-        overrides = [argument for argument in arguments if argument.startswith("--config.")]
-        sys.exit(f"an override names no field of the config: {reason} (given: {' '.join(overrides)})")
-
-
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=flags_parser(__doc__))

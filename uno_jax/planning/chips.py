@@ -1,0 +1,110 @@
+"""TPU chips, and descriptions of slices that a program can be compiled for without having them.
+
+Peak rates are the published ones: cloud.google.com/tpu/docs (v5e, v5p, v6e system architecture) for arithmetic, memory
+and its bandwidth; jax-ml.github.io/scaling-book ("How to think about TPUs") for one direction of one interconnect link
+and for the data-center network per chip. `hbm_bytes` is what a program may use, as the compiler states it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.experimental import topologies
+
+from uno_jax.config import ConfigError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Peak rates of one chip, per second."""
+
+    name: str
+    flops: float
+    """bfloat16 products and sums."""
+    hbm_bytes: float
+    """Capacity, not a rate."""
+    hbm_bandwidth: float
+    link_bandwidth: float
+    """One direction of one link of the in-slice interconnect."""
+    dcn_bandwidth: float
+    """This chip's share of its host's network between slices."""
+    wrap_multiple: int
+    """A slice's axis is a ring if its length is a multiple of this."""
+    host_chips: tuple[int, int, int] = (2, 2, 1)
+
+
+CHIPS = {
+    "v5e": Chip("v5e", 197e12, 15.75 * GIB, 819e9, 4.5e10, 3.125e9, wrap_multiple=16),
+    "v5p": Chip("v5p", 459e12, 95.74 * GIB, 2765e9, 9e10, 6.25e9, wrap_multiple=4),
+    "v6e": Chip("v6e", 918e12, 31.25 * GIB, 1640e9, 9e10, 12.5e9, wrap_multiple=16),
+}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One or several slices of one kind of chip."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+    slices: int
+
+    @property
+    def name(self) -> str:
+        text = f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+        return text if self.slices == 1 else f"{self.slices}x{text}"
+
+    @property
+    def chips(self) -> int:
+        count = self.slices
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def ici_bandwidth(self) -> float:
+        """Bytes a second that reach the chip with the fewest links: two of a ring, one at the end of a line."""
+        links = sum(2 if size % self.chip.wrap_multiple == 0 else 1 for size in self.shape if size > 1)
+        return links * self.chip.link_bandwidth
+
+
+def parse_slice(text: str) -> Slice:
+    """`v5e:4x4`, or `2xv5e:16x16` for two slices.
+
+    Raises:
+      ConfigError: no such chip, or not in that form.
+    """
+    match = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*):(\d+(?:x\d+)*)", text)
+    if not match or match[2] not in CHIPS:
+        raise ConfigError(
+            f"--topology is {text!r}: expected KIND:AxB[xC], KIND one of {', '.join(CHIPS)}, for example v5e:4x4, "
+            "or 2xv5e:16x16 for two slices"
+        )
+    return Slice(CHIPS[match[2]], tuple(map(int, match[3].split("x"))), int(match[1] or 1))
+
+
+def describe_devices(target: Slice) -> Sequence[jax.Device]:
+    """Devices of a slice that is not there: good for shardings and for compiling, never for running.
+
+    Raises:
+      ConfigError: libtpu is not installed, or knows no such slice.
+    """
+    # Without a TPU the library would ask a metadata server, and wait for its answer.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    options: dict = {} if target.slices == 1 else {"num_slices": target.slices}
+    shape = target.shape
+    if target.chips < 4 or any(size % bound for size, bound in zip(shape, target.chip.host_chips, strict=False)):
+        options["chips_per_host_bounds"] = [*shape, *(1,) * (3 - len(shape))]
+    name = f"{target.chip.name}:{'x'.join(map(str, shape))}"
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+    except Exception as error:
+        raise ConfigError(
+            f"--topology {target.name}: {error}. Compiling for a TPU that is not there needs libtpu: "
+            "pip install -r requirements-tpu.txt"
+        ) from error

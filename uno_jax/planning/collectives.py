@@ -1,0 +1,185 @@
+"""Bytes that collectives move, by mesh axis, read off a compiled program."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from uno_jax.planning.hlo import Instruction, Program
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+ACROSS = " across slices"
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective of the program, and how often it runs."""
+
+    kind: str
+    axes: tuple[str, ...]
+    """Mesh axes that its groups run along."""
+    across_slices: bool
+    bytes_received: int
+    """By one device, in one run: what a ring algorithm moves."""
+    runs: int
+    source: str
+    """The operation of the model that it serves."""
+
+
+def find_collectives(
+    program: Program, axes: Mapping[str, int], slice_of: Sequence[int] | None = None
+) -> list[Collective]:
+    """Every collective of the program.
+
+    A collective that the compiler spreads over several fusions (they share a channel) counts once. An all-reduce of
+    which each device keeps its part only ("all-reduce-scatter") counts as what it is, a reduce-scatter.
+
+    Args:
+      program: compiled for a mesh.
+      axes: sizes of the mesh axes, in the order of the mesh.
+      slice_of: the slice of every device, in that order; None: there is one.
+    """
+    slices = np.zeros(math.prod(axes.values()), int) if slice_of is None else np.asarray(slice_of)
+    found: list[Collective] = []
+    by_channel: dict[str, Collective] = {}
+    for name, runs in program.runs.items():
+        if name in program.fused:
+            continue
+        for instruction, scattered in _collectives_of(program, name):
+            kind = instruction.opcode.removesuffix("-start")
+            groups = device_groups(instruction.attributes, math.prod(axes.values()))
+            if groups is None or groups.shape[1] < 2:
+                continue
+            if kind == "all-reduce" and scattered:
+                kind = "reduce-scatter"
+            collective = Collective(
+                kind=kind,
+                axes=axes_of_groups(groups, axes),
+                across_slices=bool(np.any(slices[groups] != slices[groups][:, :1])),
+                bytes_received=_received(instruction, kind, groups.shape[1], scattered),
+                runs=runs,
+                source=_source(instruction),
+            )
+            channel = re.search(r"channel_id=(\d+)", instruction.attributes)
+            if channel is None:
+                found.append(collective)
+            # Its pieces may also lie in a loop that it runs beside.
+            elif channel[1] not in by_channel or runs < by_channel[channel[1]].runs:
+                by_channel[channel[1]] = collective
+    return [*found, *by_channel.values()]
+
+
+def bytes_by_axes(collectives: Sequence[Collective]) -> dict[str, int]:
+    """Bytes that one device receives in one call of the program, by mesh axes: `fsdp`, `data+fsdp`; and with
+    ` across slices` after them for what leaves the slice."""
+    total: dict[str, int] = defaultdict(int)
+    for item in collectives:
+        name = "+".join(item.axes) + (ACROSS if item.across_slices else "")
+        total[name] += item.bytes_received * item.runs
+    return dict(total)
+
+
+def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups members"] | None:
+    """The groups of a collective, as positions in the mesh, in any of the notations of compiled programs.
+
+    `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`; `mesh['a'=2,'b'=4] {'a'}`; and `source_target_pairs` of a
+    permutation, whose groups are its cycles.
+    """
+    match = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*(?:\(([\d,]*)\)\s*)?\{([^}]*)\}", attributes)
+    if match:
+        return _named_groups(match[1], match[2], match[3])
+    match = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    if match:
+        shape, dims = _integers(match[1]), _integers(match[2])
+        order = np.arange(math.prod(dims)).reshape(dims)
+        if match[3]:
+            order = order.transpose(_integers(match[3]))
+        return order.reshape(shape)
+    match = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", attributes)
+    if match:
+        groups = [_integers(group) for group in re.findall(r"\{([\d,]+)\}", match[1])]
+        return np.array(groups) if len({len(group) for group in groups}) == 1 else np.array([groups[0]])
+    if "replica_groups={}" in attributes:
+        return np.arange(devices)[None]
+    match = re.search(r"source_target_pairs=\{(.*?)\}\}", attributes)
+    if match:
+        pairs = [_integers(pair) for pair in re.findall(r"\{([\d,]+)", match[1])]
+        moved = [pair for pair in pairs if pair[0] != pair[1]]
+        return np.array(moved) if moved else None
+    return None
+
+
+def axes_of_groups(groups: Int[np.ndarray, "groups members"], axes: Mapping[str, int]) -> tuple[str, ...]:
+    """The mesh axes along which members of a group differ."""
+    sizes = tuple(axes.values())
+    places = np.stack(np.unravel_index(groups, sizes))  # [axis, group, member]
+    differ = np.any(places != places[:, :, :1], axis=(1, 2))
+    return tuple(axis for axis, different in zip(axes, differ, strict=True) if different)
+
+
+def _collectives_of(program: Program, name: str) -> Iterator[tuple[Instruction, bool]]:
+    """Collectives that run as steps of a computation, those inside its fusions too; and whether only a part of the
+    result is kept."""
+    for instruction in program.computations[name].values():
+        if _is_collective(instruction):
+            yield instruction, False
+        elif instruction.opcode in ("fusion", "async-start"):
+            for called in instruction.called:
+                body = program.computations.get(called, {})
+                scattered = any("scatter" in label for label in (called, instruction.name))
+                for inner in body.values():
+                    if _is_collective(inner):
+                        yield inner, scattered
+                    elif inner.opcode == "fusion":
+                        for deeper in inner.called:
+                            for item in program.computations.get(deeper, {}).values():
+                                if _is_collective(item):
+                                    yield item, scattered or "scatter" in deeper
+
+
+def _is_collective(instruction: Instruction) -> bool:
+    return instruction.opcode.removesuffix("-start") in KINDS
+
+
+def _received(instruction: Instruction, kind: str, members: int, scattered: bool) -> int:
+    """Bytes that reach one device, in a ring."""
+    size = instruction.bytes
+    if kind == "collective-permute":
+        # A started one has a tuple of operand and result, and two counters.
+        return instruction.types[0].bytes
+    if instruction.opcode.endswith("-start") and len(instruction.types) > 1 and kind != "all-reduce":
+        size = max(item.bytes for item in instruction.types)
+    share = (members - 1) / members
+    if kind == "all-reduce":
+        return int(2 * share * size)
+    if kind == "reduce-scatter" and not scattered:
+        size *= members if not instruction.opcode.endswith("-start") else 1
+    return int(share * size)
+
+
+def _named_groups(mesh: str, order: str | None, names: str) -> Int[np.ndarray, "groups members"]:
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    chosen = re.findall(r"'([^']+)'", names)
+    devices = np.arange(math.prod(sizes.values()))
+    if order:
+        devices = np.array(_integers(order))
+    devices = devices.reshape(tuple(sizes.values()))
+    position = {name: i for i, name in enumerate(sizes)}
+    others = [i for name, i in position.items() if name not in chosen]
+    members = math.prod(sizes[name] for name in chosen)
+    return devices.transpose(others + [position[name] for name in chosen]).reshape(-1, members)
+
+
+def _source(instruction: Instruction) -> str:
+    match = re.search(r'op_name="([^"]*)"', instruction.attributes)
+    return match[1] if match else ""
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)

@@ -1,0 +1,132 @@
+"""A full batch row of the largest samples that a config lets in, and what counting needs to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
+from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.config import ConfigError
+from uno_jax.data.config import DataConfig
+from uno_jax.data.layout import Layout, lay_out, sample_lengths
+from uno_jax.data.packing import make_batch, pack_row
+from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
+from uno_jax.models.config import ModelConfig
+from uno_jax.parallel.mesh import batch_sharding
+from uno_jax.programs import layout_of
+
+QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
+
+
+class _Delimiters:
+    """A tokenizer as far as layout needs it: ids do not change a shape."""
+
+    start = end = image_start = image_end = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, packed full with samples of one task at the largest sizes."""
+
+    row: Batch
+    """Of one row, in numpy; its pixels are zeros."""
+    images: int
+    """Samples in the row; each draws one picture."""
+
+    @property
+    def metadata(self) -> TokenMetadata:
+        """Of all tokens, understanding first: `[1, tokens]`."""
+        pairs = zip(self.row.understanding, self.row.generation, strict=True)
+        return TokenMetadata(*(np.concatenate(pair, axis=1) for pair in pairs))
+
+    def visible_pairs(self) -> int:
+        """Pairs of tokens of which one sees the other."""
+        metadata, total = self.metadata, 0
+        for start in range(0, metadata.sample.shape[1], QUERIES_AT_ONCE):
+            some = TokenMetadata(*(x[:, start : start + QUERIES_AT_ONCE] for x in metadata))
+            total += int(np.count_nonzero(pairwise_visible(some, metadata)))
+        return total
+
+    def tokens(self) -> dict[str, int]:
+        """Tokens that are not padding, by region."""
+        row = self.row
+        lengths = {
+            "text": row.text_ids.shape[1],
+            "vit": row.vit_image.shape[1],
+            "caption": row.caption_ids.shape[1],
+            "query": row.query_index.shape[1],
+        }
+        counts, start = {}, 0
+        for name, length in lengths.items():
+            counts[name] = int(np.count_nonzero(row.understanding.role[:, start : start + length] != PADDING))
+            start += length
+        return counts | {"latent": int(np.count_nonzero(row.generation.role != PADDING))}
+
+
+def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image") -> Example:
+    """As many samples of `task` as a row holds, each with pictures of the largest size and the rest of the text and
+    caption regions filled.
+
+    Raises:
+      ConfigError: a row does not hold one.
+    """
+    layout = layout_of(model)
+    least = sample_lengths(_plan(data, layout, task, words=1, caption=1), layout)
+    room = {name: data.capacities[name] // need for name, need in least.items() if need}
+    images = min(room.values())
+    if data.max_samples_per_row:
+        images = min(images, data.max_samples_per_row)
+    if not images:
+        short = min(room, key=lambda name: room[name])
+        raise ConfigError(
+            f"config.data.{short}_tokens is {data.capacities[short]}, but one {task} sample with pictures of the "
+            f"largest size takes {least[short]}: give at least that, or lower the transform's max_side"
+        )
+    words = data.text_tokens // images - (least["text"] - 1)
+    caption = data.caption_tokens // images - 2 if data.captions else 0
+    plan = _plan(data, layout, task, words, caption)
+    samples = [lay_out(plan, layout, _Delimiters(), task=task) for _ in range(images)]  # type: ignore[arg-type]
+    return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
+
+
+def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
+    """Shapes, dtypes and places of the batch that the step takes: latents as moments, vision patches as pixels."""
+    shape = BatchShape(
+        rows=1,
+        text=data.text_tokens,
+        vit=data.vit_tokens,
+        captions=data.caption_tokens,
+        queries=data.query_tokens,
+        latents=data.latent_tokens,
+        patch_features=3 * model.vision.patch_size**2,
+        latent_features=2 * model.latent_size,
+    )
+    rows = batch_sharding(mesh)
+
+    def abstract(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
+
+    return jax.tree.map(abstract, padding_batch(shape))
+
+
+def _plan(data: DataConfig, layout: Layout, task: str, words: int, caption: int) -> Plan:
+    def picture(side: int) -> np.ndarray:
+        return np.zeros((side, side, 3), np.uint8)
+
+    context: tuple[Item, ...] = ()
+    if task == "editing":
+        context = (
+            CleanLatents(pixels=picture(data.vae_transform.largest_side)),
+            VitImage(pixels=picture(data.vit_transform.largest_side)),
+        )
+    target = NoisedTarget(
+        pixels=picture(data.vae_transform.largest_side),
+        caption=(0,) * caption if data.captions else None,
+        query_pixels=picture(data.metaquery_transform.largest_side) if data.metaqueries else None,
+    )
+    return (*context, Text(ids=(0,) * words), target)

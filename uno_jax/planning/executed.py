@@ -1,0 +1,111 @@
+"""FLOPs that a program executes, counted in its jaxpr: products of matrices, convolutions, and kernels.
+
+Elementwise work, sums and the optimizer are not counted; on a TPU they are bound by memory, not by arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax.extend import core
+from jax.interpreters import partial_eval
+
+
+@dataclass
+class Executed:
+    """FLOPs of one call over all devices, and where they are from."""
+
+    total: float = 0.0
+    by_source: dict[str, float] = field(default_factory=dict)
+    """By primitive, kernels by name."""
+
+    def add(self, source: str, flops: float) -> None:
+        self.total += flops
+        self.by_source[source] = self.by_source.get(source, 0.0) + flops
+
+
+KernelShare = Callable[[str], float]
+"""Share of a kernel's grid whose body does its work, by the kernel's name."""
+
+
+def executed_flops(closed: Any, kernel_share: KernelShare = lambda name: 1.0) -> Executed:
+    """Counts a closed jaxpr after dead code is removed.
+
+    A scan's body counts as often as it runs, a kernel's as often as its grid has points (times `kernel_share`), a
+    conditional's dearest branch, the body under a `shard_map` for every shard. Iterations of a `while` loop cannot be
+    known: its body counts once.
+    """
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    executed = Executed()
+    _count(jaxpr, 1.0, kernel_share, executed)
+    return executed
+
+
+def _count(jaxpr: Any, times: float, share: KernelShare, executed: Executed) -> None:
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            executed.add(name, times * _dot(equation))
+        elif name == "conv_general_dilated":
+            executed.add(name, times * _convolution(equation))
+        elif name == "scan":
+            _count(params["jaxpr"].jaxpr, times * params["length"], share, executed)
+        elif name == "cond":
+            _count_dearest(params["branches"], times, share, executed)
+        elif name == "shard_map":
+            mesh, manual = params["mesh"], params.get("manual_axes") or params["mesh"].axis_names
+            shards = math.prod(mesh.shape[axis] for axis in manual)
+            _count(params["jaxpr"], times * shards, share, executed)
+        elif name == "pallas_call":
+            kernel, inside = _kernel_name(params), Executed()
+            grid = math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
+            _count(params["jaxpr"], times * grid * share(kernel), share, inside)
+            executed.add(kernel, inside.total)
+        else:
+            for inner in inner_jaxprs(params):
+                _count(inner, times, share, executed)
+
+
+def _count_dearest(branches: Any, times: float, share: KernelShare, executed: Executed) -> None:
+    counts = []
+    for branch in branches:
+        inside = Executed()
+        _count(branch.jaxpr, times, share, inside)
+        counts.append(inside)
+    for source, flops in max(counts, key=lambda count: count.total).by_source.items():
+        executed.add(source, flops)
+
+
+def _dot(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    return 2.0 * math.prod(left[axis] for axis in contracted) * math.prod(equation.outvars[0].aval.shape)
+
+
+def _convolution(equation: Any) -> float:
+    numbers = equation.params["dimension_numbers"]
+    kernel = equation.invars[1].aval.shape
+    outputs = kernel[numbers.rhs_spec[0]]
+    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+
+
+def _kernel_name(params: Any) -> str:
+    info = params.get("name_and_src_info")
+    return str(getattr(info, "name", None) or params.get("name") or "kernel")
+
+
+def inner_jaxprs(params: Any) -> list[Any]:
+    """The jaxprs in an equation's parameters: of calls, remat, custom derivatives."""
+    found = []
+    for name, value in params.items():
+        if name in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun", "jvp_jaxpr_thunk", "cond_jaxpr"):
+            continue
+        for item in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(item, core.ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, core.Jaxpr):
+                found.append(item)
+    return found

@@ -1,0 +1,224 @@
+"""Compiled programs as text: computations, instructions, and how often each computation runs.
+
+Loops are counted as often as they run: their number of iterations is read from what the compiler noted at the loop, or
+from the bound that its condition compares the counter with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+ITEM_BITS = {
+    **dict.fromkeys(("f64", "s64", "u64", "c64"), 64),
+    **dict.fromkeys(("f32", "s32", "u32"), 32),
+    **dict.fromkeys(("bf16", "f16", "s16", "u16"), 16),
+    **dict.fromkeys(("s8", "u8", "pred", "f8e4m3fn", "f8e5m2", "f8e4m3b11fnuz"), 8),
+    **dict.fromkeys(("s4", "u4"), 4),
+    "c128": 128,
+}
+_ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\](\{[^{}]*\})?")
+_INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.-]+) = (?P<rest>.*)$")
+_OPCODE = re.compile(r"\s*([a-z][a-z0-9-]*)\(")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_TRIP_COUNT = re.compile(r'"?known_trip_count"?[:=]\s*\{"?n"?:\s*"?(\d+)')
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """An array that an instruction makes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    memory_space: int
+    """0: HBM, 1: on-chip memory, 5: the host's memory."""
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * ITEM_BITS.get(self.dtype, 0) // 8
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    opcode: str
+    types: tuple[ArrayType, ...]
+    """The array that it makes, or the leaves of the tuple, in order."""
+    operands: tuple[str, ...]
+    attributes: str
+    """What follows the operands."""
+    is_root: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.types)
+
+    @cached_property
+    def called(self) -> tuple[str, ...]:
+        """Names of the computations that it calls."""
+        names = _CALLED.findall(self.attributes)
+        for branches in _BRANCHES.findall(self.attributes):
+            names += [name.strip().lstrip("%") for name in branches.split(",")]
+        return tuple(names)
+
+
+Computation = Mapping[str, Instruction]
+"""Instructions by name, in order."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled module."""
+
+    computations: Mapping[str, Computation]
+    entry: str
+
+    @cached_property
+    def runs(self) -> Mapping[str, int]:
+        """How often each computation runs in one call of the program; of a conditional, every branch counts."""
+        runs: dict[str, int] = defaultdict(int)
+        runs[self.entry] = 1
+        for name in self._callers_first():
+            for instruction in self.computations[name].values():
+                factor = self.trip_count(instruction) if instruction.opcode == "while" else 1
+                for called in instruction.called:
+                    if called in self.computations:
+                        runs[called] += runs[name] * factor
+        return runs
+
+    @cached_property
+    def fused(self) -> frozenset[str]:
+        """Computations whose instructions are no steps of their own: bodies of fusions and reductions."""
+        return frozenset(
+            called
+            for computation in self.computations.values()
+            for instruction in computation.values()
+            if instruction.opcode not in ("while", "conditional", "call", "async-start")
+            for called in instruction.called
+        )
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often a while loop runs; 1 where that cannot be read."""
+        noted = _TRIP_COUNT.search(loop.attributes)
+        if noted:
+            return int(noted.group(1))
+        condition = self.computations.get(_called_as(loop, "condition"), {})
+        root = next((item for item in condition.values() if item.is_root), None)
+        compare = self._comparison(root, condition)
+        if compare is None:
+            return 1
+        bounds = [_constant(condition[name]) for name in compare.operands if name in condition]
+        return max((bound for bound in bounds if bound is not None), default=1)
+
+    def _comparison(self, root: Instruction | None, condition: Computation) -> Instruction | None:
+        if root is None or root.opcode == "compare":
+            return root
+        if root.opcode == "fusion":
+            # The bound comes in as an operand of the fusion.
+            return root
+        inner = [condition[name] for name in root.operands if name in condition]
+        return next((found for item in inner if (found := self._comparison(item, condition))), None)
+
+    def _callers_first(self) -> Iterator[str]:
+        order: list[str] = []
+        seen: set[str] = set()
+
+        def visit(name: str) -> None:
+            if name in seen or name not in self.computations:
+                return
+            seen.add(name)
+            for instruction in self.computations[name].values():
+                for called in instruction.called:
+                    visit(called)
+            order.append(name)
+
+        visit(self.entry)
+        return reversed(order)
+
+
+def parse_hlo(text: str) -> Program:
+    """A compiled module's text (`compiled.as_text()`), parsed as far as planning needs it.
+
+    Raises:
+      ValueError: the text has no entry computation.
+    """
+    computations: dict[str, dict[str, Instruction]] = {}
+    entry, current = "", None
+    for line in text.splitlines():
+        if line.startswith("}"):
+            current = None
+        elif line.endswith("{") and not line.startswith((" ", "HloModule")):
+            words = line.split()
+            name = words[1 if words[0] == "ENTRY" else 0].lstrip("%").split("(")[0]
+            current = computations.setdefault(name, {})
+            entry = name if words[0] == "ENTRY" else entry
+        elif current is not None:
+            instruction = _parse_instruction(line)
+            if instruction is not None:
+                current[instruction.name] = instruction
+    if not entry:
+        raise ValueError("no ENTRY computation: this is not the text of a compiled module")
+    return Program(computations, entry)
+
+
+def array_types(text: str) -> tuple[ArrayType, ...]:
+    """The arrays of a type as it is written, `(f32[2,3]{1,0:T(8,128)S(1)}, s32[])` for example."""
+    found = []
+    for dtype, shape, layout in _ARRAY.findall(text):
+        if dtype in ITEM_BITS:
+            space = re.search(r"S\((\d+)\)", layout or "")
+            sizes = tuple(int(size) for size in shape.split(",") if size)
+            found.append(ArrayType(dtype, sizes, int(space.group(1)) if space else 0))
+    return tuple(found)
+
+
+def _parse_instruction(line: str) -> Instruction | None:
+    match = _INSTRUCTION.match(line)
+    if not match:
+        return None
+    rest = match["rest"]
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    kind, rest = rest[:end], rest[end:]
+    opcode = _OPCODE.match(rest)
+    if not opcode:
+        return None
+    stop = _closing(rest, opcode.end() - 1)
+    operands = rest[opcode.end() : stop]
+    names = tuple(re.findall(r"%([\w.-]+)", operands))
+    attributes = rest[stop + 1 :]
+    if opcode[1] in ("constant", "parameter"):
+        attributes = f"({operands}){attributes}"
+    return Instruction(match["name"], opcode[1], array_types(kind), names, attributes, bool(match["root"]))
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the parenthesis that opens at `start` is closed."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[i], 0)
+        if depth == 0:
+            return i
+    return len(text)
+
+
+def _called_as(instruction: Instruction, role: str) -> str:
+    match = re.search(rf"\b{role}=%?([\w.-]+)", instruction.attributes)
+    return match[1] if match else ""
+
+
+def _constant(instruction: Instruction) -> int | None:
+    match = re.match(r"\((-?\d+)\)", instruction.attributes)
+    return int(match[1]) if instruction.opcode == "constant" and match else None

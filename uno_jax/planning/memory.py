@@ -1,0 +1,95 @@
+"""What lies in a chip's memory: the state by its shapes and shardings, the rest as the compiler says."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from uno_jax.training.state import TrainState
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip."""
+
+    peak: int
+    """The most that is in use at a time, by the compiler's own account."""
+    arguments: int
+    temporaries: int
+    program: int
+    """The program itself."""
+    host: int
+    """In the host's memory, for this chip."""
+    fits: bool
+    message: str = ""
+    """What the compiler said when it did not fit."""
+
+
+def tree_bytes(tree: Any, *, host: bool = False) -> int:
+    """Bytes on one chip (or, `host`, in the host's memory for it) of `jax.ShapeDtypeStruct` with shardings."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        sharding = leaf.sharding
+        if (getattr(sharding, "memory_kind", None) in ("pinned_host", "unpinned_host")) == host:
+            shape = sharding.shard_shape(leaf.shape) if sharding is not None else leaf.shape
+            total += math.prod(shape) * leaf.dtype.itemsize
+    return total
+
+
+def split_state(state: TrainState) -> dict[str, int]:
+    """Bytes of each part of the state on one chip, and of the gradients that the step makes."""
+    return {
+        "trainable parameters": tree_bytes(state.trainable),
+        "frozen parameters": tree_bytes(state.frozen),
+        "optimizer": tree_bytes(state.opt_state),
+        "EMA": tree_bytes(state.ema),
+        "gradients": tree_bytes(state.trainable) + tree_bytes(state.trainable, host=True),
+    }
+
+
+def compiled_memory(compiled: Any, capacity: float) -> Memory:
+    """Memory of a program that compiled."""
+    stats = compiled.memory_analysis()
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    program = stats.generated_code_size_in_bytes
+    peak = stats.argument_size_in_bytes + results + stats.temp_size_in_bytes + program
+    return Memory(
+        peak=peak,
+        arguments=stats.argument_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        program=program,
+        host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
+        fits=peak <= capacity,
+    )
+
+
+def exhausted_memory(error: Exception) -> Memory | None:
+    """Memory of a program that the compiler refused because it does not fit; None for any other error."""
+    text = str(error)
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of", text) or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", text)
+    if "RESOURCE_EXHAUSTED" not in text or not used:
+        return None
+
+    def bytes_of(label: str) -> int:
+        match = re.search(rf"{label}\s+([\d.]+)([KMGT]?)", text)
+        return _bytes(match) if match else 0
+
+    return Memory(
+        peak=_bytes(used),
+        arguments=bytes_of("arguments"),
+        temporaries=bytes_of("HLO temp"),
+        program=bytes_of("overlays") + bytes_of("program code"),
+        host=0,
+        fits=False,
+        message=text,
+    )
+
+
+def _bytes(match: re.Match) -> int:
+    return int(float(match[1]) * _UNITS[match[2]])

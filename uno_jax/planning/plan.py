@@ -1,0 +1,141 @@
+"""The plan of a run: its real train step, compiled for a slice that is not there, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from uno_jax.parallel.mesh import check_rows, make_mesh
+from uno_jax.planning.chips import Slice, describe_devices
+from uno_jax.planning.collectives import bytes_by_axes, find_collectives
+from uno_jax.planning.example import Example, abstract_batch, example_row
+from uno_jax.planning.executed import Executed, executed_flops
+from uno_jax.planning.hlo import parse_hlo
+from uno_jax.planning.memory import Memory, compiled_memory, exhausted_memory, split_state
+from uno_jax.planning.model_flops import model_flops
+from uno_jax.planning.residuals import saved_activation_bytes
+from uno_jax.planning.roofline import Roofline, roofline
+from uno_jax.planning.traffic import hbm_bytes
+from uno_jax.programs import abstract_state, jit_step, step_config
+from uno_jax.run_config import RunConfig, check_config
+from uno_jax.training.state import TrainState
+from uno_jax.training.step import make_train_step
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What compiling gave."""
+
+    memory: Memory
+    seconds: float
+    collective_bytes: Mapping[str, int]
+    """Received by one chip in a call, by mesh axes; empty where it does not fit."""
+    hbm_bytes: int
+    """Read and written by one chip in a call; 0 where it does not fit."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs, and how fast it can be."""
+
+    config: RunConfig
+    target: Slice
+    task: str
+    example: Example
+    state_bytes: Mapping[str, int]
+    """On one chip, by part (`memory.split_state`)."""
+    saved_activations: int
+    """On one chip, between forward and backward pass: an estimate."""
+    needed: Mapping[str, float]
+    """Model FLOPs of a step by part."""
+    executed: Executed
+    compiled: Compiled
+    bound: Roofline | None
+    """None where it does not fit."""
+
+    @property
+    def images(self) -> int:
+        """Of one step, on all chips."""
+        return self.config.data.rows * self.example.images
+
+    @property
+    def tokens(self) -> int:
+        """Of one step, on all chips, without padding."""
+        return self.config.data.rows * sum(self.example.tokens().values())
+
+
+def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> Plan:
+    """Traces, lowers and compiles the train step of `config` for `target`; no array is made.
+
+    Args:
+      config: of the run.
+      target: the slice.
+      task: what the rows are full of, for counting tokens and visible pairs: text_to_image or editing.
+
+    Raises:
+      ConfigError: the config cannot be run on that slice.
+    """
+    check_config(config)
+    mesh = make_mesh(config.mesh, describe_devices(target))
+    check_rows(config.data.rows, mesh, field="config.data.rows")
+    check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
+    state = abstract_state(config, mesh)
+    example = example_row(config.data, config.model, task)
+    step = jit_step(make_train_step(step_config(config)), state, mesh)
+    traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
+    executed = executed_flops(traced.jaxpr)
+    compiled = compile_for(traced, mesh, target)
+    bound = None
+    if compiled.memory.fits:
+        bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
+    return Plan(
+        config=config,
+        target=target,
+        task=task,
+        example=example,
+        state_bytes=split_state(state),
+        saved_activations=saved_activation_bytes(traced.jaxpr) // target.chips,
+        needed=_of_all_rows(state, example, config),
+        executed=executed,
+        compiled=compiled,
+        bound=bound,
+    )
+
+
+def compile_for(traced: Any, mesh: Mesh, target: Slice) -> Compiled:
+    """Compiles a traced program for the devices of `mesh`; that it does not fit is a result, not an error."""
+    start = time.monotonic()
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        memory = exhausted_memory(error)
+        if memory is None:
+            raise
+        return Compiled(memory, time.monotonic() - start, {}, 0)
+    seconds = time.monotonic() - start
+    memory = compiled_memory(compiled, target.chip.hbm_bytes)
+    program = parse_hlo(compiled.as_text())
+    slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
+    collectives = find_collectives(program, dict(mesh.shape), slices)
+    return Compiled(memory, seconds, bytes_by_axes(collectives), hbm_bytes(program))
+
+
+def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:
+    one = model_flops(state.trainable, state.frozen, example, config.model)
+    return {part: flops * config.data.rows for part, flops in one.items()}
+
+
+def images_per_chip(plan: Plan) -> float:
+    """Images of one step on one chip."""
+    return plan.images / plan.target.chips
+
+
+def run_hours(plan: Plan, fraction: float) -> float:
+    """Hours of the configured run at a fraction of the roofline; not a number where it does not fit."""
+    return math.nan if plan.bound is None else plan.config.steps * plan.bound.seconds / fraction / 3600
