@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 # The TPU compiler asks no device, and says nothing but errors.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 import jax
 import rich.console

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from uno_jax.attention.block_map import visited_share
+from uno_jax.attention.kernel import default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
 from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.config import ConfigError
@@ -16,7 +18,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import Layout, lay_out, sample_lengths
 from uno_jax.data.packing import make_batch, pack_row
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import DecoderConfig, ModelConfig
 from uno_jax.parallel.mesh import batch_sharding
 from uno_jax.programs import layout_of
 
@@ -51,6 +53,15 @@ class Example:
             some = TokenMetadata(*(x[:, start : start + QUERIES_AT_ONCE] for x in metadata))
             total += int(np.count_nonzero(pairwise_visible(some, metadata)))
         return total
+
+    def visited_share(self, config: DecoderConfig) -> tuple[tuple[int, int], float]:
+        """Blocks of queries and of keys that the attention kernel cuts all tokens into, and the share of their pairs
+        that it computes."""
+        metadata = self.metadata
+        tokens = metadata.sample.shape[1]
+        blocks = default_blocks(tokens, tokens, config.num_heads // config.num_kv_heads, config.head_dim)
+        counts = (-(-tokens // blocks.queries), -(-tokens // blocks.keys))
+        return counts, float(visited_share(metadata, metadata, blocks))
 
     def tokens(self) -> dict[str, int]:
         """Tokens that are not padding, by region."""

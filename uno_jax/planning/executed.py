@@ -27,16 +27,17 @@ class Executed:
         self.by_source[source] = self.by_source.get(source, 0.0) + flops
 
 
-KernelShare = Callable[[str], float]
-"""Share of a kernel's grid whose body does its work, by the kernel's name."""
+KernelShare = Callable[[str, tuple[int, ...]], float]
+"""Share of a kernel's grid whose body does its work, by the kernel's name and its grid."""
 
 
-def executed_flops(closed: Any, kernel_share: KernelShare = lambda name: 1.0) -> Executed:
+def executed_flops(closed: Any, kernel_share: KernelShare = lambda name, grid: 1.0) -> Executed:
     """Counts a closed jaxpr after dead code is removed.
 
     A scan's body counts as often as it runs, a kernel's as often as its grid has points (times `kernel_share`), a
-    conditional's dearest branch, the body under a `shard_map` for every shard. Iterations of a `while` loop cannot be
-    known: its body counts once.
+    conditional's dearest branch, the body under a `shard_map` for every shard. The conditionals of a kernel's body are
+    taken for alternatives (a block with a mask, a block without): the dearest counts. Iterations of a `while` loop
+    cannot be known: its body counts once.
     """
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
     executed = Executed()
@@ -46,27 +47,30 @@ def executed_flops(closed: Any, kernel_share: KernelShare = lambda name: 1.0) ->
 
 def _count(jaxpr: Any, times: float, share: KernelShare, executed: Executed) -> None:
     for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            executed.add(name, times * _dot(equation))
-        elif name == "conv_general_dilated":
-            executed.add(name, times * _convolution(equation))
-        elif name == "scan":
-            _count(params["jaxpr"].jaxpr, times * params["length"], share, executed)
-        elif name == "cond":
-            _count_dearest(params["branches"], times, share, executed)
-        elif name == "shard_map":
-            mesh, manual = params["mesh"], params.get("manual_axes") or params["mesh"].axis_names
-            shards = math.prod(mesh.shape[axis] for axis in manual)
-            _count(params["jaxpr"], times * shards, share, executed)
-        elif name == "pallas_call":
-            kernel, inside = _kernel_name(params), Executed()
-            grid = math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
-            _count(params["jaxpr"], times * grid * share(kernel), share, inside)
-            executed.add(kernel, inside.total)
-        else:
-            for inner in inner_jaxprs(params):
-                _count(inner, times, share, executed)
+        _count_equation(equation, times, share, executed)
+
+
+def _count_equation(equation: Any, times: float, share: KernelShare, executed: Executed) -> None:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        executed.add(name, times * _dot(equation))
+    elif name == "conv_general_dilated":
+        executed.add(name, times * _convolution(equation))
+    elif name == "scan":
+        _count(params["jaxpr"].jaxpr, times * params["length"], share, executed)
+    elif name == "cond":
+        _count_dearest(params["branches"], times, share, executed)
+    elif name == "shard_map":
+        mesh, manual = params["mesh"], params.get("manual_axes") or params["mesh"].axis_names
+        shards = math.prod(mesh.shape[axis] for axis in manual)
+        _count(params["jaxpr"], times * shards, share, executed)
+    elif name == "pallas_call":
+        kernel, grid = _kernel_name(params), tuple(params["grid_mapping"].grid)
+        visited = math.prod(grid) * share(kernel, grid)
+        executed.add(kernel, times * visited * _of_one_visit(params["jaxpr"], share))
+    else:
+        for inner in inner_jaxprs(params):
+            _count(inner, times, share, executed)
 
 
 def _count_dearest(branches: Any, times: float, share: KernelShare, executed: Executed) -> None:
@@ -77,6 +81,18 @@ def _count_dearest(branches: Any, times: float, share: KernelShare, executed: Ex
         counts.append(inside)
     for source, flops in max(counts, key=lambda count: count.total).by_source.items():
         executed.add(source, flops)
+
+
+def _of_one_visit(kernel: Any, share: KernelShare) -> float:
+    always, alternatives = Executed(), [0.0]
+    for equation in kernel.eqns:
+        inside = Executed()
+        _count_equation(equation, 1.0, share, inside)
+        if equation.primitive.name == "cond":
+            alternatives.append(inside.total)
+        else:
+            always.add("", inside.total)
+    return always.total + max(alternatives)
 
 
 def _dot(equation: Any) -> float:

@@ -48,6 +48,8 @@ class Plan:
     target: Slice
     task: str
     example: Example
+    visited: float
+    """Share of the decoder's attention blocks that the kernel computes on such a row; executed FLOPs count these."""
     state_bytes: Mapping[str, int]
     """On one chip, by part (`memory.split_state`)."""
     saved_activations: int
@@ -89,7 +91,8 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     example = example_row(config.data, config.model, task)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
     traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
-    executed = executed_flops(traced.jaxpr)
+    grid, visited = example.visited_share(config.model.decoder)
+    executed = executed_flops(traced.jaxpr, lambda name, whole: visited if whole[-2:] == grid else 1.0)
     compiled = compile_for(traced, mesh, target)
     bound = None
     if compiled.memory.fits:
@@ -99,6 +102,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
         target=target,
         task=task,
         example=example,
+        visited=visited,
         state_bytes=split_state(state),
         saved_activations=saved_activation_bytes(traced.jaxpr) // target.chips,
         needed=_of_all_rows(state, example, config),

@@ -45,6 +45,7 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "encoder_share": encoder_share(plan.needed),
         "executed_flops": plan.executed.total,
         "executed_flops_by_source": dict(plan.executed.by_source),
+        "attention_blocks_computed": plan.visited,
         "flops_ratio": plan.executed.total / needed,
         "collective_bytes_per_chip": dict(plan.compiled.collective_bytes),
         "hbm_bytes_per_chip": plan.compiled.hbm_bytes,

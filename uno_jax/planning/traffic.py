@@ -18,8 +18,8 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 def hbm_bytes(program: Program) -> int:
     """Bytes of one call, on one chip: what every step of the program reads and writes, each as often as it runs.
 
-    What lies in on-chip memory costs nothing; of an operand that a fusion only slices, the slice counts, and of a
-    result that it updates in place, the update.
+    Scalars, and what lies in on-chip memory, cost nothing; of an operand that a fusion only slices, the slice counts,
+    and of a result that it updates in place, the update.
     """
     total = 0
     for name, runs in program.runs.items():
@@ -92,7 +92,9 @@ def _behind_bitcasts(instruction: Instruction, body: Computation) -> Instruction
 
 
 def _hbm(instruction: Instruction | None) -> int:
-    return 0 if instruction is None else sum(item.bytes for item in instruction.types if item.memory_space == 0)
+    if instruction is None:
+        return 0
+    return sum(item.bytes for item in instruction.types if item.memory_space == 0 and item.shape)
 
 
 def _number(parameter: Instruction) -> int:

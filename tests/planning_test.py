@@ -1,0 +1,277 @@
+"""What a plan counts: FLOPs of a jaxpr against counts by hand, collectives and traffic of compiled programs, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tests.small_model import small_model
+from uno_jax.config import ConfigError
+from uno_jax.data.config import DataConfig
+from uno_jax.data.transforms import ImageTransform
+from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
+from uno_jax.planning.collectives import axes_of_groups, bytes_by_axes, device_groups, find_collectives
+from uno_jax.planning.example import example_row
+from uno_jax.planning.executed import executed_flops
+from uno_jax.planning.hlo import parse_hlo
+from uno_jax.planning.memory import exhausted_memory, split_state, tree_bytes
+from uno_jax.planning.model_flops import model_flops
+from uno_jax.planning.residuals import saved_activation_bytes
+from uno_jax.planning.roofline import roofline
+from uno_jax.planning.traffic import hbm_bytes
+from uno_jax.training.initialise import abstract_params
+from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
+from uno_jax.training.state import UNO_TRAINABLE, create_state, partition
+
+X, W = jnp.zeros((8, 16)), jnp.zeros((16, 16))
+PRODUCT = 2 * 8 * 16 * 16
+
+
+def flops_of(function, *arguments) -> float:
+    return executed_flops(jax.make_jaxpr(function)(*arguments)).total
+
+
+def test_a_product_costs_two_flops_for_each_of_its_multiplications():
+    assert flops_of(jnp.dot, X, W) == PRODUCT
+
+
+def test_a_batched_product_costs_its_products():
+    assert flops_of(lambda x: jnp.einsum("bqd,bkd->bqk", x, x), jnp.zeros((3, 5, 7))) == 2 * 3 * 5 * 5 * 7
+
+
+def test_a_convolution_costs_its_kernel_at_every_output():
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert flops_of(convolve, jnp.zeros((2, 6, 6, 3)), jnp.zeros((3, 3, 3, 4))) == 2 * (2 * 6 * 6) * (3 * 3 * 3 * 4)
+
+
+def test_the_body_of_a_scan_counts_as_often_as_it_runs():
+    assert flops_of(lambda x, w: jax.lax.scan(lambda c, _: (c @ w, None), x, length=5), X, W) == 5 * PRODUCT
+
+
+def test_a_backward_pass_of_a_frozen_weight_costs_as_much_as_the_forward_pass():
+    assert flops_of(jax.grad(lambda x, w: jnp.sum((x @ w) ** 2)), X, W) == 2 * PRODUCT
+
+
+def test_rematerialisation_counts_what_is_computed_again():
+    def loss(x, w):
+        body = jax.checkpoint(lambda x: jnp.sin(jnp.sin(x @ w) @ w), prevent_cse=False)
+        return jnp.sum(jax.lax.scan(lambda c, _: (body(c), None), x, length=3)[0])
+
+    # Twice the two products forward, and two gradients that pass through.
+    assert flops_of(jax.grad(loss), X, W) == 3 * (2 + 2 + 2) * PRODUCT
+
+
+def test_what_nobody_reads_is_not_counted():
+    assert flops_of(lambda x, w: (x @ w, x)[1], X, W) == 0
+
+
+def test_a_conditional_counts_its_dearest_branch():
+    assert flops_of(lambda x, w: jax.lax.cond(x[0, 0] > 0, lambda: x @ w @ w, lambda: x @ w), X, W) == 2 * PRODUCT
+
+
+def test_a_kernel_counts_its_alternatives_once_at_every_visited_point_of_its_grid():
+    def kernel(x, out):
+        def add():
+            out[...] = x[...] @ x[...]
+
+        pl.when(pl.program_id(0) == 0)(add)
+        pl.when(pl.program_id(0) > 0)(add)
+
+    def call(x):
+        spec = pl.BlockSpec((4, 4), lambda i, j: (i, j))
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pl.pallas_call(kernel, grid=(2, 3), in_specs=[spec], out_specs=spec, out_shape=shape, name="squares")(x)
+
+    jaxpr = jax.make_jaxpr(call)(jnp.zeros((8, 12)))
+    assert executed_flops(jaxpr).by_source == {"squares": 6 * 2 * 4**3}
+    assert executed_flops(jaxpr, lambda name, grid: 0.5 if grid == (2, 3) else 1.0).total == 3 * 2 * 4**3
+
+
+def test_saved_activations_are_what_the_backward_loop_reads_of_the_forward_loop():
+    def loss(w, x):
+        layer = jax.checkpoint(lambda x, w: jnp.sin(x @ w), prevent_cse=False)
+        return jnp.sum(jax.lax.scan(lambda c, w: (layer(c, w), None), x, w)[0])
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(jnp.zeros((5, 16, 16)), X)
+    assert saved_activation_bytes(jaxpr) == 5 * X.nbytes
+
+
+HLO = """HloModule jit_step, is_scheduled=true
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%condition (state: (s32[], f32[8,128])) -> pred[] {
+  %state = (s32[], f32[8,128]{1,0}) parameter(0)
+  %bound = s32[] constant(28)
+  %counter = s32[] get-tuple-element(%state), index=0
+  ROOT %less = pred[] compare(%counter, %bound), direction=LT
+}
+
+%part (layers: f32[28,2,128], i: s32[]) -> f32[2,128] {
+  %layers = f32[28,2,128]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %slice = f32[1,2,128]{2,1,0} dynamic-slice(%layers, %i), dynamic_slice_sizes={1,2,128}
+}
+
+%body (state: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %state.1 = (s32[], f32[8,128]{1,0}, f32[28,2,128]{2,1,0}) parameter(0)
+  %counter.1 = s32[] get-tuple-element(%state.1), index=0
+  %kept = f32[8,128]{1,0:T(8,128)} get-tuple-element(%state.1), index=1
+  %stacked = f32[28,2,128]{2,1,0} get-tuple-element(%state.1), index=2
+  %layer = f32[1,2,128]{2,1,0:T(8,128)S(1)} fusion(%stacked, %counter.1), kind=kLoop, calls=%part
+  %whole = f32[8,128]{1,0:T(8,128)} all-gather(%layer), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %next = (s32[], f32[8,128]{1,0}) tuple(%counter.1, %whole)
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8,128]{1,0}) tuple(%zero, %x)
+  %loop = (s32[], f32[8,128]{1,0}) while(%start), condition=%condition, body=%body
+  %made = f32[8,128]{1,0} get-tuple-element(%loop), index=1
+  ROOT %total = f32[8,128]{1,0} all-reduce(%made), channel_id=2, replica_groups={{0,4},{1,5},{2,6},{3,7}}, to_apply=%sum
+}
+"""
+AXES = {"data": 2, "fsdp": 4}
+ARRAY = 8 * 128 * 4
+
+
+def test_collectives_are_counted_by_mesh_axis_as_often_as_their_loop_runs():
+    collectives = find_collectives(parse_hlo(HLO), AXES)
+    assert bytes_by_axes(collectives) == {"fsdp": 28 * ARRAY * 3 // 4, "data": 2 * ARRAY // 2}
+
+
+def test_collectives_between_slices_are_told_apart():
+    collectives = find_collectives(parse_hlo(HLO), AXES, slice_of=[0] * 4 + [1] * 4)
+    assert set(bytes_by_axes(collectives)) == {"fsdp", "data across slices"}
+
+
+def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
+    # The loop reads a layer's slice and writes what it gathers; the sum after it reads and writes an array.
+    assert hbm_bytes(parse_hlo(HLO)) == 28 * (2 * 128 * 4 + ARRAY) + 2 * ARRAY
+
+
+@pytest.mark.parametrize(
+    ("text", "axes"),
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}", ("fsdp",)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", ("data",)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", ("fsdp",)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", ("data", "fsdp")),
+        ("replica_groups={}", ("data", "fsdp")),
+        ("source_target_pairs={{0,1},{1,2},{2,3},{3,0}}", ("fsdp",)),
+    ],
+)
+def test_groups_are_read_in_every_notation(text, axes):
+    assert axes_of_groups(device_groups(text, 8), AXES) == axes
+
+
+def test_a_real_program_of_one_device_moves_nothing_between_devices():
+    program = parse_hlo(
+        jax.jit(lambda x: jax.lax.scan(lambda c, _: (c @ W, None), x, length=4)[0]).lower(X).compile().as_text()
+    )
+    assert find_collectives(program, {"fsdp": 1}) == []
+    assert max(program.runs.values()) == 4
+
+
+def test_memory_of_a_state_is_split_by_part_dtype_and_place():
+    mesh = Mesh(np.array(jax.devices()[:1]), ("fsdp",))
+    place = NamedSharding(mesh, PartitionSpec())
+    params = {"trained": {"kernel": jnp.zeros((64, 32))}, "fixed": {"kernel": jnp.zeros((16, 16), jnp.bfloat16)}}
+    optimizer = make_optimizer(OptimizerConfig(moment_dtype="bfloat16"), 10)
+    state = jax.eval_shape(lambda params: create_state(params, ("trained",), optimizer, ema=True), params)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+    split = split_state(state)
+    weights = 64 * 32
+    assert split["trainable parameters"] == split["EMA"] == split["gradients"] == 4 * weights
+    assert split["frozen parameters"] == 16 * 16 * 2
+    assert split["optimizer"] == 2 * 2 * weights + 8  # two moments, two counters
+
+
+def test_a_leaf_in_host_memory_is_no_memory_of_the_chip():
+    mesh = Mesh(np.array(jax.devices()[:1]), ("fsdp",))
+    leaf = jax.ShapeDtypeStruct(
+        (8,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(), memory_kind="pinned_host")
+    )
+    assert (tree_bytes(leaf), tree_bytes(leaf, host=True)) == (0, 32)
+
+
+def test_a_program_that_does_not_fit_says_how_much_it_needs():
+    sentence = (
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.82G of 15.75G hbm. Exceeded by 2.07G."
+    )
+    memory = exhausted_memory(RuntimeError(sentence))
+    assert not memory.fits
+    assert memory.peak == pytest.approx(17.82 * GIB, abs=1)
+    assert exhausted_memory(RuntimeError("INTERNAL: something else")) is None
+
+
+def data(**changes) -> DataConfig:
+    square = ImageTransform(32, 32, 8)
+    lengths = {"text_tokens": 32, "vit_tokens": 16, "caption_tokens": 16, "query_tokens": 4, "latent_tokens": 32}
+    return DataConfig(
+        method="uno",
+        **lengths | changes,
+        vae_transform=square,
+        vit_transform=square,
+        metaquery_transform=ImageTransform(8, 8, 4),
+    )
+
+
+def test_a_row_is_taken_to_be_full_of_the_largest_samples():
+    example = example_row(data(), small_model())
+    assert example.images == 1  # the latents would hold two, the queries one
+    assert example.tokens() == {"text": 32, "vit": 0, "caption": 16, "query": 4, "latent": 16}
+
+
+def test_a_row_that_holds_no_sample_is_an_error_that_says_which_region():
+    with pytest.raises(ConfigError, match="config.data.latent_tokens is 8"):
+        example_row(data(latent_tokens=8), small_model())
+
+
+def test_model_flops_by_hand():
+    model, example = small_model(), example_row(data(), small_model())
+    trainable, frozen = partition(abstract_params(model), UNO_TRAINABLE)
+    needed = model_flops(trainable, frozen, example, model)
+    layer = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48
+    assert needed["generation expert"] == 6 * 16 * 2 * layer
+    assert needed["understanding expert"] == 4 * (32 + 16 + 4) * 2 * layer
+    assert needed["embedding and vocabulary head"] == 4 * 16 * 32 * model.decoder.vocab_size
+    # Prompt 30 (causal), its two delimiters and 16 latents that see all of these; caption; queries.
+    pairs = 30 * 31 // 2 + 18 * 48 + (16 * 18 + 16 * 17 // 2) + 4 * (18 + 4)
+    assert needed["attention"] == 12 * pairs * 2 * 4 * 8
+
+
+def test_the_longest_time_is_the_bound():
+    target = parse_slice("2xv5e:4x4")
+    bound = roofline(
+        target, flops=32 * 197e12, hbm_bytes=2 * 819e9, collective_bytes={"data across slices": 3 * 3.125e9}
+    )
+    assert (bound.arithmetic, bound.memory, bound.network) == pytest.approx((1, 2, 3))
+    assert bound.bound_by == "network"
+    assert bound.seconds == pytest.approx(3)
+
+
+def test_slices_are_read_with_their_shape_and_number():
+    assert parse_slice("2xv5e:16x16") == Slice(CHIPS["v5e"], (16, 16), 2)
+    assert parse_slice("v5p:2x2x2").chips == 8
+    with pytest.raises(ConfigError, match="expected KIND:AxB"):
+        parse_slice("v5e-16")
+
+
+def test_a_chip_at_the_end_of_a_line_has_one_link_along_it_and_two_in_a_ring():
+    v5e = CHIPS["v5e"]
+    assert dataclasses.replace(parse_slice("v5e:4x4")).ici_bandwidth == 2 * v5e.link_bandwidth
+    assert parse_slice("v5e:16x16").ici_bandwidth == 4 * v5e.link_bandwidth
