@@ -6,6 +6,7 @@ steps as `DIR/<mesh>.npz`, and prints, for each mesh, the losses step by step an
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -33,12 +34,15 @@ MESHES = {
     "data2_fsdp2_tensor2": MeshConfig(data=2, fsdp=2, tensor=2),
     "fsdp4_tensor2": MeshConfig(fsdp=4, tensor=2),
     "data2_fsdp2_sequence2": MeshConfig(data=2, fsdp=2, sequence=2),
+    "kernel_tensor4_sequence2": MeshConfig(fsdp=1, tensor=4, sequence=2),
 }
+"""Attention is dense, or by the kernel where the name begins so. The model has two key-value heads."""
 LOSSES = ("loss", "flow", "caption", "visual")
 # The MLP is wide enough for its kernels to be cut over fsdp. A large epsilon: where a gradient is close to 0, Adam
 # would turn its rounding error into a whole step. Two microbatches: each takes rows from every device.
+MLP_SIZE = 1024
 CONFIG = StepConfig(
-    small_model(decoder={"mlp_size": 1024}),
+    small_model(decoder={"mlp_size": MLP_SIZE}),
     ObjectiveConfig(),
     OptimizerConfig(learning_rate=0.01, epsilon=1e-3, ema_decay=0.5, accumulation=2),
     steps=3,
@@ -52,23 +56,26 @@ def batch_number(number: int) -> Batch:
     return model_batch(*(samples[i : i + 1 + i % 2] for i in range(15)), [])
 
 
-def run(mesh_config: MeshConfig, batches: list[Batch]) -> tuple[dict[str, list[float]], int, dict[str, np.ndarray]]:
+def run(name: str, batches: list[Batch]) -> tuple[dict[str, list[float]], int, dict[str, np.ndarray]]:
     """Losses of every step, cut leaves, and the trainable parameters and their averages after the last."""
+    mesh_config = MESHES[name]
+    kernel = {"attention": "kernel"} if name.startswith("kernel") else {}
+    config = dataclasses.replace(CONFIG, model=small_model(decoder={"mlp_size": MLP_SIZE, **kernel}, vision=kernel))
     mesh = make_mesh(mesh_config, jax.devices()[: math.prod(getattr(mesh_config, axis) for axis in MESH_AXES)])
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)
     shardings = tree_shardings(state, mesh)
     state = jax.device_put(state, shardings)
     step = quick_jit(
-        on_mesh(mesh)(make_train_step(CONFIG)),
+        on_mesh(mesh)(make_train_step(config)),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-    losses: dict[str, list[float]] = {name: [] for name in LOSSES}
+    losses: dict[str, list[float]] = {loss: [] for loss in LOSSES}
     for batch in batches:
         state, metrics = step(state, put_rows(batch, mesh))
-        for name in LOSSES:
-            losses[name].append(float(metrics[name]))
+        for loss in LOSSES:
+            losses[loss].append(float(metrics[loss]))
     cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
     return losses, cut, flatten_dict({"params": state.trainable, "average": state.ema}, sep="/")
 
@@ -79,8 +86,8 @@ def main(directory: Path) -> None:
     start = flatten_dict({"params": small_params(CONFIG.model)}, sep="/")
     np.savez(directory / "start.npz", **jax.device_get(start))
     results = {}
-    for name, mesh in MESHES.items():
-        losses, cut, leaves = run(mesh, batches)
+    for name in MESHES:
+        losses, cut, leaves = run(name, batches)
         np.savez(directory / f"{name}.npz", **jax.device_get(leaves))
         results[name] = {"losses": losses, "cut": cut}
     print(json.dumps(results))

@@ -213,11 +213,13 @@ SETTINGS = {
     "two layers an iteration": {"scan_unroll": 2},
     "no loop, products kept": {"scan_unroll": 3, "remat": "dots"},
     "nothing kept": {"remat": "full"},
+    "attention by kernel, its output kept": {"attention": "kernel", "remat": "save_attention"},
+    "attention by kernel, projections kept": {"attention": "kernel", "remat": "save_projections"},
 }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_unroll_and_rematerialisation_change_neither_losses_nor_gradients(name):
+def test_unroll_rematerialisation_and_attention_change_neither_losses_nor_gradients(name):
     both = {"num_layers": 3, **SETTINGS[name]}
     batch = model_batch([TEXT_TO_IMAGE, UNDERSTANDING], [EDITING], [SECOND_ROUND])
     expected_losses, expected = gradients_of(PLAIN)(batch, **WEIGHTS)
@@ -228,6 +230,6 @@ def test_unroll_and_rematerialisation_change_neither_losses_nor_gradients(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_unroll_and_rematerialisation_do_not_change_a_checkpoint(name):
+def test_unroll_rematerialisation_and_attention_do_not_change_a_checkpoint(name):
     both = {"num_layers": 3, **SETTINGS[name]}
     assert abstract_params(small_model(decoder=both, vision=both)) == abstract_params(PLAIN)

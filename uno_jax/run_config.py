@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from uno_jax.attention.attend import ATTENTION
 from uno_jax.config import ConfigError
 from uno_jax.data.pipeline import DataConfig
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
+from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.training.checkpoints import CheckpointConfig
@@ -95,9 +97,19 @@ def check_config(config: RunConfig) -> None:
             vision.num_heads > 0 and vision.hidden_size % vision.num_heads == 0,
             f"config.model.vision.hidden_size is {vision.hidden_size}, no multiple of num_heads ({vision.num_heads})",
         ),
-        (
-            decoder.remat in ("none", "dots", "full"),
-            f"config.model.decoder.remat is {decoder.remat!r}: expected none, dots or full",
+        *(
+            (
+                part.remat in ("none", *REMAT_POLICIES),
+                f"config.model.{name}.remat is {part.remat!r}: expected none, {', '.join(REMAT_POLICIES)}",
+            )
+            for name, part in (("decoder", decoder), ("vision", vision))
+        ),
+        *(
+            (
+                part.attention in ATTENTION,
+                f"config.model.{name}.attention is {part.attention!r}: expected {', '.join(ATTENTION)}",
+            )
+            for name, part in (("decoder", decoder), ("vision", vision), ("autoencoder", model.autoencoder))
         ),
         (
             model.metaquery_target in ("vision", "connector"),

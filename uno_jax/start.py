@@ -28,8 +28,11 @@ from uno_jax.training.state import Params, merge, partition
 _FREE_FIELDS = (
     "decoder.scan_unroll",
     "decoder.remat",
+    "decoder.attention",
     "vision.scan_unroll",
     "vision.remat",
+    "vision.attention",
+    "autoencoder.attention",
     "compute_dtype",
     "num_metaqueries",
     "metaquery_target",

@@ -35,14 +35,15 @@ def kernel_attention(
 ) -> Float[Array, "batch queries heads head_dim"]:
     """What `dense_attention` gives with the mask of `pairwise_visible(query_metadata, key_metadata)`.
 
-    Metadata is int32 `[batch or 1, tokens]`. Scores, softmax and sums are float32; matrix products run in the dtype
-    of the inputs. `blocks` defaults to `default_blocks`; `interpret` runs the kernels without a TPU, slowly.
+    Metadata is int32 `[batch or 1, tokens or 1]`: one row or token stands for all. Scores, softmax and sums are
+    float32; matrix products run in the dtype of the inputs. `blocks` defaults to `default_blocks`; `interpret`
+    runs the kernels without a TPU, slowly.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
     blocks = blocks or default_blocks(queries, keys, heads // kv_heads, head_dim)
-    query_metadata = _rows(pad_tokens(query_metadata, blocks.queries), batch)
-    key_metadata = _rows(pad_tokens(key_metadata, blocks.keys), batch)
+    query_metadata = pad_tokens(_of_all(query_metadata, batch, queries), blocks.queries)
+    key_metadata = pad_tokens(_of_all(key_metadata, batch, keys), blocks.keys)
     q = _by_head(query * head_dim**-0.5, query_metadata.sample.shape[1])
     k, v = (_by_head(x, key_metadata.sample.shape[1]) for x in (key, value))
     q = q.reshape(batch, kv_heads, heads // kv_heads, *q.shape[2:])
@@ -65,8 +66,8 @@ def _block(tokens: int, most: int) -> int:
     return -(-tokens // (count * 128)) * 128
 
 
-def _rows(metadata: TokenMetadata, batch: int) -> TokenMetadata:
-    return TokenMetadata(*(jnp.broadcast_to(x, (batch, x.shape[1])) for x in metadata))
+def _of_all(metadata: TokenMetadata, batch: int, tokens: int) -> TokenMetadata:
+    return TokenMetadata(*(jnp.broadcast_to(x, (batch, tokens)) for x in metadata))
 
 
 def _by_head(x: Array, tokens: int) -> Array:

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from uno_jax.attention.dense import dense_attention
+from uno_jax.attention.attend import attend, visibility
+from uno_jax.attention.metadata import whole_images
 from uno_jax.models.config import AutoencoderConfig
 
 GROUP_NORM_EPS = 1e-6
@@ -161,7 +162,7 @@ class FluxEncoder(nn.Module):
         for level, multiplier in enumerate(config.channel_multipliers):
             channels = config.base_channels * multiplier
             x = EncoderLevel(channels, config.num_residual_blocks, level < last, self.dtype, name=f"down_{level}")(x)
-        x = Middle(self.dtype, name="mid")(x)
+        x = Middle(config.attention, self.dtype, name="mid")(x)
         x = nn.silu(_norm("norm_out")(x)).astype(self.dtype)
         return _conv(2 * config.latent_channels, self.dtype, "conv_out")(x)
 
@@ -176,7 +177,7 @@ class FluxDecoder(nn.Module):
     def __call__(self, x: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
         config = self.config
         x = _conv(config.base_channels * config.channel_multipliers[-1], self.dtype, "conv_in")(x)
-        x = Middle(self.dtype, name="mid")(x)
+        x = Middle(config.attention, self.dtype, name="mid")(x)
         for level, multiplier in reversed(list(enumerate(config.channel_multipliers))):
             channels = config.base_channels * multiplier
             x = DecoderLevel(channels, config.num_residual_blocks + 1, level > 0, self.dtype, name=f"up_{level}")(x)
@@ -226,12 +227,13 @@ class DecoderLevel(nn.Module):
 class Middle(nn.Module):
     """Residual block, self-attention over all places of the image, residual block."""
 
+    attention: str
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "images height width channels"]) -> Float[Array, "images rows columns outputs"]:
         x = ResidualBlock(x.shape[-1], self.dtype, name="block_1")(x)
-        x = SpatialAttention(self.dtype, name="attention")(x)
+        x = SpatialAttention(self.attention, self.dtype, name="attention")(x)
         return ResidualBlock(x.shape[-1], self.dtype, name="block_2")(x)
 
 
@@ -253,6 +255,8 @@ class ResidualBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """Single-head attention of every place of an image to all places of the same image."""
 
+    attention: str
+    """Which implementation, as in AutoencoderConfig."""
     dtype: Any
 
     @nn.compact
@@ -263,9 +267,9 @@ class SpatialAttention(nn.Module):
             nn.Conv(channels, (1, 1), dtype=self.dtype, name=name)(y).reshape(images, height * width, 1, channels)
             for name in ("query", "key", "value")
         )
-        everything = jnp.ones((1, 1, 1), bool)
-        attended = dense_attention(query, key, value, everything).reshape(x.shape)
-        return x + nn.Conv(channels, (1, 1), dtype=self.dtype, name="output")(attended)
+        one_image = (whole_images(jnp.ones((1, 1), jnp.int32)),)
+        (attended,) = attend((query,), (key,), (value,), visibility(one_image, one_image, self.attention))
+        return x + nn.Conv(channels, (1, 1), dtype=self.dtype, name="output")(attended.reshape(x.shape))
 
 
 def _conv(channels: int, dtype: Any, name: str) -> nn.Conv:

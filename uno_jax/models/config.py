@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The two-expert decoder. `scan_unroll` and `remat` change speed and memory, never a checkpoint or a result."""
+    """The two-expert decoder. `scan_unroll`, `remat` and `attention` change speed and memory, never a checkpoint."""
 
     hidden_size: int = 3584
     num_layers: int = 28
@@ -21,7 +21,14 @@ class DecoderConfig:
     scan_unroll: int = 1
     """How many layers one iteration of the layer scan holds; num_layers = no loop at all."""
     remat: str = "none"
-    """What the backward pass recomputes: none, dots (keeps matrix products), or full (keeps layer inputs only)."""
+    """What the backward pass recomputes: nothing (`none`); or all of a layer but what the policy keeps.
+
+    `offload` keeps the layer's input, in host memory; `full` the input; `save_attention` also what the attention kernel
+    gave (any other attention runs again); `save_projections` also queries, keys, values and the sum after attention, so
+    that the MLP runs again; `dots` all matrix products.
+    """
+    attention: str = "auto"
+    """`kernel` (Pallas, for TPU; holds no scores), `dense` (all scores in memory), or `auto`: kernel on a TPU."""
     adapter_rank: int = 0
     """Of low-rank adapters on every linear layer of the generation expert; 0: none."""
     adapter_scale: float = 2.0
@@ -42,7 +49,8 @@ class VisionConfig:
     norm_eps: float = 1e-6
     scan_unroll: int = 1
     remat: str = "none"
-    """Both as in DecoderConfig."""
+    attention: str = "auto"
+    """All as in DecoderConfig."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class AutoencoderConfig:
     """Pixels per latent, a side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
     scale: float = 0.3611
     shift: float = 0.1159
+    attention: str = "auto"
+    """As in DecoderConfig."""
 
 
 @dataclass(frozen=True)

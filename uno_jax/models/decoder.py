@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
-from uno_jax.attention.dense import dense_attention
-from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
+from uno_jax.attention.attend import Visibility, attend, visibility
+from uno_jax.attention.kernel import SAVED_NAMES
+from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.models.adapters import ExpertAdapters
 from uno_jax.models.config import DecoderConfig
 from uno_jax.models.linear import Linear
@@ -19,10 +21,22 @@ from uno_jax.models.positions import apply_rope, rope_tables
 from uno_jax.parallel.axes import constrain
 from uno_jax.parallel.parameters import lookup
 
+_POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": _POLICIES.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+    "full": _POLICIES.nothing_saveable,
+    "save_attention": _POLICIES.save_only_these_names(*SAVED_NAMES),
+    "save_projections": _POLICIES.save_only_these_names(*SAVED_NAMES, "projection", "attended"),
+    "dots": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable, _POLICIES.save_only_these_names(*SAVED_NAMES)
+    ),
 }
+"""What the backward pass of a layer finds in memory, from least to most; `DecoderConfig.remat` tells them apart."""
 
 
 class Streams(NamedTuple):
@@ -76,8 +90,10 @@ class Expert(nn.Module):
         """Query, key and value heads `[batch, tokens, heads, head_dim]`; q and k normed per head, then rotated."""
         y = self.attention_norm(x).astype(self.dtype)
         heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
-        query = self.linear("query", y).reshape(*x.shape[:-1], heads, head_dim)
-        key, value = (self.linear(name, y).reshape(*x.shape[:-1], kv_heads, head_dim) for name in ("key", "value"))
+        query, key, value = (
+            checkpoint_name(self.linear(name, y), "projection").reshape(*x.shape[:-1], count, head_dim)
+            for name, count in (("query", heads), ("key", kv_heads), ("value", kv_heads))
+        )
         query = constrain(query, "batch", "tokens", "heads", None)
         key, value = (constrain(x, "batch", "tokens", "kv_heads", None) for x in (key, value))
         query = apply_rope(self.query_norm(query), cos, sin).astype(self.dtype)
@@ -88,16 +104,18 @@ class Expert(nn.Module):
         self, x: Float[Array, "batch tokens features"], attended: Array
     ) -> Float[Array, "batch tokens features"]:
         """Output projection and SwiGLU MLP, each with its residual."""
-        x = x + self.linear("output", attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim))
+        attended = attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim)
+        x = checkpoint_name(x + self.linear("output", attended), "attended")
         y = self.mlp_norm(x).astype(self.dtype)
         inner = constrain(nn.silu(self.linear("gate", y)) * self.linear("up", y), "batch", "tokens", "mlp")
         return constrain(x + self.linear("down", inner), "batch", "tokens", None)
 
 
 class DecoderLayer(nn.Module):
-    """One layer: each expert computes its own tokens only; keys and values of both are concatenated.
+    """One layer: each expert computes its own tokens only, and all attend to the keys and values of both.
 
-    They are sown as `keys_values` in the collection `past`, which costs nothing where it is not asked for.
+    These, concatenated, are sown as `keys_values` in the collection `past`, which costs nothing where it is not asked
+    for.
     """
 
     config: DecoderConfig
@@ -107,24 +125,22 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         streams: Streams,
-        rope: tuple[Array, Array],
-        mask: Bool[Array, "batch queries keys"],
+        rope: tuple[tuple[Array, Array], ...],
+        seen: Visibility,
         past: tuple[Array, Array] | None,
     ) -> tuple[Streams, None]:
+        streams = Streams(*(checkpoint_name(x, "layer_input") for x in streams))
         understanding = Expert(self.config, self.dtype, name="understanding")
         generation = Expert(self.config, self.dtype, self.config.adapter_rank > 0, name="generation")
-        split = streams.understanding.shape[1]
-        cos, sin = rope
-        first = understanding.project(streams.understanding, cos[:, :split], sin[:, :split])
-        second = generation.project(streams.generation, cos[:, split:], sin[:, split:])
-        query, key, value = (jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True))
-        self.sow("past", "keys_values", (key, value))
-        if past is not None:
-            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(past, (key, value), strict=True))
-        attended = dense_attention(query, key, value, mask)
+        first = understanding.project(streams.understanding, *rope[0])
+        second = generation.project(streams.generation, *rope[1])
+        query, key, value = zip(first, second, strict=True)
+        self.sow("past", "keys_values", (jnp.concatenate(key, axis=1), jnp.concatenate(value, axis=1)))
+        past_key, past_value = ((), ()) if past is None else ((past[0],), (past[1],))
+        attended = attend(query, (*past_key, *key), (*past_value, *value), seen)
         streams = Streams(
-            understanding.finish(streams.understanding, attended[:, :split]),
-            generation.finish(streams.generation, attended[:, split:]),
+            understanding.finish(streams.understanding, attended[0]),
+            generation.finish(streams.generation, attended[1]),
         )
         self.sow("intermediates", "hidden", streams)
         return streams, None
@@ -176,20 +192,16 @@ class Decoder(nn.Module):
         self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
     ) -> Streams:
         """What the layers leave, before the final norm."""
-        metadata = _concatenated(understanding, generation)
-        mask = pairwise_visible(metadata, metadata if past is None else _concatenated(past.metadata, metadata))
-        rope = rope_tables(metadata.position, self.config.head_dim, self.config.rope_theta)
+        metadata = (understanding, generation)
+        seen = visibility(metadata, metadata if past is None else (past.metadata, *metadata), self.config.attention)
+        rope = tuple(rope_tables(x.position, self.config.head_dim, self.config.rope_theta) for x in metadata)
         streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
-        streams, _ = self.layers(streams, rope, mask, past and (past.keys, past.values))
+        streams, _ = self.layers(streams, rope, seen, past and (past.keys, past.values))
         return streams
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
         """Vocabulary logits, float32."""
         return constrain(self.head(hidden).astype(jnp.float32), "batch", "tokens", "vocab")
-
-
-def _concatenated(first: TokenMetadata, second: TokenMetadata) -> TokenMetadata:
-    return TokenMetadata(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
 
 
 class ExpertNorms(nn.Module):

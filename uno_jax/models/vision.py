@@ -7,9 +7,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from uno_jax.attention.dense import dense_attention
+from uno_jax.attention.attend import Visibility, attend, visibility
+from uno_jax.attention.metadata import whole_images
 from uno_jax.models.config import VisionConfig
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.models.linear import Linear
@@ -25,7 +26,7 @@ class VisionLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch patches features"], mask: Bool[Array, "batch patches patches"]
+        self, x: Float[Array, "batch patches features"], seen: Visibility
     ) -> tuple[Float[Array, "batch patches features"], None]:
         features, heads = self.config.hidden_size, self.config.num_heads
         dense = functools.partial(Linear, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
@@ -38,8 +39,8 @@ class VisionLayer(nn.Module):
         )
         query = constrain(query, "batch", "tokens", "heads", None)
         key, value = (constrain(x, "batch", "tokens", "kv_heads", None) for x in (key, value))
-        attended = dense_attention(query, key, value, mask).reshape(x.shape)
-        x = x + dense(features, name="output")(attended)
+        (attended,) = attend((query,), (key,), (value,), seen)
+        x = x + dense(features, name="output")(attended.reshape(x.shape))
         y = norm(name="mlp_norm")(x).astype(self.dtype)
         y = constrain(nn.gelu(dense(self.config.mlp_size, name="fc1")(y), approximate=True), "batch", "tokens", "mlp")
         return constrain(x + dense(features, name="fc2")(y), "batch", "tokens", None), None
@@ -48,8 +49,8 @@ class VisionLayer(nn.Module):
 class VisionEncoder(nn.Module):
     """SigLIP over packed patches of images of any size, as the public model runs it.
 
-    Layer parameters are stored stacked; `scan_unroll` and `remat` of the config change speed and memory, never a
-    checkpoint or a result.
+    Layer parameters are stored stacked; `scan_unroll`, `remat` and `attention` of the config change speed and memory,
+    never a checkpoint.
     """
 
     config: VisionConfig
@@ -80,7 +81,8 @@ class VisionEncoder(nn.Module):
         x = Linear(config.hidden_size, dtype=self.dtype, name="patch_embedding")(patches)
         x = x + lookup(table, positions, (*self.path, "position_table")).astype(self.dtype)
         x = constrain(x, "batch", "tokens", None)
-        mask = (image[:, :, None] == image[:, None, :]) & (image[:, None, :] > 0)
+        metadata = (whole_images(image),)
+        seen = visibility(metadata, metadata, config.attention)
         layer = VisionLayer
         if config.remat != "none":
             layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
@@ -92,7 +94,7 @@ class VisionEncoder(nn.Module):
             length=config.num_layers,
             unroll=config.scan_unroll,
         )
-        x, _ = layers(config, self.dtype, name="layers")(x, mask)
+        x, _ = layers(config, self.dtype, name="layers")(x, seen)
         norm = nn.LayerNorm(epsilon=config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name="norm")
         return norm(x).astype(self.dtype)
 
