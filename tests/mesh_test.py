@@ -25,7 +25,7 @@ def test_one_device_is_a_mesh_of_one():
     ("config", "expected"),
     [
         (MeshConfig(data=2, fsdp=1), r"config\.mesh\.data \(2\) \* config\.mesh\.fsdp \(1\) .* does not equal .* 1"),
-        (MeshConfig(tensor=2), r"config\.mesh\.tensor \(2\) .* does not divide the number of devices in a slice, 1"),
+        (MeshConfig(tensor=2), r"config\.mesh\.tensor \(2\) .* does not divide the number of devices, 1"),
         (MeshConfig(data=-1, fsdp=-1), r"config\.mesh\.data and config\.mesh\.fsdp are both -1"),
         (MeshConfig(sequence=0), r"config\.mesh\.sequence is 0"),
         (MeshConfig(dcn=DcnConfig(data=2)), r"config\.mesh\.dcn asks for 2 slices"),

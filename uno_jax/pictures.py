@@ -21,8 +21,7 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.axes import on_mesh
-from uno_jax.parallel.mesh import Tree, put_rows, replicated, row_parts
+from uno_jax.parallel.mesh import Tree, jit_whole, put_rows, row_parts, row_share
 from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.programs import layout_of
@@ -140,8 +139,9 @@ def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], 
 
     def own_rows(tree: Tree) -> Tree:
         """This host's rows of arrays that every host has whole."""
-        per_host = rows // jax.process_count()
-        first = jax.process_index() * per_host
+        share = row_share(mesh)
+        per_host = rows // share.total
+        first = share.number * per_host
         return jax.tree.map(lambda x: x[first : first + per_host], tree)
 
     guided = [guided_plan(plan[:-1], *_target(plan).pixels.shape[:2], seed=number) for number, plan in enumerate(plans)]
@@ -151,9 +151,7 @@ def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], 
     inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
     blocks, first = put_rows((encode(blocks), first), mesh)
 
-    # What comes out is whole on every device, so that every host can read all rows.
-    def jit(function: Callable) -> Callable:
-        return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
+    jit = functools.partial(jit_whole, mesh=mesh)
 
     def latents_of(batch: Batch) -> Array:
         return draw(batch, seed, 1.0, model.autoencoder).latents

@@ -24,9 +24,8 @@ from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
 from uno_jax.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
-from uno_jax.parallel.axes import on_mesh
-from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, put_rows, replicated
-from uno_jax.parallel.parameters import tree_shardings
+from uno_jax.parallel.hosts import gather_json, gather_shares
+from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, replicated, row_share
 from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, new_state, step_config
 from uno_jax.run_config import RunConfig, check_config
 from uno_jax.start import Start, run_provenance, start_params, tokenizer_directory
@@ -73,15 +72,17 @@ def run(
       ConfigError: the config cannot be run.
       FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
     """
-    workdir, console = Path(workdir), console or rich.console.Console()
+    # All hosts compute, one speaks.
+    workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     resumed = find_checkpoint(workdir / "checkpoints")
+    _check_same_on_all_hosts(workdir, resumed)
     files = tokenizer_directory(config, resumed)
     tokenizer = read_tokenizer(config, files)
-    batches = config_errors(_batches, config, config.data, tokenizer)
+    batches = config_errors(_batches, config, config.data, tokenizer, mesh)
 
     assets = _assets(config, files) | run_provenance(config, resumed).assets()
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
@@ -103,14 +104,17 @@ def run(
         )
         _print_held_out(workdir, config.steps, console)
         return True
-    writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
+    writer = None
+    if jax.process_index() == 0:
+        writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
     progress = Progress(console, config.steps, config.log_every, start=int(state.step))
     try:
         parts = _parts(context, state, checkpoints, writer, progress, make_draw_pictures)
         state, finished = run_loop(state, batches, parts, _schedule(config))
     finally:
         progress.close()
-        writer.close()
+        if writer is not None:
+            writer.close()
         checkpoints.close()
         batches.close()
     if finished:
@@ -135,14 +139,17 @@ def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer) -> Any:
-    return make_batches(
-        data,
-        layout_of(config.model),
-        tokenizer,
-        host_index=jax.process_index(),
-        host_count=jax.process_count(),
-    )
+def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:
+    found = [name or "none" for name in gather_json(resumed and resumed.name)]
+    if len(set(found)) > 1:
+        raise ConfigError(
+            f"the hosts find different checkpoints in {workdir}: {', '.join(found)}. Give a workdir that they all share"
+        )
+
+
+def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
+    share = row_share(mesh)
+    return make_batches(data, layout_of(config.model), tokenizer, host_index=share.number, host_count=share.total)
 
 
 def _schedule(config: RunConfig) -> Schedule:
@@ -159,22 +166,24 @@ def _parts(
     context: Context,
     state: TrainState,
     checkpoints: Checkpoints,
-    writer: MetricsWriter,
+    writer: MetricsWriter | None,
     progress: Progress,
     make_draw_pictures: Callable[[Context], DrawPictures] | None,
 ) -> Parts:
     config, mesh = context.config, context.mesh
     parts = step_config(config)
-    encode, window = make_encode(context), LogWindow(config.log_every)
+    encode, hosts = make_encode(context), row_share(mesh).total
+    window = LogWindow(config.log_every, functools.partial(gather_shares, mesh=mesh))
     evaluate: Callable[[int, Params], None] | None = None
     constants: dict[str, float] = {}
     if config.evaluation.batches:
         evaluate, constants = _make_evaluate(context, parts, state, writer)
 
     def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
-        speed = progress.update(step, metrics, counts.tokens * jax.process_count(), counts.images * jax.process_count())
+        # As if the other hosts' rows were as full; a line of metrics is the mean over hosts, and so exact.
+        speed = progress.update(step, metrics, counts.tokens * hosts, counts.images * hosts)
         line = window.add(step, metrics, {**counts.stats, **speed, **constants})
-        if line is not None and jax.process_index() == 0:
+        if line is not None and writer is not None:
             writer.write(step, line)
 
     return Parts(
@@ -210,24 +219,18 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
 
 
 def _make_evaluate(
-    context: Context, parts: StepConfig, state: TrainState, writer: MetricsWriter
+    context: Context, parts: StepConfig, state: TrainState, writer: MetricsWriter | None
 ) -> tuple[Callable[[int, Params], None], dict[str, float]]:
     """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
-    config = context.config
+    config, mesh = context.config, context.mesh
     batches = {
         name: held_out_batches(context, held_out_data(config, prompts=prompts))
         for name, prompts in (("", True), ("prompt_dropped/", False))
     }
-    put = functools.partial(put_rows, mesh=context.mesh)
     params = merge(state.trainable, state.frozen)
-    shardings = tree_shardings(params, context.mesh)
-    step = jax.jit(
-        on_mesh(context.mesh)(make_evaluation_step(parts)),
-        in_shardings=(shardings, batch_sharding(context.mesh)),
-        out_shardings=replicated(context.mesh),
-    )
-    constants = {f"constant/{name}": value for name, value in constant_cross_entropy(batches[""]).items()}
-    visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], put)
+    step = jit_whole(make_evaluation_step(parts), mesh)
+    constants = {f"constant/{name}": value for name, value in constant_cross_entropy(batches[""], mesh).items()}
+    visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], mesh)
     if visual is not None:
         constants["constant/visual"] = visual
 
@@ -235,9 +238,9 @@ def _make_evaluate(
         losses = {
             prefix + name: value
             for prefix, held_out in batches.items()
-            for name, value in mean_losses(step, params, held_out, put).items()
+            for name, value in mean_losses(step, params, held_out, mesh).items()
         }
-        if jax.process_index() == 0:
+        if writer is not None:
             writer.write(at, {HELD_OUT + name: value for name, value in (losses | constants).items()})
 
     return evaluate, constants
@@ -245,7 +248,8 @@ def _make_evaluate(
 
 def held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
     """This host's held-out batches, encoded, in the host's memory: an evaluation then costs its steps only."""
-    batches, encode = config_errors(_batches, context.config, data, context.tokenizer), make_encode(context)
+    batches = config_errors(_batches, context.config, data, context.tokenizer, context.mesh)
+    encode = make_encode(context)
     try:
         return [jax.device_get(encode(next(batches).batch)) for _ in range(context.config.evaluation.batches)]
     finally:
@@ -267,6 +271,8 @@ def _json(value: Any) -> bytes:
 
 def _startup(context: Context, tokenizer: Path, state: TrainState, start: Start) -> Any:
     config, data = context.config, context.config.data
+    mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one"
+    hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
     sizes = ", ".join(
         f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
     )
@@ -275,7 +281,7 @@ def _startup(context: Context, tokenizer: Path, state: TrainState, start: Start)
         ("method", data.method),
         ("tokenizer", f"{len(context.tokenizer):,} ids  ({tokenizer})"),
         ("parameters from", start.origin),
-        ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {dict(context.mesh.shape)}"),
+        ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
         ("output", str(context.workdir)),
     ]
     tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}

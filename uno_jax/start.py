@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
@@ -58,8 +58,7 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
       CheckpointMismatch, CheckpointError: its tensors are not those that its own files announce.
     """
     if not config.init_from:
-        params = _place(config, init_params(config.model, config.seed), mesh)
-        return Start(params, init_autoencoder(config.model, config.seed), "drawn afresh")
+        return Start(_drawn(config, (), mesh), init_autoencoder(config.model, config.seed), "drawn afresh")
     checkpoint = _find_start(config)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, mesh)
@@ -144,7 +143,7 @@ def _fresh_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:
 def _with_fresh(config: RunConfig, params: Params, parts: tuple[str, ...], mesh: Mesh) -> Params:
     """The parameters, with those parts drawn afresh, as far as the model has them."""
     present = partition(abstract_params(config.model), parts)[0]
-    return merge(params, _place(config, init_params(config.model, config.seed, parts), mesh)) if present else params
+    return merge(params, _drawn(config, parts, mesh)) if present else params
 
 
 def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
@@ -152,9 +151,9 @@ def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
     return with_shardings(_cast(config, abstract_params(config.model)), mesh)
 
 
-def _place(config: RunConfig, params: Params, mesh: Mesh) -> Params:
-    params = _cast(config, params)
-    return jax.device_put(params, tree_shardings(params, mesh))
+def _drawn(config: RunConfig, parts: tuple[str, ...], mesh: Mesh) -> Params:
+    place = functools.partial(tree_shardings, mesh=mesh)
+    return _cast(config, init_params(config.model, config.seed, parts, place))
 
 
 def _cast(config: RunConfig, params: Params) -> Params:

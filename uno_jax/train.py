@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -13,12 +14,25 @@ from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.command_line import flags_parser
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.host_memory import keep_freed_memory
+from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.pictures import make_draw_pictures
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 
+
+def _integer(variable: str) -> int | None:
+    return int(os.environ[variable]) if variable in os.environ else None
+
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; a run there is resumed.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    os.environ.get("JAX_COORDINATOR_ADDRESS"),
+    "host:port of process 0, where several hosts do not find each other (on a Cloud TPU they do).",
+)
+_PROCESSES = flags.DEFINE_integer("processes", _integer("JAX_NUM_PROCESSES"), "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer("process", _integer("JAX_PROCESS_ID"), "With --coordinator: which this is, from 0.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,13 +42,22 @@ def main(arguments: Sequence[str]) -> None:
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
-    try:
+    with _one_message():
+        join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    with failing_together(), _one_message():
         config = from_config_dict(_CONFIG.value, RunConfig)
         finished = run(config, str(_WORKDIR.value), make_draw_pictures=make_draw_pictures)
-    except (ConfigError, CheckpointError, FloatingPointError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     if not finished:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
+
+
+@contextlib.contextmanager
+def _one_message() -> Iterator[None]:
+    """Errors that people can act on end the program with what they say, and without a traceback."""
+    try:
+        yield
+    except (ConfigError, CheckpointError, FloatingPointError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from uno_jax.config import ConfigError
-from uno_jax.parallel.axes import MESH_AXES, TABLE
+from uno_jax.parallel.axes import MESH_AXES, TABLE, on_mesh
 
 Tree = TypeVar("Tree")
 
@@ -66,9 +66,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     across = {axis: getattr(config.dcn, axis) for axis in MESH_AXES}
     slices = _slices(devices, across)
     across = _resolve(across, len(slices), "config.mesh.dcn", "slices")
-    inside = _resolve(
-        {axis: getattr(config, axis) for axis in MESH_AXES}, len(slices[0]), "config.mesh", "devices in a slice"
-    )
+    inside = {axis: getattr(config, axis) for axis in MESH_AXES}
+    inside = _resolve(inside, len(slices[0]), "config.mesh", "devices" if len(slices) == 1 else "devices in a slice")
     if len(slices) == 1:
         grid = mesh_utils.create_device_mesh(tuple(inside.values()), slices[0], allow_split_physical_axes=True)
     elif _has_slice_index(devices):
@@ -175,6 +174,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis (rows) over the axes that cut rows; tokens are whole until the model cuts them."""
     return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
+
+
+def jit_whole(function: Callable, mesh: Mesh) -> Any:
+    """`function` jitted for the mesh; its results are whole on every device, so that every host can read them."""
+    return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
 
 
 def put_rows(tree: Tree, mesh: Mesh) -> Tree:

@@ -9,7 +9,6 @@ the versions of what wrote it). A model alone is saved without `training`, `ema`
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.experimental import multihost_utils
 
 from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
+from uno_jax.parallel.hosts import gather_json
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
@@ -74,7 +73,9 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         if autoencoder:
-            items["autoencoder"] = ocp.args.StandardSave(autoencoder)
+            # Every host has it on a device of its own; one writes it.
+            whole = autoencoder if jax.process_count() == 1 else jax.tree.map(np.asarray, autoencoder)
+            items["autoencoder"] = ocp.args.StandardSave(whole)
         self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, target: TrainState) -> tuple[TrainState, DataState]:
@@ -241,16 +242,9 @@ def read_data_state(checkpoint: Path) -> DataState:
 
 def gather_hosts(local: DataState) -> DataState:
     """The union of every host's dictionary (JSON values), on every host."""
-    if jax.process_count() == 1:
-        return dict(local)
-    text = np.frombuffer(json.dumps(local).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
-    padded = np.zeros(int(np.max(lengths)), np.uint8)
-    padded[: len(text)] = text
-    rows = multihost_utils.process_allgather(padded)
     merged: DataState = {}
-    for row, length in zip(rows, lengths, strict=True):
-        merged |= json.loads(bytes(row[: int(length)]))
+    for state in gather_json(local):
+        merged |= state
     return merged
 
 

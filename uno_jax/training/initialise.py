@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,21 @@ def abstract_params(config: ModelConfig) -> Params:
     return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
 
 
-def init_params(config: ModelConfig, seed: int, parts: Sequence[str] = ()) -> Params:
-    """Freshly drawn float32 parameters; with `parts` (path prefixes), only those, drawn as for the whole tree."""
+def init_params(
+    config: ModelConfig, seed: int, parts: Sequence[str] = (), place: Callable[[Params], Any] = lambda params: None
+) -> Params:
+    """Freshly drawn float32 parameters; with `parts` (path prefixes), only those, drawn as for the whole tree.
+
+    `place` gives the sharding of every leaf, for the tree of shapes; each device draws what it is to hold.
+    """
 
     def init(key: jax.Array) -> Params:
         params = _init(config, key)
         return partition(params, parts)[0] if parts else params
 
     # Jitted, so that parts that are not asked for are never computed.
-    return jax.jit(init)(jax.random.key(seed))
+    key = jax.random.key(seed)
+    return jax.jit(init, out_shardings=place(jax.eval_shape(init, key)))(key)
 
 
 def init_autoencoder(model: ModelConfig, seed: int) -> Params:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from uno_jax.batch import Batch
+from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.state import Params, TrainState, merge
 
@@ -91,7 +92,8 @@ class _Dispatched(NamedTuple):
 def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
     """Trains from the state's step to `schedule.steps`; returns the state, and whether it got there.
 
-    It stops early, with a checkpoint, when the process is told to end (SIGTERM or SIGINT).
+    It stops early, with a checkpoint, when the process is told to end (SIGTERM or SIGINT); with several hosts, when any
+    of them is, all after the same step.
 
     Raises:
       FloatingPointError: a step met a non-finite loss or gradient and refused it. A checkpoint of the state before
@@ -103,7 +105,9 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     with _stop_signals() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
-        while step < schedule.steps and not stop.is_set():
+        stopping = agree(stop.is_set)
+        while step < schedule.steps and not stopping():
+            stopping = agree(stop.is_set)
             data_before = data_state
             packed = next(batches)
             data_state = batches.get_state()
@@ -177,7 +181,8 @@ def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
 def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: Any) -> str:
     shown = ("loss", "flow", "caption", "visual", "answer", "gradient_norm")
     losses = ", ".join(f"{name} {metrics[name]:g}" for name in shown if name in metrics)
-    samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(dispatched.sample_ids) if ids)
+    rows = [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
+    samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(rows) if ids)
     return (
         f"step {dispatched.step}: a non-finite loss or gradient ({losses}). The update was not applied.\n"
         f"Samples of the batch:\n{samples}\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -63,8 +64,9 @@ class LogWindow:
     _SUMS = ("samples", "filtered", "without_caption")
     _DROPPED = ("finite", "latched", "tokens/")
 
-    def __init__(self, every: int):
-        self._every = every
+    def __init__(self, every: int, gather: Callable[[Any], list[Any]] = lambda value: [value]):
+        """`gather` gives the values of all hosts that made rows; every host must call `add` for every step."""
+        self._every, self._gather = every, gather
         self._totals: dict[str, tuple[float, float]] = {}
         self._latest: dict[str, float] = {}
 
@@ -81,9 +83,13 @@ class LogWindow:
             self._totals[name] = (total + value * weight, count + weight) if weight else (total, count)
         if step % self._every:
             return None
+        totals: dict[str, np.ndarray] = {}
+        for host in self._gather(self._totals):
+            for name, pair in host.items():
+                totals[name] = totals.get(name, 0.0) + np.asarray(pair, np.float64)
         line = {
-            name: total if name in self._SUMS else total / count
-            for name, (total, count) in self._totals.items()
+            name: float(total) if name in self._SUMS else float(total / count)
+            for name, (total, count) in totals.items()
             if count
         }
         line |= self._latest

@@ -1,0 +1,172 @@
+"""Several hosts that run one program: joining them, agreeing on something, and failing together.
+
+A host here is a JAX process: one for each machine of a TPU slice, or any number on one machine's CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import distributed  # the key-value store that the hosts share has no public name
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from uno_jax.config import ConfigError
+from uno_jax.parallel.mesh import row_share
+
+_FAILED = "uno_jax/failed"
+_POLL_SECONDS = 1.0
+
+
+def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Joins this process with those of the other hosts, if there are any; before anything else of JAX.
+
+    Without arguments: on a Cloud TPU (and wherever else `jax.distributed` knows the cluster) the hosts find each
+    other; with `JAX_PLATFORMS=cpu`, and on a machine of its own, this process is the only one.
+
+    Args:
+      coordinator: `host:port` of process 0.
+      processes: how many there are.
+      process: number of this one, from 0.
+
+    Raises:
+      ConfigError: some of the arguments are given, others not.
+    """
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    # Its notifier takes SIGTERM for itself; `agree` is what stops all hosts at the same step.
+    jax.config.update("jax_enable_preemption_service", False)
+    if not missing:
+        jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
+        return
+    if len(missing) < len(given):
+        raise ConfigError(
+            f"{', '.join(missing)}: missing; give all of {', '.join(f'--{name}' for name in given)} or none"
+        )
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return
+    # A ValueError says that no cluster is known here.
+    with contextlib.suppress(ValueError):
+        jax.distributed.initialize()
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Around the whole program of each host: what ends one of them ends all, and says on each which one it was.
+
+    An exception (SystemExit with a message or an error code included) is printed with this host's number, the other
+    hosts are told, and every process exits with status 1 at once: they could only wait for each other. One host alone
+    raises as ever.
+    """
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    client: Any = distributed.global_state.client
+    me = f"host {jax.process_index()} of {jax.process_count()}"
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            message = _read_failure(client)
+            if message is not None and not ended.is_set():
+                _exit(f"{me} stops, because another failed: {message}")
+
+    watcher = threading.Thread(target=watch, name="watches the other hosts", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        ended.set()
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            message = f"{me}: exit status {error.code}"
+        elif isinstance(error, SystemExit):
+            message = f"{me}: {error.code}"
+        else:
+            traceback.print_exc()
+            message = f"{me}: {type(error).__name__}: {error}"
+        # Told already: then this is a consequence of another host's failure, which is what people want to read.
+        first = _read_failure(client)
+        if first is None:
+            with contextlib.suppress(Exception):
+                client.key_value_set(_FAILED, message)
+        print(message, file=sys.stderr, flush=True)
+        # The store is on host 0, and the others ask it every so often.
+        time.sleep(3 * _POLL_SECONDS)
+        _exit(f"{me} stops, because another failed: {first}" if first else "")
+    ended.set()
+    watcher.join()
+    jax.distributed.shutdown()
+
+
+def _read_failure(client: Any) -> str | None:
+    """What a host that failed has said; None if none has, or if host 0, which knows, cannot be reached."""
+    try:
+        return client.key_value_try_get(_FAILED)
+    except Exception:  # jaxlib has no finer type: not found, or no connection
+        return None
+
+
+def _exit(message: str) -> None:
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not sys.exit: at exit JAX waits for all hosts, and this thread may not be the main one.
+    os._exit(1)
+
+
+def agree(flag: Callable[[], bool]) -> Callable[[], bool]:
+    """Starts asking all hosts whether `flag` holds on any of them; what it returns waits for the answer.
+
+    All hosts must ask together. The answer travels with the devices' work, so nobody waits who reads it a step later.
+    One host alone asks nobody: its answer is the flag when it is read.
+    """
+    if jax.process_count() == 1:
+        return flag
+    local = np.asarray([flag()])
+    answer = _any_host()(
+        jax.make_array_from_process_local_data(NamedSharding(_host_mesh(), PartitionSpec("hosts")), local)
+    )
+    return lambda: bool(answer)
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Every host's value (what JSON can hold), in the order of the hosts, on every host."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
+    padded = np.zeros(int(np.max(lengths)), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[: int(length)])) for row, length in zip(rows, lengths, strict=True)]
+
+
+def gather_shares(value: Any, mesh: Mesh) -> list[Any]:
+    """As `gather_json`, in the order of the rows and once for hosts that make the same rows of a batch."""
+    values = gather_json(value)
+    owners = {row_share(mesh, process): process for process in reversed(range(len(values)))}
+    return [values[owners[share]] for share in sorted(owners)]
+
+
+@functools.cache
+def _host_mesh() -> Mesh:
+    """One device of each host."""
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    return Mesh(np.array([first[process] for process in sorted(first)]), ("hosts",))
+
+
+@functools.cache
+def _any_host() -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.any, out_shardings=NamedSharding(_host_mesh(), PartitionSpec()))
