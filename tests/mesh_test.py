@@ -24,8 +24,8 @@ def test_one_device_is_a_mesh_of_one():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (MeshConfig(data=2, fsdp=1), r"config\.mesh\.data \(2\) \* config\.mesh\.fsdp \(1\) .* does not equal .* 1"),
-        (MeshConfig(tensor=2), r"config\.mesh\.tensor \(2\) .* does not divide the number of devices, 1"),
+        (MeshConfig(data=2, fsdp=1), r"config\.mesh\.data \(2\) does not equal the number of devices, 1"),
+        (MeshConfig(tensor=2), r"config\.mesh\.tensor \(2\) does not divide the number of devices, 1"),
         (MeshConfig(data=-1, fsdp=-1), r"config\.mesh\.data and config\.mesh\.fsdp are both -1"),
         (MeshConfig(sequence=0), r"config\.mesh\.sequence is 0"),
         (MeshConfig(dcn=DcnConfig(data=2)), r"config\.mesh\.dcn asks for 2 slices"),

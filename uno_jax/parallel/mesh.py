@@ -115,7 +115,8 @@ def _resolve(sizes: Mapping[str, int], total: int, path: str, what: str) -> dict
         both = " and ".join(f"{path}.{axis}" for axis in free)
         raise ConfigError(f"{both} are both -1: one axis only can take the rest")
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    given = " * ".join(f"{path}.{axis} ({size})" for axis, size in sizes.items() if size != -1)
+    shown = [axis for axis, size in sizes.items() if size > 1] or list(sizes)
+    given = " * ".join(f"{path}.{axis} ({sizes[axis]})" for axis in shown)
     if free and total % fixed == 0:
         sizes[free[0]] = total // fixed
     elif fixed != total:
