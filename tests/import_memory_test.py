@@ -65,20 +65,34 @@ def write_large(directory: Path) -> tuple[int, int]:
     return sum(sizes), max(sizes)
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("large")
+    yield directory, *write_large(directory / "public")
+    shutil.rmtree(directory)
+
+
 @pytest.mark.slow
-def test_the_host_holds_little_more_than_the_largest_tensor(tmp_path, capsys):
-    total, largest = write_large(tmp_path / "public")
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, capsys):
+    directory, total, largest = large
     assert total > 4 * GIB
     started = time.monotonic()
-    command = [sys.executable, "-c", PROGRAM, "import", str(tmp_path / "public"), str(tmp_path / "imported")]
+    options = [str(directory / "public"), str(directory / "imported"), f"--mesh.fsdp={devices}", "--overwrite"]
     result = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, env=os.environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, "import", *options],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
+    # What is placed on several devices at once is counted once, so this is the most that it can be.
     besides = int(result.stdout.splitlines()[-1]) - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB in {time.monotonic() - started:.0f} s: peak memory besides the placed "
-            f"arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {time.monotonic() - started:.0f} s: peak memory "
+            f"besides the placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
     assert besides < largest + 2 * GIB
