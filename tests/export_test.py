@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.convert_test import assert_same, fail, succeed
 from tests.load_test import MODEL, write_checkpoint
 from tests.small_model import small_model, small_params
 from tests.small_public import REFERENCE, write_public
+from uno_jax.config import to_json
 from uno_jax.data.tokenizer import TOKENIZER_FILES
 from uno_jax.interop.names import (
     expected_autoencoder_tensors,
@@ -30,8 +32,9 @@ from uno_jax.interop.names import (
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import load_model
+from uno_jax.models.adapters import merge_adapters
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
-from uno_jax.training.state import UNO_TRAINABLE, create_state, is_under
+from uno_jax.training.state import ADAPTERS_TRAINABLE, UNO_TRAINABLE, create_state, is_under
 
 FILES = ("ema.safetensors", "ae.safetensors")
 
@@ -129,12 +132,17 @@ def write_run(imported: Path, workdir: Path, frozen: type) -> None:
     for name, leaf in flat.items():
         is_trained = any(is_under(name, prefix) for prefix in UNO_TRAINABLE)
         flat[name] = leaf.astype(jnp.float32) + 1e-3 if is_trained else leaf.astype(frozen)
-    state = create_state(unflatten_dict(flat, sep="/"), UNO_TRAINABLE, optax.sgd(1.0), ema=True)
+    save_run(imported, workdir, flat, UNO_TRAINABLE)
+
+
+def save_run(imported: Path, workdir: Path, flat: dict[str, jax.Array], trainable, **assets: bytes) -> None:
+    """The checkpoint of a run from an import; its averages are the trained parameters plus 1."""
+    state = create_state(unflatten_dict(flat, sep="/"), trainable, optax.sgd(1.0), ema=True)
     state = state.replace(ema=jax.tree.map(lambda leaf: leaf + 1, state.ema))
-    assets = {file.name: file.read_bytes() for file in (imported / "assets").iterdir()}
-    assets |= saved_provenance(imported).with_trained(UNO_TRAINABLE).assets()
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, assets=assets)
-    checkpoints.save(5, state, {}, autoencoder=start.autoencoder_params)
+    files = {file.name: file.read_bytes() for file in (imported / "assets").iterdir()}
+    files |= saved_provenance(imported).with_trained(trainable).assets() | assets
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1, assets=files)
+    checkpoints.save(5, state, {}, autoencoder=load_model(imported).autoencoder_params)
     checkpoints.close()
 
 
@@ -242,6 +250,45 @@ def test_metaqueries_and_their_head_have_a_file_of_their_own(ours):
     np.testing.assert_array_equal(queries["metaqueries.table"], params["table"])
     np.testing.assert_array_equal(queries["metaqueries.head.weight"], params["head"]["kernel"].T)
     assert load_file(directory / "exported/ema.safetensors").keys() == expected_public_tensors(config).keys()
+
+
+@pytest.mark.parametrize("ema", [(), ("--ema",)])
+def test_low_rank_adapters_are_added_to_the_kernels_under_them(tmp_path, ema):
+    model = small_model(decoder={"vocab_size": 640, "adapter_rank": 3})
+    write_checkpoint(tmp_path / "run", model=model, params=small_params(model), trainable=ADAPTERS_TRAINABLE)
+    printed = succeed("export", tmp_path / "run", tmp_path / "out", *ema)
+    assert "low-rank adapters, of rank 3, are added to the kernels" in printed
+    before, after = load_model(tmp_path / "run", ema=bool(ema)), load_model(tmp_path / "out")
+    expected = flatten_dict(merge_adapters(before.params, model.decoder), sep="/")
+    exported = flatten_dict(after.params, sep="/")
+    assert exported.keys() == expected.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(exported[name], leaf, rtol=1e-6, atol=1e-6 * is_kernel(name), err_msg=name)
+    assert after.config == MODEL
+
+
+def is_kernel(name: str) -> bool:
+    return name.startswith("decoder/layers/generation/") and name.endswith("/kernel")
+
+
+def test_kernels_with_adapters_take_the_dtype_of_trained_tensors_and_others_keep_their_bytes(tmp_path):
+    source = write_public(tmp_path / "public", ml_dtypes.bfloat16)
+    succeed("import", source, tmp_path / "imported")
+    start = load_model(tmp_path / "imported")
+    model = dataclasses.replace(start.config, decoder=dataclasses.replace(start.config.decoder, adapter_rank=1))
+    flat = flatten_dict(small_params(model), sep="/") | flatten_dict(start.params, sep="/")
+    sizes = {"model.json": json.dumps(to_json(model)).encode()}
+    save_run(tmp_path / "imported", tmp_path / "run", flat, ADAPTERS_TRAINABLE, **sizes)
+    succeed("export", tmp_path / "run", tmp_path / "out", "--dtype=float32")
+    stored, exported = load_file(source / "ema.safetensors"), load_file(tmp_path / "out/ema.safetensors")
+    widened = {name for name in stored if exported[name].dtype == np.float32}
+    kernels = {entry.public for entry in model_tensors(start.config) if is_kernel("/".join(entry.path))}
+    trained = {name for name in stored if name.split(".")[0] in ("time_embedder", "vae2llm", "llm2vae")}
+    assert widened == kernels | trained
+    for name in stored.keys() - widened:
+        assert exported[name].tobytes() == stored[name].tobytes()
+    for name in kernels:
+        assert not np.array_equal(exported[name], stored[name].astype(np.float32))
 
 
 # What the public implementation loads

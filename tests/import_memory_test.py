@@ -92,7 +92,7 @@ def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, caps
     besides = int(result.stdout.splitlines()[-1]) - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {time.monotonic() - started:.0f} s: peak memory "
-            f"besides the placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {time.monotonic() - started:.0f} s: peak "
+            f"memory besides the placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
     assert besides < largest + 2 * GIB

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tests.convert_test import fail, succeed
 from tests.load_test import MODEL, write_checkpoint
-from tests.small_model import small_params
+from tests.small_model import small_model, small_params
 from tests.small_public import REFERENCE, write_public
 from uno_jax import convert
 from uno_jax.interop.compare import difference
@@ -124,6 +124,15 @@ def test_a_weight_that_is_no_number_is_named(tmp_path):
 def test_parameters_of_another_program_are_named(tmp_path):
     write_checkpoint(tmp_path / "run", params={**small_params(MODEL), "lora": {"kernel": jnp.ones(3)}})
     assert "it holds parameters that no model of ours has: lora/kernel" in fail("inspect", tmp_path / "run")
+
+
+def test_low_rank_adapters_are_a_part_of_their_own(directory, tmp_path):
+    model = small_model(decoder={"vocab_size": 640, "adapter_rank": 3})
+    write_checkpoint(tmp_path / "run", model=model, params=small_params(model))
+    assert cells(succeed("inspect", tmp_path / "run", "--skip_hash"))["low-rank adapters"][0] == "14"
+    printed = differ(directory / "run", tmp_path / "run")
+    assert "decoder/layers/generation/adapters/query/down/kernel [2, 32, 3] is in the second only" in printed
+    assert cells(printed)["generation expert"][1] == "same"
 
 
 @given(sizes=st.lists(st.integers(1, 9), max_size=12), most=st.integers(4, 60))

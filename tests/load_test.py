@@ -38,17 +38,19 @@ RUN = RunConfig(
 )
 
 
-def write_checkpoint(directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None):
+def write_checkpoint(
+    directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None, trainable=UNO_TRAINABLE
+):
     """A run's checkpoint of step 3; its averages are the trained parameters plus 1."""
     params = small_params(MODEL) if params is None else params
-    state = create_state(params, UNO_TRAINABLE, optax.sgd(1.0), ema=ema).replace(step=jnp.int32(3))
+    state = create_state(params, trainable, optax.sgd(1.0), ema=ema).replace(step=jnp.int32(3))
     if ema:
         state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
     assets = {
         "config.json": json.dumps(to_json(dataclasses.replace(RUN, model=model))).encode(),
         "model.json": json.dumps(to_json(model)).encode(),
         **tokenizer,
-        **Provenance(trained=UNO_TRAINABLE).assets(),
+        **Provenance(trained=trainable).assets(),
     }
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, assets=assets)
     checkpoints.save(3, state, {})

@@ -20,11 +20,13 @@ from uno_jax.interop.compare import compare, comparison_table, config_difference
 from uno_jax.interop.contents import open_contents
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
+from uno_jax.interop.merge import without_adapters
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.public_json import not_public
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.summary import arrays_table, facts, flat_config, hash_parts, parts_table
 from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
+from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.training.checkpoints import read_asset
 
@@ -52,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import", help="public layout to a checkpoint of ours")
     command.add_argument("source", metavar="SRC", help="a directory in the public layout")
     _add_destination(command, "the checkpoint to make")
-    for axis in ("data", "fsdp"):
+    for axis in MESH_AXES:
         default = getattr(MeshConfig(), axis)
         note = f"devices along the mesh axis {axis} (default {default}; -1: those that are left)"
         command.add_argument(f"--mesh.{axis}", dest=axis, type=int, default=default, metavar="N", help=note)
@@ -113,7 +115,7 @@ def _import(options: argparse.Namespace, console: Console) -> bool:
     imported = import_public(
         source,
         options.destination,
-        make_mesh(MeshConfig(options.data, options.fsdp)),
+        make_mesh(MeshConfig(**{axis: getattr(options, axis) for axis in MESH_AXES})),
         tokenizer={name: (source / name).read_bytes() for name in TOKENIZER_FILES},
         settings={
             "data": {name: to_json(getattr(settings, name)) for name in ("vae_transform", "vit_transform")},
@@ -132,8 +134,9 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
     if contents.public:
         raise CheckpointError(f"{options.source}: it is in the public layout already")
     checkpoint = contents.where
-    model, provenance = saved_model_config(checkpoint), saved_provenance(checkpoint)
-    read_tokenizer(checkpoint / "assets", model)
+    saved = saved_model_config(checkpoint)
+    read_tokenizer(checkpoint / "assets", saved)
+    contents, model, provenance = without_adapters(contents, saved, saved_provenance(checkpoint))
     export_public(
         contents,
         options.destination,
@@ -149,6 +152,8 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
     _print(console, f"exported {contents.where}{', averages' if options.ema else ''}, to")
     for file in sorted(made.iterdir()):
         _print(console, f"{file.stat().st_size:>16,}  {file}")
+    if saved.decoder.adapter_rank:
+        _print(console, f"The low-rank adapters, of rank {saved.decoder.adapter_rank}, are added to the kernels.")
     for sentence in not_public(model):
         _print(console, f"Not for the public implementation: {sentence}.")
     if lost := rounded(contents, model, provenance):
