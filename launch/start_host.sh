@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Runs uno_jax.train on this host beyond the end of the connection that started it.
+#
+#   start_host.sh ARGUMENTS   starts it, unless it is running; its output goes to run.log
+#   start_host.sh --state     prints `running`, the exit status, or `lost` if it neither runs nor has ended
+#   start_host.sh --here ARGUMENTS   the part that runs by itself
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "$0")/common.sh"
+cd "$ROOT"
+STATUS=run.status UNIT=uno_jax
+
+case ${1:-} in
+  --state)
+    if [[ -f $STATUS ]]; then
+      cat "$STATUS"
+    elif systemctl is-active --quiet "$UNIT"; then
+      echo running
+    else
+      echo lost
+    fi
+    ;;
+  --here)
+    shift
+    # On SIGTERM (the host is about to go) the program saves and ends; this waits for it.
+    trap 'SIGNALLED=true' TERM
+    .venv/bin/python -m uno_jax.train "$@" >>run.log 2>&1 &
+    status=0
+    wait_for $! || status=$?
+    echo "$status" >"$STATUS"
+    ;;
+  *)
+    systemctl is-active --quiet "$UNIT" && exit 0
+    rm -f "$STATUS"
+    sudo systemctl reset-failed "$UNIT" 2>/dev/null || true
+    sudo systemd-run --quiet --unit="$UNIT" --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \
+      --setenv=HOME="$HOME" --property=TimeoutStopSec=300 "$PWD/launch/start_host.sh" --here "$@"
+    ;;
+esac
