@@ -89,6 +89,14 @@ def test_averages_replace_the_trained_parameters_and_nothing_else(run):
     assert_same(load_model(workdir, ema=True).params, merge(state.ema, state.frozen))
 
 
+def test_a_model_needs_neither_optimizer_nor_data_position(run, tmp_path):
+    shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    for item in ("training", "data"):
+        shutil.rmtree(tmp_path / "copy" / item)
+    for ema in (False, True):
+        assert_same(load_model(tmp_path / "copy", ema=ema).params, load_model(run[0], ema=ema).params)
+
+
 def test_tokenizer_transforms_and_time_shift_are_the_runs(run):
     model = load_model(run[0])
     assert len(model.tokenizer) == len(Tokenizer.from_directory(REFERENCE))
@@ -135,6 +143,16 @@ def test_a_missing_file_of_a_checkpoint_is_named(run, tmp_path, name):
     (tmp_path / "copy" / "assets" / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         load_model(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("damage", ["a file cut short", "a file that is gone"])
+def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
+    shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    for file in (tmp_path / "copy" / "params").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-100]) if damage == "a file cut short" else file.unlink()
+    with pytest.raises(CheckpointError, match="copy/params: it cannot be read, files are missing or damaged") as error:
+        load_model(tmp_path / "copy")
+    assert "\n" not in str(error.value)
 
 
 # The public layout

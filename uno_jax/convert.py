@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 from absl import logging
 from flax.traverse_util import flatten_dict
 from rich.console import Console
@@ -27,6 +29,7 @@ from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.summary import arrays_table, facts, flat_config, hash_parts, parts_table
 from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.parallel.axes import MESH_AXES
+from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.training.checkpoints import read_asset
 
@@ -39,12 +42,18 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
-    try:
+    with _one_message():
         succeeded = options.run(options, console or _console())
-    except (ConfigError, CheckpointError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     if not succeeded:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _one_message() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, CheckpointError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(MeshConfig(), axis)
         note = f"devices along the mesh axis {axis} (default {default}; -1: those that are left)"
         command.add_argument(f"--mesh.{axis}", dest=axis, type=int, default=default, metavar="N", help=note)
+    command.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where hosts do not find each other")
+    command.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many there are")
+    command.add_argument("--process", type=int, metavar="I", help="with --coordinator: which this is, from 0")
     command.set_defaults(run=_import)
 
     command = commands.add_parser("export", help="a checkpoint of ours to the public layout")
@@ -108,6 +120,14 @@ def _bytes(text: str) -> int:
 
 
 def _import(options: argparse.Namespace, console: Console) -> bool:
+    join_hosts(options.coordinator, options.processes, options.process)
+    with failing_together(), _one_message():
+        _import_here(options, console)
+    return True
+
+
+def _import_here(options: argparse.Namespace, console: Console) -> None:
+    """This host's part of an import."""
     source = Path(options.source)
     model = model_config_from_directory(source)
     read_tokenizer(source, model)
@@ -123,10 +143,10 @@ def _import(options: argparse.Namespace, console: Console) -> bool:
         },
         overwrite=options.overwrite,
     )
-    leaves = flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/")
-    console.print(parts_table(leaves))
-    _print(console, f"imported {source} as the checkpoint {options.destination}")
-    return True
+    if jax.process_index() == 0:
+        leaves = flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/")
+        console.print(parts_table(leaves))
+        _print(console, f"imported {source} as the checkpoint {options.destination}")
 
 
 def _export(options: argparse.Namespace, console: Console) -> bool:
