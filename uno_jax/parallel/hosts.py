@@ -102,8 +102,6 @@ def failing_together() -> Iterator[None]:
             with contextlib.suppress(Exception):
                 client.key_value_set(_FAILED, message)
         print(message, file=sys.stderr, flush=True)
-        # The store is on host 0, and the others ask it every so often.
-        time.sleep(3 * _POLL_SECONDS)
         _exit(f"{me} stops, because another failed: {first}" if first else "")
     ended.set()
     watcher.join()
@@ -122,6 +120,9 @@ def _exit(message: str) -> None:
     if message:
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
+    if jax.process_index() == 0:
+        # What was said is kept here, and the others ask for it every so often.
+        time.sleep(2 * _POLL_SECONDS)
     # Not sys.exit: at exit JAX waits for all hosts, and this thread may not be the main one.
     os._exit(1)
 

@@ -1,0 +1,97 @@
+"""Any mesh, of one host or of several, computes what one device does; and hosts agree, and fail together."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.hosts import Hosts
+from tests.mesh_steps import start
+
+ONE = "1,1,1,1"
+DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """A function that runs three steps on the meshes, on so many hosts with eight devices in all: losses and leaves."""
+
+    def steps(hosts: int, *meshes: str) -> dict[str, tuple[dict, dict[str, np.ndarray]]]:
+        directory = tmp_path_factory.mktemp("steps")
+        arguments = ["-m", "tests.mesh_steps", str(directory), *meshes]
+        ended = Hosts(arguments, hosts=hosts, devices=8 // hosts).wait()
+        assert [host.status for host in ended] == [0] * hosts, "\n".join(host.printed for host in ended)
+        printed = next(line for line in ended[0].printed.splitlines() if line.startswith("{"))
+        return {
+            mesh: (result, dict(np.load(directory / f"{mesh}.npz"))) for mesh, result in json.loads(printed).items()
+        }
+
+    return steps
+
+
+@pytest.fixture(scope="module")
+def one_host(steps):
+    return steps(1, ONE, TENSOR, SEQUENCE)
+
+
+def assert_same(actual: tuple, expected: tuple) -> None:
+    """Losses to 1e-5: sums in another order. Leaves after three steps to 1e-4 of how far each of them went, which is
+    what rounding in float32 comes to in a gradient that is a sum of thousands of terms."""
+    for name, losses in expected[0]["losses"].items():
+        assert len(losses) == 3
+        np.testing.assert_allclose(actual[0]["losses"][name], losses, rtol=1e-5, err_msg=name)
+    before = start()
+    for path, leaf in expected[1].items():
+        went = np.linalg.norm(leaf - before[path.replace("average/", "params/", 1)])
+        distance = np.linalg.norm(actual[1][path] - leaf)
+        assert went > 0, path
+        assert distance <= 1e-4 * went, f"{path} differs by {distance:.3g} after going {went:.3g}"
+
+
+@pytest.mark.parametrize("mesh", [TENSOR, SEQUENCE])
+def test_eight_devices_compute_what_one_does(one_host, mesh):
+    assert_same(one_host[mesh], one_host[ONE])
+
+
+def test_two_hosts_compute_what_one_does(steps, one_host):
+    assert_same(steps(2, TENSOR)[TENSOR], one_host[ONE])
+
+
+def test_leaves_are_cut_on_several_devices_only(one_host):
+    assert one_host[ONE][0]["cut"] == 0
+    assert one_host[TENSOR][0]["cut"] > one_host[SEQUENCE][0]["cut"] > 0  # biases are cut over heads
+
+
+@slow
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_every_mesh_on_every_number_of_hosts_computes_the_same(steps, one_host, hosts):
+    for result in steps(hosts, DATA, TENSOR, NO_DATA, SEQUENCE).values():
+        assert_same(result, one_host[ONE])
+
+
+@slow
+def test_hosts_that_hold_the_same_rows_compute_the_same(steps, one_host):
+    """Heads over four devices of two hosts; tokens over two hosts."""
+    for result in steps(4, "1,2,4,1", "1,1,2,4").values():
+        assert_same(result, one_host[ONE])
+
+
+def test_hosts_stop_together_and_gather_what_each_of_them_says():
+    ended = Hosts(["-m", "tests.hosts_talk"], hosts=2, devices=1).wait(60)
+    assert [host.status for host in ended] == [0, 0], ended
+    said = [line for host in ended for line in host.printed.splitlines() if line.startswith("stopped")]
+    expected = [{"host": 0, "texts": ""}, {"host": 1, "texts": "é"}]
+    assert said == [f"stopped at 4, gathered {expected}"] * 2
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_host_that_fails_ends_all_and_is_named_on_each(failing):
+    ended = Hosts(["-m", "tests.hosts_talk", f"--fail={failing}"], hosts=2, devices=1).wait(60)
+    for host in ended:
+        assert host.status == 1, host
+        assert f"host {failing} of 2: OSError: the disk is full" in host.printed
+    assert f"host {1 - failing} of 2 stops, because another failed" in ended[1 - failing].printed
