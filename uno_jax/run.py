@@ -33,6 +33,7 @@ from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
+from uno_jax.training.profiler import Profiler
 from uno_jax.training.report import held_out_table, startup_table
 from uno_jax.training.state import Params, TrainState, merge
 from uno_jax.training.step import StepConfig, make_evaluation_step, make_gradient_probe, make_train_step
@@ -108,10 +109,13 @@ def run(
     if jax.process_index() == 0:
         writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
     progress = Progress(console, config.steps, config.log_every, start=int(state.step))
+    profiler = Profiler(config.profile, workdir / "profile")
     try:
         parts = _parts(context, state, checkpoints, writer, progress, make_draw_pictures)
+        parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
         state, finished = run_loop(state, batches, parts, _schedule(config))
     finally:
+        profiler.close()
         progress.close()
         if writer is not None:
             writer.close()

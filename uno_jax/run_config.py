@@ -15,6 +15,7 @@ from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.training.checkpoints import CheckpointConfig
 from uno_jax.training.optimizer import OptimizerConfig
+from uno_jax.training.profiler import ProfileConfig
 from uno_jax.training.state import UNO_TRAINABLE
 
 
@@ -66,6 +67,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     log_every: int = 10
     """Steps between lines of metrics; each holds the means since the line before."""
     tensorboard: bool = True
@@ -134,6 +136,10 @@ def check_config(config: RunConfig) -> None:
             "adapters a rank",
         ),
         (config.steps > 0, f"config.steps is {config.steps}: give at least 1"),
+        (
+            config.profile.steps >= 0 and config.profile.after >= 0,
+            f"config.profile is {config.profile}: give numbers of steps, 0 or more",
+        ),
         (config.log_every > 0, f"config.log_every is {config.log_every}: give at least 1"),
         (config.pictures.examples > 0, f"config.pictures.examples is {config.pictures.examples}: give at least 1"),
         (config.pictures.timesteps > 1, f"config.pictures.timesteps is {config.pictures.timesteps}: give at least 2"),
