@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from tests.eight_device_checkpoints import WIDE, train_state
 from tests.eight_device_process import run_with_eight_devices
 from tests.load_test import write_checkpoint
-from tests.small_model import small_model, small_params
+from tests.small_model import small_params
 from tests.small_public import write_public
 from uno_jax.interop.load import load_public
 from uno_jax.load import load_model
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.parallel.parameters import with_shardings
+from uno_jax.training.checkpoints import Checkpoints
 
-# Wide enough for kernels to be cut over eight devices.
-WIDE = small_model(decoder={"mlp_size": 1024, "vocab_size": 640})
+ONE = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,9 @@ def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("devices")
     write_public(directory / "public", decoder={"intermediate_size": 4096})
     write_checkpoint(directory / "run", model=WIDE, params=small_params(WIDE))
+    checkpoints = Checkpoints(directory / "state", keep=1, assets={})
+    checkpoints.save(3, train_state(ONE), {"shard_0000_of_0001": {"next": 5}})
+    checkpoints.close()
     printed = run_with_eight_devices("-m", "tests.eight_device_checkpoints", str(directory))
     return directory, json.loads(printed.splitlines()[-1])
 
@@ -60,3 +66,13 @@ def test_what_eight_devices_saved_one_device_reads(directory):
     saved = load_model(directory[0] / "saved")
     assert jax.tree.leaves(saved.params)[0].sharding.num_devices == 1
     assert_equal(flatten_dict(saved.params, sep="/"), small_params(WIDE))
+
+
+def test_a_whole_train_state_goes_from_one_device_to_eight_and_back(directory):
+    state = train_state(ONE)
+    checkpoints = Checkpoints(directory[0] / "resumed", keep=1, assets={})
+    restored, data_state = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
+    checkpoints.close()
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert data_state == {"shard_0000_of_0001": {"next": 5}}

@@ -1,7 +1,8 @@
-"""Import of a checkpoint of several GiB: what the host holds besides the placed arrays."""
+"""Import and export of a checkpoint of several GiB: what the host holds besides the placed arrays."""
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -72,15 +73,11 @@ def large(tmp_path_factory):
     shutil.rmtree(directory)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, capsys):
-    directory, total, largest = large
-    assert total > 4 * GIB
+def convert(*arguments: str, devices: int = 1) -> tuple[int, float]:
+    """Peak resident memory of the command in bytes, and its seconds."""
     started = time.monotonic()
-    options = [str(directory / "public"), str(directory / "imported"), f"--mesh.fsdp={devices}", "--overwrite"]
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "import", *options],
+        [sys.executable, "-c", PROGRAM, *arguments],
         cwd=Path(__file__).parent.parent,
         env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         capture_output=True,
@@ -88,11 +85,38 @@ def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, caps
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    return int(result.stdout.splitlines()[-1]), time.monotonic() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, capsys):
+    directory, total, largest = large
+    assert total > 4 * GIB
+    source, destination = str(directory / "public"), str(directory / "imported")
+    peak, seconds = convert("import", source, destination, f"--mesh.fsdp={devices}", "--overwrite", devices=devices)
     # What is placed on several devices at once is counted once, so this is the most that it can be.
-    besides = int(result.stdout.splitlines()[-1]) - total
+    besides = peak - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {time.monotonic() - started:.0f} s: peak "
-            f"memory besides the placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory besides the "
+            f"placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
     assert besides < largest + 2 * GIB
+
+
+@pytest.mark.slow
+def test_an_export_holds_one_array_at_a_time_and_is_the_imported_file(large, capsys):
+    directory, total, _ = large
+    if not (directory / "imported").exists():
+        convert("import", str(directory / "public"), str(directory / "imported"))
+    peak, seconds = convert("export", str(directory / "imported"), str(directory / "exported"))
+    array = 2 * DECODER_JSON["num_hidden_layers"] * DECODER_JSON["hidden_size"] * DECODER_JSON["intermediate_size"]
+    with capsys.disabled():
+        print(
+            f"\nexported {total / GIB:.2f} GiB in {seconds:.0f} s: peak memory {peak / GIB:.2f} GiB; largest array of "
+            f"our tree {array / GIB:.2f} GiB"
+        )
+    assert peak < 3 * array + GIB
+    for name in ("ema.safetensors", "ae.safetensors"):
+        assert filecmp.cmp(directory / "public" / name, directory / "exported" / name, shallow=False)

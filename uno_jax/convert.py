@@ -169,7 +169,7 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
     )
     made = Path(options.destination)
     console.print(parts_table(open_contents(made).leaves))
-    _print(console, f"exported {contents.where}{', averages' if options.ema else ''}, to")
+    _print(console, f"exported {_shown(contents.where)}{', averages' if options.ema else ''}, to")
     for file in sorted(made.iterdir()):
         _print(console, f"{file.stat().st_size:>16,}  {file}")
     if saved.decoder.adapter_rank:
@@ -189,7 +189,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> bool:
     contents = open_contents(options.source, ema=options.ema)
     hashes = None if options.skip_hash else hash_parts(contents)
     console.print(parts_table(contents.leaves, hashes))
-    _print(console, f"checkpoint: {contents.where}{', averages' if options.ema else ''}")
+    _print(console, f"checkpoint: {_shown(contents.where)}{', averages' if options.ema else ''}")
     for name, value in facts(contents):
         _print(console, f"{name}: {value}")
     if not contents.public:
@@ -209,7 +209,7 @@ def _diff(options: argparse.Namespace, console: Console) -> bool:
     comparison = compare(first, second)
     for which, contents in (("first", first), ("second", second)):
         averages = ", averages" if options.ema in (which, "both") else ""
-        _print(console, f"{which}: {contents.where}{averages}")
+        _print(console, f"{which}: {_shown(contents.where)}{averages}")
     console.print(comparison_table(comparison))
     for line in comparison.others:
         _print(console, line)
@@ -228,6 +228,11 @@ def _prefix(trained: str) -> str:
 def _counted(dtypes: Iterable[str]) -> str:
     """3 tensors in F32, 5 in BF16."""
     return ", ".join(f"{count} tensors in {dtype}" for dtype, count in sorted(Counter(dtypes).items()))
+
+
+def _shown(path: Path) -> Path:
+    """Relative to where the command runs, if it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _console() -> Console:
