@@ -72,9 +72,16 @@ class PictureInputs(NamedTuple):
 
 
 def picture_inputs(
-    plans: Sequence[GuidedPlan], layout: Layout, tokenizer: Tokenizer, rows: int | None = None
+    plans: Sequence[GuidedPlan],
+    layout: Layout,
+    tokenizer: Tokenizer,
+    rows: int | None = None,
+    *,
+    read: Sequence[int] | None = None,
 ) -> PictureInputs:
     """The batches of some pictures, which may differ in size and in kind of context.
+
+    `read` says how many tokens of each context have been read before, and are left out here.
 
     Raises:
       ValueError: a size that is not made of whole latent tokens, or is larger than the model's position table.
@@ -86,18 +93,21 @@ def picture_inputs(
         start = token_count(context, layout)
         return part(regions, 0, start), part(regions, start)
 
-    def batches(contexts: Sequence[Plan]) -> tuple[Batch, Batch]:
+    def batches(contexts: Sequence[Plan], read: Sequence[int]) -> tuple[Batch, Batch]:
         parts = [split(plan, context) for plan, context in zip(plans, contexts, strict=True)]
         first, second = zip(*parts, strict=True)
-        return context_batch(first, layout, rows), target_batch(second, layout, rows)
+        unread = [part(regions, start) for regions, start in zip(first, read, strict=True)]
+        return context_batch(unread, layout, rows), target_batch(second, layout, rows)
 
-    context, target = batches([plan.context for plan in plans])
+    nothing = [0] * len(plans)
+    context, target = batches([plan.context for plan in plans], nothing if read is None else read)
     text_free = [split(plan, plan.without_text) for plan in plans]
     shared = [token_count(_common(plan.context, plan.without_text), layout) for plan in plans]
     negative = [part(regions, start) for (regions, _), start in zip(text_free, shared, strict=True)]
     without_image: tuple[Batch | None, Batch | None] = (None, None)
     if any(plan.without_image is not None for plan in plans):
-        without_image = batches([p.context if p.without_image is None else p.without_image for p in plans])
+        texts = [plan.context if plan.without_image is None else plan.without_image for plan in plans]
+        without_image = batches(texts, nothing)
     return PictureInputs(
         context=context,
         target=target,
@@ -118,9 +128,15 @@ def _common(first: Plan, second: Plan) -> Plan:
 
 
 def read_branches(
-    params: Params, inputs: PictureInputs, latents: Float[Array, "rows latents latent_size"], model: ModelConfig
+    params: Params,
+    inputs: PictureInputs,
+    latents: Float[Array, "rows latents latent_size"],
+    model: ModelConfig,
+    past: Past | None = None,
 ) -> Branches:
     """Reads the contexts of some pictures, whose images' latents are `latents`. Pure, to be jitted.
+
+    `past` is what has been read of the contexts before (`picture_inputs(read=...)`).
 
     One forward pass over the contexts, whose beginning is the text-free context as well; one over the negative
     prompts, which go on from there; and one over the contexts of texts alone, each only where there is something to
@@ -130,7 +146,7 @@ def read_branches(
     def read_texts(batch: Batch, past: Past | None = None) -> Past:
         return read_context(params, batch, jnp.zeros((*batch.latent_index.shape, model.latent_size)), model, past)
 
-    context = read_context(params, inputs.context, latents, model)
+    context = read_context(params, inputs.context, latents, model, past)
     without_text = first_tokens(context, inputs.shared)
     if inputs.negative is not None:
         without_text = read_texts(inputs.negative, without_text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # 1344 x 1344: the most pixels that the public implementation lets into one sample.
 MAX_PIXELS = 1806336
@@ -67,7 +67,7 @@ class ImageTransform:
 
 
 def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of an encoded picture; transparency is pasted on white.
+    """Pixels of an encoded picture, as `rgb_pixels` gives them.
 
     Raises:
       ValueError: the bytes are no picture that Pillow reads; the message names `what` (record and field).
@@ -79,9 +79,15 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
         raise ValueError(
             f"{what}: {len(encoded)} bytes that are no readable picture ({error}); give PNG or JPEG"
         ) from error
-    if opened.mode not in ("RGBA", "LA", "PA") and opened.info.get("transparency") is None:
-        return np.asarray(opened.convert("RGB"))
-    image = opened.convert("RGBA")
+    return rgb_pixels(opened)
+
+
+def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    """Pixels of a picture: the orientation of a photo is applied, transparency is pasted on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in ("RGBA", "LA", "PA") and image.info.get("transparency") is None:
+        return np.asarray(image.convert("RGB"))
+    image = image.convert("RGBA")
     white = Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image, mask=image.getchannel("A"))
     return np.asarray(white)

@@ -1,0 +1,317 @@
+"""The Python face: load a model once, then draw, edit and ask, many at a time. `docs/sampling.md` shows it.
+
+    generator = load_generator("runs/openmoji_uno")
+    [drawing] = generator.generate_images(["a red heart"])
+    [edit] = generator.edit_images([drawing.image], ["make it blue"])
+    [answer] = generator.answer([edit.image], ["What colour is it?"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+from PIL import Image
+
+from uno_jax.context_plans import ContextPart, Picture, context_plan, last_picture_size, read_picture
+from uno_jax.data.contexts import latent_bucket
+from uno_jax.data.plans import Plan, Text
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.decoder import Past
+from uno_jax.objectives.draws import draw
+from uno_jax.parallel.mesh import MeshConfig, put_rows
+from uno_jax.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.picture_settings import PictureSettings, picture_size
+from uno_jax.reader import SEED, Reader, ReadPlans, load_reader
+from uno_jax.sampling.decode import decode_pictures
+from uno_jax.sampling.flow import Branches, sample_latents
+from uno_jax.sampling.text import TextConfig
+from uno_jax.thinking import ThinkingConfig, split_thought
+
+T = TypeVar("T")
+
+BATCH = 4
+
+
+class Request(NamedTuple):
+    """A picture to draw."""
+
+    context: tuple[ContextPart, ...]
+    """Texts and pictures in any order; the last text is what guidance by text acts on."""
+    settings: PictureSettings
+
+
+class Drawing(NamedTuple):
+    """A picture that was drawn."""
+
+    image: Image.Image
+    thought: str = ""
+    """What the model wrote before it drew, where it was asked to think."""
+
+
+class Answer(NamedTuple):
+    """A text that was written."""
+
+    text: str
+    thought: str = ""
+    """What the model wrote before it answered, where it was asked to think."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model ready to draw and to write. Programs are compiled when shapes first occur, and kept."""
+
+    reader: Reader
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+
+    def generate_images(
+        self,
+        prompts: Sequence[str],
+        settings: PictureSettings | Sequence[PictureSettings] = PictureSettings(),
+        *,
+        seeds: Sequence[int] | None = None,
+        batch_size: int = BATCH,
+    ) -> list[Drawing]:
+        """A picture of each prompt.
+
+        Args:
+          prompts: what to draw.
+          settings: for all of them, or for each.
+          seeds: one for each prompt, in place of the settings'.
+          batch_size: how many are drawn at once; changes no picture but by rounding.
+
+        Raises:
+          ValueError: a size that the model cannot draw, or numbers of arguments that differ.
+        """
+        return self._drawings([(prompt,) for prompt in prompts], settings, seeds, batch_size)
+
+    def edit_images(
+        self,
+        images: Sequence[Picture | str | Sequence[Picture | str]],
+        instructions: Sequence[str],
+        settings: PictureSettings | Sequence[PictureSettings] = PictureSettings(),
+        *,
+        seeds: Sequence[int] | None = None,
+        batch_size: int = BATCH,
+    ) -> list[Drawing]:
+        """A new picture from one or several pictures and an instruction each; otherwise as `generate_images`.
+
+        Pictures are PIL images, uint8 arrays `[height, width, 3]`, or names of files.
+
+        Raises:
+          ValueError: as of `generate_images`, or a picture that cannot be read.
+        """
+        contexts = [
+            (*(read_picture(picture, f"picture of edit {number}") for picture in _several(pictures)), instruction)
+            for number, (pictures, instruction) in enumerate(_paired(images, instructions, "images", "instructions"))
+        ]
+        return self._drawings(contexts, settings, seeds, batch_size)
+
+    def answer(
+        self,
+        images: Sequence[Picture | str | Sequence[ContextPart]],
+        questions: Sequence[str],
+        text: TextConfig = TextConfig(),
+        *,
+        think: bool = False,
+        seeds: Sequence[int] | None = None,
+        stop: Sequence[str] = (),
+        batch_size: int = BATCH,
+    ) -> list[Answer]:
+        """An answer to each question about a picture, or about texts and pictures in any order.
+
+        Args:
+          images: a picture each (or the name of its file), or a sequence of texts and pictures.
+          questions: one each; an empty one asks for nothing, as for a caption.
+          text: how it is written.
+          think: the model reasons first.
+          seeds: of each answer, where tokens are drawn and not the likeliest taken; 0 by default.
+          stop: tokens that end an answer besides the model's own.
+          batch_size: how many are written at once.
+
+        Raises:
+          ValueError: a picture that cannot be read, a `stop` that is no single token, or numbers of arguments that
+            differ.
+        """
+        contexts = []
+        for context, question in _paired(images, questions, "images", "questions"):
+            parts = context if isinstance(context, (list, tuple)) else (read_picture(context),)
+            contexts.append((*parts, question) if question else tuple(parts))
+        answers: list[Answer] = []
+        chosen = list(seeds) if seeds is not None else [0] * len(contexts)
+        for (start, some), own_seeds in zip(_chunks(contexts, batch_size), _chunks(chosen, batch_size), strict=True):
+            plans = [self.answering_plan(context, think=think) for context in some]
+            read = self.reader.read(plans, own_seeds[1])
+            [*_, written] = self.reader.write(read, text, own_seeds[1], stop=self.stop_tokens(stop))
+            for ids in written:
+                thought, answer = split_thought(self.reader.model.tokenizer.decode(ids))
+                answers.append(Answer(answer, thought))
+        return answers
+
+    def draw(self, requests: Sequence[Request], batch_size: int = BATCH) -> Iterator[tuple[int, Drawing]]:
+        """Draws pictures, those that fit together at once: yields each with its place in `requests` when it is there.
+
+        Raises:
+          ValueError: a size that the model cannot draw, or a picture that cannot be read.
+        """
+        for batch in self.batches(requests, batch_size):
+            yield from zip(batch, self._draw_batch([requests[i] for i in batch]), strict=True)
+
+    def batches(self, requests: Sequence[Request], batch_size: int = BATCH) -> list[list[int]]:
+        """Which requests are drawn together: those that differ in nothing but context, negative prompt and seed.
+
+        Pictures of sizes that lie in one bucket go together, and those with pictures in their contexts apart from
+        those without, so that no row costs more than it would alone.
+        """
+        groups: dict[Any, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(self._kind(request), []).append(number)
+        chunks = [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+        return sorted(chunks)
+
+    def size_of(self, request: Request) -> tuple[int, int]:
+        """Height and width of the picture that a request asks for.
+
+        Raises:
+          ValueError: the model cannot draw it, or a picture of the context cannot be read.
+        """
+        model, last = self.reader.model, None
+        pictures = [part for part in request.context if not isinstance(part, str)]
+        if pictures:
+            pixels = read_picture(pictures[-1], "the last picture of the context")
+            width, height = model.vae_transform.size(pixels.shape[1], pixels.shape[0])
+            last = (height, width)
+        return picture_size(request.settings, model.config, model.vae_transform, last)
+
+    def answering_plan(self, context: Sequence[ContextPart], *, think: bool = False) -> Plan:
+        """What is read before an answer is written."""
+        before = (self.thinking.answering_prompt,) if think else ()
+        return context_plan((*before, *context), self.reader.model, latents=False)
+
+    def stop_tokens(self, stop: Sequence[str]) -> tuple[int, ...]:
+        """Ids of tokens.
+
+        Raises:
+          ValueError: a text that is more or less than one token.
+        """
+        ids = [self.reader.model.tokenizer.encode(text) for text in stop]
+        for text, found in zip(stop, ids, strict=True):
+            if len(found) != 1:
+                raise ValueError(f"stop {text!r} is {len(found)} tokens of this model: expected a text that is one")
+        return tuple(token for [token] in ids)
+
+    def _kind(self, request: Request) -> Any:
+        height, width = self.size_of(request)
+        tokens = height * width // self.reader.model.config.pixels_per_token**2
+        plain = dataclasses.replace(request.settings, seed=0, negative="", size="", aspect="")
+        return plain, latent_bucket(tokens), any(not isinstance(part, str) for part in request.context)
+
+    def _drawings(
+        self,
+        contexts: Sequence[tuple[ContextPart, ...]],
+        settings: PictureSettings | Sequence[PictureSettings],
+        seeds: Sequence[int] | None,
+        batch_size: int,
+    ) -> list[Drawing]:
+        each = [settings] * len(contexts) if isinstance(settings, PictureSettings) else list(settings)
+        if seeds is not None:
+            each = [dataclasses.replace(s, seed=seed) for s, seed in _paired(each, seeds, "prompts", "seeds")]
+        requests = [Request(context, own) for context, own in _paired(contexts, each, "prompts", "settings")]
+        drawn = dict(self.draw(requests, batch_size))
+        return [drawn[i] for i in range(len(requests))]
+
+    def _draw_batch(self, requests: Sequence[Request]) -> list[Drawing]:
+        """Draws requests of one kind, together."""
+        reader, model = self.reader, self.reader.model
+        settings = requests[0].settings
+        plans = [self._guided_plan(request) for request in requests]
+        thoughts, read = [""] * len(plans), None
+        if settings.think:
+            read, plans, thoughts = self._think(plans)
+        inputs = picture_inputs(
+            plans,
+            reader.layout,
+            model.tokenizer,
+            reader.row_count(len(plans)),
+            read=read.tokens if read else None,
+        )
+        inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
+        branches = _read_branches(model.params, inputs, read and read.past, model=model.config)
+        latents = np.asarray(
+            sample_latents(model.params, branches, model.config, settings.flow(model.time_shift), SEED)
+        )
+        unit = model.config.pixels_per_token
+        grids = [(plan.height // unit, plan.width // unit) for plan in plans]
+        tokens = [latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]
+        pictures = decode_pictures(model.autoencoder, model.autoencoder_params, tokens, grids, model.config)
+        return [Drawing(Image.fromarray(p), thought) for p, thought in zip(pictures, thoughts, strict=True)]
+
+    def _guided_plan(self, request: Request) -> GuidedPlan:
+        model, settings = self.reader.model, request.settings
+        before = (self.thinking.drawing_prompt,) if settings.think else ()
+        context = context_plan((*before, *request.context), model, latents=True)
+        height, width = picture_size(settings, model.config, model.vae_transform, last_picture_size(context))
+        negative = tuple(model.tokenizer.encode(settings.negative)) if settings.negative else ()
+        return guided_plan(context, height, width, negative=negative, seed=settings.seed)
+
+    def _think(self, plans: Sequence[GuidedPlan]) -> tuple[ReadPlans, list[GuidedPlan], list[str]]:
+        """Writes a thought after each context, which then ends it.
+
+        Guidance compares with contexts without the thought: the text-free one, and one of texts alone (as the public
+        implementation does), which is what was asked for where there are no pictures.
+        """
+        seeds = [plan.seed for plan in plans]
+        read = self.reader.read([plan.context for plan in plans], seeds)
+        [*_, written] = self.reader.write(read, self.thinking.text, seeds)
+        thinking = [
+            dataclasses.replace(
+                plan,
+                context=(*plan.context, Text(ids=ids)),
+                without_image=plan.context if plan.without_image is None else plan.without_image,
+            )
+            for plan, ids in zip(plans, written, strict=True)
+        ]
+        return read, thinking, [self.reader.model.tokenizer.decode(ids) for ids in written]
+
+
+def load_generator(
+    path: str | Path,
+    *,
+    ema: bool = False,
+    dtype: DTypeLike | None = None,
+    mesh: MeshConfig | None = None,
+    thinking: ThinkingConfig | None = None,
+) -> Generator:
+    """Loads a model to draw and write with: a run's checkpoint, or a directory in the public layout.
+
+    Arguments and errors are those of `load_reader`.
+    """
+    return Generator(load_reader(path, ema=ema, dtype=dtype, mesh=mesh), thinking or ThinkingConfig())
+
+
+def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Picture | str]:
+    return pictures if isinstance(pictures, (list, tuple)) else (pictures,)  # type: ignore[return-value]
+
+
+def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) -> Iterator[tuple[T, Any]]:
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} {name} and {len(second)} {other}: expected one for each")
+    return zip(first, second, strict=True)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:
+    for start in range(0, len(items), size):
+        yield start, items[start : start + size]
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _read_branches(params: Any, inputs: PictureInputs, past: Past | None, *, model: ModelConfig) -> Branches:
+    latents = draw(inputs.context, SEED, 1.0, model.autoencoder).latents
+    return read_branches(params, inputs, latents, model, past)

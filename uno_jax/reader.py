@@ -1,0 +1,139 @@
+"""A loaded model that reads contexts into key-value caches and writes text after them; whole batches at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.batch import Batch
+from uno_jax.data.contexts import context_batch, context_bucket, part, token_count
+from uno_jax.data.layout import Layout, lay_out
+from uno_jax.data.plans import Plan, Text
+from uno_jax.load import LoadedModel, load_model
+from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.decoder import Past
+from uno_jax.objectives.draws import draw
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows
+from uno_jax.run import layout_of
+from uno_jax.sampling.context import fitted, read_context
+from uno_jax.sampling.text import TextConfig, begin_text, continue_text, written_ids
+
+# All randomness is keyed by this and each picture's or text's own seed.
+SEED = 0
+
+
+@dataclass(frozen=True)
+class ReadPlans:
+    """What has been read of some plans, one a row."""
+
+    plans: tuple[Plan, ...]
+    past: Past
+    """As many rows as `row_count` says; those that are left over are padding."""
+    tokens: tuple[int, ...]
+    """How many of each plan's tokens `past` holds."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model, and the mesh that it lies on."""
+
+    model: LoadedModel
+    mesh: Mesh
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.model.config)
+
+    def row_count(self, samples: int) -> int:
+        """Rows that so many samples are padded to: a power of two, times the devices of the mesh."""
+        return self.mesh.size << (-(-samples // self.mesh.size) - 1).bit_length()
+
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch with its pictures' latents in place of their pixels."""
+        return encode_batch(self.model.autoencoder, self.model.autoencoder_params, batch, self.model.config)
+
+    def read(self, plans: Sequence[Plan], seeds: Sequence[int], before: ReadPlans | None = None) -> ReadPlans:
+        """Reads contexts, or what has come to them since `before`; one forward pass.
+
+        Seeds are those of the autoencoder's samples.
+        """
+        layout, tokens = self.layout, before.tokens if before else (0,) * len(plans)
+        unread = [
+            part(lay_out(plan, layout, self.model.tokenizer, occurrence=seed), start)
+            for plan, start, seed in zip(plans, tokens, seeds, strict=True)
+        ]
+        batch = put_rows(self.encoded(context_batch(unread, layout, self.row_count(len(plans)))), self.mesh)
+        slots = context_bucket(max(tokens))
+        past = _read(self.model.params, batch, before and before.past, model=self.model.config, slots=slots)
+        return ReadPlans(tuple(plans), past, tuple(token_count(plan, layout) for plan in plans))
+
+    def write(
+        self, read: ReadPlans, text: TextConfig, seeds: Sequence[int], *, stop: Sequence[int] = (), at_once: int = 0
+    ) -> Iterator[list[tuple[int, ...]]]:
+        """Writes a text after each context: yields the ids so far, every `at_once` tokens and at the end (0: only then).
+
+        A text ends before the model's end token, or one of `stop`.
+        """
+        tokenizer, rows = self.model.tokenizer, self.row_count(len(read.plans))
+        starts = [
+            part(lay_out((*plan, Text(ids=())), self.layout, tokenizer), tokens)
+            for plan, tokens in zip(read.plans, read.tokens, strict=True)
+        ]
+        metadata = context_batch(starts, self.layout, rows).understanding
+        first = put_rows(TokenMetadata(*(x[:, :1] for x in metadata)), self.mesh)
+        row_seeds = put_rows(np.array([*seeds, *[0] * (rows - len(seeds))], np.int32), self.mesh)
+        writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=text.max_length)
+        ends, until, done = (tokenizer.end, *stop), 1, False
+        while not done:
+            until = min(until + at_once, text.max_length) if at_once else text.max_length
+            writing = continue_text(self.model.params, writing, until, ends, self.model.config, text, SEED)
+            ids = np.asarray(writing.ids)[: len(read.plans)]
+            written = int(writing.written)
+            done = written < until or until == text.max_length or bool(np.all(writing.ended))
+            yield [tuple(written_ids(row[:written], ends)) for row in ids]
+
+
+def load_reader(
+    path: Any, *, ema: bool = False, dtype: DTypeLike | None = None, mesh: MeshConfig | None = None
+) -> Reader:
+    """Loads a model onto the devices of this host.
+
+    Args:
+      path: as of `load_model`.
+      ema: takes the averages of the trained parameters.
+      dtype: of the parameters and of matrix products. None: parameters as they are stored, products as the config says.
+      mesh: over this host's devices; None: one device.
+
+    Raises:
+      CheckpointError, CheckpointMismatch: as of `load_model`.
+      ConfigError: the mesh does not fit the devices.
+    """
+    devices = jax.local_devices()
+    placed = make_mesh(MeshConfig(), devices[:1]) if mesh is None else make_mesh(mesh, devices)
+    model = load_model(path, ema=ema, dtype=dtype, mesh=placed)
+    if dtype is not None:
+        config = dataclasses.replace(model.config, compute_dtype=np.dtype(dtype).name)
+        model = dataclasses.replace(model, config=config)
+    return Reader(model, placed)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots"))
+def _read(params: Any, batch: Batch, past: Past | None, *, model: ModelConfig, slots: int) -> Past:
+    """What was read before is moved into `slots` slots first, so that few lengths occur."""
+    latents = draw(batch, SEED, 1.0, model.autoencoder).latents
+    return read_context(params, batch, latents, model, None if past is None else fitted(past, slots))
+
+
+@functools.partial(jax.jit, static_argnames=("start", "length"))
+def _begin(past: Past, first: TokenMetadata, seeds: Any, *, start: int, length: int) -> Any:
+    return begin_text(past, first, start, length, seeds)
