@@ -1,9 +1,9 @@
 """The Python face: load a model once, then draw, edit and ask, many at a time. `docs/sampling.md` shows it.
 
-    generator = load_generator("runs/openmoji_uno")
-    [drawing] = generator.generate_images(["a red heart"])
-    [edit] = generator.edit_images([drawing.image], ["make it blue"])
-    [answer] = generator.answer([edit.image], ["What colour is it?"])
+generator = load_generator("runs/openmoji_uno")
+[drawing] = generator.generate_images(["a red heart"])
+[edit] = generator.edit_images([drawing.image], ["make it blue"])
+[answer] = generator.answer([edit.image], ["What colour is it?"])
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Generator:
     def generate_images(
         self,
         prompts: Sequence[str],
-        settings: PictureSettings | Sequence[PictureSettings] = PictureSettings(),
+        settings: PictureSettings | Sequence[PictureSettings] | None = None,
         *,
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
@@ -83,7 +83,7 @@ class Generator:
 
         Args:
           prompts: what to draw.
-          settings: for all of them, or for each.
+          settings: for all of them, or for each; None: the defaults.
           seeds: one for each prompt, in place of the settings'.
           batch_size: how many are drawn at once; changes no picture but by rounding.
 
@@ -96,7 +96,7 @@ class Generator:
         self,
         images: Sequence[Picture | str | Sequence[Picture | str]],
         instructions: Sequence[str],
-        settings: PictureSettings | Sequence[PictureSettings] = PictureSettings(),
+        settings: PictureSettings | Sequence[PictureSettings] | None = None,
         *,
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
@@ -118,7 +118,7 @@ class Generator:
         self,
         images: Sequence[Picture | str | Sequence[ContextPart]],
         questions: Sequence[str],
-        text: TextConfig = TextConfig(),
+        text: TextConfig | None = None,
         *,
         think: bool = False,
         seeds: Sequence[int] | None = None,
@@ -130,7 +130,7 @@ class Generator:
         Args:
           images: a picture each (or the name of its file), or a sequence of texts and pictures.
           questions: one each; an empty one asks for nothing, as for a caption.
-          text: how it is written.
+          text: how it is written; None: the defaults.
           think: the model reasons first.
           seeds: of each answer, where tokens are drawn and not the likeliest taken; 0 by default.
           stop: tokens that end an answer besides the model's own.
@@ -141,15 +141,17 @@ class Generator:
             differ.
         """
         contexts = []
-        for context, question in _paired(images, questions, "images", "questions"):
-            parts = context if isinstance(context, (list, tuple)) else (read_picture(context),)
-            contexts.append((*parts, question) if question else tuple(parts))
+        for given, question in _paired(images, questions, "images", "questions"):
+            context: Any = given
+            parts = tuple(context) if isinstance(context, (list, tuple)) else (read_picture(context),)
+            contexts.append((*parts, question) if question else parts)
+        chosen = [0] * len(contexts) if seeds is None else list(seeds)
+        pairs = list(_paired(contexts, chosen, "questions", "seeds"))
         answers: list[Answer] = []
-        chosen = list(seeds) if seeds is not None else [0] * len(contexts)
-        for (start, some), own_seeds in zip(_chunks(contexts, batch_size), _chunks(chosen, batch_size), strict=True):
-            plans = [self.answering_plan(context, think=think) for context in some]
-            read = self.reader.read(plans, own_seeds[1])
-            [*_, written] = self.reader.write(read, text, own_seeds[1], stop=self.stop_tokens(stop))
+        for start in range(0, len(pairs), batch_size):
+            some, own_seeds = zip(*pairs[start : start + batch_size], strict=True)
+            read = self.reader.read([self.answering_plan(context, think=think) for context in some], own_seeds)
+            [*_, written] = self.reader.write(read, text or TextConfig(), own_seeds, stop=self.stop_tokens(stop))
             for ids in written:
                 thought, answer = split_thought(self.reader.model.tokenizer.decode(ids))
                 answers.append(Answer(answer, thought))
@@ -216,10 +218,11 @@ class Generator:
     def _drawings(
         self,
         contexts: Sequence[tuple[ContextPart, ...]],
-        settings: PictureSettings | Sequence[PictureSettings],
+        settings: PictureSettings | Sequence[PictureSettings] | None,
         seeds: Sequence[int] | None,
         batch_size: int,
     ) -> list[Drawing]:
+        settings = settings or PictureSettings()
         each = [settings] * len(contexts) if isinstance(settings, PictureSettings) else list(settings)
         if seeds is not None:
             each = [dataclasses.replace(s, seed=seed) for s, seed in _paired(each, seeds, "prompts", "seeds")]
@@ -304,11 +307,6 @@ def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) ->
     if len(first) != len(second):
         raise ValueError(f"{len(first)} {name} and {len(second)} {other}: expected one for each")
     return zip(first, second, strict=True)
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:
-    for start in range(0, len(items), size):
-        yield start, items[start : start + size]
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -1,4 +1,4 @@
-"""What a person can set for a picture: one flat list, the same on the command line, in prompt files and in notebooks."""
+"""What a person can set for a picture: one flat list, for the command line, prompt files and notebooks alike."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Reader:
     def write(
         self, read: ReadPlans, text: TextConfig, seeds: Sequence[int], *, stop: Sequence[int] = (), at_once: int = 0
     ) -> Iterator[list[tuple[int, ...]]]:
-        """Writes a text after each context: yields the ids so far, every `at_once` tokens and at the end (0: only then).
+        """Writes a text after each context; yields ids so far, every `at_once` tokens and at the end (0: then alone).
 
         A text ends before the model's end token, or one of `stop`.
         """
