@@ -1,0 +1,201 @@
+"""The web page: served for real, asked by a client, and, slowly, used in a browser.
+
+The browser is Debian's: `apt-get install chromium chromium-driver`. Then `pytest --slow tests/demo_test.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio_client
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from tests.made_up_plans import latents_of
+from tests.small_loaded import small_generator
+from uno_jax.demo import main, make_page
+from uno_jax.picture_settings import PictureSettings
+from uno_jax.sampling.text import TextConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+# What the controls of a picture hold, by name in their order; quick.
+CONTROLS = {
+    "seed": 3,
+    "timesteps": 3,
+    "size": "",
+    "aspect": "",
+    "negative": "",
+    "think": False,
+    "text_scale": 4.0,
+    "image_scale": 1.0,
+    "low": 0.0,
+    "high": 1.0,
+    "rescale": "global",
+    "rescale_min": 0.0,
+    "time_shift": 1.0,
+    "solver_order": 1,
+    "refresh_every": 1,
+    "feature_order": 1,
+}
+SETTINGS = PictureSettings(seed=3, timesteps=3, image_scale=1.0, interval=(0.0, 1.0), time_shift=1.0)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    page = make_page(small_generator())
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def client(address) -> gradio_client.Client:
+    return gradio_client.Client(address, verbose=False)
+
+
+def drawn(result: Any) -> list[tuple[np.ndarray, str]]:
+    return [(np.asarray(Image.open(item["image"])), item["caption"]) for item in result[0]]
+
+
+def test_draw_gives_the_pictures_of_the_python_face_one_seed_after_the_other(client):
+    made = drawn(client.predict(None, "thing", 2, *CONTROLS.values(), api_name="/draw"))
+    assert [caption for _, caption in made] == ["seed 3", "seed 4"]
+    expected = small_generator().generate_images(["thing"] * 2, SETTINGS, seeds=[3, 4])
+    for (picture, _), drawing in zip(made, expected, strict=True):
+        assert np.abs(picture.astype(int) - np.asarray(drawing.image)).max() <= 1
+
+
+def test_edit_reads_the_pictures_that_are_given(client, tmp_path):
+    source = latents_of(1, 2, seed=3)
+    Image.fromarray(source).save(tmp_path / "source.png")
+    gallery = [{"image": gradio_client.handle_file(tmp_path / "source.png"), "caption": None}]
+    [(picture, _)] = drawn(client.predict(gallery, "thing", 1, *CONTROLS.values(), api_name="/edit"))
+    [expected] = small_generator().edit_images([source], ["thing"], SETTINGS)
+    assert np.abs(picture.astype(int) - np.asarray(expected.image)).max() <= 1
+
+
+def test_ask_streams_an_answer_that_ends_as_the_python_faces(client):
+    [whole] = small_generator().answer([()], ["thing"], TextConfig(max_length=20))
+    job = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, api_name="/ask")
+    assert job.result()[0] == whole.text
+    assert len(job.outputs()) == 3  # 19 tokens, eight at once
+    assert whole.text.startswith(job.outputs()[0][0])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "message"),
+    [
+        ("", {}, "Say what to draw"),
+        ("thing", {"size": "12x16"}, "size is 12x16: expected sides that are multiples of 8"),
+        ("thing", {"aspect": "wide"}, "aspect is 'wide': expected something like 4:3"),
+        ("thing", {"low": 0.9, "high": 0.1}, "expected 0 <= low <= high <= 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_on_the_page(client, prompt, changes, message):
+    with pytest.raises(gradio_client.exceptions.AppError, match=message):
+        client.predict(None, prompt, 1, *(CONTROLS | changes).values(), api_name="/draw")
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.fail("no chromium here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    profile = tmp_path_factory.mktemp("browser")
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    for flag in ("disable-background-networking", "disable-component-update", f"user-data-dir={profile}"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--window-size=1200,1600")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def wait_for(found: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `found` gives, once it gives something."""
+    end = time.monotonic() + seconds
+    while True:
+        result = found()
+        if result or time.monotonic() > end:
+            assert result, f"not there after {seconds} s"
+            return result
+        time.sleep(0.2)
+
+
+def one(browser: webdriver.Chrome, selector: str) -> Any:
+    """The first such element that is shown."""
+    return wait_for(
+        lambda: next((e for e in browser.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None)
+    )
+
+
+def open_tab(browser: webdriver.Chrome, name: str) -> None:
+    wait_for(lambda: [e for e in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if e.text == name])[
+        0
+    ].click()
+
+
+def shown_pictures(browser: webdriver.Chrome, gallery: str) -> list[Any]:
+    images = browser.find_elements(By.CSS_SELECTOR, f"{gallery} img")
+    return [i for i in images if browser.execute_script("return arguments[0].naturalWidth", i)]
+
+
+@pytest.mark.slow
+def test_in_a_browser_people_draw_edit_and_ask(browser, address, tmp_path):
+    Image.fromarray(latents_of(2, 2)).save(tmp_path / "source.png")
+    browser.get(address)
+
+    open_tab(browser, "Draw")
+    one(browser, "#draw-prompt textarea, #draw-prompt input").send_keys("thing")
+    one(browser, "#draw-go").click()
+    [picture] = wait_for(lambda: shown_pictures(browser, "#draw-drawn"))[:1]
+    assert browser.execute_script("return arguments[0].naturalWidth", picture) == 16
+
+    open_tab(browser, "Edit")
+    browser.find_element(By.CSS_SELECTOR, "#edit-pictures input[type=file]").send_keys(str(tmp_path / "source.png"))
+    wait_for(lambda: shown_pictures(browser, "#edit-pictures"))
+    one(browser, "#edit-prompt textarea, #edit-prompt input").send_keys("thing")
+    one(browser, "#edit-go").click()
+    wait_for(lambda: shown_pictures(browser, "#edit-drawn"))
+
+    open_tab(browser, "Ask")
+    browser.find_element(By.CSS_SELECTOR, "#ask-picture input[type=file]").send_keys(str(tmp_path / "source.png"))
+    wait_for(lambda: shown_pictures(browser, "#ask-picture"))
+    one(browser, "#ask-question textarea, #ask-question input").send_keys("number")
+    one(browser, "#ask-go").click()
+    [expected] = small_generator().answer([latents_of(2, 2)], ["number"], TextConfig())
+    wait_for(lambda: one(browser, "#ask-answer textarea").get_property("value").strip() == expected.text)
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_mistake_is_shown(browser, address):
+    browser.get(address)
+    open_tab(browser, "Edit")
+    one(browser, "#edit-go").click()
+    wait_for(lambda: "Give at least one picture" in browser.find_element(By.TAG_NAME, "body").text)
+
+
+@pytest.mark.slow
+def test_the_page_asks_no_other_server_for_anything(browser, address):
+    browser.get(address)
+    open_tab(browser, "Draw")
+    names = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert names
+    assert [name for name in names if not name.startswith(address)] == []
+
+
+def test_a_checkpoint_that_is_not_there_ends_the_command_with_a_message(tmp_path):
+    with pytest.raises(SystemExit, match=str(tmp_path / "nothing")):
+        main([f"--checkpoint={tmp_path / 'nothing'}"])

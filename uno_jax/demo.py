@@ -1,0 +1,238 @@
+"""A web page to draw, edit and ask: `python -m uno_jax.demo --checkpoint=DIR`; see docs/sampling.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
+
+from absl import logging
+
+from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.config import ConfigError
+from uno_jax.context_plans import ContextPart
+from uno_jax.generate import Drawing, Generator, Request, load_generator
+from uno_jax.picture_settings import PictureSettings
+from uno_jax.sampling.guidance import Rescale
+from uno_jax.sampling.text import TextConfig
+from uno_jax.thinking import split_thought
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+try:
+    import gradio as gr
+except ImportError:
+    sys.exit("The web page needs gradio: pip install -r requirements-demo.txt")
+
+# Tokens between two updates of an answer that is being written.
+AT_ONCE = 8
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Loads the model and serves the page until it is interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m uno_jax.demo", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a run, a checkpoint of it, or a public-layout directory")
+    parser.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of parameters and products (default: as saved)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in")
+    parser.add_argument("--port", type=int, default=7860)
+    options = parser.parse_args(arguments)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    try:
+        generator = load_generator(options.checkpoint, ema=options.ema, dtype=options.dtype)
+        make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])
+    except (ConfigError, CheckpointError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def make_page(generator: Generator) -> gr.Blocks:
+    """The page; `launch` serves it. One request is worked on at a time, the others wait in line."""
+    model = generator.reader.model
+    with gr.Blocks(title="uno_jax", analytics_enabled=False) as page:
+        gr.Markdown(f"# uno_jax\n`{model.origin}`")
+        with gr.Tab("Draw", id="draw"):
+            _picture_tab(generator, edit=False)
+        with gr.Tab("Edit", id="edit"):
+            _picture_tab(generator, edit=True)
+        with gr.Tab("Ask", id="ask"):
+            _question_tab(generator)
+    page.queue(default_concurrency_limit=1)
+    return page
+
+
+def _picture_tab(generator: Generator, *, edit: bool) -> None:
+    name = "edit" if edit else "draw"
+    with gr.Row():
+        with gr.Column():
+            pictures = gr.Gallery(
+                label="Pictures to edit", type="pil", file_types=["image"], visible=edit, elem_id=f"{name}-pictures"
+            )
+            prompt = gr.Textbox(label="What to change" if edit else "What to draw", elem_id=f"{name}-prompt")
+            count = gr.Slider(1, 16, value=1, step=1, label="Pictures to make, with one seed after the other")
+            button = gr.Button("Edit" if edit else "Draw", variant="primary", elem_id=f"{name}-go")
+            controls = _setting_controls(generator)
+        with gr.Column():
+            drawn = gr.Gallery(label="Pictures", object_fit="contain", format="png", elem_id=f"{name}-drawn")
+            thoughts = gr.Textbox(label="Thoughts", lines=4, visible=False)
+
+    def make(
+        pictures: Sequence[tuple[Any, str | None]] | None,
+        prompt: str,
+        count: float,
+        *values: Any,
+        progress: Any = gr.Progress(),  # noqa: B008 - how gradio finds it
+    ) -> Iterator[tuple[list[tuple[Any, str]], Any]]:
+        sources = [picture for picture, _ in pictures or []]
+        if edit and not sources:
+            raise gr.Error("Give at least one picture to edit.")
+        if not prompt.strip():
+            raise gr.Error("Say what to change." if edit else "Say what to draw.")
+        settings = [_settings(dict(zip(controls, values, strict=True)), number) for number in range(int(count))]
+        requests = [Request((*sources, prompt), own) for own in settings]
+        made: dict[int, Drawing] = {}
+        progress((0, len(requests)), unit="pictures")
+        for number, drawing in _with_messages(generator.draw(requests)):
+            made[number] = drawing
+            progress((len(made), len(requests)), unit="pictures")
+            shown = [(made[i].image, f"seed {settings[i].seed}") for i in sorted(made)]
+            thought = "\n\n".join(made[i].thought for i in sorted(made) if made[i].thought)
+            yield shown, gr.update(value=thought, visible=bool(thought))
+
+    gr.on(
+        [button.click, prompt.submit],
+        make,
+        [pictures, prompt, count, *controls.values()],
+        [drawn, thoughts],
+        api_name=name,
+    )
+
+
+def _question_tab(generator: Generator) -> None:
+    text = TextConfig()
+    with gr.Row():
+        with gr.Column():
+            picture = gr.Image(label="Picture (may be left out)", type="pil", elem_id="ask-picture")
+            question = gr.Textbox(label="Question (empty: a caption)", elem_id="ask-question")
+            button = gr.Button("Ask", variant="primary", elem_id="ask-go")
+            with gr.Accordion("Settings", open=False):
+                think = gr.Checkbox(False, label="Think first")
+                length = gr.Slider(2, 4096, value=text.max_length, step=1, label="Longest answer, tokens")
+                temperature = gr.Slider(0, 2, value=text.temperature, label="Temperature (0: the likeliest tokens)")
+                top_p = gr.Slider(0.01, 1, value=text.top_p, label="Top p")
+                seed = gr.Number(0, precision=0, label="Seed, where tokens are drawn")
+        with gr.Column():
+            answer = gr.Textbox(label="Answer", lines=6, elem_id="ask-answer")
+            thought = gr.Textbox(label="Thought", lines=4, visible=False)
+
+    def ask(
+        picture: Any, question: str, think: bool, length: float, temperature: float, top_p: float, seed: float
+    ) -> Iterator[tuple[str, Any]]:
+        context: list[ContextPart] = [part for part in (picture, question.strip()) if part]
+        if not context:
+            raise gr.Error("Give a picture, a question, or both.")
+        text = _checked(lambda: TextConfig(int(length), float(temperature), float(top_p)))
+        for written in _with_messages(_answer(generator, context, text, think=think, seed=int(seed))):
+            before, after = split_thought(written)
+            yield after, gr.update(value=before, visible=bool(before))
+
+    gr.on(
+        [button.click, question.submit],
+        ask,
+        [picture, question, think, length, temperature, top_p, seed],
+        [answer, thought],
+        api_name="ask",
+    )
+
+
+def _answer(
+    generator: Generator, context: Sequence[ContextPart], text: TextConfig, *, think: bool, seed: int
+) -> Iterator[str]:
+    """The text so far, every few tokens."""
+    reader = generator.reader
+    read = reader.read([generator.answering_plan(context, think=think)], [seed])
+    for [ids] in reader.write(read, text, [seed], at_once=AT_ONCE):
+        yield reader.model.tokenizer.decode(ids)
+
+
+def _setting_controls(generator: Generator) -> dict[str, Any]:
+    """A control for every field of PictureSettings, by its name; `interval` has two."""
+    default, shift = PictureSettings(), generator.reader.model.time_shift
+    with gr.Accordion("Settings", open=False):
+        with gr.Row():
+            seed = gr.Number(default.seed, precision=0, minimum=0, label="Seed")
+            timesteps = gr.Slider(2, 200, value=default.timesteps, step=1, label="Times (one step fewer)")
+        with gr.Row():
+            size = gr.Textbox(default.size, label="Size, such as 96x64", placeholder="by the aspect")
+            aspect = gr.Textbox(
+                default.aspect, label="Aspect, such as 4:3", placeholder="of the last picture, or square"
+            )
+        negative = gr.Textbox(default.negative, label="Negative prompt")
+        think = gr.Checkbox(default.think, label="Think first")
+        with gr.Row():
+            text_scale = gr.Slider(1, 10, value=default.text_scale, step=0.1, label="Guidance by text")
+            image_scale = gr.Slider(1, 5, value=default.image_scale, step=0.1, label="Guidance by pictures")
+        with gr.Row():
+            low = gr.Slider(0, 1, value=default.interval[0], step=0.01, label="Guidance above time")
+            high = gr.Slider(0, 1, value=default.interval[1], step=0.01, label="Guidance up to time")
+        with gr.Row():
+            rescale = gr.Dropdown(list(get_args(Rescale)), value=default.rescale, label="Rescaling")
+            rescale_min = gr.Slider(0, 1, value=default.rescale_min, label="Least factor of rescaling")
+        time_shift = gr.Number(None, label=f"Time shift (empty: {shift:g}, the checkpoint's)")
+        with gr.Row():
+            solver_order = gr.Slider(1, 2, value=default.solver_order, step=1, label="Order of the solver")
+            refresh_every = gr.Slider(1, 8, value=default.refresh_every, step=1, label="Layers run every so many steps")
+            feature_order = gr.Slider(0, 2, value=default.feature_order, step=1, label="Degree of extrapolation")
+    return {
+        "seed": seed,
+        "timesteps": timesteps,
+        "size": size,
+        "aspect": aspect,
+        "negative": negative,
+        "think": think,
+        "text_scale": text_scale,
+        "image_scale": image_scale,
+        "low": low,
+        "high": high,
+        "rescale": rescale,
+        "rescale_min": rescale_min,
+        "time_shift": time_shift,
+        "solver_order": solver_order,
+        "refresh_every": refresh_every,
+        "feature_order": feature_order,
+    }
+
+
+def _settings(values: dict[str, Any], number: int) -> PictureSettings:
+    """What the controls say, of the picture of that number, from 0."""
+    interval = (values.pop("low"), values.pop("high"))
+    whole = {name: int(values[name]) for name in ("timesteps", "solver_order", "refresh_every", "feature_order")}
+    changed = {**values, **whole, "seed": int(values["seed"] or 0) + number, "interval": interval}
+    return _checked(lambda: PictureSettings(**changed))
+
+
+def _checked(make: Callable[[], Any]) -> Any:
+    """What `make` gives; what it has to say of its arguments, the page shows."""
+    try:
+        return make()
+    except ValueError as error:
+        raise gr.Error(str(error)) from error
+
+
+def _with_messages(results: Iterator[Any]) -> Iterator[Any]:
+    """The same results; what is wrong with the request, the page shows."""
+    try:
+        yield from results
+    except ValueError as error:
+        raise gr.Error(str(error)) from error
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the reader's own system: the page asks no other server for anything."""
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
