@@ -419,3 +419,12 @@ def test_non_finite_batches_are_skipped_and_counted_where_the_config_says_so(dat
     kept = saved(tmp_path, 2, "params")
     for path, leaf in jax.tree_util.tree_leaves_with_path(fresh):
         np.testing.assert_array_equal(kept[jax.tree_util.keystr(path)], leaf)
+
+
+def test_averages_in_host_memory_are_those_in_device_memory_after_a_restart_too(dataset, unbroken, tmp_path):
+    for steps in (4, 6):
+        run(tiny_uno(dataset, **{"optimizer.ema_memory": "host", "steps": steps}), tmp_path, console=quiet())
+    averages, expected = saved(tmp_path, 6, "ema"), saved(unbroken, 6, "ema")
+    assert averages.keys() == expected.keys()
+    for name in averages:
+        np.testing.assert_allclose(averages[name], expected[name], rtol=1e-6, atol=1e-7, err_msg=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from uno_jax.data.layout import Layout
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import batch_sharding, replicated
-from uno_jax.parallel.parameters import tree_shardings, with_shardings
+from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.start import abstract_run_params
 from uno_jax.training.optimizer import make_optimizer
@@ -48,14 +49,15 @@ def step_config(config: RunConfig) -> StepConfig:
 def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
     """The state before the first step, every leaf in its place on the mesh; `params` are donated."""
     create = _state_maker(config)
-    shardings = tree_shardings(config_errors(jax.eval_shape, create, params), mesh)
+    shardings = _state_shardings(config, config_errors(jax.eval_shape, create, params), mesh)
     return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
 
 
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and places of the state."""
     state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
-    return with_shardings(state, mesh)
+    shardings = _state_shardings(config, state, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
 
 def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
@@ -63,16 +65,24 @@ def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
 
     Args:
       step: from `make_train_step` or `make_gradient_probe`.
-      state: arrays or `jax.ShapeDtypeStruct`.
+      state: arrays, or `jax.ShapeDtypeStruct` with shardings; it comes back in the same places.
       mesh: where they lie.
     """
-    states = tree_shardings(state, mesh)
+    states = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(
         on_mesh(mesh)(step),
         in_shardings=(states, batch_sharding(mesh)),
         out_shardings=(states, replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def _state_shardings(config: RunConfig, state: TrainState, mesh: Mesh) -> Any:
+    shardings = tree_shardings(state, mesh)
+    if config.optimizer.ema_memory == "device":
+        return shardings
+    ema = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), shardings.ema)
+    return dataclasses.replace(shardings, ema=ema)
 
 
 def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:

@@ -43,7 +43,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        kernel = gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
+        kernel = gathered(kernel, (*self.path, "kernel"), self.dtype)
         y = token_product(x.astype(self.dtype), kernel)
         if not self.use_bias:
             return y

@@ -73,30 +73,37 @@ def parameter_axes(path: str, ndim: int) -> Names:
     )
 
 
-def gathered(leaf: jax.Array, path: Sequence[str]) -> jax.Array:
-    """The parameter at `path` as a layer uses it: whole on every device, but for `tensor`.
+def gathered(leaf: jax.Array, path: Sequence[str], dtype: Any) -> jax.Array:
+    """The parameter at `path` as a layer uses it: cast to `dtype`, and whole on every device, but for `tensor`.
 
     Its gradient is cut as the parameter is stored from the beginning: reduced and scattered in one. Without this the
     compiler may find it cheaper to gather activations.
     """
     names = parameter_axes("/".join(path), leaf.ndim)
     stored, used = partition_spec(names, leaf.shape), partition_spec(_without("embed", names), leaf.shape)
-    return leaf if stored is None or used is None else _gather(leaf, stored, used)
+    if stored is None or used is None:
+        return leaf.astype(dtype)
+    return _gather(leaf, (leaf.dtype, jnp.dtype(dtype)), stored, used)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(leaf: jax.Array, stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
-    leaf = jax.lax.with_sharding_constraint(leaf, stored)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(leaf: jax.Array, dtypes: tuple[Any, Any], stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
+    if dtypes[0] != dtypes[1]:
+        # Else the compiler casts all layers' parameters ahead of the loop over layers, and keeps the copies.
+        leaf = jax.lax.optimization_barrier(leaf)
+    leaf = jax.lax.with_sharding_constraint(leaf.astype(dtypes[1]), stored)
     return jax.lax.with_sharding_constraint(leaf, used)
 
 
-def _gather_forward(leaf: jax.Array, stored: PartitionSpec, used: PartitionSpec) -> tuple[jax.Array, None]:
-    return _gather(leaf, stored, used), None
+def _gather_forward(leaf: jax.Array, *settings: Any) -> tuple[jax.Array, None]:
+    return _gather(leaf, *settings), None
 
 
-def _gather_backward(stored: PartitionSpec, used: PartitionSpec, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+def _gather_backward(
+    dtypes: tuple[Any, Any], stored: PartitionSpec, used: PartitionSpec, _: None, gradient: jax.Array
+) -> tuple[jax.Array]:
     del used
-    return (jax.lax.with_sharding_constraint(gradient, stored),)
+    return (jax.lax.with_sharding_constraint(gradient, stored).astype(dtypes[0]),)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)

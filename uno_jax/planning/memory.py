@@ -19,9 +19,11 @@ class Memory:
     """Bytes on one chip."""
 
     peak: int
-    """The most that is in use at a time, by the compiler's own account."""
+    """The most that is in use at a time, by the compiler's own account; what it asked for where it gave up."""
     arguments: int
+    """State and batch; this and the following are 0 where it does not fit."""
     temporaries: int
+    """What the peak holds besides."""
     program: int
     """The program itself."""
     host: int
@@ -56,13 +58,13 @@ def split_state(state: TrainState) -> dict[str, int]:
 def compiled_memory(compiled: Any, capacity: float) -> Memory:
     """Memory of a program that compiled."""
     stats = compiled.memory_analysis()
-    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     program = stats.generated_code_size_in_bytes
-    peak = stats.argument_size_in_bytes + results + stats.temp_size_in_bytes + program
+    # `temp_size_in_bytes` counts memory of donated arguments again that temporaries lie in; the peak does not.
+    peak = stats.peak_memory_in_bytes + program
     return Memory(
         peak=peak,
         arguments=stats.argument_size_in_bytes,
-        temporaries=stats.temp_size_in_bytes,
+        temporaries=stats.peak_memory_in_bytes - stats.argument_size_in_bytes,
         program=program,
         host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
         fits=peak <= capacity,
@@ -76,19 +78,7 @@ def exhausted_memory(error: Exception) -> Memory | None:
     if "RESOURCE_EXHAUSTED" not in text or not used:
         return None
 
-    def bytes_of(label: str) -> int:
-        match = re.search(rf"{label}\s+([\d.]+)([KMGT]?)", text)
-        return _bytes(match) if match else 0
-
-    return Memory(
-        peak=_bytes(used),
-        arguments=bytes_of("arguments"),
-        temporaries=bytes_of("HLO temp"),
-        program=bytes_of("overlays") + bytes_of("program code"),
-        host=0,
-        fits=False,
-        message=text,
-    )
+    return Memory(peak=_bytes(used), arguments=0, temporaries=0, program=0, host=0, fits=False, message=text)
 
 
 def _bytes(match: re.Match) -> int:

@@ -78,9 +78,11 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
         if size:
             note = "made by the step, among the temporaries" if part == "gradients" else ""
             table.add_row(f"  {part}", f"{size / GIB:.2f} GiB", note)
-    table.add_row("  compiler's temporaries", f"{memory.temporaries / GIB:.2f} GiB", "")
+    if memory.fits:
+        table.add_row("  compiler's temporaries", f"{memory.temporaries / GIB:.2f} GiB", "at the peak")
     table.add_row("    saved activations", f"{plan.saved_activations / GIB:.2f} GiB", "estimate, among the temporaries")
-    table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
+    if memory.fits:
+        table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
     if memory.host:
         table.add_row("host memory for a chip", f"{memory.host / GIB:.2f} GiB", "")
     table.add_section()

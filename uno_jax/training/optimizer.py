@@ -33,6 +33,9 @@ class OptimizerConfig:
     """Microbatches of one step. The batch's rows are split into this many."""
     ema_decay: float = 0.0
     """0 = no average. Otherwise the decay at step n is min(ema_decay, (1 + n) / (10 + n))."""
+    ema_memory: Literal["device", "host"] = "device"
+    """Where the average lies between steps. In the hosts' memory it takes none of a chip's, and every step reads and
+    writes it over there."""
     metaquery_warmup_steps: int = 0
     """First steps in which only the metaqueries and their head are updated."""
     nonfinite: Literal["stop", "skip"] = "stop"

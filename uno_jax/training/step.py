@@ -154,7 +154,7 @@ def _guarded_update(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     updates = _warm_up_mask(updates, _updates(state), config)
     trainable = optax.apply_updates(state.trainable, updates)
-    ema = state.ema
+    old_ema = ema = jax.device_put(state.ema, jax.memory.Space.Device) if config.ema_memory == "host" else state.ema
     if ema is not None:
         decay = ema_decay(config, _updates(state))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(jnp.float32), ema, trainable)
@@ -162,7 +162,7 @@ def _guarded_update(
     trainable, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(applied, new, old),
         (trainable, opt_state, ema),
-        (state.trainable, state.opt_state, state.ema),
+        (state.trainable, state.opt_state, old_ema),
     )
     refused = ~finite & ~state.latched
     skip = config.nonfinite == "skip"
