@@ -19,7 +19,9 @@ from uno_jax.run import held_out_data
 from uno_jax.run_config import RunConfig, check_config
 
 ROOT = Path(__file__).parent.parent
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+FILES = [path.relative_to(ROOT / "configs").with_suffix("") for path in (ROOT / "configs").rglob("*.py")]
+# Not what others are built from.
+NAMES = sorted(".".join(path.parts) for path in FILES if path.stem not in ("__init__", "base", "text_to_image"))
 
 
 def read(name: str) -> RunConfig:
@@ -36,7 +38,7 @@ def test_every_config_can_be_run(name):
     check_config(config)
     make_autoencoder(config.model.autoencoder)
     for data in (config.data, *(held_out_data(config, prompts=prompts) for prompts in (True, False))):
-        check_data_config(data, layout_of(config.model), ("text_to_image", "editing"))
+        check_data_config(data, layout_of(config.model), tuple(data.task_weights) or ("text_to_image", "editing"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +46,7 @@ def test_every_config_says_what_it_is_for(name):
     assert len(importlib.import_module(f"configs.{name}").__doc__.split()) > 10
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("bagel_7b")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("bagel_7b", "tpu"))])
 def test_7b_configs_have_the_published_sizes(name):
     model, published = read(name).model, ModelConfig()
     assert (model.vision, model.autoencoder) == (published.vision, published.autoencoder)

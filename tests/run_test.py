@@ -421,6 +421,7 @@ def test_non_finite_batches_are_skipped_and_counted_where_the_config_says_so(dat
         np.testing.assert_array_equal(kept[jax.tree_util.keystr(path)], leaf)
 
 
+@pytest.mark.slow
 def test_averages_in_host_memory_are_those_in_device_memory_after_a_restart_too(dataset, unbroken, tmp_path):
     for steps in (4, 6):
         run(tiny_uno(dataset, **{"optimizer.ema_memory": "host", "steps": steps}), tmp_path, console=quiet())

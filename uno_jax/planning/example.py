@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -25,10 +26,8 @@ from uno_jax.programs import layout_of
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
 
 
-class _Delimiters:
-    """A tokenizer as far as layout needs it: ids do not change a shape."""
-
-    start = end = image_start = image_end = 0
+DELIMITERS: Any = SimpleNamespace(start=0, end=0, image_start=0, image_end=0)
+"""A tokenizer as far as layout needs it: ids do not change a shape."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
     words = data.text_tokens // images - (least["text"] - 1)
     caption = data.caption_tokens // images - 2 if data.captions else 0
     plan = _plan(data, layout, task, words, caption)
-    samples = [lay_out(plan, layout, _Delimiters(), task=task) for _ in range(images)]  # type: ignore[arg-type]
+    samples = [lay_out(plan, layout, DELIMITERS, task=task) for _ in range(images)]
     return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
 
 

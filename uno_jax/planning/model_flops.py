@@ -48,6 +48,16 @@ def model_flops(trainable: Params, frozen: Params, example: Example, model: Mode
     return {part: flops for part, flops in needed.items() if flops}
 
 
+def forward_flops(params: Params, tokens: Mapping[str, int], visible_pairs: int, model: ModelConfig) -> float:
+    """FLOPs of one forward pass without encoders: 2 a token and weight, 4 a visible pair, head and head feature."""
+    decoder = model.decoder
+    flops = 4.0 * visible_pairs * decoder.num_layers * decoder.num_heads * decoder.head_dim
+    for path, leaf in flatten_dict(params, sep="/").items():
+        if part_of(path) not in ENCODERS:
+            flops += 2.0 * _weights(path, leaf.shape) * _tokens_of(path, tokens)
+    return flops
+
+
 def encoder_share(needed: Mapping[str, float]) -> float:
     """Share of the step's FLOPs that encoders cost."""
     return sum(needed.get(part, 0.0) for part in ENCODERS) / sum(needed.values())

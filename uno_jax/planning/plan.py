@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from uno_jax.parallel.mesh import check_rows, make_mesh
+from uno_jax.parallel.mesh import check_rows, make_mesh, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.collectives import bytes_by_axes, find_collectives
 from uno_jax.planning.example import Example, abstract_batch, example_row
@@ -46,6 +46,8 @@ class Plan:
 
     config: RunConfig
     target: Slice
+    rows_per_part: int
+    """Rows of a batch on each part of the mesh that has rows of its own."""
     task: str
     example: Example
     visited: float
@@ -100,6 +102,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     return Plan(
         config=config,
         target=target,
+        rows_per_part=config.data.rows // row_parts(mesh),
         task=task,
         example=example,
         visited=visited,

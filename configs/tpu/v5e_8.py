@@ -1,0 +1,17 @@
+"""v5e-8 (`--topology=v5e:2x4`): full fine-tuning of the generation expert on one host.
+
+Float32 master; Adam's moments in bfloat16, and the average in the host's memory.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.tpu.text_to_image import with_rows
+
+CHIPS = 8
+
+
+def get_config() -> ConfigDict:
+    """One picture a chip."""
+    config = with_rows(CHIPS)
+    config.optimizer.update(moment_dtype="bfloat16", ema_memory="host")
+    return config

@@ -1,0 +1,113 @@
+"""The search for what fits, and the advice where nothing does, on made-up memory needs; and the files of the slices."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import pytest
+
+from uno_jax.config import from_config_dict
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.planning.chips import GIB, parse_slice
+from uno_jax.planning.example import example_row
+from uno_jax.planning.executed import Executed
+from uno_jax.planning.fit import CHEAPEST_FIRST, largest_fit, remedies
+from uno_jax.planning.memory import Memory, split_state
+from uno_jax.planning.plan import Compiled, Plan
+from uno_jax.programs import abstract_state
+from uno_jax.run_config import RunConfig
+
+TARGET = parse_slice("v5e:1x1")
+
+
+def read(name: str) -> RunConfig:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.mesh.update(data=1, fsdp=-1)
+    return from_config_dict(config, RunConfig)
+
+
+def plan_of(config: RunConfig, gib: float) -> Plan:
+    """A plan that needs so much memory."""
+    state = abstract_state(config, make_mesh(config.mesh))
+    fits = gib * GIB <= TARGET.chip.hbm_bytes
+    memory = Memory(int(gib * GIB), 0, 0, 0, 0, fits)
+    return Plan(
+        config=config,
+        target=TARGET,
+        rows_per_part=config.data.rows,
+        task="text_to_image",
+        example=example_row(config.data, config.model),
+        visited=1.0,
+        state_bytes=split_state(state),
+        saved_activations=0,
+        needed={},
+        executed=Executed(),
+        compiled=Compiled(memory, 0.0, {}, 0),
+        bound=None,
+    )
+
+
+def search(gib_of) -> list[Plan]:
+    """What the search tries, where a batch and a policy's place in the order take `gib_of` them."""
+    config = read("tpu.v5e_16")
+
+    def compiled(changed: RunConfig) -> Plan:
+        return plan_of(changed, gib_of(changed.data.rows, CHEAPEST_FIRST.index(changed.model.decoder.remat)))
+
+    return [plan for plan in largest_fit(config, TARGET, compiled) if plan.compiled.memory.fits]
+
+
+def answer(plan: Plan) -> tuple[int, str]:
+    return plan.config.data.rows, plan.config.model.decoder.remat
+
+
+@pytest.fixture(autouse=True)
+def one_cpu(monkeypatch):
+    """The search only counts the parts of the mesh: this machine's device will do."""
+    monkeypatch.setattr("uno_jax.planning.fit.describe_devices", lambda target: None)
+
+
+def test_the_largest_batch_is_found_and_then_the_cheapest_policy_that_takes_it():
+    full = CHEAPEST_FIRST.index("full")
+    # Five rows fit where least is kept; each policy before it keeps 0.3 GiB more.
+    plans = search(lambda rows, policy: 3 * rows + 0.3 * (full - policy))
+    assert answer(plans[-1]) == (5, "save_projections")
+
+
+def test_offloading_is_tried_only_where_no_batch_fits_without():
+    offload = CHEAPEST_FIRST.index("offload")
+    plans = search(lambda rows, policy: 10 * rows if policy == offload else 20)
+    assert {answer(plan) for plan in plans} == {(1, "offload")}
+
+
+def test_nothing_fits_where_nothing_does():
+    assert search(lambda rows, policy: 16) == []
+
+
+def test_remedies_come_in_order_of_cost_with_what_they_free():
+    advice = remedies(plan_of(read("tpu.v5e_16"), 20.0))
+    assert advice[0].startswith("4.25 GiB too much")
+    places = [next(i for i, line in enumerate(advice) if text in line) for text in ("ema_memory", "moment", "adapters")]
+    assert places == sorted(places)
+    assert "frees 24." in advice[places[0]]  # 6.5 B averages in float32
+
+
+def test_what_is_done_already_is_no_remedy():
+    config = read("tpu.v5e_8")
+    advice = "\n".join(remedies(plan_of(config, 20.0)))
+    assert "moment_dtype" not in advice
+    assert "ema_memory" not in advice
+
+
+def test_averages_in_host_memory_are_no_memory_of_the_chip():
+    config = read("tpu.v5e_8")
+    on_device = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, ema_memory="device"))
+    host, device = (plan_of(c, 1.0).state_bytes["EMA"] for c in (config, on_device))
+    assert host == 0
+    assert device > 24 * GIB
+
+
+def test_adapters_leave_nearly_nothing_to_the_optimizer():
+    state = plan_of(read("tpu.v5e_4"), 1.0).state_bytes
+    assert state["optimizer"] < 0.05 * state["frozen parameters"]
