@@ -23,7 +23,10 @@ class Ended(NamedTuple):
 
 
 class Hosts:
-    """Processes that run `python ARGUMENTS --coordinator=.. --processes=.. --process=..` in the project's root."""
+    """Processes that run `python ARGUMENTS --coordinator=.. --processes=.. --process=..` in the project's root.
+
+    `{host}` in an argument becomes the number of the process.
+    """
 
     def __init__(self, arguments: Sequence[str], *, hosts: int, devices: int, settings: dict[str, str] | None = None):
         """`devices` of each; `settings` are environment variables."""
@@ -40,7 +43,7 @@ class Hosts:
         for i in range(hosts):
             printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the processes have ended
             own = [*shared, f"--process={i}"] if hosts > 1 else []
-            command = [sys.executable, *arguments, *own]
+            command = [sys.executable, *(argument.replace("{host}", str(i)) for argument in arguments), *own]
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT)
             self.processes.append(process)
             self._printed.append(printed)
