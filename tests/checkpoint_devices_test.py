@@ -23,15 +23,32 @@ from uno_jax.training.checkpoints import Checkpoints
 ONE = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
+def write_state(directory):
+    """A checkpoint of a train state on one device, and of a position in the data."""
+    state, data_state = train_state(ONE), {"shard_0000_of_0001": {"next": 5}}
+    checkpoints = Checkpoints(directory, keep=1, assets={})
+    checkpoints.save(3, state, data_state)
+    checkpoints.close()
+    return state, data_state
+
+
+def assert_restored(directory, state, data_state):
+    """Demands that the checkpoint, restored on one device, is what `write_state` wrote."""
+    checkpoints = Checkpoints(directory, keep=1, assets={})
+    restored, restored_data = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
+    checkpoints.close()
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert restored_data == data_state
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """What one device wrote, what eight made of it, and how many leaves they cut."""
     directory = tmp_path_factory.mktemp("devices")
     write_public(directory / "public", decoder={"intermediate_size": 4096})
     write_checkpoint(directory / "run", model=WIDE, params=small_params(WIDE))
-    checkpoints = Checkpoints(directory / "state", keep=1, assets={})
-    checkpoints.save(3, train_state(ONE), {"shard_0000_of_0001": {"next": 5}})
-    checkpoints.close()
+    write_state(directory / "state")
     printed = run_with_eight_devices("-m", "tests.eight_device_checkpoints", str(directory))
     return directory, json.loads(printed.splitlines()[-1])
 
@@ -69,10 +86,4 @@ def test_what_eight_devices_saved_one_device_reads(directory):
 
 
 def test_a_whole_train_state_goes_from_one_device_to_eight_and_back(directory):
-    state = train_state(ONE)
-    checkpoints = Checkpoints(directory[0] / "resumed", keep=1, assets={})
-    restored, data_state = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
-    checkpoints.close()
-    assert jax.tree.structure(restored) == jax.tree.structure(state)
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
-    assert data_state == {"shard_0000_of_0001": {"next": 5}}
+    assert_restored(directory[0] / "resumed", train_state(ONE), {"shard_0000_of_0001": {"next": 5}})

@@ -1,4 +1,4 @@
-"""Several hosts import a public-layout directory together; each reads what its own devices hold."""
+"""Several hosts import, restore and save checkpoints together; each reads and writes what its own devices hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
+from tests.checkpoint_devices_test import assert_restored, write_state
 from tests.hosts import Hosts
 from tests.small_public import write_public
 from uno_jax.load import load_model
@@ -29,6 +30,13 @@ def test_what_two_hosts_imported_one_device_reads(tmp_path):
         for name, leaf in expected.items():
             np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
     assert imported.config == public.config
+
+
+def test_a_whole_train_state_goes_from_one_host_to_two_and_back(tmp_path):
+    state, data_state = write_state(tmp_path / "state")
+    ended = Hosts(["-m", "tests.hosts_checkpoints", str(tmp_path)], hosts=2, devices=2).wait()
+    assert [host.status for host in ended] == [0, 0], ended
+    assert_restored(tmp_path / "resumed", state, data_state)
 
 
 @pytest.mark.slow
