@@ -129,6 +129,13 @@ def test_bfloat16_differs_from_float32_by_rounding():
         assert np.linalg.norm(a.astype(jnp.float32) - e) < 2**-6 * np.linalg.norm(e)
 
 
+def test_keys_that_do_not_fit_into_fast_memory_are_swept_in_parts(monkeypatch):
+    """As the backward pass of the autoencoder's attention at 1024 pixels is."""
+    monkeypatch.setattr("uno_jax.attention.kernel.KEY_GRADIENT_BYTES", 2 * 8 * 128 * BLOCKS.keys)
+    metadata = metadata_of((SECOND_ROUND,))
+    check(metadata, metadata)
+
+
 # What is visited
 
 

@@ -14,13 +14,16 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from uno_jax.attention.block_map import Blocks, Visits, block_states, pad_tokens, visits
+from uno_jax.attention.block_map import Blocks, block_states, pad_tokens, visits
 from uno_jax.attention.kernel_backward import backward
 from uno_jax.attention.kernel_forward import forward
 from uno_jax.attention.metadata import TokenMetadata
 
 # What a rematerialisation policy can keep, so that the backward pass does not run the forward kernel again.
 SAVED_NAMES = ("attention_output", "attention_logsumexp")
+
+KEY_GRADIENT_BYTES = 32 * 2**20
+"""Of float32 gradients of keys and values that stay in VMEM; the backward pass of more keys runs in several sweeps."""
 
 
 def kernel_attention(
@@ -47,9 +50,9 @@ def kernel_attention(
     q = _by_head(query * head_dim**-0.5, query_metadata.sample.shape[1])
     k, v = (_by_head(x, key_metadata.sample.shape[1]) for x in (key, value))
     q = q.reshape(batch, kv_heads, heads // kv_heads, *q.shape[2:])
-    visited = visits(block_states(query_metadata, key_metadata, blocks))
+    states = block_states(query_metadata, key_metadata, blocks)
     out = _attend(
-        q, k, v, jnp.stack(query_metadata, axis=1), jnp.stack(key_metadata, axis=2), visited, blocks, interpret
+        q, k, v, jnp.stack(query_metadata, axis=1), jnp.stack(key_metadata, axis=2), states, blocks, interpret
     )
     return out.reshape(batch, heads, -1, head_dim).swapaxes(1, 2)[:, :queries]
 
@@ -82,11 +85,11 @@ def _attend(
     value: Array,
     query_metadata: Array,
     key_metadata: Array,
-    visited: Visits,
+    states: Array,
     blocks: Blocks,
     interpret: bool,
 ) -> Array:
-    return forward(query, key, value, query_metadata, key_metadata, visited, blocks, interpret)[0]
+    return forward(query, key, value, query_metadata, key_metadata, visits(states), blocks, interpret)[0]
 
 
 def _attend_forward(
@@ -95,22 +98,29 @@ def _attend_forward(
     value: Array,
     query_metadata: Array,
     key_metadata: Array,
-    visited: Visits,
+    states: Array,
     blocks: Blocks,
     interpret: bool,
 ) -> tuple[Array, tuple]:
-    out, logsumexp = forward(query, key, value, query_metadata, key_metadata, visited, blocks, interpret)
+    out, logsumexp = forward(query, key, value, query_metadata, key_metadata, visits(states), blocks, interpret)
     out, logsumexp = (checkpoint_name(x, name) for x, name in zip((out, logsumexp), SAVED_NAMES, strict=True))
-    return out, (query, key, value, query_metadata, key_metadata, visited, out, logsumexp)
+    return out, (query, key, value, query_metadata, key_metadata, states, out, logsumexp)
 
 
 def _attend_backward(blocks: Blocks, interpret: bool, saved: tuple, d_out: Array) -> tuple:
-    query, key, value, query_metadata, key_metadata, visited, out, logsumexp = saved
+    query, key, value, query_metadata, key_metadata, states, out, logsumexp = saved
     mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
-    d_query, d_key, d_value = backward(
-        query, key, value, d_out, logsumexp, mean, query_metadata, key_metadata, visited, blocks, interpret
-    )
-    return d_query.astype(query.dtype), d_key.astype(key.dtype), d_value.astype(value.dtype), None, None, None
+    count = max(KEY_GRADIENT_BYTES // (8 * max(key.shape[3], 128) * blocks.keys), 1)
+    parts = []
+    for first in range(0, states.shape[2], count):
+        here = slice(first * blocks.keys, (first + count) * blocks.keys)
+        k, v, of_keys = key[:, :, here], value[:, :, here], key_metadata[:, here]
+        seen = visits(states[:, :, first : first + count])
+        parts.append(backward(query, k, v, d_out, logsumexp, mean, query_metadata, of_keys, seen, blocks, interpret))
+    d_queries, d_keys, d_values = zip(*parts, strict=True)
+    d_query = d_queries[0] if len(parts) == 1 else sum(x.astype(jnp.float32) for x in d_queries).astype(query.dtype)
+    d_key, d_value = (jnp.concatenate(x, axis=2).astype(key.dtype) for x in (d_keys, d_values))
+    return d_query, d_key, d_value, None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -31,7 +31,8 @@ def backward(
     Float[Array, "batch kv_heads keys head_dim"],
     Float[Array, "batch kv_heads keys head_dim"],
 ]:
-    """Gradients with respect to query, key and value, float32, from that of the output and what `forward` gave.
+    """Gradients with respect to query (in its dtype), key and value (float32), from that of the output and what
+    `forward` gave.
 
     `mean` is sum(out * d_out) of each query: the mean, over its weights, of their gradients.
     """
@@ -39,7 +40,8 @@ def backward(
     specs = BlockSpecs(visits, group, head_dim, blocks)
     # All keys of a head stay in VMEM while its queries go by: there are `group` times fewer of them.
     whole = pl.BlockSpec((None, None, key.shape[2], head_dim), lambda b, n, i, j, *_: (b, n, 0, 0))
-    gradients = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (query, key, value)]
+    gradients = [jax.ShapeDtypeStruct(query.shape, query.dtype)]
+    gradients += [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (key, value)]
     call: Any = pl.pallas_call(
         _kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -56,6 +58,7 @@ def backward(
                 specs.statistics,
             ],
             out_specs=[specs.query, whole, whole],
+            scratch_shapes=[pltpu.VMEM((group, blocks.queries, head_dim), jnp.float32)],
         ),
         out_shape=gradients,
         compiler_params=pltpu.CompilerParams(
@@ -93,8 +96,9 @@ def _kernel(
     d_query: Any,
     d_key: Any,
     d_value: Any,
+    d_query_sum: Any,
 ) -> None:
-    """One visit; scores lie keys x queries, as in the forward pass."""
+    """One visit; scores lie keys x queries, as in the forward pass. Scratch: the queries' gradient so far, float32."""
     row, block, visit = pl.program_id(0), pl.program_id(2), pl.program_id(3)
     blocks, visits = pl.num_programs(2), pl.num_programs(3)
     place = (row * blocks + block) * visits + visit
@@ -109,7 +113,7 @@ def _kernel(
 
     @pl.when(visit == 0)
     def _start_queries() -> None:
-        d_query[...] = jnp.zeros_like(d_query)
+        d_query_sum[...] = jnp.zeros_like(d_query_sum)
 
     def add(mask: Array | None) -> None:
         d_k = jnp.zeros(key.shape, jnp.float32)
@@ -123,7 +127,7 @@ def _kernel(
             d_scores = (weights * (d_weights - mean[head : head + 1])).astype(query.dtype)
             d_v += contract(weights.astype(d_out.dtype), d_out[head], 1, 0)
             d_k += contract(d_scores, query[head], 1, 0)
-            d_query[head] += contract(d_scores, key[...], 0, 0)
+            d_query_sum[head] += contract(d_scores, key[...], 0, 0)
         d_key[here, :] += d_k
         d_value[here, :] += d_v
 
@@ -134,3 +138,7 @@ def _kernel(
     @pl.when(state == EVERYTHING)
     def _add_all() -> None:
         add(None)
+
+    @pl.when(visit == visits - 1)
+    def _finish_queries() -> None:
+        d_query[...] = d_query_sum[...].astype(d_query.dtype)
