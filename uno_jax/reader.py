@@ -24,7 +24,7 @@ from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows
-from uno_jax.run import layout_of
+from uno_jax.programs import layout_of
 from uno_jax.sampling.context import fitted, read_context
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, written_ids
 

@@ -1,0 +1,114 @@
+"""The command `uno_jax.chat`: a conversation from a pipe, and what it reads once."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.made_up_plans import latents_of
+from tests.small_loaded import QUICK, QUICK_SETTINGS, save_small_checkpoint, small_generator
+from uno_jax import chat
+from uno_jax.conversation import Conversation
+from uno_jax.sampling.text import TextConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+ROOT = Path(__file__).parent.parent
+SOURCE = latents_of(1, 2, seed=3)
+TEXT = TextConfig(max_length=7)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_small_checkpoint(tmp_path_factory.mktemp("chat") / "checkpoint")
+
+
+def flags(checkpoint: Path, out: Path) -> list[str]:
+    quick = [f"--{name}={value}" for name, value in QUICK.items()]
+    return [f"--checkpoint={checkpoint}", f"--out={out}", "--max_length=7", *quick]
+
+
+def talk(checkpoint: Path, out: Path, *lines: str) -> list[str]:
+    """What is printed."""
+    console = Console(file=io.StringIO(), width=200)
+    chat.main(flags(checkpoint, out), console, io.StringIO("".join(f"{line}\n" for line in lines)))
+    return console.file.getvalue().splitlines()
+
+
+def last(conversation: Conversation) -> Conversation:
+    """After an answer."""
+    *_, written = conversation.answer(TEXT)
+    assert written.conversation is not None
+    return written.conversation
+
+
+def test_pieces_of_an_answer_make_the_answer():
+    conversation = Conversation(small_generator(), parts=(SOURCE, "thing"))
+    *pieces, written = conversation.answer(TEXT)
+    assert len(pieces) == 2
+    [whole] = small_generator().answer([(SOURCE, "thing")], [""], TEXT)
+    assert "".join(piece.text for piece in [*pieces, written]) == whole.text == written.conversation.parts[-1]
+
+
+def test_a_second_answer_goes_on_from_what_was_read_for_the_first():
+    first = last(Conversation(small_generator(), parts=(SOURCE, "thing")))
+    second = last(first.with_part("number"))
+    assert second.read.tokens[0] > first.read.tokens[0] > 0
+    [whole] = small_generator().answer([(SOURCE, "thing", first.parts[-1], "number")], [""], TEXT)
+    assert second.parts[-1] == whole.text
+
+
+def test_a_drawn_picture_is_part_of_the_conversation():
+    drawing, after = Conversation(small_generator(), parts=(SOURCE,)).draw("thing", QUICK_SETTINGS)
+    assert drawing.image.size == (16, 8)
+    assert after.parts[1:] == ("thing", drawing.image)
+
+
+def test_lines_from_a_pipe_are_answered_and_commands_done(checkpoint, tmp_path):
+    Image.fromarray(SOURCE).save(tmp_path / "source.png")
+    out = tmp_path / "out"
+    show = f"/image {tmp_path / 'source.png'}"
+    printed = talk(checkpoint, out, show, "/draw thing", "/new", show, "/draw thing", "", "/hop", "/quit", "never")
+    assert printed[:2] == [f"> {show}", f"({tmp_path / 'source.png'}: 16x8)"]
+    assert printed[3] == f"({out / 'picture-000.png'}: 16x8)"
+    assert "(a new conversation)" in printed
+    assert any(line.startswith("/hop is no command") for line in printed)
+    assert printed[-1] == "> /quit"
+    one, two = (Image.open(out / f"picture-00{n}.png").tobytes() for n in range(2))
+    assert one != two
+
+
+def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
+    printed = talk(checkpoint, tmp_path, "/image missing.png", "/draw", "/think", "/think")
+    assert printed[1].startswith("error: /image: missing.png cannot be read (No such file")
+    assert printed[3].startswith("error: /draw needs a text")
+    assert printed[5::2] == ["(thinking is on)", "(thinking is off)"]
+
+
+def test_wrong_options_end_it_with_a_message(checkpoint, tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        chat.main([*flags(checkpoint, tmp_path), "--top_p=0"])
+    assert "top_p is 0" in str(exit.value.code)
+    with pytest.raises(SystemExit) as exit:
+        chat.main([*flags(checkpoint, tmp_path), "--stop=thing number"])
+    assert "stop 'thing number' is 2 tokens" in str(exit.value.code)
+
+
+@pytest.mark.slow
+def test_the_command_itself_reads_standard_input(checkpoint, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "uno_jax.chat", *flags(checkpoint, tmp_path)],
+        input="thing\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    [answer] = small_generator().answer([("thing",)], [""], TEXT)
+    assert ran.stdout.split("\n", 1) == ["> thing", answer.text + "\n"]

@@ -1,0 +1,125 @@
+"""The command `uno_jax.sample`: what it writes, and what it does not write again."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.made_up_plans import latents_of
+from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
+from uno_jax import sample
+from uno_jax.picture_files import read_settings, read_thought, write_picture
+from uno_jax.picture_settings import PictureSettings
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+QUICK_FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_small_checkpoint(tmp_path_factory.mktemp("sample") / "checkpoint")
+
+
+def succeed(checkpoint: Path, out: Path, *arguments: str) -> str:
+    """What the command prints."""
+    console = Console(file=io.StringIO(), width=200)
+    sample.main([f"--checkpoint={checkpoint}", f"--out={out}", "--batch=1", *QUICK_FLAGS, *arguments], console)
+    return console.file.getvalue()
+
+
+def fail(checkpoint: Path, out: Path, *arguments: str) -> str:
+    """What the command says is wrong, in place of a traceback."""
+    with pytest.raises(SystemExit) as exit:
+        succeed(checkpoint, out, *arguments)
+    assert isinstance(exit.value.code, str)
+    assert not out.exists()
+    return exit.value.code
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
+
+
+def test_a_prompt_gives_a_picture_that_says_how_it_was_made(checkpoint, tmp_path):
+    printed = succeed(checkpoint, tmp_path / "out", "--prompt=thing", "--seed=3")
+    assert sorted(written(tmp_path / "out")) == ["00000-thing-seed3.png", "sheet.png"]
+    assert "1 drawn, 0 were there" in printed
+    settings = read_settings(tmp_path / "out" / "00000-thing-seed3.png")
+    assert settings["checkpoint"] == str(checkpoint)
+    assert settings["dtype"] == "float32"
+    assert settings["context"] == ["thing"]
+    expected = {"seed": 3, "size": "16x16", "timesteps": 3, "time_shift": 1.0, "text_scale": 4.0, "interval": [0.4, 1]}
+    assert {name: settings[name] for name in expected} == expected
+    [drawing] = small_generator().generate_images(["thing"], PictureSettings(**QUICK), seeds=[3])
+    picture = np.asarray(Image.open(tmp_path / "out" / "00000-thing-seed3.png")).astype(int)
+    assert np.abs(picture - np.asarray(drawing.image)).max() <= 1
+
+
+def test_what_is_there_with_the_same_settings_is_not_made_again(checkpoint, tmp_path):
+    (tmp_path / "prompts.txt").write_text("thing\nnumber\nyes\n")
+    arguments = [f"--prompts={tmp_path / 'prompts.txt'}"]
+    succeed(checkpoint, tmp_path / "out", *arguments)
+    first = written(tmp_path / "out")
+    (tmp_path / "out" / "00001-number-seed0.png").unlink()
+    (tmp_path / "out" / "00002-yes-seed0.png").write_bytes(first["00002-yes-seed0.png"][:50])
+    marked = tmp_path / "out" / "00000-thing-seed0.png"
+    write_picture(marked, Image.new("RGB", (16, 16)), read_settings(marked))
+    there = marked.read_bytes()
+    assert "2 drawn, 1 were there" in succeed(checkpoint, tmp_path / "out", *arguments)
+    assert marked.read_bytes() == there
+    assert "3 drawn (3 of them anew, for their settings differ), 0 were there" in succeed(
+        checkpoint, tmp_path / "out", *arguments, "--text_scale=3"
+    )
+    assert sorted(written(tmp_path / "out")) == sorted(first)
+
+
+def test_processes_share_the_pictures_out(checkpoint, tmp_path):
+    arguments = ["--prompt=thing", "--prompt=number", "--count=2", "--sheet=0"]
+    for part in ("0/3", "1/3", "2/3"):
+        succeed(checkpoint, tmp_path / "parts", *arguments, f"--part={part}")
+        if part == "1/3":
+            names = {"00000-thing-seed0", "00000-thing-seed1", "00001-number-seed1"}
+            assert {Path(name).stem for name in written(tmp_path / "parts")} == names
+    assert "0 drawn, 4 were there" in succeed(checkpoint, tmp_path / "parts", *arguments)
+
+
+def test_jsonl_lines_with_pictures_are_edits(checkpoint, tmp_path):
+    Image.fromarray(latents_of(1, 2)).save(tmp_path / "source.png")
+    line = {"id": "edit", "prompt": "thing", "images": ["source.png"], "negative": "number"}
+    (tmp_path / "edits.jsonl").write_text(json.dumps(line))
+    succeed(checkpoint, tmp_path / "out", f"--prompts={tmp_path / 'edits.jsonl'}")
+    settings = read_settings(tmp_path / "out" / "edit-seed0.png")
+    assert (settings["size"], settings["negative"]) == ("16x8", "number")
+    assert settings["context"][0]["image"] == "source.png"
+    assert Image.open(tmp_path / "out" / "sheet.png").width > 128
+
+
+def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text("{")
+    nothing = tmp_path / "nothing"
+    assert "prompts.jsonl:1: not JSON" in fail(nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}")
+    assert "give --prompt or --prompts" in fail(nothing, tmp_path / "out")
+    assert "timesteps is 1" in fail(nothing, tmp_path / "out", "--prompt=a", "--timesteps=1")
+    assert "nothing: no checkpoint is there" in fail(nothing, tmp_path / "out", "--prompt=a")
+
+
+def test_a_damaged_picture_is_named_before_anything_is_drawn(checkpoint, tmp_path):
+    (tmp_path / "damaged.png").write_bytes(b"none")
+    message = fail(checkpoint, tmp_path / "out", "--prompt=a", f"--image={tmp_path / 'damaged.png'}")
+    assert "--prompt 0: picture: " in message
+    assert "damaged.png: 4 bytes that are no readable picture" in message
+
+
+def test_a_picture_remembers_its_settings_and_thought_in_any_script(tmp_path):
+    file = tmp_path / "picture.png"
+    write_picture(file, Image.new("RGB", (2, 2)), {"context": ["ein rotes Herz 心"]}, "erst das Herz ❤")
+    assert read_settings(file) == {"context": ["ein rotes Herz 心"]}
+    assert read_thought(file) == "erst das Herz ❤"
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,183 @@
+"""Talks with a model in a terminal, with pictures in and out: `python -m uno_jax.chat --checkpoint=DIR`.
+
+What is typed goes into the conversation and is answered; what begins with / is a command:
+
+    /image FILE   shows a picture
+    /draw TEXT    draws a picture from all that was said and shown, and TEXT
+    /think        reasons before answering and drawing, or no longer
+    /new          forgets everything
+    /help         this list
+    /quit         ends, as the end of the input does
+
+Lines may come from a pipe as well: they are shown as they are answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from absl import logging
+from rich.console import Console
+
+from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.config import ConfigError
+from uno_jax.context_plans import read_picture
+from uno_jax.conversation import Conversation
+from uno_jax.host_memory import keep_freed_memory
+from uno_jax.picture_files import write_picture
+from uno_jax.picture_settings import PictureSettings
+from uno_jax.sampling.text import TextConfig
+from uno_jax.sampling_options import (
+    add_model_options,
+    add_picture_options,
+    add_text_options,
+    load_from_options,
+    picture_settings,
+    text_config,
+)
+
+_COMMANDS = "\n".join(line for line in (__doc__ or "").splitlines() if line.startswith("    /"))
+
+
+class Chat:
+    """One conversation, and the settings of what is written and drawn in it."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        text: TextConfig,
+        settings: PictureSettings,
+        stop: Sequence[str],
+        out: Path,
+        console: Console,
+    ):
+        self._conversation = conversation
+        self._text, self._settings = text, settings
+        self._stop = conversation.generator.stop_tokens(stop)
+        self._out, self._console = out, console
+        self._drawn = 0
+
+    def turn(self, line: str) -> bool:
+        """Does what a line asks for; False: it asks to end."""
+        command, _, rest = line.strip().partition(" ")
+        try:
+            match command:
+                case "/quit":
+                    return False
+                case "/help":
+                    self._say(_COMMANDS)
+                case "/new":
+                    self._conversation = Conversation(self._conversation.generator, self._conversation.think)
+                    self._say("(a new conversation)")
+                case "/think":
+                    self._conversation = self._conversation.with_thinking(not self._conversation.think)
+                    self._say(f"(thinking is {'on' if self._conversation.think else 'off'})")
+                case "/image":
+                    self.show(rest.strip())
+                case "/draw":
+                    self._draw(rest.strip())
+                case _ if command.startswith("/"):
+                    self._say(f"{command} is no command. There are:\n{_COMMANDS}")
+                case "":
+                    pass
+                case _:
+                    self._conversation = self._conversation.with_part(line.strip())
+                    self._answer()
+        except (ValueError, OSError) as error:
+            self._say(f"error: {error}")
+        except KeyboardInterrupt:
+            self._say("(stopped)")
+        return True
+
+    def show(self, file: str) -> None:
+        """Puts a picture into the conversation.
+
+        Raises:
+          ValueError: it cannot be read.
+        """
+        pixels = read_picture(file, "/image")
+        self._conversation = self._conversation.with_part(pixels)
+        self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
+
+    def _answer(self) -> None:
+        for piece in self._conversation.answer(self._text, self._settings.seed, self._stop):
+            self._console.print(piece.text, end="", markup=False, highlight=False)
+            self._conversation = piece.conversation or self._conversation
+        self._say("")
+
+    def _draw(self, instruction: str) -> None:
+        if not instruction:
+            raise ValueError("/draw needs a text: what to draw, or how to change the last picture")
+        changes = {"seed": self._settings.seed + self._drawn, "think": self._conversation.think}
+        settings = PictureSettings(**{**vars(self._settings), **changes})
+        drawing, self._conversation = self._conversation.draw(instruction, settings)
+        self._out.mkdir(parents=True, exist_ok=True)
+        file = next(name for n in range(10**6) if not (name := self._out / f"picture-{n:03d}.png").exists())
+        said = {"checkpoint": self._conversation.generator.reader.model.origin, "prompt": instruction}
+        write_picture(file, drawing.image, said | vars(settings), drawing.thought)
+        self._drawn += 1
+        if drawing.thought:
+            self._say(drawing.thought)
+        self._say(f"({file}: {drawing.image.width}x{drawing.image.height})")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+
+def main(arguments: Sequence[str], console: Console | None = None, source: TextIO | None = None) -> None:
+    """Talks until the input ends, and says in one message what is wrong with the options if something is."""
+    options = _parser().parse_args(arguments)
+    console, source = console or Console(soft_wrap=True), source or sys.stdin
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        keep_freed_memory()
+    try:
+        settings, text = picture_settings(options), text_config(options)
+        generator = load_from_options(options)
+        conversation = Conversation(generator, options.think)
+        out = Path(options.out)
+        chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
+        for image in options.image:
+            chat.show(image)
+    except (ConfigError, CheckpointError, ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    for line in _lines(source, console):
+        if not chat.turn(line):
+            return
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m uno_jax.chat", description=__doc__, formatter_class=form)
+    add_model_options(parser)
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture to begin with")
+    parser.add_argument("--think", action="store_true", help="reason before answering and drawing")
+    parser.add_argument("--out", default="pictures", metavar="DIR", help="where drawn pictures go (default pictures)")
+    add_text_options(parser.add_argument_group("how texts are written"))
+    add_picture_options(parser.add_argument_group("how pictures are drawn"))
+    return parser
+
+
+def _lines(source: TextIO, console: Console) -> Iterator[str]:
+    if source.isatty():
+        with contextlib.suppress(EOFError, KeyboardInterrupt):
+            import readline  # noqa: F401  # input() has a history and an editor with it
+
+            console.print(_COMMANDS, markup=False, highlight=False)
+            while True:
+                yield input("> ")
+        return
+    for line in source:
+        console.print(f"> {line.rstrip()}", markup=False, highlight=False)
+        yield line
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

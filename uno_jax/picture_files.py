@@ -1,0 +1,43 @@
+"""PNG files that remember how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+_SETTINGS, _THOUGHT = "uno_jax", "thought"
+
+
+def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], thought: str = "") -> None:
+    """Writes a PNG whose text chunk `uno_jax` holds the settings as JSON; it appears whole, or not at all."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt(_SETTINGS, json.dumps(settings, ensure_ascii=False))
+    if thought:
+        chunks.add_itxt(_THOUGHT, thought)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        image.save(temporary, "PNG", pnginfo=chunks)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_settings(file: Path) -> dict[str, Any] | None:
+    """What a picture was made with; None where there is no such file, or none of ours, or a damaged one."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return json.loads(image.info[_SETTINGS])
+    except (OSError, KeyError, ValueError, SyntaxError, UnidentifiedImageError):
+        return None
+
+
+def read_thought(file: Path) -> str:
+    """What was thought before a picture; empty where nothing was."""
+    with Image.open(file) as image:
+        return str(image.info.get(_THOUGHT, ""))

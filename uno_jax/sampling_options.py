@@ -1,0 +1,130 @@
+"""Options that `sample`, `chat` and `demo` share: which model, where it lies, how it thinks, how pictures are made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from uno_jax.generate import Generator, load_generator
+from uno_jax.parallel.mesh import MeshConfig
+from uno_jax.picture_settings import PictureSettings
+from uno_jax.sampling.text import TextConfig
+from uno_jax.thinking import ThinkingConfig
+
+Options = argparse._ActionsContainer
+"""A parser, or a group of one."""
+
+_AXES = ("data", "fsdp", "tensor", "sequence")
+_NOTES = {
+    "seed": "of the noise; the same seed gives the same noise in any batch",
+    "size": "WIDTHxHEIGHT in pixels",
+    "aspect": "WIDTH:HEIGHT, at the model's largest size",
+    "negative": "a prompt that guidance leads away from",
+    "timesteps": "times of the grid, both ends included: one step fewer",
+    "time_shift": "default: as the checkpoint was trained",
+    "text_scale": "guidance by the prompt; up to 1: no guidance at all",
+    "image_scale": "guidance by the pictures; up to 1: none",
+    "interval": "LOW,HIGH: times at which guidance acts",
+    "rescale": "of the guided velocity: global, channel or text_channel",
+    "rescale_min": "its least factor; 1: none",
+    "solver_order": "1 (Euler) or 2 (Adams-Bashforth)",
+    "refresh_every": "of so many steps one runs through the layers, the others are extrapolated",
+    "feature_order": "degree of that extrapolation, 0 to 2",
+}
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Those that `load_from_options` reads."""
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help="a run's workdir, one of its checkpoints, or a directory in the public layout",
+    )
+    parser.add_argument("--ema", action="store_true", help="take the averages of the trained parameters")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: as stored and configured")
+    for axis in _AXES:
+        default = getattr(MeshConfig(), axis)
+        note = f"this host's devices along the mesh axis {axis} (default {default}; -1: those that are left)"
+        parser.add_argument(f"--mesh.{axis}", dest=f"mesh_{axis}", type=int, default=default, metavar="N", help=note)
+    for name in ("drawing_prompt", "answering_prompt"):
+        note = "system prompt of thinking, in place of our own wording"
+        parser.add_argument(f"--{name}", default=getattr(ThinkingConfig(), name), metavar="TEXT", help=note)
+
+
+def load_from_options(options: argparse.Namespace) -> Generator:
+    """The model that the options name.
+
+    Raises:
+      CheckpointError, CheckpointMismatch, ConfigError: as of `load_reader`.
+    """
+    mesh = MeshConfig(**{axis: getattr(options, f"mesh_{axis}") for axis in _AXES})
+    thinking = ThinkingConfig(options.drawing_prompt, options.answering_prompt)
+    return load_generator(options.checkpoint, ema=options.ema, dtype=options.dtype, mesh=mesh, thinking=thinking)
+
+
+def add_picture_options(parser: Options) -> None:
+    """One for each field of `PictureSettings` but `think`."""
+    kinds = typing.get_type_hints(PictureSettings)
+    for field in dataclasses.fields(PictureSettings):
+        if field.name in _NOTES:
+            shown = f" (default {field.default})" if field.default not in ("", None) else ""
+            parser.add_argument(
+                f"--{field.name}",
+                type=_reader(kinds[field.name]),
+                default=field.default,
+                metavar="LOW,HIGH" if field.name == "interval" else field.name.upper(),
+                help=_NOTES[field.name] + shown,
+            )
+
+
+def picture_settings(options: argparse.Namespace, **changes: Any) -> PictureSettings:
+    """The settings that the options give.
+
+    Raises:
+      ValueError: one is out of its range; the message names it.
+    """
+    given = {name: getattr(options, name) for name in _NOTES}
+    return PictureSettings(**(given | changes))
+
+
+def add_text_options(parser: Options) -> None:
+    """Those that `text_config` reads, and `stop`: texts that are single tokens."""
+    notes = {
+        "max_length": "tokens, the start token counted",
+        "temperature": "of the softmax that tokens are drawn from; 0: always the likeliest",
+        "top_p": "tokens are drawn from the likeliest that together reach this probability",
+    }
+    for name, note in notes.items():
+        default = getattr(TextConfig, name)
+        kind, note = type(default), f"{note} (default {default})"
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=name.upper(), help=note)
+    note = "token that ends an answer besides the model's own; may be given several times"
+    parser.add_argument("--stop", action="append", default=[], metavar="TOKEN", help=note)
+
+
+def text_config(options: argparse.Namespace) -> TextConfig:
+    """How texts are written by the options.
+
+    Raises:
+      ValueError: one is out of its range; the message names it.
+    """
+    return TextConfig(options.max_length, options.temperature, options.top_p)
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    if kind in (int, float, str):
+        return kind
+    if kind == float | None:
+        return float
+    return _interval if typing.get_origin(kind) is tuple else str
+
+
+def _interval(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(number) for number in text.split(","))
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two times, as 0.4,1")
+    return numbers
