@@ -95,6 +95,17 @@ def test_a_kernel_counts_its_alternatives_once_at_every_visited_point_of_its_gri
     assert executed_flops(jaxpr, lambda name, grid: 0.5 if grid == (2, 3) else 1.0).total == 3 * 2 * 4**3
 
 
+def test_a_kernel_whose_result_was_kept_is_not_counted_again():
+    def double(x):
+        def kernel(x, out):
+            out[...] = x[...] @ x[...]
+
+        return pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), name="square")(x)
+
+    jaxpr = jax.make_jaxpr(lambda x: (double(x), x)[1])(jnp.zeros((4, 4)))
+    assert executed_flops(jaxpr).total == 0
+
+
 def test_saved_activations_are_what_the_backward_loop_reads_of_the_forward_loop():
     def loss(w, x):
         layer = jax.checkpoint(lambda x, w: jnp.sin(x @ w), prevent_cse=False)

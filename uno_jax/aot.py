@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-# The TPU compiler asks no device, and says nothing but errors.
+# The TPU compiler asks no device.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at a time
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 

@@ -46,8 +46,20 @@ def executed_flops(closed: Any, kernel_share: KernelShare = lambda name, grid: 1
 
 
 def _count(jaxpr: Any, times: float, share: KernelShare, executed: Executed) -> None:
-    for equation in jaxpr.eqns:
+    for equation in _live(jaxpr):
         _count_equation(equation, times, share, executed)
+
+
+def _live(jaxpr: Any) -> list[Any]:
+    """The equations less kernels whose results nobody reads: XLA removes them, JAX's own removal of dead code does not
+    (what a rematerialisation policy kept need not be computed again)."""
+    read, equations = {id(variable) for variable in jaxpr.outvars}, []
+    for equation in reversed(jaxpr.eqns):
+        if equation.primitive.name == "pallas_call" and not any(id(made) in read for made in equation.outvars):
+            continue
+        equations.append(equation)
+        read.update(id(variable) for variable in equation.invars)
+    return equations
 
 
 def _count_equation(equation: Any, times: float, share: KernelShare, executed: Executed) -> None:

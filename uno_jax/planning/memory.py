@@ -59,14 +59,17 @@ def compiled_memory(compiled: Any, capacity: float) -> Memory:
     """Memory of a program that compiled."""
     stats = compiled.memory_analysis()
     program = stats.generated_code_size_in_bytes
-    # `temp_size_in_bytes` counts memory of donated arguments again that temporaries lie in; the peak does not.
-    peak = stats.peak_memory_in_bytes + program
+    host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
+    # The compiler's peak is of all memories together; its `temp_size_in_bytes` counts the memory of donated arguments
+    # again that temporaries lie in.
+    in_use = stats.peak_memory_in_bytes - host
+    peak = in_use + program
     return Memory(
         peak=peak,
         arguments=stats.argument_size_in_bytes,
-        temporaries=stats.peak_memory_in_bytes - stats.argument_size_in_bytes,
+        temporaries=in_use - stats.argument_size_in_bytes,
         program=program,
-        host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
+        host=host,
         fits=peak <= capacity,
     )
 
