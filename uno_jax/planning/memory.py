@@ -59,17 +59,19 @@ def compiled_memory(compiled: Any, capacity: float) -> Memory:
     """Memory of a program that compiled."""
     stats = compiled.memory_analysis()
     program = stats.generated_code_size_in_bytes
-    host = stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes
-    # The compiler's peak is of all memories together; its `temp_size_in_bytes` counts the memory of donated arguments
-    # again that temporaries lie in.
-    in_use = stats.peak_memory_in_bytes - host
+    # The compiler's peak counts what is in the host's memory too. Arguments are there all the time; how much of the
+    # temporaries is there at the peak is not told, so that with these it is an upper bound. `temp_size_in_bytes` is of
+    # the chip alone, but counts the memory of donated arguments again that temporaries lie in.
+    in_use = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes
+    if stats.host_temp_size_in_bytes:
+        in_use = min(in_use, stats.argument_size_in_bytes + stats.temp_size_in_bytes)
     peak = in_use + program
     return Memory(
         peak=peak,
         arguments=stats.argument_size_in_bytes,
         temporaries=in_use - stats.argument_size_in_bytes,
         program=program,
-        host=host,
+        host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
         fits=peak <= capacity,
     )
 
