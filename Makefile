@@ -45,4 +45,5 @@ $(VENV)/runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/development: requirements.txt requirements-demo.txt requirements-dev.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt
 	touch $@ $(VENV)/runtime

@@ -23,7 +23,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 try:
     import gradio as gr
 except ImportError:
-    sys.exit("The web page needs gradio: pip install -r requirements-demo.txt")
+    sys.exit("The web page needs gradio: pip install --no-deps -r requirements-demo.txt")
 
 # Tokens between two updates of an answer that is being written.
 AT_ONCE = 8
