@@ -1,0 +1,56 @@
+"""The real compiler's word on the smallest slice: slow, and only where libtpu is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")]
+
+# Every part of the model, narrow: it compiles in a fraction of the time.
+NARROW = [
+    "--config.model.decoder.num_layers=2",
+    "--config.model.decoder.vocab_size=4096",
+    "--config.model.decoder.mlp_size=2048",
+    "--config.model.vision.num_layers=2",
+    "--config.data.latent_tokens=1024",
+    "--config.data.vae_transform.max_side=512",
+]
+
+
+def aot(*arguments: str) -> dict:
+    result = subprocess.run(
+        [sys.executable, "-m", "uno_jax.aot", "--json", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_narrow_model_is_planned_with_every_number():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", *NARROW)
+    assert plan["fits"]
+    assert plan["chips"] == 4
+    assert plan["images_per_chip"] == 1
+    assert plan["bound_by"] in ("arithmetic", "memory", "interconnect")
+    assert plan["collective_bytes_per_chip"]["fsdp"] > 0
+    assert 1 < plan["flops_ratio"] < 3
+    state = sum(size for part, size in plan["hbm_state_gib"].items() if part != "gradients")
+    assert plan["hbm_arguments_gib"] == pytest.approx(state, abs=0.05)
+
+
+def test_what_does_not_fit_is_said_with_what_to_do():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--config.data.rows=64")
+    assert not plan["fits"]
+    assert plan["hbm_peak_gib"] > plan["hbm_capacity_gib"]
+    assert "config.data.rows=32" in " ".join(plan["remedies"])
