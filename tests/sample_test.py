@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.eight_device_process import run_with_eight_devices
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
@@ -123,3 +124,15 @@ def test_a_picture_remembers_its_settings_and_thought_in_any_script(tmp_path):
     assert read_settings(file) == {"context": ["ein rotes Herz 心"]}
     assert read_thought(file) == "erst das Herz ❤"
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.slow
+def test_a_mesh_of_eight_devices_draws_the_picture_of_one(checkpoint, tmp_path):
+    succeed(checkpoint, tmp_path / "one", "--prompt=thing", "--prompt=number", "--sheet=0")
+    mesh = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
+    arguments = [f"--checkpoint={checkpoint}", f"--out={tmp_path / 'eight'}", *QUICK_FLAGS, *mesh, "--sheet=0"]
+    run_with_eight_devices("-m", "uno_jax.sample", *arguments, "--prompt=thing", "--prompt=number")
+    assert sorted(written(tmp_path / "eight")) == sorted(written(tmp_path / "one"))
+    for name in written(tmp_path / "one"):
+        one, eight = (np.asarray(Image.open(tmp_path / out / name)).astype(int) for out in ("one", "eight"))
+        assert np.abs(one - eight).max() <= 1

@@ -26,6 +26,7 @@ from uno_jax.data.plans import Plan, Text
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
+from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, put_rows
 from uno_jax.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_settings import PictureSettings, picture_size
@@ -246,10 +247,10 @@ class Generator:
             read=read.tokens if read else None,
         )
         inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
-        branches = _read_branches(model.params, inputs, read and read.past, model=model.config)
-        latents = np.asarray(
-            sample_latents(model.params, branches, model.config, settings.flow(model.time_shift), SEED)
-        )
+        flow = settings.flow(model.time_shift)
+        with on_mesh(reader.mesh):
+            branches = _read_branches(model.params, inputs, read and read.past, model=model.config)
+            latents = np.asarray(sample_latents(model.params, branches, model.config, flow, SEED))
         unit = model.config.pixels_per_token
         grids = [(plan.height // unit, plan.width // unit) for plan in plans]
         tokens = [latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]

@@ -23,7 +23,8 @@ from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows
+from uno_jax.parallel.axes import on_mesh
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, row_parts
 from uno_jax.programs import layout_of
 from uno_jax.sampling.context import fitted, read_context
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, written_ids
@@ -55,8 +56,9 @@ class Reader:
         return layout_of(self.model.config)
 
     def row_count(self, samples: int) -> int:
-        """Rows that so many samples are padded to: a power of two, times the devices of the mesh."""
-        return self.mesh.size << (-(-samples // self.mesh.size) - 1).bit_length()
+        """Rows that so many samples are padded to: a power of two, times the parts that the mesh cuts rows into."""
+        parts = row_parts(self.mesh)
+        return parts << (-(-samples // parts) - 1).bit_length()
 
     def encoded(self, batch: Batch) -> Batch:
         """The batch with its pictures' latents in place of their pixels."""
@@ -74,7 +76,8 @@ class Reader:
         ]
         batch = put_rows(self.encoded(context_batch(unread, layout, self.row_count(len(plans)))), self.mesh)
         slots = context_bucket(max(tokens))
-        past = _read(self.model.params, batch, before and before.past, model=self.model.config, slots=slots)
+        with on_mesh(self.mesh):
+            past = _read(self.model.params, batch, before and before.past, model=self.model.config, slots=slots)
         return ReadPlans(tuple(plans), past, tuple(token_count(plan, layout) for plan in plans))
 
     def write(
@@ -92,11 +95,13 @@ class Reader:
         metadata = context_batch(starts, self.layout, rows).understanding
         first = put_rows(TokenMetadata(*(x[:, :1] for x in metadata)), self.mesh)
         row_seeds = put_rows(np.array([*seeds, *[0] * (rows - len(seeds))], np.int32), self.mesh)
-        writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=text.max_length)
+        with on_mesh(self.mesh):
+            writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=text.max_length)
         ends, until, done = (tokenizer.end, *stop), 1, False
         while not done:
             until = min(until + at_once, text.max_length) if at_once else text.max_length
-            writing = continue_text(self.model.params, writing, until, ends, self.model.config, text, SEED)
+            with on_mesh(self.mesh):
+                writing = continue_text(self.model.params, writing, until, ends, self.model.config, text, SEED)
             ids = np.asarray(writing.ids)[: len(read.plans)]
             written = int(writing.written)
             done = written < until or until == text.max_length or bool(np.all(writing.ended))
