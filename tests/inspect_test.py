@@ -103,6 +103,19 @@ def test_one_number_changes_the_hash_of_its_part_and_no_other(directory, tmp_pat
     assert {part for part in before if before[part] != after[part]} == {"connector"}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [("latent_in/b", (2, 3), np.float32), ("latent_in/a", (3, 2), np.float32), ("latent_in/a", (2, 3), np.int32)],
+)
+def test_a_hash_is_of_names_shapes_and_dtypes_too(other):
+    def hash_of(name, shape, dtype):
+        leaves = {name: jax.ShapeDtypeStruct(shape, dtype)}
+        reader = lambda names: {name: np.zeros(shape, dtype) for name in names}  # noqa: E731
+        return hash_parts(Contents(where=Path(), leaves=leaves, read=reader, public=True))
+
+    assert hash_of(*other) != hash_of("latent_in/a", (2, 3), np.float32)
+
+
 def test_averages_take_the_place_of_what_was_trained(directory):
     before, after = (hash_parts(open_contents(directory / "run", ema=ema)) for ema in (False, True))
     assert {part for part in before if before[part] != after[part]} == TRAINED_PARTS
@@ -234,6 +247,11 @@ def test_differences_are_those_of_the_whole_arrays_however_they_are_cut(data, ch
     assert found.largest == np.abs(a - b).max()
     np.testing.assert_allclose(found.squares, np.square(a - b).sum(), rtol=1e-5)
     np.testing.assert_allclose(found.first_squares, np.square(a).sum(), rtol=1e-5)
+
+
+def test_the_sign_of_zero_is_a_difference_of_bytes():
+    found = difference("a", np.zeros(3, np.float32), np.asarray([0, -0.0, 0], np.float32))
+    assert (found.same, found.largest) == (False, 0)
 
 
 def test_the_reference_differs_from_itself_nowhere():
