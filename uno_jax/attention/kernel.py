@@ -22,6 +22,9 @@ from uno_jax.attention.metadata import TokenMetadata
 # What a rematerialisation policy can keep, so that the backward pass does not run the forward kernel again.
 SAVED_NAMES = ("attention_output", "attention_logsumexp")
 
+SCORES_IN_A_BLOCK = 2**19
+"""Fewer are too little work for a step of the grid; more, and blocks straddle roles (docs/attention.md)."""
+
 KEY_GRADIENT_BYTES = 32 * 2**20
 """Of float32 gradients of keys and values that stay in VMEM; the backward pass of more keys runs in several sweeps."""
 
@@ -58,9 +61,10 @@ def kernel_attention(
 
 
 def default_blocks(queries: int, keys: int, group: int, head_dim: int) -> Blocks:
-    """Blocks of at most 512 keys and 512 queries, fewer where a group of heads or wide heads make them larger."""
-    heads_of_128 = group * max(head_dim // 128, 1)
-    return Blocks(_block(queries, min(2048 // heads_of_128, 512)), _block(keys, 512))
+    """Blocks of at most 512 queries and 512 keys; of half a million scores where a group of heads makes them larger."""
+    most_queries = min(2048 // (group * max(head_dim // 128, 1)), 512)
+    size = _block(queries, most_queries)
+    return Blocks(size, _block(keys, min(SCORES_IN_A_BLOCK // (group * size), 512)))
 
 
 def _block(tokens: int, most: int) -> int:
