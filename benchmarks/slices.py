@@ -24,7 +24,7 @@ SLICES = {
     "v5e_8": ("v5e:2x4", {"images_per_chip": 1}),
     "v5e_4": ("v5e:2x2", {"images_per_chip": 1}),
     "v6e_1": ("v6e:1x1", {"images_per_chip": 1}),
-    "v5p_16": ("v5p:2x2x2", {"images_per_chip": 2, "ema": True}),
+    "v5p_16": ("v5p:2x2x2", {"images_per_chip": 4, "ema": True}),
     "v5e_256": ("v5e:16x16", {"images_per_chip": 2, "ema": True}),
     "v5e_512": ("2xv5e:16x16", {"images_per_chip": 2, "ema": True}),
 }

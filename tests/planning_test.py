@@ -164,6 +164,26 @@ def test_collectives_are_counted_by_mesh_axis_as_often_as_their_loop_runs():
     assert bytes_by_axes(collectives) == {"fsdp": 28 * ARRAY * 3 // 4, "data": 2 * ARRAY // 2}
 
 
+def test_the_bound_of_a_loop_may_be_carried_by_it():
+    text = HLO.replace("%bound = s32[] constant(28)", "%bound = s32[] get-tuple-element(%state), index=1")
+    text = text.replace("tuple(%zero, %x)", "tuple(%zero, %many)")
+    text = text.replace("  %zero =", "  %many = s32[] constant(28)\n  %zero =")
+    assert parse_hlo(text).runs["body"] == 28
+
+
+def test_the_bound_of_a_loop_may_lie_in_a_fusion():
+    compared = """%compared (i: s32[]) -> pred[] {
+  %i = s32[] parameter(0)
+  %most = s32[] constant(28)
+  ROOT %l = pred[] compare(%i, %most), direction=LT
+}
+
+%condition ("""
+    text = HLO.replace("compare(%counter, %bound), direction=LT", "fusion(%counter), kind=kLoop, calls=%compared")
+    text = text.replace("%bound = s32[] constant(28)", "%bound = s32[] constant(1)")
+    assert parse_hlo(text.replace("%condition (", compared, 1)).runs["body"] == 28
+
+
 def test_collectives_between_slices_are_told_apart():
     collectives = find_collectives(parse_hlo(HLO), AXES, slice_of=[0] * 4 + [1] * 4)
     assert set(bytes_by_axes(collectives)) == {"fsdp", "data across slices"}

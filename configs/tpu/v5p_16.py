@@ -8,7 +8,7 @@ CHIPS = 8
 
 
 def get_config() -> ConfigDict:
-    """Two pictures a chip; memory for keeping all matrix products, so that little is computed again."""
-    config = with_rows(2 * CHIPS)
+    """Four pictures a chip; memory for keeping all matrix products, so that little is computed again."""
+    config = with_rows(4 * CHIPS)
     config.model.decoder.remat = "dots"
     return config

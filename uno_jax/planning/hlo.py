@@ -93,7 +93,8 @@ class Program:
         runs[self.entry] = 1
         for name in self._callers_first():
             for instruction in self.computations[name].values():
-                factor = self.trip_count(instruction) if instruction.opcode == "while" else 1
+                around = self.computations[name]
+                factor = self.trip_count(instruction, around) if instruction.opcode == "while" else 1
                 for called in instruction.called:
                     if called in self.computations:
                         runs[called] += runs[name] * factor
@@ -110,27 +111,38 @@ class Program:
             for called in instruction.called
         )
 
-    def trip_count(self, loop: Instruction) -> int:
-        """How often a while loop runs; 1 where that cannot be read."""
+    def trip_count(self, loop: Instruction, around: Computation) -> int:
+        """How often a while loop in the computation `around` runs; 1 where that cannot be read."""
         noted = _TRIP_COUNT.search(loop.attributes)
         if noted:
             return int(noted.group(1))
         condition = self.computations.get(_called_as(loop, "condition"), {})
         root = next((item for item in condition.values() if item.is_root), None)
-        compare = self._comparison(root, condition)
-        if compare is None:
-            return 1
-        bounds = [_constant(condition[name]) for name in compare.operands if name in condition]
-        return max((bound for bound in bounds if bound is not None), default=1)
+        start = around.get(loop.operands[0])
+        bounds = [] if root is None else list(self._bounds(root, condition, start, around))
+        return max(bounds, default=1)
 
-    def _comparison(self, root: Instruction | None, condition: Computation) -> Instruction | None:
-        if root is None or root.opcode == "compare":
-            return root
-        if root.opcode == "fusion":
-            # The bound comes in as an operand of the fusion.
-            return root
-        inner = [condition[name] for name in root.operands if name in condition]
-        return next((found for item in inner if (found := self._comparison(item, condition))), None)
+    def _bounds(
+        self, item: Instruction, condition: Computation, start: Instruction | None, around: Computation
+    ) -> Iterator[int]:
+        """Constants that a loop's condition compares with: its own, those of its fusions, or what the loop carries."""
+        constant = _constant(item)
+        if constant is not None:
+            yield constant
+        elif item.opcode == "get-tuple-element" and start is not None and start.opcode == "tuple":
+            place = re.search(r"index=(\d+)", item.attributes)
+            carried = around.get(start.operands[int(place[1])]) if place else None
+            while carried is not None and carried.opcode in ("copy", "bitcast", "convert") and carried.operands:
+                carried = around.get(carried.operands[0])
+            bound = None if carried is None else _constant(carried)
+            if bound is not None:
+                yield bound
+        else:
+            for called in item.called:
+                yield from filter(None, map(_constant, self.computations.get(called, {}).values()))
+            for name in item.operands:
+                if name in condition:
+                    yield from self._bounds(condition[name], condition, start, around)
 
     def _callers_first(self) -> Iterator[str]:
         order: list[str] = []
