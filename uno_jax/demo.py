@@ -13,10 +13,11 @@ from absl import logging
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
 from uno_jax.context_plans import ContextPart
-from uno_jax.generate import Drawing, Generator, Request, load_generator
+from uno_jax.generate import Drawing, Generator, Request
 from uno_jax.picture_settings import PictureSettings
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
+from uno_jax.sampling_options import add_model_options, load_from_options
 from uno_jax.thinking import split_thought
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -32,17 +33,13 @@ AT_ONCE = 8
 def main(arguments: Sequence[str]) -> None:
     """Loads the model and serves the page until it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m uno_jax.demo", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="a run, a checkpoint of it, or a public-layout directory")
-    parser.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="of parameters and products (default: as saved)"
-    )
+    add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
-        generator = load_generator(options.checkpoint, ema=options.ema, dtype=options.dtype)
+        generator = load_from_options(options)
         make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])
     except (ConfigError, CheckpointError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

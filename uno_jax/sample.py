@@ -121,7 +121,7 @@ def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Con
         ]
         there = {item.file: read_settings(item.file) for item in wanted}
         missing = [item for item in wanted if there[item.file] != item.settings]
-        progress.reset(task, total=len(missing), description="drawing")
+        progress.reset(task, total=len(missing), description="drawing", visible=bool(missing))
         out.mkdir(parents=True, exist_ok=True)
         for number, drawing in generator.draw([item.request for item in missing], options.batch):
             item = missing[number]
