@@ -28,10 +28,14 @@ LOSSES = ("loss", "flow", "caption", "visual")
 # Four virtual shards for up to four hosts. A large epsilon: where a gradient is close to 0, Adam would turn its
 # rounding error into a whole step.
 CHANGES = {
-    **{"data.rows": 8, "data.virtual_shards": 4, "optimizer.epsilon": 1e-3},
+    "data.rows": 8,
+    "data.virtual_shards": 4,
+    "optimizer.epsilon": 1e-3,
     # An autoencoder with parameters, which every host has on a device of its own.
-    **{"model.autoencoder.kind": "flux", "model.autoencoder.channel_multipliers": (1, 1, 1)},
-    **{"model.autoencoder.base_channels": 32, "model.autoencoder.num_residual_blocks": 1},
+    "model.autoencoder.kind": "flux",
+    "model.autoencoder.channel_multipliers": (1, 1, 1),
+    "model.autoencoder.base_channels": 32,
+    "model.autoencoder.num_residual_blocks": 1,
 }
 
 
