@@ -189,6 +189,25 @@ def test_collectives_between_slices_are_told_apart():
     assert set(bytes_by_axes(collectives)) == {"fsdp", "data across slices"}
 
 
+def test_what_the_runtime_sends_between_slices_is_counted():
+    sent = (
+        "  %send = (f32[8,128]{1,0}, u32[], token[]) send(%made), channel_id=9, is_host_transfer=true, "
+        'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+        '_xla_host_transfer_rendezvous="all-reduce.7_0"}\n'
+    )
+    text = HLO.replace("  ROOT %total", sent + "  ROOT %total")
+    collectives = find_collectives(parse_hlo(text), AXES, slice_of=[0] * 4 + [1] * 4)
+    assert [item.kind for item in collectives if item.across_slices][-1] == "all-reduce"
+    assert bytes_by_axes(collectives)["data across slices"] == 2 * ARRAY // 2 + ARRAY
+
+
+def test_a_collective_that_runs_beside_other_steps_counts_once():
+    """Its pieces share a channel: ahead of the loop, in it, and in a loop over windows of a product."""
+    ahead = "  %early = f32[8,128]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}\n"
+    text = HLO.replace("  %zero =", ahead + "  %zero =")
+    assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["fsdp"] == 28 * ARRAY * 3 // 4
+
+
 def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
     # The loop reads a layer's slice and writes what it gathers; the sum after it reads and writes an array.
     assert hbm_bytes(parse_hlo(HLO)) == 28 * (2 * 128 * 4 + ARRAY) + 2 * ARRAY

@@ -44,10 +44,13 @@ def find_collectives(
       program: compiled for a mesh.
       axes: sizes of the mesh axes, in the order of the mesh.
       slice_of: the slice of every device, in that order; None: there is one.
+
+    Returns:
+      Collectives inside slices, and what is sent between them.
     """
     slices = np.zeros(math.prod(axes.values()), int) if slice_of is None else np.asarray(slice_of)
     found: list[Collective] = []
-    by_channel: dict[str, Collective] = {}
+    by_channel: dict[str, tuple[bool, Collective]] = {}
     for name, runs in program.runs.items():
         if name in program.fused:
             continue
@@ -69,10 +72,33 @@ def find_collectives(
             channel = re.search(r"channel_id=(\d+)", instruction.attributes)
             if channel is None:
                 found.append(collective)
-            # Its pieces may also lie in a loop that it runs beside.
-            elif channel[1] not in by_channel or runs < by_channel[channel[1]].runs:
-                by_channel[channel[1]] = collective
-    return [*found, *by_channel.values()]
+                continue
+            # Pieces also lie in loops over windows of a product that it runs beside, and ahead of the loop whose first
+            # iteration they serve.
+            aside = "windowed" in name
+            before = by_channel.get(channel[1])
+            if before is None or (not aside, runs) > (not before[0], before[1].runs):
+                by_channel[channel[1]] = aside, collective
+    return [*found, *(collective for _, collective in by_channel.values()), *_between_slices(program, axes, slices)]
+
+
+def _between_slices(program: Program, axes: Mapping[str, int], slices: np.ndarray) -> list[Collective]:
+    """What the runtime moves between slices: each device hands its part over and gets the sum back."""
+    grid = slices.reshape(tuple(axes.values()))
+    across = tuple(
+        axis
+        for i, axis in enumerate(axes)
+        if grid.shape[i] > 1 and np.any(np.take(grid, [0], axis=i) != np.take(grid, [-1], axis=i))
+    )
+    found = []
+    for name, runs in program.runs.items():
+        for instruction in program.computations[name].values():
+            if instruction.opcode == "send" and "megascale" in instruction.attributes:
+                operation = re.search(r'_xla_host_transfer_rendezvous="([a-z-]+)', instruction.attributes)
+                kind = operation[1].strip("-") if operation else "send"
+                size = instruction.types[0].bytes
+                found.append(Collective(kind, across, True, size, runs, _source(instruction)))
+    return found
 
 
 def bytes_by_axes(collectives: Sequence[Collective]) -> dict[str, int]:
