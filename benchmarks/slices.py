@@ -55,12 +55,20 @@ def promises(name: str, plans: Mapping[str, Plan]) -> dict[str, bool]:
     if name in ("v5e_256", "v5e_512") and "v5e_16" in plans:
         small = plans["v5e_16"]
         kept["memory no larger than on v5e-16"] = made["hbm_peak_gib"] <= small["hbm_peak_gib"]
+        if name == "v5e_512":
+            kept["between slices no more than the gradients"] = (
+                0 < across(made) <= made["hbm_state_gib"]["gradients"] * 2**30
+            )
         kept["collectives in a slice within 10% of v5e-16"] = in_slice(made) <= 1.1 * in_slice(small)
     return kept
 
 
 def in_slice(made: Plan) -> float:
     return sum(size for axes, size in made["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
+
+
+def across(made: Plan) -> float:
+    return sum(made["collective_bytes_per_chip"].values()) - in_slice(made)
 
 
 def main() -> None:
