@@ -13,47 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).parent.parent
-LAUNCH = ROOT / "launch"
+from tests.launch_scripts import GKE, LAUNCH, TPU, TRAIN, call, failing_tools, printed
+
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
-TRAIN = ("--", "--config=configs/bagel_7b_uno.py", "--workdir=/mnt/bucket/runs/uno")
-TPU = ("--project=p", "--zone=us-west4-a", "--bucket=b", "--slice=v5e-16")
-GKE = (*TPU, "--cluster=c", "--image=us-docker.pkg.dev/p/r/uno:1")
-CLOUD_TOOLS = ("gcloud", "kubectl", "docker", "xpk", "gcsfuse")
-
-
-def call(
-    *command: object, cwd: Path = ROOT, path: Path | None = None, check: int | None = 0
-) -> subprocess.CompletedProcess:
-    """The outcome of a command, of the expected status."""
-    environment = os.environ | {"POLL_SECONDS": "0"}
-    if path is not None:
-        environment["PATH"] = f"{path}:{environment['PATH']}"
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert check is None or done.returncode == check, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def no_cloud(tmp_path_factory) -> Path:
-    """A folder of tools that fail, so that a command which should only be printed is noticed."""
-    folder = tmp_path_factory.mktemp("tools")
-    for name in CLOUD_TOOLS:
-        (folder / name).write_text("#!/bin/sh\necho called: $0 $* >&2\nexit 99\n")
-        (folder / name).chmod(0o755)
-    return folder
-
-
-def printed(script: str, *arguments: str, path: Path) -> list[str]:
-    """The commands that a dry run prints, the tools' name and what it does to what, flags left out."""
-    done = call(LAUNCH / script, arguments[0], "--dry-run", *arguments[1:], path=path)
-    assert "called" not in done.stderr
-    commands = [line[2:] for line in done.stdout.splitlines() if line.startswith("+ ")]
-    return [" ".join(word for word in command.split() if not word.startswith("-")) for command in commands]
+    return failing_tools(tmp_path_factory.mktemp("tools"))
 
 
 def test_shellcheck_finds_nothing():
@@ -91,23 +59,6 @@ def test_slices_are_asked_for_by_type_runtime_and_number(no_cloud):
     assert "--reserved" in create("--reserved")
 
 
-def test_a_dry_run_on_gke_prints_every_step_and_runs_none(no_cloud):
-    steps = printed("gke.sh", "up", *GKE, *TRAIN, path=no_cloud)
-    assert [" ".join(step.split()[:2]) for step in steps] == [
-        *("gcloud projects", "gcloud services", "gcloud storage", "gcloud storage", "gcloud artifacts"),
-        *("gcloud container", "kubectl get", "kubectl get"),
-        *("docker build", "docker push"),
-        *("kubectl apply", "kubectl get", "mkdir logs/uno", "bash kubectl\\"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "command", ["check", "cluster", "image", "manifest", "run", "wait", "status", "logs", "delete"]
-)
-def test_every_step_on_gke_can_be_taken_alone(no_cloud, command):
-    call(LAUNCH / "gke.sh", command, "--dry-run", *GKE, *TRAIN, path=no_cloud)
-
-
 @pytest.mark.parametrize("script", ["queued_resources.sh", "gke.sh"])
 def test_everything_that_is_missing_is_named_before_anything_is_started(no_cloud, script):
     done = call(LAUNCH / script, "up", path=no_cloud, check=2)
@@ -140,92 +91,6 @@ def test_no_script_deletes_data():
     for script in SCRIPTS:
         text = script.read_text()
         assert not re.search(r"storage (rm|rsync|mv|buckets delete)|gsutil|rm -r|clusters delete", text), script
-
-
-# The container and the JobSet
-
-
-def jobset(*arguments: str) -> dict:
-    text = call(LAUNCH / "gke.sh", "manifest", *GKE, *arguments, *TRAIN, '--config.note=say "a\\b"').stdout
-    assert "${" not in text
-    return yaml.safe_load(text)
-
-
-def test_a_jobset_has_a_job_for_each_slice_and_a_pod_for_each_host():
-    manifest = jobset("--slices=2", "--name=big")
-    assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    assert manifest["metadata"]["name"] == "big"
-    topology = "alpha.jobset.sigs.k8s.io/exclusive-topology"
-    assert manifest["metadata"]["annotations"][topology] == "cloud.google.com/gke-nodepool"
-    [job] = manifest["spec"]["replicatedJobs"]
-    assert job["replicas"] == 2
-    spec = job["template"]["spec"]
-    assert (spec["parallelism"], spec["completions"], spec["completionMode"]) == (4, 4, "Indexed")
-
-
-def pod(manifest: dict) -> dict:
-    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-
-
-@pytest.mark.parametrize(
-    ("name", "accelerator", "topology", "hosts", "chips"),
-    [
-        ("v5e-4", "tpu-v5-lite-podslice", "2x2", 1, 4),
-        ("v5e-8", "tpu-v5-lite-podslice", "2x4", 1, 8),
-        ("v5e-256", "tpu-v5-lite-podslice", "16x16", 64, 4),
-        ("v5p-16", "tpu-v5p-slice", "2x2x2", 2, 4),
-        ("v6e-16", "tpu-v6e-slice", "4x4", 4, 4),
-    ],
-)
-def test_a_pod_asks_for_the_chips_of_its_host(name, accelerator, topology, hosts, chips):
-    manifest = jobset(f"--slice={name}")
-    selector, [container] = pod(manifest)["nodeSelector"], pod(manifest)["containers"]
-    assert selector["cloud.google.com/gke-tpu-accelerator"] == accelerator
-    assert selector["cloud.google.com/gke-tpu-topology"] == topology
-    assert manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["completions"] == hosts
-    assert container["resources"]["limits"] == container["resources"]["requests"] == {"google.com/tpu": chips}
-
-
-def test_a_pod_trains_from_the_image_with_the_bucket_mounted():
-    spec = pod(jobset())
-    [container] = spec["containers"]
-    assert container["image"] == "us-docker.pkg.dev/p/r/uno:1"
-    assert container["args"] == [*TRAIN[1:], '--config.note=say "a\\b"']
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    assert mounts["bucket"] == "/mnt/bucket"
-    assert volumes["bucket"]["csi"]["volumeAttributes"]["bucketName"] == "b"
-    assert volumes["bucket"]["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
-
-
-def test_a_jobset_starts_again_after_failures_and_does_not_count_preemptions():
-    spec = jobset("--restarts=3")["spec"]
-    assert spec["failurePolicy"]["maxRestarts"] == 3
-    [rule] = spec["failurePolicy"]["rules"]
-    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
-    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
-    job = spec["replicatedJobs"][0]["template"]["spec"]
-    assert job["backoffLimit"] == 0
-    assert job["template"]["spec"]["restartPolicy"] == "Never"
-    disrupted, stopped = job["podFailurePolicy"]["rules"]
-    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    assert stopped["onExitCodes"]["values"] == [128 + signal.SIGTERM]
-    assert stopped["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
-
-
-def test_spot_nodes_are_chosen_where_asked_for():
-    selector = "cloud.google.com/gke-spot"
-    assert pod(jobset("--spot"))["nodeSelector"][selector] == "true"
-    assert selector not in pod(jobset())["nodeSelector"]
-
-
-def test_the_image_copies_what_is_there_and_starts_the_training_program():
-    lines = (LAUNCH / "Dockerfile").read_text().splitlines()
-    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
-    kept = {line[1:] for line in (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
-    assert copied == kept == {"requirements.txt", "requirements-tpu.txt", "uno_jax", "configs"}
-    assert all((ROOT / name).exists() for name in copied)
-    assert lines[-1] == 'ENTRYPOINT ["python", "-m", "uno_jax.train"]'
 
 
 # What is done when a run ends
