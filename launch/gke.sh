@@ -28,7 +28,20 @@ NAME=${NAME:-uno} NAMESPACE=${NAMESPACE:-default} SLICES=${SLICES:-1} RESTARTS=$
 SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
 POLL_SECONDS=${POLL_SECONDS:-60}
 
-kubernetes() { printf '%s\0' kubectl --context="gke_${PROJECT}_${ZONE}_$CLUSTER" --namespace="$NAMESPACE" "$@"; }
+# A cluster is in a zone or, as xpk makes it, in the region of its TPUs: this looks it up. A dry run takes the region.
+locate() {
+  local region=${ZONE%-*}
+  LOCATION=$(ask "$region" gcloud container clusters list --project="$PROJECT" \
+    --filter="name=$CLUSTER AND location=($ZONE $region)" --sort-by=~location --limit=1 --format='value(location)' ||
+    true)
+  [[ -n $LOCATION ]]
+}
+
+no_cluster() {
+  MISSING+=("--cluster=$CLUSTER: not in $ZONE or its region, or no access: $0 cluster .. makes one (needs TPU quota)")
+}
+
+kubernetes() { printf '%s\0' kubectl --context="gke_${PROJECT}_${LOCATION}_$CLUSTER" --namespace="$NAMESPACE" "$@"; }
 
 # `kube COMMAND..` runs kubectl; `kube_ask ANSWER COMMAND..` asks it.
 kube() {
@@ -75,7 +88,7 @@ check() {
 --location=$region --repository-format=docker --project=$PROJECT" \
     "$(ask there gcloud artifacts repositories describe "${repository##*/}" --location="$region" \
       --project="$PROJECT" --format='value(name)' || true)"
-  if run gcloud container clusters get-credentials "$CLUSTER" --zone="$ZONE" --project="$PROJECT"; then
+  if locate && run gcloud container clusters get-credentials "$CLUSTER" --location="$LOCATION" --project="$PROJECT"; then
     found 'JobSet is not installed in the cluster: https://jobset.sigs.k8s.io/docs/installation' \
       "$(kube_ask there get crd jobsets.jobset.x-k8s.io --output=name || true)"
     found "the cluster has no node of $GKE_ACCELERATOR, $TOPOLOGY (and may make none): $0 cluster .." \
@@ -83,7 +96,7 @@ check() {
         --selector="cloud.google.com/gke-tpu-accelerator=$GKE_ACCELERATOR,cloud.google.com/gke-tpu-topology=$TOPOLOGY" ||
         true)"
   else
-    MISSING+=("--cluster=$CLUSTER: not in $ZONE, or no access: $0 cluster .. makes one (needs TPU quota of the project)")
+    no_cluster
   fi
   stop_if_missing
 }
@@ -165,6 +178,10 @@ case $COMMAND in
 esac
 case $COMMAND in
   up | manifest | run) need_train ;;
+esac
+stop_if_missing
+case $COMMAND in
+  run | wait | status | logs | delete) locate || no_cluster ;;
 esac
 stop_if_missing
 case $COMMAND in

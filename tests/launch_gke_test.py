@@ -20,7 +20,7 @@ def test_a_dry_run_on_gke_prints_every_step_and_runs_none(no_cloud):
     steps = printed("gke.sh", "up", *GKE, *TRAIN, path=no_cloud)
     assert [" ".join(step.split()[:2]) for step in steps] == [
         *("gcloud projects", "gcloud services", "gcloud storage", "gcloud storage", "gcloud artifacts"),
-        *("gcloud container", "kubectl get", "kubectl get"),
+        *("gcloud container", "gcloud container", "kubectl get", "kubectl get"),
         *("docker build", "docker push"),
         *("kubectl apply", "kubectl get", "mkdir logs/uno", "bash kubectl\\"),
     ]
@@ -117,3 +117,59 @@ def test_the_image_copies_what_is_there_and_starts_the_training_program():
     assert copied == kept == {"requirements.txt", "requirements-tpu.txt", "uno_jax", "configs"}
     assert all((ROOT / name).exists() for name in copied)
     assert lines[-1] == 'ENTRYPOINT ["python", "-m", "uno_jax.train"]'
+
+
+# What is done to a cluster. The stand-ins keep the state of the JobSet in a file, and note what they are called with.
+
+GCLOUD = """#!/bin/bash
+echo "gcloud $*" >>calls
+case "$*" in
+  *clusters\\ list*) cat location ;;
+  *) echo True ;;
+esac
+"""
+KUBECTL = """#!/bin/bash
+echo "kubectl $*" >>calls
+case "$*" in
+  *get\\ jobset*) cat jobset ;;
+  *get*) echo there ;;
+esac
+"""
+
+
+def cluster(folder: Path, *, location: str = "us-west4", jobset: str = "Completed") -> Path:
+    """A stand-in for a cluster at a location, with a JobSet that has ended so."""
+    (folder / "location").write_text(f"{location}\n" if location else "")
+    (folder / "jobset").write_text(jobset)
+    for name, text in (("gcloud", GCLOUD), ("kubectl", KUBECTL), ("docker", "#!/bin/sh\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def launch(folder: Path, command: str, *arguments: str, check: int = 0) -> tuple[list[str], str]:
+    """What the tools were called with, and what was said on standard error."""
+    done = call(LAUNCH / "gke.sh", command, *GKE, *arguments, *TRAIN, cwd=folder, path=folder, check=check)
+    return (folder / "calls").read_text().splitlines(), done.stderr
+
+
+@pytest.mark.parametrize("location", ["us-west4", "us-west4-a"])
+def test_a_cluster_is_found_in_its_region_or_its_zone(tmp_path, location):
+    calls, _ = launch(cluster(tmp_path, location=location), "up")
+    [credentials] = [line for line in calls if "get-credentials" in line]
+    assert credentials.endswith(f"c --location={location} --project=p")
+    contexts = {line.split()[1] for line in calls if line.startswith("kubectl")}
+    assert contexts == {f"--context=gke_p_{location}_c"}
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_cluster_that_is_not_there_is_named_and_nothing_is_started(tmp_path, command):
+    calls, said = launch(cluster(tmp_path, location=""), command, check=2)
+    assert "--cluster=c: not in us-west4-a or its region" in said
+    assert not [line for line in calls if line.startswith("kubectl")]
+
+
+def test_a_dry_run_takes_the_cluster_to_be_where_xpk_makes_it(no_cloud):
+    done = call(LAUNCH / "gke.sh", "check", "--dry-run", *GKE, path=no_cloud)
+    assert "get-credentials c --location=us-west4 " in done.stdout
+    assert "--context=gke_p_us-west4_c" in done.stdout
