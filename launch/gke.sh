@@ -10,7 +10,8 @@
 #   check     is everything there: project, API, bucket, image repository, cluster, JobSet in it
 #   cluster   makes a cluster with these slices, by xpk (pip install xpk), with JobSet and the bucket driver
 #   image     builds the image and pushes it
-#   manifest  prints the JobSet    run   starts it; it goes on from the newest checkpoint of its workdir
+#   manifest  prints the JobSet
+#   run       starts it, in place of one that has ended; it goes on from the newest checkpoint of its workdir
 #   wait      until it is complete or has failed
 #   status    of the JobSet and its pods    logs   of all pods to logs/NAME    delete   the JobSet and its pods
 #
@@ -114,8 +115,15 @@ image() {
   run docker build --file="$ROOT/launch/Dockerfile" --tag="$IMAGE" "$ROOT" && run docker push "$IMAGE"
 }
 
+# `ended ANSWER FLAGS..`: how the JobSet ended, Completed or Failed; nothing if it has not.
+ended() { kube_ask "$1" get jobset "$NAME" '--output=jsonpath={.status.terminalState}' "${@:2}"; }
+
+# A JobSet that has ended is not started by being applied again, nor can it be changed: it makes room first, its pods
+# too.
 start() {
-  local text
+  local text before
+  before=$(ended '' --ignore-not-found)
+  [[ -z $before ]] || kube delete jobset "$NAME" --cascade=foreground --wait
   text=$(manifest)
   kube apply --filename=- <<<"$text"
   ! $DRY_RUN || printf '%s\n' "$text"
@@ -124,7 +132,7 @@ start() {
 wait_complete() {
   local now
   while :; do
-    now=$(kube_ask Completed get jobset "$NAME" '--output=jsonpath={.status.terminalState}' || true)
+    now=$(ended Completed || true)
     case $now in
       Completed) return 0 ;;
       Failed) return 1 ;;

@@ -22,7 +22,7 @@ def test_a_dry_run_on_gke_prints_every_step_and_runs_none(no_cloud):
         *("gcloud projects", "gcloud services", "gcloud storage", "gcloud storage", "gcloud artifacts"),
         *("gcloud container", "gcloud container", "kubectl get", "kubectl get"),
         *("docker build", "docker push"),
-        *("kubectl apply", "kubectl get", "mkdir logs/uno", "bash kubectl\\"),
+        *("kubectl get", "kubectl apply", "kubectl get", "mkdir logs/uno", "bash kubectl\\"),
     ]
 
 
@@ -80,7 +80,7 @@ def test_a_pod_asks_for_the_chips_of_its_host(name, accelerator, topology, hosts
 def test_a_pod_trains_from_the_image_with_the_bucket_mounted():
     spec = pod(jobset())
     [container] = spec["containers"]
-    assert container["image"] == "us-docker.pkg.dev/p/r/uno:1"
+    assert (container["image"], container["imagePullPolicy"]) == ("us-docker.pkg.dev/p/r/uno:1", "Always")
     assert container["args"] == [*TRAIN[1:], '--config.note=say "a\\b"']
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
@@ -131,16 +131,19 @@ esac
 KUBECTL = """#!/bin/bash
 echo "kubectl $*" >>calls
 case "$*" in
-  *get\\ jobset*) cat jobset ;;
+  *get\\ jobset*) [[ ! -f jobset ]] || cat jobset ;;
   *get*) echo there ;;
+  *delete\\ jobset*) rm jobset ;;
+  *apply*) [[ -f jobset ]] || echo Completed >jobset ;;
 esac
 """
 
 
-def cluster(folder: Path, *, location: str = "us-west4", jobset: str = "Completed") -> Path:
-    """A stand-in for a cluster at a location, with a JobSet that has ended so."""
+def cluster(folder: Path, *, location: str = "us-west4", jobset: str | None = None) -> Path:
+    """A stand-in for a cluster at a location, with a JobSet that has ended so, or not yet (""), if there is one."""
     (folder / "location").write_text(f"{location}\n" if location else "")
-    (folder / "jobset").write_text(jobset)
+    if jobset is not None:
+        (folder / "jobset").write_text(jobset)
     for name, text in (("gcloud", GCLOUD), ("kubectl", KUBECTL), ("docker", "#!/bin/sh\n")):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -173,3 +176,22 @@ def test_a_dry_run_takes_the_cluster_to_be_where_xpk_makes_it(no_cloud):
     done = call(LAUNCH / "gke.sh", "check", "--dry-run", *GKE, path=no_cloud)
     assert "get-credentials c --location=us-west4 " in done.stdout
     assert "--context=gke_p_us-west4_c" in done.stdout
+
+
+def changes(calls: list[str]) -> list[str]:
+    """What was done to the JobSet, beyond being looked at."""
+    return [word for line in calls for word in line.split()[3:4] if word in ("apply", "delete")]
+
+
+@pytest.mark.parametrize("state", ["Failed", "Completed"])
+def test_a_run_that_has_ended_is_started_again(tmp_path, state):
+    calls, _ = launch(cluster(tmp_path, jobset=state), "up")  # its status is that of the new run
+    assert changes(calls) == ["delete", "apply"]
+    [delete] = [line for line in calls if "delete" in line]
+    assert delete.endswith("delete jobset uno --cascade=foreground --wait")
+
+
+@pytest.mark.parametrize("state", [None, ""])
+def test_a_run_that_has_not_ended_is_left_alone(tmp_path, state):
+    calls, _ = launch(cluster(tmp_path, jobset=state), "run")
+    assert changes(calls) == ["apply"]
