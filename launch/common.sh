@@ -104,41 +104,78 @@ stop_if_missing() {
   exit 2
 }
 
-# Facts of a slice: `slice_facts v5e-16`. A v5p is named by its cores, of which a chip has two.
+# Facts of a slice: `slice_facts v5e-16`. A v5p is named by its cores, of which a chip has two. The number says what the
+# topology is; whether a zone has it, gcloud says. HOSTS, CHIPS_PER_HOST and MACHINE are those of GKE as xpk uses it.
 slice_facts() {
-  local size=${1#*-}
-  case $1 in
-    v5e-4) TOPOLOGY=2x2 HOSTS=1 CHIPS_PER_HOST=4 ;;
-    v5e-8) TOPOLOGY=2x4 HOSTS=1 CHIPS_PER_HOST=8 ;;
-    v5e-16) TOPOLOGY=4x4 HOSTS=4 CHIPS_PER_HOST=4 ;;
-    v5e-256) TOPOLOGY=16x16 HOSTS=64 CHIPS_PER_HOST=4 ;;
-    v5p-16) TOPOLOGY=2x2x2 HOSTS=2 CHIPS_PER_HOST=4 ;;
-    v6e-1) TOPOLOGY=1x1 HOSTS=1 CHIPS_PER_HOST=1 ;;
-    v6e-4) TOPOLOGY=2x2 HOSTS=1 CHIPS_PER_HOST=4 ;;
-    v6e-8) TOPOLOGY=2x4 HOSTS=1 CHIPS_PER_HOST=8 ;;
-    v6e-16) TOPOLOGY=4x4 HOSTS=4 CHIPS_PER_HOST=4 ;;
-    *) die "--slice=$1: expected v5e-4, v5e-8, v5e-16, v5e-256, v5p-16, v6e-1, v6e-4, v6e-8 or v6e-16" ;;
+  local kind=${1%%-*} size=${1#*-} chips serving=''
+  [[ $1 =~ ^(v5e|v5p|v6e)-[1-9][0-9]{0,4}$ ]] || no_slice "$1"
+  case $kind in
+    v5p) chips=$((size / 2)) TOPOLOGY=$(topology_3d "$size") ;;
+    *) chips=$size TOPOLOGY=$(topology_2d "$size") ;;
   esac
-  local serving=''
-  case $1 in
-    v5e-*)
+  [[ -n $TOPOLOGY ]] || no_slice "$1"
+  CHIPS_PER_HOST=$((chips > 1 ? 4 : 1))
+  HOSTS=$((chips / CHIPS_PER_HOST))
+  case $kind in
+    v5e)
       ((size > 8)) || serving=Serving
-      ACCELERATOR=v5litepod-$size RUNTIME=v2-alpha-tpuv5-lite GKE_ACCELERATOR=tpu-v5-lite-podslice
+      ACCELERATOR=v5litepod-$size RUNTIME=v2-alpha-tpuv5-lite
+      GKE_ACCELERATOR=tpu-v5-lite-podslice MACHINE=ct5lp-hightpu-${CHIPS_PER_HOST}t
       QUOTA=TPUV5sLitepod${serving}PerProjectPerZoneForTPUAPI GKE_QUOTA=TPU-LITE-PODSLICE-V5
       QUOTA_SPOT=TPUV5sPreemptibleLitepod${serving}PerProjectPerZoneForTPUAPI
       ;;
-    v5p-*)
-      ACCELERATOR=$1 RUNTIME=v2-alpha-tpuv5 GKE_ACCELERATOR=tpu-v5p-slice
+    v5p)
+      ACCELERATOR=$1 RUNTIME=v2-alpha-tpuv5 GKE_ACCELERATOR=tpu-v5p-slice MACHINE=ct5p-hightpu-4t
       QUOTA=TPUV5PPerProjectPerZoneForTPUAPI GKE_QUOTA=TPU-V5P
       QUOTA_SPOT=TPUV5PPreemptiblePerProjectPerZoneForTPUAPI
       ;;
-    v6e-*)
-      ACCELERATOR=$1 RUNTIME=v2-alpha-tpuv6e GKE_ACCELERATOR=tpu-v6e-slice
+    v6e)
+      ACCELERATOR=$1 RUNTIME=v2-alpha-tpuv6e GKE_ACCELERATOR=tpu-v6e-slice MACHINE=ct6e-standard-${CHIPS_PER_HOST}t
       QUOTA=TPUV6EPerProjectPerZoneForTPUAPI GKE_QUOTA=TPU-V6E
       QUOTA_SPOT=TPUV6EPreemptiblePerProjectPerZoneForTPUAPI
       ;;
   esac
   QUOTA_UNITS=$size # chips; of a v5p its cores
+}
+
+no_slice() {
+  die "--slice=$1: expected v5e-N or v6e-N of N chips (1, 4, 8, 16, 32, 64, 128, 256), or v5p-N of N cores (8, 16, 32, \
+64, or a multiple of 128 up to 12288 that makes a box with no side over 256)"
+}
+
+# What a number of chips of v5e and v6e is; nothing where there is no such slice.
+topology_2d() {
+  case $1 in
+    1) echo 1x1 ;;
+    4) echo 2x2 ;;
+    8) echo 2x4 ;;
+    16) echo 4x4 ;;
+    32) echo 4x8 ;;
+    64) echo 8x8 ;;
+    128) echo 8x16 ;;
+    256) echo 16x16 ;;
+  esac
+}
+
+# What a number of cores of v5p is: from 128 on the most compact box of cubes of 4x4x4 chips. Nothing where there is no
+# such slice.
+topology_3d() {
+  local a b cubes=$(($1 / 128)) box=''
+  case $1 in
+    8) echo 2x2x1 ;;
+    16) echo 2x2x2 ;;
+    32) echo 2x2x4 ;;
+    64) echo 2x4x4 ;;
+    *)
+      (($1 % 128 == 0 && cubes <= 96)) || return 0
+      for ((a = 1; a * a * a <= cubes; a++)); do
+        for ((b = a; a * b * b <= cubes; b++)); do
+          ((cubes % (a * b) || cubes / (a * b) > 64)) || box=$((4 * a))x$((4 * b))x$((4 * cubes / (a * b)))
+        done
+      done
+      echo "$box"
+      ;;
+  esac
 }
 
 # `limit_in PLACE` reads lines `place place ..,limit` and prints the limit of the place; nothing where no line has it.

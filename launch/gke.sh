@@ -104,6 +104,11 @@ check() {
 
 cluster() {
   local capacity=--on-demand quota=$GKE_QUOTA-per-project-region
+  case $SLICE in
+    v5e-1 | v5e-4) die "--slice=$SLICE: xpk makes none. In another cluster with JobSet and the bucket driver: gcloud \
+container node-pools create ${SLICE} --cluster=C --location=L --node-locations=${ZONE} --machine-type=${MACHINE} \
+--num-nodes=1" ;;
+  esac
   $SPOT && capacity=--spot quota=PREEMPTIBLE-$quota
   check_quota compute.googleapis.com "$quota" "${ZONE%-*}" $((HOSTS * CHIPS_PER_HOST * SLICES))
   stop_if_missing

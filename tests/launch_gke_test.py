@@ -62,10 +62,17 @@ def pod(manifest: dict) -> dict:
     ("name", "accelerator", "topology", "hosts", "chips"),
     [
         ("v5e-4", "tpu-v5-lite-podslice", "2x2", 1, 4),
-        ("v5e-8", "tpu-v5-lite-podslice", "2x4", 1, 8),
+        ("v5e-8", "tpu-v5-lite-podslice", "2x4", 2, 4),  # as xpk makes it; a queued resource is one host of 8
+        ("v5e-32", "tpu-v5-lite-podslice", "4x8", 8, 4),
         ("v5e-256", "tpu-v5-lite-podslice", "16x16", 64, 4),
-        ("v5p-16", "tpu-v5p-slice", "2x2x2", 2, 4),
-        ("v6e-16", "tpu-v6e-slice", "4x4", 4, 4),
+        ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4),
+        ("v5p-32", "tpu-v5p-slice", "2x2x4", 4, 4),
+        ("v5p-128", "tpu-v5p-slice", "4x4x4", 16, 4),
+        ("v5p-384", "tpu-v5p-slice", "4x4x12", 48, 4),
+        ("v5p-2048", "tpu-v5p-slice", "8x8x16", 256, 4),
+        ("v5p-12288", "tpu-v5p-slice", "16x16x24", 1536, 4),
+        ("v6e-1", "tpu-v6e-slice", "1x1", 1, 1),
+        ("v6e-128", "tpu-v6e-slice", "8x16", 32, 4),
     ],
 )
 def test_a_pod_asks_for_the_chips_of_its_host(name, accelerator, topology, hosts, chips):
@@ -163,6 +170,13 @@ def test_a_cluster_is_found_in_its_region_or_its_zone(tmp_path, location):
     assert credentials.endswith(f"c --location={location} --project=p")
     contexts = {line.split()[1] for line in calls if line.startswith("kubectl")}
     assert contexts == {f"--context=gke_p_{location}_c"}
+
+
+def test_a_slice_that_xpk_does_not_make_is_refused_with_the_command_that_does(no_cloud):
+    done = call(LAUNCH / "gke.sh", "cluster", *GKE, "--slice=v5e-4", path=no_cloud, check=2)
+    assert "node-pools create v5e-4" in done.stderr
+    assert "--machine-type=ct5lp-hightpu-4t" in done.stderr
+    assert "called" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

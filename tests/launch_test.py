@@ -54,6 +54,7 @@ def test_slices_are_asked_for_by_type_runtime_and_number(no_cloud):
 
     assert "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id=uno-0" in create()
     assert "--accelerator-type=v5p-16 --runtime-version=v2-alpha-tpuv5 " in create("--slice=v5p-16")
+    assert "--accelerator-type=v6e-256 --runtime-version=v2-alpha-tpuv6e " in create("--slice=v6e-256")
     assert "--node-count=2 --node-prefix=big" in create("--slices=2", "--name=big")
     assert "--spot" in create("--spot")
     assert "--reserved" in create("--reserved")
@@ -77,7 +78,11 @@ def test_a_workdir_that_would_be_lost_with_the_slice_is_refused(no_cloud, script
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--slice=v9-3",), "expected v5e-4"),
+        (("--slice=v9-3",), "expected v5e-N"),
+        (("--slice=v5e-12",), "expected v5e-N"),
+        (("--slice=v5e-",), "expected v5e-N"),
+        (("--slice=v5p-100",), "expected v5e-N"),
+        (("--slice=v5p-8576",), "no side over 256"),
         (("--colour=red",), "no such option"),
         (("fast",), "expected --option=value"),
     ],
