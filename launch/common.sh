@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # what the scripts read
+# shellcheck disable=SC2034,SC2153 # what the scripts read, and what they and parse set
 # For the launch scripts: options, the table of slices, what is missing, and commands that a dry run only prints.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,6 +36,17 @@ ask() {
     "$@"
   fi
 }
+
+# The comment at the head of a script is its usage: `--help`, before any other argument is looked at.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+for argument in "$@"; do
+  [[ $argument != -- ]] || break
+  if [[ $argument == --help || $argument == -h ]]; then
+    usage
+    exit 0
+  fi
+done
 
 # `wait_for PID`: its exit status. A signal that is trapped ends `wait`, and not this.
 wait_for() {
@@ -89,6 +100,19 @@ need() {
 
 # `found "what is missing" ANSWER`: notes what was looked up and is not there.
 found() { [[ -n $2 ]] || MISSING+=("$1"); }
+
+# Checks of values that both ways have, after their defaults.
+check_values() {
+  BUCKET=${BUCKET#gs://}
+  BUCKET=${BUCKET%/}
+  [[ $BUCKET != */* ]] ||
+    die "--bucket=$BUCKET: expected a bucket, not a folder in it; that is said by --workdir=/mnt/bucket/FOLDER"
+  [[ $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
+    die "--name=$NAME: expected a letter and then letters, digits and -, all small, at most 40, as uno-2"
+  [[ $SLICES =~ ^[1-9][0-9]*$ ]] || die "--slices=$SLICES: expected the number of slices, 1 or more"
+  [[ $RESTARTS =~ ^(0|[1-9][0-9]*)$ ]] ||
+    die "--restarts=$RESTARTS: expected how often a run that fails is started again"
+}
 
 # What uno_jax.train cannot do without. A workdir elsewhere would be lost with the slice.
 need_train() {

@@ -27,6 +27,7 @@ COMMAND=${1:-}
 parse project zone cluster bucket image slice slices name namespace service-account restarts -- "$@"
 NAME=${NAME:-uno} NAMESPACE=${NAMESPACE:-default} SLICES=${SLICES:-1} RESTARTS=${RESTARTS:-10}
 SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
+check_values
 POLL_SECONDS=${POLL_SECONDS:-60}
 
 # A cluster is in a zone or, as xpk makes it, in the region of its TPUs: this looks it up. A dry run takes the region.
@@ -58,13 +59,15 @@ kube_ask() {
   ask "$answer" "${command[@]}"
 }
 
-# The arguments as a list of YAML, which a list of JSON strings is.
+# A string of YAML, which one of JSON is, whatever it looks like.
+yaml_string() {
+  local text=${1//\\/\\\\}
+  printf '"%s"' "${text//\"/\\\"}"
+}
+
 yaml_list() {
   local argument items=()
-  for argument in "$@"; do
-    argument=${argument//\\/\\\\}
-    items+=("\"${argument//\"/\\\"}\"")
-  done
+  for argument in "$@"; do items+=("$(yaml_string "$argument")"); done
   local IFS=,
   printf '[%s]' "${items[*]}"
 }
@@ -73,17 +76,20 @@ manifest() {
   local text name value
   text=$(<"$ROOT/launch/jobset.yaml")
   $SPOT || text=$(grep -v 'gke-spot: ' <<<"$text")
-  for name in NAME NAMESPACE RESTARTS SLICES HOSTS SERVICE_ACCOUNT GKE_ACCELERATOR TOPOLOGY SPOT IMAGE CHIPS_PER_HOST \
+  for name in RESTARTS SLICES HOSTS CHIPS_PER_HOST NAME NAMESPACE SERVICE_ACCOUNT GKE_ACCELERATOR TOPOLOGY SPOT IMAGE \
     BUCKET TRAIN; do
-    value=${!name}
-    [[ $name != TRAIN ]] || value=$(yaml_list "${TRAIN[@]}")
+    case $name in
+      RESTARTS | SLICES | HOSTS | CHIPS_PER_HOST) value=${!name} ;;
+      TRAIN) value=$(yaml_list "${TRAIN[@]}") ;;
+      *) value=$(yaml_string "${!name}") ;;
+    esac
     text=${text//"\${$name}"/"$value"}
   done
   printf '%s\n' "$text"
 }
 
 check() {
-  local repository=${IMAGE%/*} region=${IMAGE%%-docker.pkg.dev/*}
+  local repository=${IMAGE%/*} region=${IMAGE%%-docker.pkg.dev/*} nodes
   check_project_and_bucket container.googleapis.com
   found "--image=$IMAGE: its repository is not there: gcloud artifacts repositories create ${repository##*/} \
 --location=$region --repository-format=docker --project=$PROJECT" \
@@ -92,10 +98,12 @@ check() {
   if locate && run gcloud container clusters get-credentials "$CLUSTER" --location="$LOCATION" --project="$PROJECT"; then
     found 'JobSet is not installed in the cluster: https://jobset.sigs.k8s.io/docs/installation' \
       "$(kube_ask there get crd jobsets.jobset.x-k8s.io --output=name || true)"
-    found "the cluster has no node of $GKE_ACCELERATOR, $TOPOLOGY (and may make none): $0 cluster .." \
-      "$(kube_ask there get nodes --output=name \
-        --selector="cloud.google.com/gke-tpu-accelerator=$GKE_ACCELERATOR,cloud.google.com/gke-tpu-topology=$TOPOLOGY" ||
-        true)"
+    nodes=$(kube_ask there get nodes --output=name \
+      --selector="cloud.google.com/gke-tpu-accelerator=$GKE_ACCELERATOR,cloud.google.com/gke-tpu-topology=$TOPOLOGY" ||
+      true)
+    # Nodes that are made when they are needed, or were preempted, are not there now.
+    [[ -n $nodes ]] || printf '%s\n' "the cluster has no node of $GKE_ACCELERATOR, $TOPOLOGY now: the run waits for \
+them. If it has no node pool of these, $0 cluster .. makes one" >&2
   else
     no_cluster
   fi
@@ -181,7 +189,7 @@ case $COMMAND in
   up | check | image | manifest | run) need IMAGE 'where the image goes, as REGION-docker.pkg.dev/P/REPOSITORY/NAME:TAG' ;;
 esac
 case $COMMAND in
-  up | check | manifest | run) need BUCKET 'for checkpoints and data, without gs://' ;;
+  up | check | manifest | run) need BUCKET 'for checkpoints and data' ;;
 esac
 case $COMMAND in
   up | check | cluster | manifest | run)

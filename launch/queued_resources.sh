@@ -24,6 +24,7 @@ COMMAND=${1:-}
 (($#)) && shift
 parse project zone bucket slice slices name service-account network restarts -- "$@"
 NAME=${NAME:-uno} SLICES=${SLICES:-1} RESTARTS=${RESTARTS:-5}
+check_values
 POLL_SECONDS=${POLL_SECONDS:-60}
 ARCHIVE=uno_jax.tar.gz
 OUTCOME='' # of the run: its exit status, preempted, lost, or not started
@@ -174,7 +175,7 @@ follow() {
 need PROJECT 'the Google Cloud project that pays'
 need ZONE 'where the TPUs are, as us-west4-a'
 case $COMMAND in
-  up | check | create | install) need BUCKET 'for checkpoints and data, without gs://' ;;
+  up | check | create | install) need BUCKET 'for checkpoints and data' ;;
 esac
 case $COMMAND in
   up | check | create)

@@ -54,6 +54,14 @@ def test_a_jobset_has_a_job_for_each_slice_and_a_pod_for_each_host():
     assert (spec["parallelism"], spec["completions"], spec["completionMode"]) == (4, 4, "Indexed")
 
 
+def test_what_looks_like_a_number_stays_a_string():
+    manifest = jobset("--namespace=12", "--bucket=2024", "--service-account=7")
+    volume = pod(manifest)["volumes"][0]
+    assert manifest["metadata"]["namespace"] == "12"
+    assert volume["csi"]["volumeAttributes"]["bucketName"] == "2024"
+    assert pod(manifest)["serviceAccountName"] == "7"
+
+
 def pod(manifest: dict) -> dict:
     return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
@@ -139,6 +147,7 @@ KUBECTL = """#!/bin/bash
 echo "kubectl $*" >>calls
 case "$*" in
   *get\\ jobset*) [[ ! -f jobset ]] || cat jobset ;;
+  *get\\ nodes*) cat nodes ;;
   *get*) echo there ;;
   *delete\\ jobset*) rm jobset ;;
   *apply*) [[ -f jobset ]] || echo Completed >jobset ;;
@@ -146,8 +155,9 @@ esac
 """
 
 
-def cluster(folder: Path, *, location: str = "us-west4", jobset: str | None = None) -> Path:
+def cluster(folder: Path, *, location: str = "us-west4", nodes: int = 4, jobset: str | None = None) -> Path:
     """A stand-in for a cluster at a location, with a JobSet that has ended so, or not yet (""), if there is one."""
+    (folder / "nodes").write_text("node\n" * nodes)
     (folder / "location").write_text(f"{location}\n" if location else "")
     if jobset is not None:
         (folder / "jobset").write_text(jobset)
@@ -190,6 +200,12 @@ def test_a_dry_run_takes_the_cluster_to_be_where_xpk_makes_it(no_cloud):
     done = call(LAUNCH / "gke.sh", "check", "--dry-run", *GKE, path=no_cloud)
     assert "get-credentials c --location=us-west4 " in done.stdout
     assert "--context=gke_p_us-west4_c" in done.stdout
+
+
+def test_a_cluster_without_nodes_at_the_moment_is_said_and_the_run_is_started(tmp_path):
+    calls, said = launch(cluster(tmp_path, nodes=0), "up")
+    assert "no node of tpu-v5-lite-podslice, 4x4 now" in said
+    assert changes(calls) == ["apply"]
 
 
 def changes(calls: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 from tests.launch_scripts import GKE, LAUNCH, TPU, TRAIN, call, failing_tools, printed
 
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+SCRIPTS_WITH_USAGE = [LAUNCH / name for name in ("gke.sh", "local_multihost.sh", "queued_resources.sh")]
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,31 @@ def test_a_workdir_that_would_be_lost_with_the_slice_is_refused(no_cloud, script
         (("--slice=v5p-8576",), "no side over 256"),
         (("--colour=red",), "no such option"),
         (("fast",), "expected --option=value"),
+        (("--bucket=gs://b/runs",), "--bucket=b/runs: expected a bucket"),
+        (("--name=123",), "--name=123: expected a letter"),
+        (("--name=Uno",), "--name=Uno: expected a letter"),
+        (("--slices=0",), "--slices=0: expected the number of slices"),
+        (("--slices=two",), "--slices=two: expected the number of slices"),
+        (("--restarts=-1",), "--restarts=-1: expected how often"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(no_cloud, arguments, message):
     done = call(LAUNCH / "queued_resources.sh", "create", *TPU, *arguments, path=no_cloud, check=2)
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("bucket", ["b", "gs://b", "gs://b/"])
+def test_a_bucket_is_known_by_its_name_and_by_its_address(no_cloud, bucket):
+    done = call(LAUNCH / "queued_resources.sh", "check", "--dry-run", *TPU, f"--bucket={bucket}", path=no_cloud)
+    assert "+ gcloud storage buckets describe gs://b --format" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS_WITH_USAGE, ids=lambda script: script.name)
+@pytest.mark.parametrize("arguments", [("--help",), ("up", "-h")])
+def test_the_usage_is_printed_where_it_is_asked_for(script, arguments):
+    done = call(script, *arguments)
+    assert f"  launch/{script.name} " in done.stdout
+    assert "set -e" not in done.stdout
 
 
 def test_no_script_deletes_data():
