@@ -97,7 +97,7 @@ install() {
     queued_resources scp "$local_archive" "$NAME:$ARCHIVE" --node=all --worker=all
   )
   on_hosts all --command="mkdir -p uno_jax && tar -xzf $ARCHIVE -C uno_jax && \
-uno_jax/launch/install_host.sh $(printf %q "$BUCKET")"
+uno_jax/launch/install_host.sh --bucket=$(printf %q "$BUCKET")"
   run git -C "$ROOT" archive --format=tar.gz --output="$local_archive" HEAD &&
     run "${command[@]}" &&
     run "${ON_HOSTS[@]}"

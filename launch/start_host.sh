@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
 # Runs uno_jax.train on this host beyond the end of the connection that started it.
 #
-#   start_host.sh ARGUMENTS   starts it, unless it is running; its output goes to run.log
-#   start_host.sh --state     prints `running`, the exit status, or `lost` if it neither runs nor has ended
-#   start_host.sh --here ARGUMENTS   the part that runs by itself
+#   launch/start_host.sh ARGUMENTS   starts it, unless it is running; its output goes to run.log
+#   launch/start_host.sh --dry-run ARGUMENTS   prints the commands that would start it
+#   launch/start_host.sh --state     prints `running`, the exit status, or `lost` if it neither runs nor has ended
+#   launch/start_host.sh --here ARGUMENTS   the part that runs by itself
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$0")/common.sh"
 cd "$ROOT"
 STATUS=run.status UNIT=uno_jax
 
+if [[ ${1:-} == --dry-run ]]; then
+  DRY_RUN=true
+  shift
+fi
 case ${1:-} in
   --state)
     if [[ -f $STATUS ]]; then
@@ -31,9 +36,9 @@ case ${1:-} in
     ;;
   *)
     systemctl is-active --quiet "$UNIT" && exit 0
-    rm -f "$STATUS"
-    sudo systemctl reset-failed "$UNIT" 2>/dev/null || true
-    sudo systemd-run --quiet --unit="$UNIT" --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \
+    run rm -f "$STATUS"
+    run sudo systemctl reset-failed "$UNIT" 2>/dev/null || true
+    run sudo systemd-run --quiet --unit="$UNIT" --uid="$(id -u)" --gid="$(id -g)" --working-directory="$PWD" \
       --setenv=HOME="$HOME" --property=TimeoutStopSec=300 "$PWD/launch/start_host.sh" --here "$@"
     ;;
 esac

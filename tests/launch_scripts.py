@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -11,7 +12,7 @@ LAUNCH = ROOT / "launch"
 TRAIN = ("--", "--config=configs/bagel_7b_uno.py", "--workdir=/mnt/bucket/runs/uno")
 TPU = ("--project=p", "--zone=us-west4-a", "--bucket=b", "--slice=v5e-16")
 GKE = (*TPU, "--cluster=c", "--image=us-docker.pkg.dev/p/r/uno:1")
-CLOUD_TOOLS = ("gcloud", "kubectl", "docker", "xpk", "gcsfuse")
+CLOUD_TOOLS = ("gcloud", "kubectl", "docker", "xpk")
 
 
 def call(
@@ -28,9 +29,9 @@ def call(
     return done
 
 
-def failing_tools(folder: Path) -> Path:
+def failing_tools(folder: Path, names: Sequence[str] = CLOUD_TOOLS) -> Path:
     """The folder, with tools that fail, so that a command which should only be printed is noticed."""
-    for name in CLOUD_TOOLS:
+    for name in names:
         (folder / name).write_text("#!/bin/sh\necho called: $0 $* >&2\nexit 99\n")
         (folder / name).chmod(0o755)
     return folder

@@ -17,7 +17,7 @@ import pytest
 from tests.launch_scripts import GKE, LAUNCH, TPU, TRAIN, call, failing_tools, printed
 
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
-SCRIPTS_WITH_USAGE = [LAUNCH / name for name in ("gke.sh", "local_multihost.sh", "queued_resources.sh")]
+PROGRAMS = [script for script in SCRIPTS if script.name != "common.sh"]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_bucket_is_known_by_its_name_and_by_its_address(no_cloud, bucket):
     assert "+ gcloud storage buckets describe gs://b --format" in done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS_WITH_USAGE, ids=lambda script: script.name)
+@pytest.mark.parametrize("script", PROGRAMS, ids=lambda script: script.name)
 @pytest.mark.parametrize("arguments", [("--help",), ("up", "-h")])
 def test_the_usage_is_printed_where_it_is_asked_for(script, arguments):
     done = call(script, *arguments)
@@ -168,6 +168,28 @@ def test_a_host_that_is_told_to_stop_waits_until_the_run_has_saved(tmp_path):
         assert host.wait(20) == 0
     assert (folder / "run.status").read_text() == "143\n"
     assert (folder / "run.log").read_text() == "saved\n"
+
+
+@pytest.fixture
+def bare_host(tmp_path) -> Path:
+    """Tools that change a host, which fail, and systemd, to which nothing is known."""
+    failing_tools(tmp_path, ("sudo", "curl", "uv", "rm"))
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    return tmp_path
+
+
+def test_a_dry_run_of_installing_a_host_prints_what_is_not_yet_done(bare_host):
+    done = call(LAUNCH / "install_host.sh", "--dry-run", "--bucket=b", path=bare_host)
+    assert "called" not in done.stderr
+    assert "+ gcsfuse --implicit-dirs --rename-dir-limit=200000 b /mnt/bucket" in done.stdout
+    assert "-r requirements-tpu.txt" in done.stdout
+
+
+def test_a_dry_run_of_starting_on_a_host_prints_the_unit_that_would_run(bare_host):
+    done = call(LAUNCH / "start_host.sh", "--dry-run", "--config=a b", path=bare_host)
+    assert "called" not in done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"{LAUNCH}/start_host.sh --here --config=a\\ b")
 
 
 LOCAL = ("--port=1234", f"--python={sys.executable}", "--", "--config=c", "--workdir=w")
