@@ -48,10 +48,12 @@ class Case:
 CASES = {
     "decoder, one picture": Case(1, 4864, 28, 4, 128),
     "decoder, four pictures in a row": Case(1, 4 * 4864, 28, 4, 128),
+    "decoder, a row of 65,536 tokens": Case(1, 65536, 28, 4, 128),
     "decoder, float32": Case(1, 4864, 28, 4, 128, "float32"),
     "vision encoder, 2 x 4900 patches": Case(2, 4900, 16, 16, 72),
     "autoencoder at 1024 px, forward": Case(1, 128 * 128, 1, 1, 512, "float32", backward=False),
     "autoencoder at 1024 px": Case(1, 128 * 128, 1, 1, 512),
+    "autoencoder, two pictures": Case(2, 128 * 128, 1, 1, 512),
 }
 
 

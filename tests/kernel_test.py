@@ -194,6 +194,14 @@ def test_default_blocks_are_multiples_of_the_lanes_with_little_padding(tokens):
         assert -tokens % size < max(128 * -(-tokens // size), 128)
 
 
+def test_more_visits_than_a_core_can_list_are_refused_by_name():
+    tokens = jax.ShapeDtypeStruct((2, 65536, 1, 128), jnp.bfloat16)
+    metadata = TokenMetadata(*[jax.ShapeDtypeStruct((2, 65536), jnp.int32)] * len(TokenMetadata._fields))
+    blocks = Blocks(256, 256)
+    with pytest.raises(ValueError, match=r"2 x 65536 queries and 65536 keys.* 131,072 blocks.* at most 129,024"):
+        jax.eval_shape(functools.partial(kernel_attention, blocks=blocks), tokens, tokens, tokens, metadata, metadata)
+
+
 def test_no_array_holds_a_score_for_every_pair_of_tokens():
     """Of the traced program, kernels apart, forward and backward."""
     tokens = 2048

@@ -25,8 +25,12 @@ SAVED_NAMES = ("attention_output", "attention_logsumexp")
 SCORES_IN_A_BLOCK = 2**19
 """Fewer are too little work for a step of the grid; more, and blocks straddle roles (docs/attention.md)."""
 
-KEY_GRADIENT_BYTES = 32 * 2**20
-"""Of float32 gradients of keys and values that stay in VMEM; the backward pass of more keys runs in several sweeps."""
+KEY_GRADIENT_BYTES = 24 * 2**20
+"""Of float32 gradients of keys and values that stay in VMEM, where they are held twice; the backward pass of more keys
+runs in several sweeps."""
+
+MOST_VISITS = (2**20 - 2**14) // 8
+"""Visits of all rows, two int32 each, that fit into the scalar memory of a TPU core (1 MiB)."""
 
 
 def kernel_attention(
@@ -44,10 +48,20 @@ def kernel_attention(
     Metadata is int32 `[batch or 1, tokens or 1]`: one row or token stands for all. Scores, softmax and sums are
     float32; matrix products run in the dtype of the inputs. `blocks` defaults to `default_blocks`; `interpret`
     runs the kernels without a TPU, slowly.
+
+    Raises:
+      ValueError: the list of visits of so many rows and tokens is more than a TPU core's scalar memory holds.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
     blocks = blocks or default_blocks(queries, keys, heads // kv_heads, head_dim)
+    count = batch * -(-queries // blocks.queries) * -(-keys // blocks.keys)
+    if count > MOST_VISITS and not interpret:
+        raise ValueError(
+            f"attention of {batch} x {queries} queries and {keys} keys on one device: {count:,} blocks of "
+            f"{blocks.queries} x {blocks.keys}, expected at most {MOST_VISITS:,} (scalar memory of a TPU core); cut "
+            "rows over more devices (mesh.fsdp), queries over mesh.sequence, or make rows shorter (config.data)"
+        )
     query_metadata = pad_tokens(_of_all(query_metadata, batch, queries), blocks.queries)
     key_metadata = pad_tokens(_of_all(key_metadata, batch, keys), blocks.keys)
     q = _by_head(query * head_dim**-0.5, query_metadata.sample.shape[1])
