@@ -66,6 +66,7 @@ def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
         ({"prompt": "a", "seed": "3"}, r"settings.seed is '3' \(str\): expected int"),
         ({"prompt": "a", "timesteps": 1}, "settings: timesteps is 1: expected 2 or more"),
         ({"prompt": "a", "id": "../a"}, "id is '../a': expected letters"),
+        ({"prompt": "a", "id": "ü" * 101}, "id is of 202 bytes: expected at most 200"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(tmp_path, line, problem):
@@ -89,6 +90,18 @@ def test_a_file_without_prompts_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(PromptError, match=r"latin\.txt: not UTF-8 text \(byte 4\)"):
         read_prompts(tmp_path / "latin.txt", SETTINGS)
+
+
+def test_the_case_of_the_suffix_does_not_matter(tmp_path):
+    file = jsonl(tmp_path, {"prompt": "one"}).rename(tmp_path / "prompts.JSONL")
+    assert [prompt.text for prompt in read_prompts(file, SETTINGS)] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "prompts.NDJSON"])
+def test_json_of_another_name_is_not_drawn_as_text(tmp_path, name):
+    file = jsonl(tmp_path, {"prompt": "one"}).rename(tmp_path / name)
+    with pytest.raises(PromptError, match=rf"{name}: .* with a JSON object a line, name it \.jsonl"):
+        read_prompts(file, SETTINGS)
 
 
 def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_path):

@@ -28,6 +28,8 @@ from uno_jax.picture_settings import PictureSettings
 _FIELDS = ("prompt", "images", "context", "id")
 _SETTINGS = tuple(field.name for field in dataclasses.fields(PictureSettings))
 _MOST_PROBLEMS = 20  # that a message lists
+# Names of files are at most 255 bytes, and a seed, a suffix and a mark of a file that is being written come to an id.
+_LONGEST_ID = 200
 
 
 class PromptError(ValueError):
@@ -69,9 +71,11 @@ def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
     `settings` are those of prompts that say nothing else.
 
     Raises:
-      PromptError: the file cannot be read, holds nothing, or a line is wrong; all of them are named.
+      PromptError: the file cannot be read, is JSON by its name, holds nothing, or a line is wrong; all are named.
     """
     file = Path(file)
+    if file.suffix.lower() in (".json", ".ndjson"):
+        raise PromptError(f"{file}: prompts are read as text or as JSONL; with a JSON object a line, name it .jsonl")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
@@ -85,7 +89,7 @@ def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
         if not line.strip():
             continue
         where = f"{file}:{number}"
-        if file.suffix != ".jsonl":
+        if file.suffix.lower() != ".jsonl":
             text = line.strip()
             prompts.append(Prompt(where, _default_id(len(prompts), text), Request((text,), settings)))
             continue
@@ -154,6 +158,8 @@ def _read_line(line: str, where: str, number: int, folder: Path, settings: Pictu
     id_ = fields.get("id", _default_id(number, text))
     if not isinstance(id_, str) or not re.fullmatch(r"[\w.-]+", id_) or id_.startswith("."):
         raise ValueError(f"id is {id_!r}: expected letters, digits, '-', '_' and '.', for it names a file")
+    if len(id_.encode()) > _LONGEST_ID:
+        raise ValueError(f"id is of {len(id_.encode())} bytes: expected at most {_LONGEST_ID}, for it names a file")
     return Prompt(where, id_, Request(context, changed))
 
 
