@@ -172,7 +172,11 @@ def test_a_public_directory_is_loaded_as_it_is_stored(public):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((public.params, public.autoencoder_params)))
     assert public.tokenizer.decode(public.tokenizer.encode("a red heart")) == "a red heart"
     assert public.time_shift == 3.0
-    assert public.origin == str(REFERENCE)
+
+
+def test_a_public_directory_is_called_the_same_however_its_path_is_spelt(monkeypatch):
+    monkeypatch.chdir(REFERENCE.parent)
+    assert load_model(REFERENCE.name).origin == str(REFERENCE.resolve())
 
 
 def test_a_dtype_is_for_the_model_and_not_for_the_autoencoder():

@@ -52,7 +52,7 @@ class LoadedModel:
     time_shift: float
     """That the run trained with; the public implementation's 3.0 where nothing says."""
     origin: str
-    """What was loaded, for people."""
+    """What was loaded, for people and for pictures' metadata: the same however its path was spelt."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _from_public(directory: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh
         vae_transform=settings.vae_transform,
         vit_transform=settings.vit_transform,
         time_shift=settings.time_shift,
-        origin=str(directory),
+        origin=str(directory.resolve()),
     )
 
 
