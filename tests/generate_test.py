@@ -93,6 +93,25 @@ def test_numbers_of_arguments_must_agree():
         GENERATOR.generate_images(["a", "b"], seeds=[1])
 
 
+def test_one_text_in_place_of_a_list_is_refused_and_not_drawn_letter_by_letter():
+    with pytest.raises(ValueError, match=r"prompts is 'thing': expected a list, as \['thing'\]"):
+        GENERATOR.generate_images("thing", QUICK_SETTINGS)
+    with pytest.raises(ValueError, match="instructions is 'a': expected a list"):
+        GENERATOR.edit_images([SOURCE], "a", QUICK_SETTINGS)
+    with pytest.raises(ValueError, match="images is 'a': expected a list"):
+        GENERATOR.answer("a", ["thing"], TEXT)
+    with pytest.raises(ValueError, match="stop is 'yes': expected a list"):
+        GENERATOR.answer([SOURCE], [""], TEXT, stop="yes")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_less_than_one_is_refused(size):
+    with pytest.raises(ValueError, match=f"batch_size is {size}: expected 1 or more"):
+        GENERATOR.generate_images(["thing"], QUICK_SETTINGS, batch_size=size)
+    with pytest.raises(ValueError, match=f"batch_size is {size}: expected 1 or more"):
+        GENERATOR.answer([SOURCE], [""], TEXT, batch_size=size)
+
+
 # Sizes
 
 

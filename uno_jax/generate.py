@@ -89,9 +89,9 @@ class Generator:
           batch_size: how many are drawn at once; changes no picture but by rounding.
 
         Raises:
-          ValueError: a size that the model cannot draw, or numbers of arguments that differ.
+          ValueError: a size that the model cannot draw, numbers of arguments that differ, or a text in place of a list.
         """
-        return self._drawings([(prompt,) for prompt in prompts], settings, seeds, batch_size)
+        return self._drawings([(prompt,) for prompt in _listed(prompts, "prompts")], settings, seeds, batch_size)
 
     def edit_images(
         self,
@@ -129,7 +129,8 @@ class Generator:
         """An answer to each question about a picture, or about texts and pictures in any order.
 
         Args:
-          images: a picture each (or the name of its file), or a sequence of texts and pictures.
+          images: a picture each (or the name of its file), or a sequence of texts and pictures. In such a sequence a
+            str is a text, and the name of a file is a `pathlib.Path`.
           questions: one each; an empty one asks for nothing, as for a caption.
           text: how it is written; None: the defaults.
           think: the model reasons first.
@@ -138,8 +139,8 @@ class Generator:
           batch_size: how many are written at once.
 
         Raises:
-          ValueError: a picture that cannot be read, a `stop` that is no single token, or numbers of arguments that
-            differ.
+          ValueError: a picture that cannot be read, a `stop` that is no single token, numbers of arguments that differ,
+            or a text in place of a list.
         """
         contexts = []
         for given, question in _paired(images, questions, "images", "questions"):
@@ -149,8 +150,8 @@ class Generator:
         chosen = [0] * len(contexts) if seeds is None else list(seeds)
         pairs = list(_paired(contexts, chosen, "questions", "seeds"))
         answers: list[Answer] = []
-        for start in range(0, len(pairs), batch_size):
-            some, own_seeds = zip(*pairs[start : start + batch_size], strict=True)
+        for chunk in _chunks(pairs, batch_size):
+            some, own_seeds = zip(*chunk, strict=True)
             read = self.reader.read([self.answering_plan(context, think=think) for context in some], own_seeds)
             [*_, written] = self.reader.write(read, text or TextConfig(), own_seeds, stop=self.stop_tokens(stop))
             for ids in written:
@@ -162,7 +163,7 @@ class Generator:
         """Draws pictures, those that fit together at once: yields each with its place in `requests` when it is there.
 
         Raises:
-          ValueError: a size that the model cannot draw, or a picture that cannot be read.
+          ValueError: a size that the model cannot draw, a picture that cannot be read, or a batch of less than one.
         """
         for batch in self.batches(requests, batch_size):
             yield from zip(batch, self._draw_batch([requests[i] for i in batch]), strict=True)
@@ -176,8 +177,7 @@ class Generator:
         groups: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
             groups.setdefault(self._kind(request), []).append(number)
-        chunks = [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
-        return sorted(chunks)
+        return sorted(chunk for group in groups.values() for chunk in _chunks(group, batch_size))
 
     def size_of(self, request: Request) -> tuple[int, int]:
         """Height and width of the picture that a request asks for.
@@ -204,7 +204,7 @@ class Generator:
         Raises:
           ValueError: a text that is more or less than one token.
         """
-        ids = [self.reader.model.tokenizer.encode(text) for text in stop]
+        ids = [self.reader.model.tokenizer.encode(text) for text in _listed(stop, "stop")]
         for text, found in zip(stop, ids, strict=True):
             if len(found) != 1:
                 raise ValueError(f"stop {text!r} is {len(found)} tokens of this model: expected a text that is one")
@@ -304,8 +304,20 @@ def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Pict
     return pictures if isinstance(pictures, (list, tuple)) else (pictures,)  # type: ignore[return-value]
 
 
+def _listed(values: Sequence[T], name: str) -> Sequence[T]:
+    if isinstance(values, str):  # a sequence of texts as well, of one letter each
+        raise ValueError(f"{name} is {values!r}: expected a list, as [{values!r}]")
+    return values
+
+
+def _chunks(values: Sequence[T], batch_size: int) -> list[list[T]]:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected 1 or more")
+    return [list(values[i : i + batch_size]) for i in range(0, len(values), batch_size)]
+
+
 def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) -> Iterator[tuple[T, Any]]:
-    if len(first) != len(second):
+    if len(_listed(first, name)) != len(_listed(second, other)):
         raise ValueError(f"{len(first)} {name} and {len(second)} {other}: expected one for each")
     return zip(first, second, strict=True)
 
