@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def flags(checkpoint: Path, out: Path) -> list[str]:
     return [f"--checkpoint={checkpoint}", f"--out={out}", "--max_length=7", *quick]
 
 
-def talk(checkpoint: Path, out: Path, *lines: str) -> list[str]:
+def talk(checkpoint: Path, out: Path, *lines: str, options: Sequence[str] = ()) -> list[str]:
     """What is printed."""
     console = Console(file=io.StringIO(), width=200)
-    chat.main(flags(checkpoint, out), console, io.StringIO("".join(f"{line}\n" for line in lines)))
+    chat.main([*flags(checkpoint, out), *options], console, io.StringIO("".join(f"{line}\n" for line in lines)))
     return console.file.getvalue().splitlines()
 
 
@@ -82,6 +83,19 @@ def test_lines_from_a_pipe_are_answered_and_commands_done(checkpoint, tmp_path):
     assert printed[-1] == "> /quit"
     one, two = (Image.open(out / f"picture-00{n}.png").tobytes() for n in range(2))
     assert one != two
+
+
+def test_a_caption_is_an_answer_without_a_question(checkpoint, tmp_path):
+    Image.fromarray(SOURCE).save(tmp_path / "source.png")
+    printed = talk(checkpoint, tmp_path, "/caption", f"/image {tmp_path / 'source.png'}", "/caption")
+    assert printed[1].startswith("error: /caption needs something to write about")
+    [caption] = small_generator().answer([SOURCE], [""], TEXT)
+    assert printed[-1] == caption.text
+
+
+def test_an_answer_without_text_is_said_to_be_none(checkpoint, tmp_path):
+    [first] = small_generator().answer([("thing",)], [""], TextConfig(max_length=2))
+    assert talk(checkpoint, tmp_path, "thing", options=[f"--stop={first.text}"])[1:] == ["(nothing)"]
 
 
 def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 What is typed goes into the conversation and is answered; what begins with / is a command:
 
     /image FILE   shows a picture
+    /caption      says what the picture shows: answers without a question
     /draw TEXT    draws a picture from all that was said and shown, and TEXT
     /think        reasons before answering and drawing, or no longer
     /new          forgets everything
@@ -81,6 +82,8 @@ class Chat:
                     self._say(f"(thinking is {'on' if self._conversation.think else 'off'})")
                 case "/image":
                     self.show(rest.strip())
+                case "/caption":
+                    self._caption()
                 case "/draw":
                     self._draw(rest.strip())
                 case _ if command.startswith("/"):
@@ -106,11 +109,18 @@ class Chat:
         self._conversation = self._conversation.with_part(pixels)
         self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
 
+    def _caption(self) -> None:
+        if not self._conversation.parts:
+            raise ValueError("/caption needs something to write about: show a picture with /image FILE")
+        self._answer()
+
     def _answer(self) -> None:
+        blank = True
         for piece in self._conversation.answer(self._text, self._settings.seed, self._stop):
             self._console.print(piece.text, end="", markup=False, highlight=False)
+            blank = blank and not piece.text.strip()
             self._conversation = piece.conversation or self._conversation
-        self._say("")
+        self._say("(nothing)" if blank else "")
 
     def _draw(self, instruction: str) -> None:
         if not instruction:
