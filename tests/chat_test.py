@@ -38,7 +38,8 @@ def flags(checkpoint: Path, out: Path) -> list[str]:
 def talk(checkpoint: Path, out: Path, *lines: str, options: Sequence[str] = ()) -> list[str]:
     """What is printed."""
     console = Console(file=io.StringIO(), width=200)
-    chat.main([*flags(checkpoint, out), *options], console, io.StringIO("".join(f"{line}\n" for line in lines)))
+    typed = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+    chat.main([*flags(checkpoint, out), *options], console, io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
     return console.file.getvalue().splitlines()
 
 
@@ -103,6 +104,13 @@ def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(checkpoint, tm
     assert printed[1].startswith("error: /image: missing.png cannot be read (No such file")
     assert printed[3].startswith("error: /draw needs a text")
     assert printed[5::2] == ["(thinking is on)", "(thinking is off)"]
+
+
+def test_a_line_that_is_no_text_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
+    printed = talk(checkpoint, tmp_path, "caf\udce9", "/think")
+    assert printed[0] == r"> caf\xe9"
+    assert printed[1].startswith("error: byte 4 of the line is not UTF-8 text")
+    assert printed[2:] == ["> /think", "(thinking is on)"]
 
 
 def test_wrong_options_end_it_with_a_message(checkpoint, tmp_path):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,7 @@ class Chat:
         """Does what a line asks for; False: it asks to end."""
         command, _, rest = line.strip().partition(" ")
         try:
+            _bytes_of(line).decode()
             match command:
                 case "/quit":
                     return False
@@ -93,6 +95,8 @@ class Chat:
                 case _:
                     self._conversation = self._conversation.with_part(line.strip())
                     self._answer()
+        except UnicodeDecodeError as error:
+            self._say(f"error: byte {error.start + 1} of the line is not UTF-8 text; write or save it as UTF-8")
         except (ValueError, OSError) as error:
             self._say(f"error: {error}")
         except KeyboardInterrupt:
@@ -145,6 +149,8 @@ def main(arguments: Sequence[str], console: Console | None = None, source: TextI
     """Talks until the input ends, and says in one message what is wrong with the options if something is."""
     options = _parser().parse_args(arguments)
     console, source = console or Console(soft_wrap=True), source or sys.stdin
+    if isinstance(source, io.TextIOWrapper):
+        source.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
@@ -185,8 +191,14 @@ def _lines(source: TextIO, console: Console) -> Iterator[str]:
                 yield input("> ")
         return
     for line in source:
-        console.print(f"> {line.rstrip()}", markup=False, highlight=False)
+        shown = _bytes_of(line.rstrip()).decode(errors="backslashreplace")
+        console.print(f"> {shown}", markup=False, highlight=False)
         yield line
+
+
+def _bytes_of(line: str) -> bytes:
+    """As they were read, whether they are text or not."""
+    return line.encode(errors="surrogateescape")
 
 
 if __name__ == "__main__":
