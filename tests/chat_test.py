@@ -16,6 +16,9 @@ from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, QUICK_SETTINGS, save_small_checkpoint, small_generator
 from uno_jax import chat
 from uno_jax.conversation import Conversation
+from uno_jax.generate import Request
+from uno_jax.picture_files import read_settings
+from uno_jax.picture_metadata import picture_metadata
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -84,6 +87,14 @@ def test_lines_from_a_pipe_are_answered_and_commands_done(checkpoint, tmp_path):
     assert printed[-1] == "> /quit"
     one, two = (Image.open(out / f"picture-00{n}.png").tobytes() for n in range(2))
     assert one != two
+
+
+def test_a_drawn_picture_says_how_it_was_made_as_those_of_sample_do(checkpoint, tmp_path):
+    Image.fromarray(SOURCE).save(tmp_path / "source.png")
+    talk(checkpoint, tmp_path, f"/image {tmp_path / 'source.png'}", "/draw thing")
+    said = read_settings(tmp_path / "picture-000.png")
+    expected = picture_metadata(Request((SOURCE, "thing"), QUICK_SETTINGS), small_generator())
+    assert said == expected | {"checkpoint": str(checkpoint)}
 
 
 def test_a_caption_is_an_answer_without_a_question(checkpoint, tmp_path):

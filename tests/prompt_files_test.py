@@ -12,7 +12,7 @@ from tests.made_up_plans import latents_of
 from tests.small_loaded import small_generator
 from uno_jax.generate import Request
 from uno_jax.picture_settings import PictureSettings
-from uno_jax.prompt_files import PromptError, check_prompts, described, prompts_of_arguments, read_prompts
+from uno_jax.prompt_files import PromptError, check_prompts, prompts_of_arguments, read_prompts
 
 SETTINGS = PictureSettings(timesteps=7)
 
@@ -129,12 +129,3 @@ def test_prompts_of_a_command_line_are_about_all_of_its_pictures():
     assert one.request == Request((Path("x.png"), Path("y.png"), "a"), SETTINGS)
     assert two.request == Request((Path("x.png"), Path("y.png"), "b"), SETTINGS)
     assert (one.id, two.where) == ("00000-a", "--prompt 1")
-
-
-def test_a_request_is_described_by_its_texts_settings_and_the_bytes_of_its_pictures(tmp_path):
-    file = save_picture(tmp_path / "a.png")
-    before = described(Request((file, "text"), SETTINGS))
-    assert before["context"][1] == "text"
-    assert before["timesteps"] == 7
-    Image.fromarray(latents_of(1, 2, seed=1)).save(file)
-    assert described(Request((file, "text"), SETTINGS)) != before

@@ -33,6 +33,7 @@ from uno_jax.context_plans import read_picture
 from uno_jax.conversation import Conversation
 from uno_jax.host_memory import keep_freed_memory
 from uno_jax.picture_files import write_picture
+from uno_jax.picture_metadata import picture_metadata
 from uno_jax.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 from uno_jax.sampling_options import (
@@ -131,11 +132,12 @@ class Chat:
             raise ValueError("/draw needs a text: what to draw, or how to change the last picture")
         changes = {"seed": self._settings.seed + self._drawn, "think": self._conversation.think}
         settings = PictureSettings(**{**vars(self._settings), **changes})
-        drawing, self._conversation = self._conversation.draw(instruction, settings)
+        request = self._conversation.drawing_request(instruction, settings)
+        said = picture_metadata(request, self._conversation.generator)
         self._out.mkdir(parents=True, exist_ok=True)
+        drawing, self._conversation = self._conversation.draw(instruction, settings)
         file = next(name for n in range(10**6) if not (name := self._out / f"picture-{n:03d}.png").exists())
-        said = {"checkpoint": self._conversation.generator.reader.model.origin, "prompt": instruction}
-        write_picture(file, drawing.image, said | vars(settings), drawing.thought)
+        write_picture(file, drawing.image, said, drawing.thought)
         self._drawn += 1
         if drawing.thought:
             self._say(drawing.thought)

@@ -49,14 +49,17 @@ class Conversation:
             written = whole
         yield Writing(so_far[len(written) :], replace(self.with_part(so_far), read=read))
 
+    def drawing_request(self, instruction: str, settings: PictureSettings) -> Request:
+        """A picture from all there is and the instruction, which `draw` draws."""
+        return Request((*self.parts, instruction), settings)
+
     def draw(self, instruction: str, settings: PictureSettings) -> tuple[Drawing, Conversation]:
         """Draws a picture from all there is and the instruction; both come to the conversation.
 
         Raises:
           ValueError: a size that the model cannot draw.
         """
-        request = Request((*self.parts, instruction), settings)
-        [(_, drawing)] = self.generator.draw([request])
+        [(_, drawing)] = self.generator.draw([self.drawing_request(instruction, settings)])
         return drawing, self.with_part(instruction).with_part(drawing.image)
 
 

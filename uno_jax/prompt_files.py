@@ -13,7 +13,6 @@ A line of a JSONL file may have these fields, and those of `PictureSettings`, wh
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,19 +123,6 @@ def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[N
             problems.append(f"{prompt.where}: {error}")
         yield
     _raise_problems(problems)
-
-
-def described(request: Request) -> dict[str, Any]:
-    """Context and settings as JSON: pictures by name and hash of the file, so that another picture is told."""
-    return {"context": [_described_part(part) for part in request.context], **to_json(request.settings)}
-
-
-def _described_part(part: ContextPart) -> Any:
-    if isinstance(part, Path):
-        return {"image": part.name, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
-    if isinstance(part, str):
-        return part
-    raise TypeError(f"only pictures in files can be described, got {type(part).__name__}")
 
 
 def _read_line(line: str, where: str, number: int, folder: Path, settings: PictureSettings) -> Prompt:

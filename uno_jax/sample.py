@@ -23,15 +23,9 @@ from uno_jax.generate import BATCH, Generator, Request
 from uno_jax.host_memory import keep_freed_memory
 from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.picture_files import read_settings, write_picture
+from uno_jax.picture_metadata import picture_metadata
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
-from uno_jax.prompt_files import (
-    Prompt,
-    PromptError,
-    check_prompts,
-    described,
-    prompts_of_arguments,
-    read_prompts,
-)
+from uno_jax.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.sampling_options import add_model_options, add_picture_options, load_from_options, picture_settings
 
 
@@ -141,29 +135,14 @@ def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Con
 
 def _wanted(prompts: Sequence[Prompt], count: int, generator: Generator, out: Path) -> list[Wanted]:
     """Every picture of every prompt."""
-    model, thinking = generator.reader.model, generator.thinking
     wanted = []
     for prompt in prompts:
         for seed in range(prompt.request.settings.seed, prompt.request.settings.seed + count):
             settings = dataclasses.replace(prompt.request.settings, seed=seed)
             request = prompt.request._replace(settings=settings)
-            height, width = generator.size_of(request)
-            said = {
-                "checkpoint": model.origin,
-                "dtype": model.config.compute_dtype,
-                **described(request),
-                "size": f"{width}x{height}",
-                "time_shift": settings.flow(model.time_shift).time_shift,
-            }
-            if settings.think:
-                said["drawing_prompt"] = thinking.drawing_prompt
-            wanted.append(Wanted(out / f"{prompt.id}-seed{seed}.png", prompt, request, _as_json(said)))
+            file = out / f"{prompt.id}-seed{seed}.png"
+            wanted.append(Wanted(file, prompt, request, picture_metadata(request, generator)))
     return wanted
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: tuples are lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def _draw_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
