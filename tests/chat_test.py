@@ -97,6 +97,14 @@ def test_a_drawn_picture_says_how_it_was_made_as_those_of_sample_do(checkpoint, 
     assert said == expected | {"checkpoint": str(checkpoint)}
 
 
+def test_a_thought_before_a_picture_is_written_as_answers_are(checkpoint, tmp_path):
+    options = ["--temperature=2", "--drawing_prompt=number", "--text_scale=1"]
+    printed = talk(checkpoint, tmp_path, "/think", "/draw thing", options=options)
+    [thought] = small_generator().answer([("number", "thing")], [""], TextConfig(max_length=7, temperature=2.0))
+    assert printed[3:-1] == thought.text.splitlines()
+    assert read_settings(tmp_path / "picture-000.png")["thoughts"]["temperature"] == 2.0
+
+
 def test_a_caption_is_an_answer_without_a_question(checkpoint, tmp_path):
     Image.fromarray(SOURCE).save(tmp_path / "source.png")
     printed = talk(checkpoint, tmp_path, "/caption", f"/image {tmp_path / 'source.png'}", "/caption")

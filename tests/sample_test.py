@@ -17,6 +17,7 @@ from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
 from uno_jax.picture_files import read_settings, read_thought, write_picture
 from uno_jax.picture_settings import PictureSettings
+from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -102,12 +103,23 @@ def test_jsonl_lines_with_pictures_are_edits(checkpoint, tmp_path):
     assert Image.open(tmp_path / "out" / "sheet.png").width > 128
 
 
+def test_thoughts_are_written_as_options_say_and_the_picture_says_so(checkpoint, tmp_path):
+    options = ["--think", "--drawing_prompt=number", "--think_max_length=5", "--think_temperature=2", "--text_scale=1"]
+    succeed(checkpoint, tmp_path / "out", "--prompt=thing", "--seed=3", *options)
+    file = tmp_path / "out" / "00000-thing-seed3.png"
+    text = TextConfig(max_length=5, temperature=2.0)
+    [thought] = small_generator().answer([("number", "thing")], [""], text, seeds=[3])
+    assert read_thought(file).strip() == thought.text
+    assert read_settings(file)["thoughts"] == {"max_length": 5, "temperature": 2.0, "top_p": 1.0}
+
+
 def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     (tmp_path / "prompts.jsonl").write_text("{")
     nothing = tmp_path / "nothing"
     assert "prompts.jsonl:1: not JSON" in fail(nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}")
     assert "give --prompt or --prompts" in fail(nothing, tmp_path / "out")
     assert "timesteps is 1" in fail(nothing, tmp_path / "out", "--prompt=a", "--timesteps=1")
+    assert "top_p is 2" in fail(nothing, tmp_path / "out", "--prompt=a", "--think_top_p=2")
     assert "nothing: no checkpoint is there" in fail(nothing, tmp_path / "out", "--prompt=a")
 
 

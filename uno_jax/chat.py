@@ -158,7 +158,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: TextI
         keep_freed_memory()
     try:
         settings, text = picture_settings(options), text_config(options)
-        generator = load_from_options(options)
+        generator = load_from_options(options, thoughts=text)
         conversation = Conversation(generator, options.think)
         out = Path(options.out)
         chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
@@ -178,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture to begin with")
     parser.add_argument("--think", action="store_true", help="reason before answering and drawing")
     parser.add_argument("--out", default="pictures", metavar="DIR", help="where drawn pictures go (default pictures)")
-    add_text_options(parser.add_argument_group("how texts are written"))
+    texts = parser.add_argument_group("how answers and thoughts are written")
+    add_text_options(texts, TextConfig())
+    note = "token that ends an answer besides the model's own; may be given several times"
+    texts.add_argument("--stop", action="append", default=[], metavar="TOKEN", help=note)
     add_picture_options(parser.add_argument_group("how pictures are drawn"))
     return parser
 

@@ -17,7 +17,13 @@ from uno_jax.generate import Drawing, Generator, Request
 from uno_jax.picture_settings import PictureSettings
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
-from uno_jax.sampling_options import add_model_options, load_from_options
+from uno_jax.sampling_options import (
+    THOUGHTS,
+    add_model_options,
+    add_thought_options,
+    load_from_options,
+    text_config,
+)
 from uno_jax.thinking import split_thought
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -34,14 +40,15 @@ def main(arguments: Sequence[str]) -> None:
     """Loads the model and serves the page until it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m uno_jax.demo", description=__doc__)
     add_model_options(parser)
+    add_thought_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args(arguments)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
-        generator = load_from_options(options)
+        generator = load_from_options(options, text_config(options, THOUGHTS))
         make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])
-    except (ConfigError, CheckpointError, OSError) as error:
+    except (ConfigError, CheckpointError, ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -32,6 +32,7 @@ def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
     }
     if settings.think:
         said["drawing_prompt"] = generator.thinking.drawing_prompt
+        said["thoughts"] = to_json(generator.thinking.text)
     return said
 
 

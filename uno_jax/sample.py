@@ -26,7 +26,15 @@ from uno_jax.picture_files import read_settings, write_picture
 from uno_jax.picture_metadata import picture_metadata
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
-from uno_jax.sampling_options import add_model_options, add_picture_options, load_from_options, picture_settings
+from uno_jax.sampling_options import (
+    THOUGHTS,
+    add_model_options,
+    add_picture_options,
+    add_thought_options,
+    load_from_options,
+    picture_settings,
+    text_config,
+)
 
 
 class Wanted(NamedTuple):
@@ -73,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     note = "of N processes this is number I, from 0, and draws every N-th picture (default: as JAX numbers its hosts)"
     where.add_argument("--part", type=_part, metavar="I/N", help=note)
     add_picture_options(parser.add_argument_group("how"))
+    add_thought_options(parser)
     return parser
 
 
@@ -102,7 +111,7 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
 
 def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Console) -> None:
     part, parts = options.part or (jax.process_index(), jax.process_count())
-    generator = load_from_options(options)
+    generator = load_from_options(options, text_config(options, THOUGHTS))
     out = Path(options.out)
     with _progress(console) as progress:
         task = progress.add_task("checking", total=len(prompts))

@@ -34,10 +34,17 @@ _NOTES = {
     "refresh_every": "of so many steps one runs through the layers, the others are extrapolated",
     "feature_order": "degree of that extrapolation, 0 to 2",
 }
+_TEXT_NOTES = {
+    "max_length": "tokens, the start token counted",
+    "temperature": "of the softmax that tokens are drawn from; 0: always the likeliest",
+    "top_p": "tokens are drawn from the likeliest that together reach this probability",
+}
+THOUGHTS = "think_"
+"""Prefix of text options that are about thoughts before a picture, where a command writes no other text."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Those that `load_from_options` reads."""
+    """Those that `load_from_options` reads, with `thoughts`."""
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -55,14 +62,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", default=getattr(ThinkingConfig(), name), metavar="TEXT", help=note)
 
 
-def load_from_options(options: argparse.Namespace) -> Generator:
-    """The model that the options name.
+def load_from_options(options: argparse.Namespace, thoughts: TextConfig) -> Generator:
+    """The model that the options name; `thoughts` says how those before a picture are written.
 
     Raises:
       CheckpointError, CheckpointMismatch, ConfigError: as of `load_reader`.
     """
     mesh = MeshConfig(**{axis: getattr(options, f"mesh_{axis}") for axis in _AXES})
-    thinking = ThinkingConfig(options.drawing_prompt, options.answering_prompt)
+    thinking = ThinkingConfig(options.drawing_prompt, options.answering_prompt, thoughts)
     return load_generator(options.checkpoint, ema=options.ema, dtype=options.dtype, mesh=mesh, thinking=thinking)
 
 
@@ -91,28 +98,27 @@ def picture_settings(options: argparse.Namespace, **changes: Any) -> PictureSett
     return PictureSettings(**(given | changes))
 
 
-def add_text_options(parser: Options) -> None:
-    """Those that `text_config` reads, and `stop`: texts that are single tokens."""
-    notes = {
-        "max_length": "tokens, the start token counted",
-        "temperature": "of the softmax that tokens are drawn from; 0: always the likeliest",
-        "top_p": "tokens are drawn from the likeliest that together reach this probability",
-    }
-    for name, note in notes.items():
-        default = getattr(TextConfig, name)
-        kind, note = type(default), f"{note} (default {default})"
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=name.upper(), help=note)
-    note = "token that ends an answer besides the model's own; may be given several times"
-    parser.add_argument("--stop", action="append", default=[], metavar="TOKEN", help=note)
+def add_text_options(parser: Options, default: TextConfig, prefix: str = "") -> None:
+    """Those that `text_config` reads: one for each field, after a prefix that tells which texts are meant."""
+    for name, note in _TEXT_NOTES.items():
+        value = getattr(default, name)
+        kind, note = type(value), f"{note} (default {value})"
+        parser.add_argument(f"--{prefix}{name}", type=kind, default=value, metavar=name.upper(), help=note)
 
 
-def text_config(options: argparse.Namespace) -> TextConfig:
-    """How texts are written by the options.
+def text_config(options: argparse.Namespace, prefix: str = "") -> TextConfig:
+    """How texts are written by the options of that prefix.
 
     Raises:
       ValueError: one is out of its range; the message names it.
     """
-    return TextConfig(options.max_length, options.temperature, options.top_p)
+    return TextConfig(**{name: getattr(options, prefix + name) for name in _TEXT_NOTES})
+
+
+def add_thought_options(parser: argparse.ArgumentParser) -> None:
+    """Those that `text_config` reads with the prefix `THOUGHTS`."""
+    group = parser.add_argument_group("how thoughts before a picture are written")
+    add_text_options(group, ThinkingConfig().text, THOUGHTS)
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:

@@ -24,7 +24,7 @@ class ThinkingConfig:
         "<think> the reasoning </think> the answer"
     )
     text: TextConfig = field(default_factory=lambda: TextConfig(max_length=1000))
-    """Of thoughts before a picture."""
+    """How thoughts before a picture are written; those before an answer are a part of it."""
 
 
 def split_thought(text: str) -> tuple[str, str]:
