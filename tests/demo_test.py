@@ -5,7 +5,9 @@ The browser is Debian's: `apt-get install chromium chromium-driver`. Then `pytes
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +22,7 @@ from selenium.webdriver.common.by import By
 from tests.made_up_plans import latents_of
 from tests.small_loaded import small_generator
 from uno_jax.demo import main, make_page
+from uno_jax.generate import Generator
 from uno_jax.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 
@@ -87,6 +90,41 @@ def test_ask_streams_an_answer_that_ends_as_the_python_faces(client):
     assert job.result()[0] == whole.text
     assert len(job.outputs()) == 3  # 19 tokens, eight at once
     assert whole.text.startswith(job.outputs()[0][0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(Generator):
+    """Notes when it draws and reads questions, and draws until `go_on` is set."""
+
+    noted: list[str] = dataclasses.field(default_factory=list)
+    go_on: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def draw(self, requests, batch_size=1):
+        self.noted.append("draws")
+        self.go_on.wait(60)
+        yield from super().draw(requests, batch_size)
+        self.noted.append("has drawn")
+
+    def answering_plan(self, context, *, think=False):
+        self.noted.append("reads a question")
+        return super().answering_plan(context, think=think)
+
+
+def test_a_question_waits_until_a_picture_is_drawn():
+    generator = Watched(small_generator().reader)
+    page = make_page(generator)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
+    client = gradio_client.Client(url, verbose=False)
+    drawing = client.submit(None, "thing", 1, *CONTROLS.values(), api_name="/draw")
+    wait_for(lambda: generator.noted)
+    answering = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, api_name="/ask")
+    wait_for(lambda: answering.status().code is not gradio_client.utils.Status.STARTING)
+    time.sleep(0.5)  # what must not happen has no other sign
+    generator.go_on.set()
+    drawing.result()
+    answering.result()
+    page.close()
+    assert generator.noted == ["draws", "has drawn", "reads a question"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from absl import logging
@@ -34,6 +34,8 @@ except ImportError:
 
 # Tokens between two updates of an answer that is being written.
 AT_ONCE = 8
+# Of all events: requests of one and of another kind wait for each other as well.
+ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -63,7 +65,6 @@ def make_page(generator: Generator) -> gr.Blocks:
             _picture_tab(generator, edit=True)
         with gr.Tab("Ask", id="ask"):
             _question_tab(generator)
-    page.queue(default_concurrency_limit=1)
     return page
 
 
@@ -111,6 +112,7 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
         [pictures, prompt, count, *controls.values()],
         [drawn, thoughts],
         api_name=name,
+        **ONE_AT_A_TIME,
     )
 
 
@@ -148,6 +150,7 @@ def _question_tab(generator: Generator) -> None:
         [picture, question, think, length, temperature, top_p, seed],
         [answer, thought],
         api_name="ask",
+        **ONE_AT_A_TIME,
     )
 
 
