@@ -86,10 +86,25 @@ def test_edit_reads_the_pictures_that_are_given(client, tmp_path):
 
 def test_ask_streams_an_answer_that_ends_as_the_python_faces(client):
     [whole] = small_generator().answer([()], ["thing"], TextConfig(max_length=20))
-    job = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, api_name="/ask")
+    job = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask")
     assert job.result()[0] == whole.text
     assert len(job.outputs()) == 3  # 19 tokens, eight at once
     assert whole.text.startswith(job.outputs()[0][0])
+
+
+def test_tokens_of_ones_own_end_an_answer(client):
+    [first] = small_generator().answer([()], ["thing"], TextConfig(max_length=2))
+    assert client.predict(None, "thing", False, 20, 0.0, 1.0, 0, first.text, api_name="/ask")[0] == ""
+    with pytest.raises(gradio_client.exceptions.AppError, match="stop 'thing number' is 2 tokens"):
+        client.predict(None, "thing", False, 20, 0.0, 1.0, 0, "thing number", api_name="/ask")
+
+
+def test_an_empty_field_is_as_by_default(client):
+    with_default, empty = (
+        drawn(client.predict(None, "thing", 1, *(CONTROLS | {"text_scale": scale}).values(), api_name="/draw"))
+        for scale in (PictureSettings.text_scale, None)
+    )
+    np.testing.assert_array_equal(empty[0][0], with_default[0][0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +132,7 @@ def test_a_question_waits_until_a_picture_is_drawn():
     client = gradio_client.Client(url, verbose=False)
     drawing = client.submit(None, "thing", 1, *CONTROLS.values(), api_name="/draw")
     wait_for(lambda: generator.noted)
-    answering = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, api_name="/ask")
+    answering = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask")
     wait_for(lambda: answering.status().code is not gradio_client.utils.Status.STARTING)
     time.sleep(0.5)  # what must not happen has no other sign
     generator.go_on.set()

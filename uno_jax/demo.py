@@ -125,29 +125,39 @@ def _question_tab(generator: Generator) -> None:
             button = gr.Button("Ask", variant="primary", elem_id="ask-go")
             with gr.Accordion("Settings", open=False):
                 think = gr.Checkbox(False, label="Think first")
-                length = gr.Slider(2, 4096, value=text.max_length, step=1, label="Longest answer, tokens")
-                temperature = gr.Slider(0, 2, value=text.temperature, label="Temperature (0: the likeliest tokens)")
+                length = gr.Number(text.max_length, precision=0, label="Longest answer, tokens")
+                temperature = gr.Number(text.temperature, label="Temperature (0: the likeliest tokens)")
                 top_p = gr.Slider(0.01, 1, value=text.top_p, label="Top p")
                 seed = gr.Number(0, precision=0, label="Seed, where tokens are drawn")
+                stop = gr.Textbox("", lines=2, label="Tokens that end an answer besides the model's own, one a line")
         with gr.Column():
             answer = gr.Textbox(label="Answer", lines=6, elem_id="ask-answer")
             thought = gr.Textbox(label="Thought", lines=4, visible=False)
 
     def ask(
-        picture: Any, question: str, think: bool, length: float, temperature: float, top_p: float, seed: float
+        picture: Any,
+        question: str,
+        think: bool,
+        length: int | None,
+        temperature: float | None,
+        top_p: float,
+        seed: int | None,
+        stop: str,
     ) -> Iterator[tuple[str, Any]]:
         context: list[ContextPart] = [part for part in (picture, question.strip()) if part]
         if not context:
             raise gr.Error("Give a picture, a question, or both.")
-        text = _checked(lambda: TextConfig(int(length), float(temperature), float(top_p)))
-        for written in _with_messages(_answer(generator, context, text, think=think, seed=int(seed))):
+        given = _given({"max_length": length, "temperature": temperature, "top_p": top_p})
+        text = _checked(lambda: TextConfig(**given))
+        ends = [line for line in stop.split("\n") if line]
+        for written in _with_messages(_answer(generator, context, text, ends, think=think, seed=seed or 0)):
             before, after = split_thought(written)
             yield after, gr.update(value=before, visible=bool(before))
 
     gr.on(
         [button.click, question.submit],
         ask,
-        [picture, question, think, length, temperature, top_p, seed],
+        [picture, question, think, length, temperature, top_p, seed, stop],
         [answer, thought],
         api_name="ask",
         **ONE_AT_A_TIME,
@@ -155,12 +165,18 @@ def _question_tab(generator: Generator) -> None:
 
 
 def _answer(
-    generator: Generator, context: Sequence[ContextPart], text: TextConfig, *, think: bool, seed: int
+    generator: Generator,
+    context: Sequence[ContextPart],
+    text: TextConfig,
+    stop: Sequence[str],
+    *,
+    think: bool,
+    seed: int,
 ) -> Iterator[str]:
     """The text so far, every few tokens."""
-    reader = generator.reader
+    reader, ends = generator.reader, generator.stop_tokens(stop)
     read = reader.read([generator.answering_plan(context, think=think)], [seed])
-    for [ids] in reader.write(read, text, [seed], at_once=AT_ONCE):
+    for [ids] in reader.write(read, text, [seed], stop=ends, at_once=AT_ONCE):
         yield reader.model.tokenizer.decode(ids)
 
 
@@ -170,7 +186,7 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
     with gr.Accordion("Settings", open=False):
         with gr.Row():
             seed = gr.Number(default.seed, precision=0, minimum=0, label="Seed")
-            timesteps = gr.Slider(2, 200, value=default.timesteps, step=1, label="Times (one step fewer)")
+            timesteps = gr.Number(default.timesteps, precision=0, label="Times (one step fewer)")
         with gr.Row():
             size = gr.Textbox(default.size, label="Size, such as 96x64", placeholder="by the aspect")
             aspect = gr.Textbox(
@@ -179,8 +195,8 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
         negative = gr.Textbox(default.negative, label="Negative prompt")
         think = gr.Checkbox(default.think, label="Think first")
         with gr.Row():
-            text_scale = gr.Slider(1, 10, value=default.text_scale, step=0.1, label="Guidance by text")
-            image_scale = gr.Slider(1, 5, value=default.image_scale, step=0.1, label="Guidance by pictures")
+            text_scale = gr.Number(default.text_scale, step=0.1, label="Guidance by text")
+            image_scale = gr.Number(default.image_scale, step=0.1, label="Guidance by pictures")
         with gr.Row():
             low = gr.Slider(0, 1, value=default.interval[0], step=0.01, label="Guidance above time")
             high = gr.Slider(0, 1, value=default.interval[1], step=0.01, label="Guidance up to time")
@@ -190,7 +206,7 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
         time_shift = gr.Number(None, label=f"Time shift (empty: {shift:g}, the checkpoint's)")
         with gr.Row():
             solver_order = gr.Slider(1, 2, value=default.solver_order, step=1, label="Order of the solver")
-            refresh_every = gr.Slider(1, 8, value=default.refresh_every, step=1, label="Layers run every so many steps")
+            refresh_every = gr.Number(default.refresh_every, precision=0, label="Layers run every so many steps")
             feature_order = gr.Slider(0, 2, value=default.feature_order, step=1, label="Degree of extrapolation")
     return {
         "seed": seed,
@@ -215,9 +231,13 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
 def _settings(values: dict[str, Any], number: int) -> PictureSettings:
     """What the controls say, of the picture of that number, from 0."""
     interval = (values.pop("low"), values.pop("high"))
-    whole = {name: int(values[name]) for name in ("timesteps", "solver_order", "refresh_every", "feature_order")}
-    changed = {**values, **whole, "seed": int(values["seed"] or 0) + number, "interval": interval}
+    changed = _given({**values, "seed": (values["seed"] or 0) + number, "interval": interval})
     return _checked(lambda: PictureSettings(**changed))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Without those whose fields are empty: they are as by default."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _checked(make: Callable[[], Any]) -> Any:
