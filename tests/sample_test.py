@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.eight_device_process import run_with_eight_devices
+from tests.hosts import Hosts
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
@@ -90,6 +91,18 @@ def test_processes_share_the_pictures_out(checkpoint, tmp_path):
             names = {"00000-thing-seed0", "00000-thing-seed1", "00001-number-seed1"}
             assert {Path(name).stem for name in written(tmp_path / "parts")} == names
     assert "0 drawn, 4 were there" in succeed(checkpoint, tmp_path / "parts", *arguments)
+
+
+def test_hosts_of_one_cluster_share_the_pictures_out(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    settings = ["--prompt=thing", "--count=3", "--text_scale=1", "--batch=1", *QUICK_FLAGS]
+    command = ["-m", "tests.hosts_sample", f"--checkpoint={checkpoint}", f"--out={out}", *settings]
+    ended = Hosts(command, hosts=2, devices=1, settings={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}).wait(120)
+    assert [host.status for host in ended] == [0, 0], "\n".join(host.printed for host in ended)
+    assert f"{out}: 2 drawn, 0 were there" in ended[0].printed
+    assert f"{out}: 1 drawn, 0 were there" in ended[1].printed
+    pictures = [f"00000-thing-seed{seed}.png" for seed in range(3)]
+    assert sorted(written(out)) == [*pictures, "sheet-0-of-2.png", "sheet-1-of-2.png"]
 
 
 def test_jsonl_lines_with_pictures_are_edits(checkpoint, tmp_path):
