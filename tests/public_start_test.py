@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 import rich.console
 from absl import flags
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
 from configs import bagel_7b_uno
 from tests.conftest import TESTDATA
 from tests.made_up_records import make_records
 from uno_jax import convert
-from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import TOKENIZER_FILES
 from uno_jax.interop.load import load_public
 from uno_jax.interop.names import TensorName, model_tensors
 from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.models.config import ModelConfig
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 from uno_jax.start import tokenizer_directory
@@ -160,3 +162,34 @@ def test_sizes_that_are_not_the_directorys_are_refused_with_both(dataset, tmp_pa
         run(dataclasses.replace(config, model=other), tmp_path)
     assert "config.model.decoder.mlp_size is 96, there it is 128" in str(error.value)
     assert "config.model.max_latent_size is 4, there it is 8" in str(error.value)
+
+
+def with_model(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The config with other fields of its model, which are given by their paths with dots."""
+    flat = flatten_dict(to_json(config.model), sep=".")
+    model = from_config_dict(unflatten_dict(flat | changes, sep="."), ModelConfig)
+    return dataclasses.replace(config, model=model)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "before"),
+    [
+        ("decoder.rope_theta", 10.0, 1e6),
+        ("vision.num_heads", 2, 4),
+        ("prediction", "x0", "velocity"),
+        ("num_metaqueries", 6, 4),
+        ("decoder.adapter_rank", 2, 0),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_model_even_if_its_shapes_are_the_same(
+    dataset, finished, field, value, before
+):
+    with pytest.raises(ConfigError) as error:
+        run(with_model(tiny_7b(dataset, steps=3), {field: value}), finished[0])
+    assert "checkpoints/2 holds another model than the config's; to go on from it take its model" in str(error.value)
+    assert f"config.model.{field} is {value!r}, there it is {before!r}" in str(error.value)
+
+
+def test_a_run_goes_on_with_other_choices_of_speed_and_precision(dataset, finished):
+    config = with_model(tiny_7b(dataset), {"decoder.remat": "full", "compute_dtype": "float32"})
+    assert run(config, finished[0], console=rich.console.Console(file=io.StringIO()))

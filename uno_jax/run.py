@@ -28,7 +28,7 @@ from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, replicated, row_share
 from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, new_state, step_config
 from uno_jax.run_config import RunConfig, check_config
-from uno_jax.start import Start, run_provenance, start_params, tokenizer_directory
+from uno_jax.start import Start, check_resumed, run_provenance, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -70,7 +70,7 @@ def run(
       Whether the run came to its last step; False if it was told to stop.
 
     Raises:
-      ConfigError: the config cannot be run.
+      ConfigError: the config cannot be run, or its model is not that of the checkpoint to go on from.
       FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
     """
     # All hosts compute, one speaks.
@@ -81,6 +81,8 @@ def run(
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     resumed = find_checkpoint(workdir / "checkpoints")
     _check_same_on_all_hosts(workdir, resumed)
+    if resumed is not None:
+        check_resumed(config, resumed)
     files = tokenizer_directory(config, resumed)
     tokenizer = read_tokenizer(config, files)
     batches = config_errors(_batches, config, config.data, tokenizer, mesh)

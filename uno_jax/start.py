@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,35 +11,21 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from uno_jax.config import ConfigError, to_json
+from uno_jax.config import ConfigError
 from uno_jax.interop.load import first_device, is_public_directory, load_public, open_public
 from uno_jax.interop.provenance import Provenance, public_provenance, saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import restore_autoencoder, saved_model_config
 from uno_jax.models.adapters import ADAPTERS
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree
 from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype
 from uno_jax.training.state import Params, merge, partition
 
-# Fields of ModelConfig that change speed or precision and not what the parameters are; and additions, which a
-# checkpoint of another method need not have.
-_FREE_FIELDS = (
-    "decoder.scan_unroll",
-    "decoder.remat",
-    "decoder.attention",
-    "vision.scan_unroll",
-    "vision.remat",
-    "vision.attention",
-    "autoencoder.attention",
-    "compute_dtype",
-    "num_metaqueries",
-    "metaquery_target",
-    "decoder.adapter_rank",
-    "decoder.adapter_scale",
-)
+# Fields of ModelConfig that are about additions, which a checkpoint of another method need not have.
+_ADDITIONS = ("num_metaqueries", "metaquery_target", "decoder.adapter_rank", "decoder.adapter_scale")
 
 
 class Start(NamedTuple):
@@ -161,22 +148,27 @@ def _cast(config: RunConfig, params: Params) -> Params:
 
 
 def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None:
-    """Demands that the models are the same but for the free fields."""
-    ours, theirs = _flat(wanted), _flat(saved)
-    different = [name for name in ours if ours[name] != theirs[name] and name not in _FREE_FIELDS]
-    if saved.decoder.adapter_rank:
-        # Leaving trained adapters out, or reading them with another scale, would change the model without a word.
-        adapters = ("decoder.adapter_rank", "decoder.adapter_scale")
-        different += [name for name in adapters if ours[name] != theirs[name]]
+    """Demands that the models are the same but for additions of the wanted one."""
+    different = model_differences(wanted, saved)
+    # Leaving trained adapters out, or reading them with another scale, would change the model without a word.
+    free = [name for name in _ADDITIONS if not (saved.decoder.adapter_rank and name.startswith("decoder.adapter"))]
+    _refuse({name: values for name, values in different.items() if name not in free}, f"config.init_from: {where}")
+
+
+def check_resumed(config: RunConfig, checkpoint: Path) -> None:
+    """Demands that the model of a checkpoint, from which a run is to go on, is the run's, additions included.
+
+    Raises:
+      ConfigError: it is another; every field is named with both values.
+      CheckpointError: as `saved_model_config`.
+    """
+    advice = "; to go on from it take its model (config.json in its assets folder), or else give another workdir"
+    _refuse(model_differences(config.model, saved_model_config(checkpoint)), str(checkpoint), advice)
+
+
+def _refuse(different: Mapping[str, tuple[Any, Any]], where: str, advice: str = "") -> None:
     if different:
-        lines = [f"config.model.{name} is {ours[name]!r}, there it is {theirs[name]!r}" for name in different]
-        raise ConfigError(f"config.init_from: {where} holds another model than the config's:\n  " + "\n  ".join(lines))
-
-
-def _flat(model: ModelConfig) -> dict[str, Any]:
-    flat = flatten_dict(to_json(model), sep=".")
-    if model.autoencoder.kind == "pixel":
-        # Sizes of the FLUX autoencoder mean nothing for the pixel autoencoder.
-        for name in ("base_channels", "channel_multipliers", "num_residual_blocks"):
-            del flat[f"autoencoder.{name}"]
-    return flat
+        lines = [
+            f"config.model.{name} is {ours!r}, there it is {theirs!r}" for name, (ours, theirs) in different.items()
+        ]
+        raise ConfigError(f"{where} holds another model than the config's{advice}:\n  " + "\n  ".join(lines))

@@ -26,9 +26,10 @@ from uno_jax.interop.output import new_directory
 from uno_jax.interop.place import is_finite
 from uno_jax.interop.provenance import Provenance, computed_table
 from uno_jax.interop.public_json import public_json
+from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.training.checkpoints import compare_shapes
 from uno_jax.training.state import is_under
 
@@ -73,8 +74,8 @@ def export_public(
       overwrite: whether what is at `destination` may be replaced.
 
     Raises:
-      CheckpointError: the checkpoint's tensors are not the model's; a weight is not finite, or not in the dtype that
-        is to be written; and as `new_directory`.
+      CheckpointError: the checkpoint's tensors are not the model's, or the JSON files are of another model; a weight
+        is not finite, or not in the dtype that is to be written; and as `new_directory`.
     """
     files = {
         MODEL_FILE: (model_tensors(model), ""),
@@ -93,15 +94,28 @@ def export_public(
         )
     with new_directory(destination, overwrite=overwrite) as partial:
         partial.mkdir()
+        for name, content in public_json(model, provenance.json, sampling).items():
+            (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        _check_model(model_config_from_directory(partial), model, provenance)
         for file, leaves_ in named.items():
             if leaves_:
                 shard_bytes = config.shard_bytes if file == MODEL_FILE else None
                 _write(partial, file, leaves_, contents, model, provenance, config.dtype, shard_bytes)
-        for name, content in public_json(model, provenance.json, sampling).items():
-            (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         for name, encoded in tokenizer.items():
             (partial / name).write_bytes(encoded)
         open_public(partial)  # what we would not read back must not appear
+
+
+def _check_model(written: ModelConfig, model: ModelConfig, provenance: Provenance) -> None:
+    """Demands that the JSON files that were written are read back as the model."""
+    different = model_differences(model, written)
+    if different:
+        lines = [f"{name} is {ours!r}, by the JSON files {theirs!r}" for name, (ours, theirs) in different.items()]
+        origin = f"; {', '.join(provenance.json)} are those that were imported" if provenance.json else ""
+        raise CheckpointError(
+            f"the JSON files of the export would describe another model than the checkpoint's{origin}:\n  "
+            + "\n  ".join(lines)
+        )
 
 
 def _write(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from uno_jax.config import to_json
 
 
 @dataclass(frozen=True)
@@ -99,3 +104,34 @@ class ModelConfig:
     def pixels_per_token(self) -> int:
         """Side, in pixels, of the square under one latent token."""
         return self.latent_patch_size * self.autoencoder.downsample
+
+
+# Fields that change speed, memory or precision, and not what the parameters are or mean.
+_FREE_FIELDS = (
+    "decoder.scan_unroll",
+    "decoder.remat",
+    "decoder.attention",
+    "vision.scan_unroll",
+    "vision.remat",
+    "vision.attention",
+    "autoencoder.attention",
+    "compute_dtype",
+)
+
+
+def model_differences(first: ModelConfig, second: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields by which two models are not the same, by their paths with dots, with both values (as JSON).
+
+    Fields that change speed or precision alone are left out, and so are those that mean nothing in either model.
+    """
+    ours, theirs = (flatten_dict(to_json(model), sep=".") for model in (first, second))
+    free = set(_FREE_FIELDS) | (_idle_fields(first) & _idle_fields(second))
+    return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name] and name not in free}
+
+
+def _idle_fields(model: ModelConfig) -> set[str]:
+    """Fields that mean nothing in a model."""
+    flux = ("base_channels", "channel_multipliers", "num_residual_blocks")
+    idle = {f"autoencoder.{name}" for name in flux} if model.autoencoder.kind == "pixel" else set()
+    idle |= set() if model.decoder.adapter_rank else {"decoder.adapter_scale"}
+    return idle | (set() if model.num_metaqueries else {"metaquery_target"})
