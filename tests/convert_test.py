@@ -65,6 +65,7 @@ def test_an_imported_checkpoint_is_loaded_like_the_directory_it_came_from(import
 def test_import_says_what_it_read_part_by_part(imported):
     assert "generation expert                     │     15 │    111,520 │ float32" in imported[1]
     assert "all                                   │    241 │  1,681,971 │ float32" in imported[1]
+    assert "tokenizer: 622 ids, of a vocabulary of 640\n" in imported[1]
 
 
 def test_an_imported_checkpoint_tells_the_versions_that_wrote_it(imported):
@@ -111,6 +112,15 @@ def small_vocabulary(directory: Path) -> None:
     (directory / "llm_config.json").write_text(json.dumps({**fields, "vocab_size": 600}))
 
 
+def half_the_merges(directory: Path) -> None:
+    lines = (directory / "merges.txt").read_text().splitlines(keepends=True)
+    (directory / "merges.txt").write_text("".join(lines[: len(lines) // 2]))
+
+
+def no_delimiters(directory: Path) -> None:
+    (directory / "tokenizer_config.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -119,6 +129,8 @@ def small_vocabulary(directory: Path) -> None:
         (missing_shard, "the shards ema-00002-of-00002.safetensors are listed but not in"),
         (not_a_number, "ema.safetensors: tensor vae2llm.weight holds nan"),
         (small_vocabulary, "its tokenizer has 622 ids, and the model's vocabulary is 600"),
+        (half_the_merges, "merges.txt: no merge makes 173 tokens of vocab.json"),
+        (no_delimiters, "tokenizer_config.json: added_tokens_decoder lists no <|im_start|> and no <|im_end|>"),
     ],
 )
 def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, message):

@@ -22,7 +22,7 @@ from tests.load_test import MODEL, write_checkpoint
 from tests.small_model import small_model, small_params
 from tests.small_public import REFERENCE, write_public
 from uno_jax.config import to_json
-from uno_jax.data.tokenizer import TOKENIZER_FILES
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import (
     expected_autoencoder_tensors,
     expected_public_tensors,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.small_public import REFERENCE
-from uno_jax.data.tokenizer import TOKENIZER_FILES
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import expected_autoencoder_tensors, expected_public_tensors, fixed_tables
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES

@@ -17,7 +17,8 @@ from tests.small_model import small_model, small_params
 from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
 from uno_jax.config import to_json
 from uno_jax.data.config import DataConfig
-from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.load import load_public
 from uno_jax.interop.provenance import Provenance

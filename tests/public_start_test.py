@@ -21,7 +21,7 @@ from tests.made_up_records import make_records
 from uno_jax import convert
 from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.data.records import write_records
-from uno_jax.data.tokenizer import TOKENIZER_FILES
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.load import load_public
 from uno_jax.interop.names import TensorName, model_tensors
 from uno_jax.interop.sizes import model_config_from_directory

@@ -14,7 +14,8 @@ import jax
 from tests.made_up_records import VAE_TRANSFORM, VIT_TRANSFORM, small_tokenizer
 from tests.small_model import small_model, small_params
 from uno_jax.config import to_json
-from uno_jax.data.tokenizer import TOKENIZER_FILES, train_tokenizer
+from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.generate import Generator
 from uno_jax.load import LoadedModel
 from uno_jax.models.autoencoder import make_autoencoder

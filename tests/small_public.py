@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from uno_jax.data.tokenizer import TOKENIZER_FILES
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import expected_autoencoder_tensors, expected_public_tensors, fixed_tables
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig

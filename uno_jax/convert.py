@@ -17,7 +17,7 @@ from rich.console import Console
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, to_json
-from uno_jax.data.tokenizer import TOKENIZER_FILES
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.compare import compare, comparison_table, config_differences, differing_table
 from uno_jax.interop.contents import open_contents
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
@@ -130,7 +130,7 @@ def _import_here(options: argparse.Namespace, console: Console) -> None:
     """This host's part of an import."""
     source = Path(options.source)
     model = model_config_from_directory(source)
-    read_tokenizer(source, model)
+    tokenizer = read_tokenizer(source, model, public=True)
     settings = public_settings(source, model)
     imported = import_public(
         source,
@@ -146,6 +146,7 @@ def _import_here(options: argparse.Namespace, console: Console) -> None:
     if jax.process_index() == 0:
         leaves = flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/")
         console.print(parts_table(leaves))
+        _print(console, f"tokenizer: {len(tokenizer)} ids, of a vocabulary of {model.decoder.vocab_size}")
         _print(console, f"imported {source} as the checkpoint {options.destination}")
 
 
@@ -155,7 +156,7 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
         raise CheckpointError(f"{options.source}: it is in the public layout already")
     checkpoint = contents.where
     saved = saved_model_config(checkpoint)
-    read_tokenizer(checkpoint / "assets", saved)
+    read_tokenizer(checkpoint / "assets", saved, public=True)
     contents, model, provenance = without_adapters(contents, saved, saved_provenance(checkpoint))
     export_public(
         contents,

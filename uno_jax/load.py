@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, from_config_dict
-from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
@@ -180,7 +181,7 @@ def _from_public(directory: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh
             "them; load it as it is"
         )
     model = model_config_from_directory(directory)
-    tokenizer = read_tokenizer(directory, model)
+    tokenizer = read_tokenizer(directory, model, public=True)
     shardings = flatten_dict(tree_shardings(abstract_params(model), mesh))
 
     loaded = load_public(
@@ -231,20 +232,29 @@ def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransfo
     return _convert(fields[name], ImageTransform, f"{file}: {name}") if name in fields else None
 
 
-def read_tokenizer(directory: Path, model: ModelConfig) -> Tokenizer:
+def read_tokenizer(directory: Path, model: ModelConfig, *, public: bool = False) -> Tokenizer:
     """The tokenizer in a directory.
+
+    `public`: the directory is in the public layout, or will be; there the ids of all delimiters must be listed, for
+    those that are added would follow the last listed one, and need not be the ids that the model was trained with.
 
     Raises:
       CheckpointError: a file is missing or damaged, or it has more ids than the model's vocabulary.
     """
     try:
         tokenizer = Tokenizer.from_directory(directory)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{directory}: its tokenizer cannot be read: {error}") from error
     if len(tokenizer) > model.decoder.vocab_size:
         raise CheckpointError(
             f"{directory}: its tokenizer has {len(tokenizer)} ids, and the model's vocabulary is "
             f"{model.decoder.vocab_size}: {', '.join(TOKENIZER_FILES)} are those of another model"
+        )
+    if public and tokenizer.unlisted:
+        raise CheckpointError(
+            f"{directory / 'tokenizer_config.json'}: added_tokens_decoder lists no "
+            f"{' and no '.join(tokenizer.unlisted)}; take the file that belongs to the model, or add the tokens with "
+            "their ids"
         )
     return tokenizer
 

@@ -22,7 +22,8 @@ from uno_jax.batch import TASKS
 from uno_jax.data import jsonl, openmoji
 from uno_jax.data.contact_sheet import make_contact_sheet
 from uno_jax.data.records import SPLITS, Record, open_records, record_tasks, write_records
-from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer, train_tokenizer
+from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "openmoji", ["openmoji", "jsonl"], "what to prepare: the embedded dataset, or your own")

@@ -20,7 +20,8 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import REGIONS
 from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import open_records
-from uno_jax.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
@@ -134,9 +135,10 @@ def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
     """The tokenizer in `directory`.
 
     Raises:
-      ConfigError: it has more ids than the model's vocabulary.
+      FileNotFoundError: one of its files is missing.
+      ConfigError: one of them is damaged, or it has more ids than the model's vocabulary.
     """
-    tokenizer = Tokenizer.from_directory(directory)
+    tokenizer = config_errors(Tokenizer.from_directory, directory)
     if len(tokenizer) > config.model.decoder.vocab_size:
         raise ConfigError(
             f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in {directory} "

@@ -15,7 +15,7 @@ from uno_jax.config import ConfigError
 from uno_jax.interop.load import first_device, is_public_directory, load_public, open_public
 from uno_jax.interop.provenance import Provenance, public_provenance, saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
-from uno_jax.load import restore_autoencoder, saved_model_config
+from uno_jax.load import read_tokenizer, restore_autoencoder, saved_model_config
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
@@ -107,6 +107,8 @@ def _from_checkpoint(config: RunConfig, checkpoint: Path, mesh: Mesh) -> Start:
 def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
     saved = model_config_from_directory(directory)
     _compare_models(config.model, saved, str(directory))
+    if not config.data.tokenizer:
+        read_tokenizer(directory, saved, public=True)
     shardings = flatten_dict(tree_shardings(abstract_params(saved), mesh))
 
     def dtype(path: tuple[str, ...]) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+from uno_jax.data.tokenizer_files import read_tokenizer_files
 
 # The four tokens that delimit texts and images. A public directory that lacks one gets it added after all others.
 TEXT_START, TEXT_END = "<|im_start|>", "<|im_end|>"
@@ -31,8 +31,10 @@ _SPLIT_PATTERN = (
 class Tokenizer:
     """Text to token ids and back. Picklable."""
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, unlisted: tuple[str, ...] = ()):
         self._backend = backend
+        self.unlisted = unlisted
+        """Delimiters that its files do not list, and that were added after all other tokens."""
         ids = backend.get_vocab(with_added_tokens=True)
         self.start, self.end, self.image_start, self.image_end = (ids[token] for token in DELIMITERS)
 
@@ -42,19 +44,12 @@ class Tokenizer:
 
         Raises:
           FileNotFoundError: one of the files is missing.
-          ValueError: the ids in `tokenizer_config.json` do not follow the vocabulary without gaps.
+          ValueError: one is damaged, they are of different tokenizers, or the ids in `tokenizer_config.json` do not
+            follow the vocabulary without gaps; the message names the file.
         """
         directory = Path(directory)
-        missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"tokenizer directory {directory} lacks {', '.join(missing)}: give a directory with "
-                f"{', '.join(TOKENIZER_FILES)} (prepare_data writes one to <dataset>/tokenizer)"
-            )
-        vocabulary, merges = models.BPE.read_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
+        vocabulary, merges, added = read_tokenizer_files(directory)
         backend = _byte_level_backend(models.BPE(vocabulary, merges))
-        config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-        added = sorted((int(id_), entry) for id_, entry in config.get("added_tokens_decoder", {}).items())
         for id_, entry in added:
             token = tokenizers.AddedToken(
                 entry["content"],
@@ -72,8 +67,9 @@ class Tokenizer:
                     f"but follows the vocabulary as {actual}: vocab.json and tokenizer_config.json do not belong "
                     "together, or ids are left out"
                 )
-        _add_delimiters(backend)
-        return cls(backend)
+        unlisted = tuple(token for token in DELIMITERS if backend.token_to_id(token) is None)
+        backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in unlisted])
+        return cls(backend, unlisted)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, without any delimiter around it."""
@@ -141,8 +137,3 @@ def _byte_level_backend(model: models.BPE) -> tokenizers.Tokenizer:
     )
     backend.decoder = decoders.ByteLevel()
     return backend
-
-
-def _add_delimiters(backend: tokenizers.Tokenizer) -> None:
-    missing = [token for token in DELIMITERS if backend.token_to_id(token) is None]
-    backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in missing])

@@ -1,0 +1,122 @@
+"""The files of a byte-level BPE in the Qwen2 format, read strictly: a cut or foreign file would give other ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+class TokenizerContent(NamedTuple):
+    """What the files of a tokenizer directory hold."""
+
+    vocabulary: dict[str, int]
+    """Of the BPE: token -> id, from 0 without gaps."""
+    merges: list[tuple[str, str]]
+    """In the order in which they are tried."""
+    added: list[tuple[int, dict[str, Any]]]
+    """Id and entry of the added tokens, by id."""
+
+
+def read_tokenizer_files(directory: Path) -> TokenizerContent:
+    """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json`, which must belong together.
+
+    Raises:
+      FileNotFoundError: one of the files is missing.
+      ValueError: one is damaged, or they are of different tokenizers; the message names the file.
+    """
+    missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"tokenizer directory {directory} lacks {', '.join(missing)}: give a directory with "
+            f"{', '.join(TOKENIZER_FILES)} (prepare_data writes one to <dataset>/tokenizer)"
+        )
+    vocab_file, merges_file, config_file = (directory / name for name in TOKENIZER_FILES)
+    vocabulary = _read_vocabulary(vocab_file)
+    merges = _read_merges(merges_file, vocabulary)
+    added = _read_added(config_file)
+    # The bytes apart, every token comes from a merge.
+    made = {first + second for first, second in merges} | {entry["content"] for _, entry in added}
+    strange = [token for token in vocabulary if len(token) > 1 and token not in made]
+    if strange:
+        raise ValueError(
+            f"{merges_file}: no merge makes {len(strange)} tokens of {vocab_file.name}, such as {strange[0]!r}: the "
+            "file is cut short, or the two are of different tokenizers"
+        )
+    return TokenizerContent(vocabulary, merges, added)
+
+
+def _read_vocabulary(file: Path) -> dict[str, int]:
+    vocabulary = _read_object(file)
+    if not all(type(id_) is int for id_ in vocabulary.values()):
+        raise ValueError(f"{file}: expected an integer id for every token")
+    for expected, id_ in enumerate(sorted(vocabulary.values())):
+        if id_ != expected:
+            what = "no token has" if id_ > expected else "two tokens have"
+            raise ValueError(
+                f"{file}: {what} id {min(id_, expected)}; expected every id from 0 to {len(vocabulary) - 1}"
+            )
+    return vocabulary
+
+
+def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    merges = []
+    lines = _read_text(file).removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
+        if line.startswith("#version") or lines == [""]:
+            continue
+        pair = line.split(" ")
+        if len(pair) != 2:
+            raise ValueError(f"{file}: line {number} is {line!r}; expected two tokens with a space between them")
+        unknown = [token for token in (*pair, "".join(pair)) if token not in vocabulary]
+        if unknown:
+            raise ValueError(
+                f"{file}: line {number} is {line!r}, but vocab.json has no token {unknown[0]!r}: one of the files is "
+                "cut short, or they are of different tokenizers"
+            )
+        merges.append((pair[0], pair[1]))
+    return merges
+
+
+def _read_added(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    entries = _read_object(file).get("added_tokens_decoder", {})
+    if not isinstance(entries, dict):
+        raise ValueError(f"{file}: added_tokens_decoder is {entries!r}; expected an object of id -> token")
+    for id_, entry in entries.items():
+        if not id_.isdecimal() or not _is_token(entry):
+            raise ValueError(
+                f"{file}: added_tokens_decoder holds {id_!r}: {entry!r}; expected an id and an object with a string "
+                f"content and, where they are there, true or false as {', '.join(_FLAGS)}"
+            )
+    return sorted(((int(id_), entry) for id_, entry in entries.items()), key=lambda item: item[0])
+
+
+def _is_token(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("content"), str)
+        and all(isinstance(entry.get(flag, False), bool) for flag in _FLAGS)
+    )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); if it was downloaded or copied, fetch it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text ({error}); if it was downloaded or copied, fetch it again") from error
