@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from logging import CRITICAL, getLogger
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
@@ -41,11 +44,26 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
       SystemExit: something is wrong, or `diff` has found a difference.
     """
     options = _parser().parse_args(arguments)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
-    with _one_message():
+    logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and logs what it raises
+    with _ended_in_order(), _one_message():
         succeeded = options.run(options, console or _console())
     if not succeeded:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGINT end the command by an exception, so that nothing half-written is left."""
+
+    def end(signum: int, frame: Any) -> None:
+        sys.exit(128 + signum)
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -245,5 +263,12 @@ def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _silence_echoes() -> None:
+    """Where one array cannot be written, all that are in flight would say so too: in the log, and as unraisable."""
+    getLogger("asyncio").setLevel(CRITICAL)
+    sys.unraisablehook = lambda unraisable: None
+
+
 if __name__ == "__main__":
+    _silence_echoes()
     main(sys.argv[1:])

@@ -92,7 +92,7 @@ def export_public(
         raise CheckpointError(
             f"{contents.where}: its tensors are not those of the model that it names:\n  " + "\n  ".join(differences)
         )
-    with new_directory(destination, overwrite=overwrite) as partial:
+    with new_directory(destination, contents.where, overwrite=overwrite) as partial:
         partial.mkdir()
         for name, content in public_json(model, provenance.json, sampling).items():
             (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -39,9 +39,9 @@ def import_public(
       overwrite: whether what is at `destination` may be replaced.
 
     Raises:
-      CheckpointError: as `open_public` and `new_directory`; a weight that is not finite.
+      CheckpointError: as `open_public`, `new_directory` and `save_model`; a weight that is not finite.
     """
-    with new_directory(destination, overwrite=overwrite) as partial:
+    with new_directory(destination, source, overwrite=overwrite) as partial:
         public = open_public(source)
         trees = {**abstract_params(public.config), "autoencoder": abstract_autoencoder(public.config)}
         shardings = flatten_dict(tree_shardings(trees, mesh))

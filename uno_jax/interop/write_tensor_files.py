@@ -7,7 +7,7 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -72,8 +72,9 @@ class TensorWriter:
         for path, names in self._shards.items():
             file = self._stack.enter_context(open(path, "wb", buffering=0))
             header, offsets, size = _header({name: self._plans[name] for name in names})
-            file.write(header)
-            file.truncate(len(header) + size)
+            with _naming(file):
+                file.write(header)
+                file.truncate(len(header) + size)
             self._places |= {name: (file, len(header) + offset) for name, offset in offsets.items()}
         return self
 
@@ -82,6 +83,7 @@ class TensorWriter:
 
         Raises:
           ValueError: it has not, or it has been written already.
+          OSError: the file cannot be written; it is named.
         """
         plan = self._plans[name]
         if tensor.shape != plan.shape or tensor.dtype != STORED_DTYPES[plan.dtype] or name not in self._left:
@@ -90,7 +92,8 @@ class TensorWriter:
         file, offset = self._places[name]
         data = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
         while len(data):
-            count = os.pwrite(file.fileno(), data, offset)
+            with _naming(file):
+                count = os.pwrite(file.fileno(), data, offset)
             data, offset = data[count:], offset + count
         self._left.remove(name)
 
@@ -110,6 +113,15 @@ class TensorWriter:
                 "weight_map": {name: path.name for path, names in self._shards.items() for name in names},
             }
             self._index.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _naming(file: FileIO) -> Iterator[None]:
+    """Puts the file's name into errors of writing it, which have none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def _shards(plans: Mapping[str, TensorPlan], most_bytes: int | None) -> Iterator[list[str]]:

@@ -112,6 +112,7 @@ def save_model(directory: Path, params: Params, autoencoder: Params, assets: Map
 
     Raises:
       FileExistsError: there is something at `directory`.
+      CheckpointError: it cannot be written, for example to a disk that is full.
     """
     if directory.exists():
         raise FileExistsError(f"{directory} is there already")
@@ -134,7 +135,7 @@ def save_model(directory: Path, params: Params, autoencoder: Params, assets: Map
         if part
     }
     handler = ocp.CompositeCheckpointHandler(**{name: tree() for name in items}, assets=_FilesHandler())
-    with ocp.Checkpointer(handler) as checkpointer:
+    with _writing(directory), ocp.Checkpointer(handler) as checkpointer:
         files = FilesSave({**assets, VERSIONS_FILE: versions_json()})
         checkpointer.save(directory.resolve(), args=ocp.args.Composite(**items, assets=files))
 
@@ -190,6 +191,17 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
         return ocp.PyTreeCheckpointHandler().restore(
             directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
         )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Turns what Orbax and TensorStore raise over files that cannot be written into one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        # TensorStore tells of its layers first, and of what the file system said last.
+        reason = str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
+        raise CheckpointError(f"{directory.parent}: the checkpoint cannot be written there ({reason})") from None
 
 
 @contextmanager
