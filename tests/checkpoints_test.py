@@ -59,6 +59,18 @@ def test_what_was_saved_comes_back_exactly(tmp_path, ema):
     checkpoints.close()
 
 
+def test_averages_that_a_checkpoint_has_not_begin_with_its_parameters_as_arrays_of_their_own(tmp_path):
+    state = small_state()
+    checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
+    checkpoints.save(7, state.replace(ema=None), DATA)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(7, abstract(state))
+    checkpoints.close()
+    assert jax.tree.map(lambda x: x.dtype, restored.ema) == jax.tree.map(lambda x: x.dtype, state.ema)
+    jax.tree.map(np.testing.assert_array_equal, restored.ema, state.trainable)
+    jax.jit(lambda state: jax.tree.map(lambda x: x * 0, state), donate_argnums=0)(restored)
+
+
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     state, kept = jax.tree.map(jnp.copy, small_state()), small_state()
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)

@@ -190,6 +190,12 @@ def test_a_run_does_not_go_on_with_another_model_even_if_its_shapes_are_the_same
     assert f"config.model.{field} is {value!r}, there it is {before!r}" in str(error.value)
 
 
+def test_a_run_that_goes_on_says_that_its_averages_begin_there(dataset, finished):
+    console = rich.console.Console(file=io.StringIO(), width=300)
+    assert run(tiny_7b(dataset, **{"optimizer.ema_decay": 0.9}), finished[0], console=console)
+    assert "checkpoints/2 (it holds no averages: they begin here)" in console.file.getvalue()
+
+
 def test_a_run_goes_on_with_other_choices_of_speed_and_precision(dataset, finished):
     config = with_model(tiny_7b(dataset), {"decoder.remat": "full", "compute_dtype": "float32"})
     assert run(config, finished[0], console=rich.console.Console(file=io.StringIO()))

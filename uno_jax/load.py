@@ -26,7 +26,7 @@ from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated
 from uno_jax.parallel.parameters import tree_shardings
-from uno_jax.training.checkpoints import find_checkpoint, restore_tree, saved_leaves
+from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_tree, saved_leaves
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.state import Params
 
@@ -153,7 +153,7 @@ def _from_checkpoint(checkpoint: Path, ema: bool, dtype: DTypeLike | None, mesh:
 
     averages: dict[str, Any] = {}
     if ema:
-        if not (checkpoint / "ema").is_dir():
+        if not holds_averages(checkpoint):
             raise CheckpointError(
                 f"{checkpoint}: it holds no averages of the parameters (ema), for the run kept none "
                 "(config.optimizer.ema_decay); load the parameters themselves"

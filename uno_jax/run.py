@@ -30,7 +30,7 @@ from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, re
 from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, new_state, step_config
 from uno_jax.run_config import RunConfig, check_config
 from uno_jax.start import Start, check_resumed, run_provenance, start_params, tokenizer_directory
-from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
+from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, holds_averages
 from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
@@ -98,7 +98,9 @@ def run(
         # A state that latched is saved as it was; to go on from it is to try its batch again.
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         batches.set_state(data_state)
-        start = Start(merge(state.trainable, state.frozen), restore_autoencoder(config.model, resumed), str(resumed))
+        begun = " (it holds no averages: they begin here)" if state.ema and not holds_averages(resumed) else ""
+        params = merge(state.trainable, state.frozen)
+        start = Start(params, restore_autoencoder(config.model, resumed), f"{resumed}{begun}")
 
     context = Context(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, files, state, start))

@@ -18,7 +18,7 @@ from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import check_finite, read_leaf, stored_dtype
 from uno_jax.interop.sizes import UNO_JSON
-from uno_jax.training.checkpoints import find_checkpoint, restore_leaves, saved_leaves
+from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
 from uno_jax.training.versions import VERSIONS_FILE
 
@@ -91,7 +91,7 @@ def open_contents(path: str | Path, *, ema: bool = False) -> Contents:
 
 def _saved(checkpoint: Path, ema: bool) -> Contents:
     items = {"params": "", "autoencoder": "autoencoder/"}
-    if ema and not (checkpoint / "ema").is_dir():
+    if ema and not holds_averages(checkpoint):
         raise CheckpointError(f"{checkpoint}: it holds no averages (ema); its run kept none")
     if ema:
         items["ema"] = ""

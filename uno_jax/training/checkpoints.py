@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -82,7 +83,8 @@ class Checkpoints:
         """The state of `step` and the data position of all hosts' shards.
 
         `target` is a TrainState of `jax.ShapeDtypeStruct` with shardings, or of arrays: shapes, dtypes and places
-        come from it, so a checkpoint may be restored onto another mesh than the one it was saved from.
+        come from it, so a checkpoint may be restored onto another mesh than the one it was saved from. Averages that
+        it has and the checkpoint has not begin with the parameters.
 
         Raises:
           CheckpointMismatch: the checkpoint's tensors are not those of `target`.
@@ -90,9 +92,15 @@ class Checkpoints:
         directory = self.directory / str(step)
         params = restore_tree(directory / "params", merge(target.trainable, target.frozen))
         training = restore_tree(directory / "training", {name: getattr(target, name) for name in _TRAINING})
-        ema = None if target.ema is None else restore_tree(directory / "ema", target.ema)
         paths = ["/".join(path) for path in flatten_dict(target.trainable)]
         trainable, frozen = partition(params, paths)
+        if target.ema is None:
+            ema = None
+        elif holds_averages(directory):
+            ema = restore_tree(directory / "ema", target.ema)
+        else:
+            # By way of new arrays: a donated state may not hold one buffer twice.
+            ema = jax.tree.map(lambda x, to: jax.device_put(jnp.array(x, to.dtype), to.sharding), trainable, target.ema)
         return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training), read_data_state(directory)
 
     def wait(self) -> None:
@@ -150,6 +158,11 @@ def find_checkpoint(directory: str | Path) -> Path | None:
         if steps:
             return folder / str(max(steps))
     return None
+
+
+def holds_averages(checkpoint: Path) -> bool:
+    """Whether the run that wrote a checkpoint kept averages of its trained parameters."""
+    return (checkpoint / "ema").is_dir()
 
 
 def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
