@@ -9,6 +9,8 @@ import pytest
 
 from tests.convert_test import fail, succeed
 from tests.small_public import write_public
+from uno_jax.interop.public_json import public_code_fields
+from uno_jax.models.config import AutoencoderConfig, ModelConfig
 
 
 @pytest.fixture
@@ -35,3 +37,23 @@ def test_a_model_that_the_imported_json_files_do_not_describe_is_refused_with_th
 def test_fields_that_change_speed_alone_may_be_others_than_at_the_import(imported, tmp_path):
     rewrite(imported / "assets" / "model.json", "decoder", remat="full", scan_unroll=2)
     succeed("export", imported, tmp_path / "out")
+
+
+def test_sizes_that_the_public_implementation_has_in_its_code_are_told_where_they_are_not_the_published(
+    imported, tmp_path
+):
+    """conventions.md 25 and 26: it reads no `config.json`."""
+    assert (
+        "reads these from no file, give them in its code: max_latent_size 2 (published: 64), "
+        "vit_max_num_patch_per_side 2 (published: 70), ch 32 (published: 128), ch_mult [1] (published: [1, 2, 4, 4]), "
+        "num_res_blocks 1 (published: 2), z_channels 1 (published: 16), downsample 1 (published: 8)."
+    ) in succeed("export", imported, tmp_path / "out")
+
+
+def test_the_published_sizes_are_all_in_the_public_code_or_files():
+    assert public_code_fields(ModelConfig()) == {}
+    other = AutoencoderConfig(scale=1.0, shift=0.0)
+    assert public_code_fields(ModelConfig(autoencoder=other)) == {
+        "scale_factor": (1.0, 0.3611),
+        "shift_factor": (0.0, 0.1159),
+    }

@@ -85,7 +85,7 @@ def test_export_says_what_it_wrote(round_trip):
     assert "generation expert                     │     15 │    111,520 │ float32" in round_trip[1]
     for name in ("ema.safetensors", "ae.safetensors", "llm_config.json", "vocab.json"):
         assert f"{round_trip[0] / 'exported' / name}\n" in round_trip[1]
-    assert "public implementation" not in round_trip[1]
+    assert "Not for the public implementation" not in round_trip[1]
 
 
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)

@@ -27,7 +27,7 @@ from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
 from uno_jax.interop.merge import without_adapters
 from uno_jax.interop.provenance import saved_provenance
-from uno_jax.interop.public_json import not_public
+from uno_jax.interop.public_json import not_public, public_code_fields
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.summary import arrays_table, facts, flat_config, hash_parts, parts_table
 from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
@@ -195,6 +195,9 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
         _print(console, f"The low-rank adapters, of rank {saved.decoder.adapter_rank}, are added to the kernels.")
     for sentence in not_public(model):
         _print(console, f"Not for the public implementation: {sentence}.")
+    if (fields := public_code_fields(model)) and not not_public(model):
+        listed = ", ".join(f"{name} {ours} (published: {theirs})" for name, (ours, theirs) in fields.items())
+        _print(console, f"The public implementation reads these from no file, give them in its code: {listed}.")
     if lost := rounded(contents, model, provenance):
         _print(
             console,

@@ -57,6 +57,29 @@ def not_public(config: ModelConfig) -> list[str]:
     return [sentence for holds, sentence in facts if holds]
 
 
+def public_code_fields(config: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields that the public implementation reads from no file, and that are not as published.
+
+    It has them in its code (of our files it reads neither `config.json` nor `uno_config.json`), and there they must
+    be given before it can load the model.
+
+    Returns:
+      Public name -> (value of this model, published value).
+    """
+    ours, published = _code_fields(config), _code_fields(ModelConfig())
+    return {name: (ours[name], published[name]) for name in ours if ours[name] != published[name]}
+
+
+def _code_fields(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "latent_patch_size": config.latent_patch_size,
+        "max_latent_size": config.max_latent_size,
+        "vit_max_num_patch_per_side": config.vision.table_side,
+        # What stands for another kind of autoencoder is in `not_public`.
+        **(_autoencoder(config.autoencoder) if config.autoencoder.kind == "flux" else {}),
+    }
+
+
 def _decoder(config: DecoderConfig) -> dict[str, Any]:
     fields = {
         "architectures": ["Qwen2ForCausalLM"],
