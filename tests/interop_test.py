@@ -164,6 +164,16 @@ def test_every_tensor_that_is_missing_extra_or_misshapen_is_named_in_one_error(d
     assert len(message.splitlines()) == 6
 
 
+def test_of_many_problems_the_first_20_are_named_and_the_others_counted(directory):
+    rewrite(directory, lambda tensors: tensors.update({f"lora.{i}": np.zeros(1, np.float32) for i in range(23)}))
+    with pytest.raises(CheckpointError) as raised:
+        load_public(directory)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 22
+    assert all("ema.safetensors: extra tensor lora." in line for line in lines[1:21])
+    assert lines[21] == "  and 3 more"
+
+
 def test_a_tensor_of_another_dtype_is_named(directory):
     rewrite(directory, lambda tensors: tensors.update({"vae2llm.bias": np.zeros(8, np.int32)}))
     with pytest.raises(CheckpointError, match=r"vae2llm\.bias is I32, expected one of F32, F16, BF16"):
@@ -174,6 +184,13 @@ def test_a_tensor_of_another_dtype_is_named(directory):
 def test_a_missing_file_is_named(directory, file):
     (directory / file).unlink()
     with pytest.raises(CheckpointError, match=file):
+        load_public(directory)
+
+
+def test_an_autoencoder_is_not_looked_for_in_the_shards_of_the_model(directory):
+    shard(directory, "model.safetensors.index.json")
+    (directory / "ae.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"expected ae\.safetensors, or shards with ae\.safetensors\.index\.json"):
         load_public(directory)
 
 
@@ -261,7 +278,7 @@ def test_a_tensor_that_is_not_in_its_shard_is_named(directory):
     shard(directory)
     rewrite(directory, lambda tensors: tensors.pop("vit_pos_embed.pos_embed", None), "part-0.safetensors")
     rewrite(directory, lambda tensors: tensors.pop("vit_pos_embed.pos_embed", None), "part-1.safetensors")
-    with pytest.raises(CheckpointError, match=r"not in the shard .* vit_pos_embed\.pos_embed"):
+    with pytest.raises(CheckpointError, match=r"(?s)not in the shard .* vit_pos_embed\.pos_embed"):
         load_public(directory)
 
 

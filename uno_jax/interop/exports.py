@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError, lines_of
 from uno_jax.interop.contents import Contents
 from uno_jax.interop.load import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
 from uno_jax.interop.names import (
@@ -90,7 +90,7 @@ def export_public(
     differences = compare_shapes(expected, {name: leaf.shape for name, leaf in contents.leaves.items()})
     if differences:
         raise CheckpointError(
-            f"{contents.where}: its tensors are not those of the model that it names:\n  " + "\n  ".join(differences)
+            f"{contents.where}: its tensors are not those of the model that it names:{lines_of(differences)}"
         )
     with new_directory(destination, contents.where, overwrite=overwrite) as partial:
         partial.mkdir()

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError, lines_of
 from uno_jax.interop.names import (
     FixedTable,
     Path,
@@ -32,6 +32,9 @@ from uno_jax.models.positions import sincos_table_2d
 MODEL_FILE = "ema.safetensors"
 AUTOENCODER_FILE = "ae.safetensors"
 UNO_FILE = "uno.safetensors"
+
+# The name that the public libraries give to the index of a model's shards.
+_OTHER_INDICES = {MODEL_FILE: ("model.safetensors.index.json",)}
 
 DtypePolicy = Callable[[Path], Any]
 """Gives the dtype of the leaf at a path (("decoder", "layers", "generation", ...)), or None to keep the stored one."""
@@ -101,14 +104,14 @@ def open_public(directory: str | FilePath) -> PublicFiles:
 
     Raises:
       CheckpointError: a file that is missing or damaged; tensors that are missing, extra, misshapen or of another
-        dtype, all named in one error; a stored position table that is not the fixed one.
+        dtype, named in one error (the first 20); a stored position table that is not the fixed one.
     """
     directory = FilePath(directory)
     config = model_config_from_directory(directory)
     if not config.num_metaqueries and (directory / UNO_FILE).exists():
         raise CheckpointError(f"{directory}: {UNO_FILE} is there without the {UNO_JSON} that gives its sizes")
     parts = [
-        Part(TensorFiles.find(directory, file), tensors, prefix)
+        Part(TensorFiles.find(directory, file, _OTHER_INDICES.get(file, ())), tensors, prefix)
         for file, tensors, prefix in (
             (MODEL_FILE, model_tensors(config), ()),
             (AUTOENCODER_FILE, autoencoder_tensors(config.autoencoder), ("autoencoder",)),
@@ -122,9 +125,7 @@ def open_public(directory: str | FilePath) -> PublicFiles:
         stored: list[TensorName | FixedTable] = [*part.tensors, *(tables if number == 0 else [])]
         problems += _problems(part.files, {entry.public: entry.public_shape for entry in stored})
     if problems:
-        raise CheckpointError(
-            f"{directory} does not hold the model that its JSON files describe:\n  " + "\n  ".join(problems)
-        )
+        raise CheckpointError(f"{directory} does not hold the model that its JSON files describe:{lines_of(problems)}")
     return PublicFiles(directory, config, parts, _checked_tables(parts[0].files, tables))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError, lines_of
 
 STORED_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -50,11 +51,10 @@ class TensorFiles:
                 self.tensors[name] = stored
 
     @classmethod
-    def find(cls, directory: str | Path, name: str) -> TensorFiles:
+    def find(cls, directory: str | Path, name: str, other_indices: Sequence[str] = ()) -> TensorFiles:
         """Opens `name` (such as ema.safetensors) in a directory, or else the shards that an index lists.
 
-        Indices are looked for as `<name>.index.json`, and as the `model.safetensors.index.json` that the public
-        libraries write.
+        Indices are looked for as `<name>.index.json`, and under the other names.
 
         Raises:
           CheckpointError: no such file and no index, a shard that is missing, or a damaged file or index.
@@ -62,7 +62,7 @@ class TensorFiles:
         directory = Path(directory)
         if (directory / name).is_file():
             return cls([directory / name], directory / name)
-        for index in (directory / f"{name}.index.json", directory / "model.safetensors.index.json"):
+        for index in (directory / file for file in (f"{name}.index.json", *other_indices)):
             if index.is_file():
                 return cls._sharded(index)
         raise CheckpointError(f"{directory}: expected {name}, or shards with {name}.index.json, and found neither")
@@ -87,7 +87,7 @@ class TensorFiles:
             if tensor not in opened.tensors or opened.tensors[tensor].file != file
         ]
         if misplaced:
-            raise CheckpointError(f"{index}: not in the shard that the index gives: {', '.join(misplaced)}")
+            raise CheckpointError(f"{index}: not in the shard that the index gives:{lines_of(misplaced)}")
         return opened
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:

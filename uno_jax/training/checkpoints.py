@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
+from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch, lines_of
 from uno_jax.parallel.hosts import gather_json
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
@@ -182,7 +182,7 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     Saved leaves under the path prefixes `ignored` are not read.
 
     Raises:
-      CheckpointMismatch: naming every tensor that is missing, left over, or of another shape.
+      CheckpointMismatch: naming tensors that are missing, left over, or of another shape (the first 20).
       CheckpointError: files are missing or damaged.
     """
     saved = {
@@ -194,7 +194,7 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     if differences:
         raise CheckpointMismatch(
             f"{directory}: the checkpoint is of another model or optimizer than the config's; "
-            "use its own config (in its assets folder), or another workdir.\n  " + "\n  ".join(differences)
+            f"use its own config (in its assets folder), or another workdir.{lines_of(differences)}"
         )
     abstract = jax.tree.map(_abstract, target)
     places = ocp.checkpoint_utils.construct_restore_args(abstract)
