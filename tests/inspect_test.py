@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 
 from tests.convert_test import fail, succeed
 from tests.load_test import MODEL, write_checkpoint
@@ -24,7 +24,7 @@ from tests.small_public import REFERENCE, write_public
 from uno_jax import convert
 from uno_jax.interop.compare import difference
 from uno_jax.interop.contents import Contents, open_contents
-from uno_jax.interop.summary import hash_parts
+from uno_jax.interop.summary import read_parts
 from uno_jax.training.checkpoints import find_checkpoint
 
 TRAINED_PARTS = {"generation expert", "latent projections, timestep embedder", "metaqueries and their head"}
@@ -45,7 +45,7 @@ def directory(tmp_path_factory):
 
 def test_inspect_tells_the_size_of_every_part_and_its_hash(directory):
     printed = succeed("inspect", directory / "run")
-    digest = hash_parts(open_contents(directory / "run"))["generation expert"][:16]
+    digest = read_parts(open_contents(directory / "run")).hashes["generation expert"][:16]
     assert f"generation expert                     │     15 │     15,680 │ float32 │  61.25 KiB │ {digest}" in printed
     assert "all                                   │     68 │    101,360 │ float32 │ 395.94 KiB │" in printed
 
@@ -92,14 +92,14 @@ def test_hashes_can_be_left_out(directory):
 
 
 def test_hashes_do_not_depend_on_the_layout(directory):
-    assert hash_parts(open_contents(directory / "imported")) == hash_parts(open_contents(directory / "public"))
+    assert read_parts(open_contents(directory / "imported")) == read_parts(open_contents(directory / "public"))
 
 
 def test_one_number_changes_the_hash_of_its_part_and_no_other(directory, tmp_path):
     params = small_params(MODEL)
     params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].add(1e-6)
     write_checkpoint(tmp_path / "run", params=params)
-    before, after = (hash_parts(open_contents(path / "run")) for path in (directory, tmp_path))
+    before, after = (read_parts(open_contents(path / "run")).hashes for path in (directory, tmp_path))
     assert {part for part in before if before[part] != after[part]} == {"connector"}
 
 
@@ -111,13 +111,13 @@ def test_a_hash_is_of_names_shapes_and_dtypes_too(other):
     def hash_of(name, shape, dtype):
         leaves = {name: jax.ShapeDtypeStruct(shape, dtype)}
         reader = lambda names: {name: np.zeros(shape, dtype) for name in names}  # noqa: E731
-        return hash_parts(Contents(where=Path(), leaves=leaves, read=reader, public=True))
+        return read_parts(Contents(where=Path(), leaves=leaves, read=reader, public=True))
 
     assert hash_of(*other) != hash_of("latent_in/a", (2, 3), np.float32)
 
 
 def test_averages_take_the_place_of_what_was_trained(directory):
-    before, after = (hash_parts(open_contents(directory / "run", ema=ema)) for ema in (False, True))
+    before, after = (read_parts(open_contents(directory / "run", ema=ema)).hashes for ema in (False, True))
     assert {part for part in before if before[part] != after[part]} == TRAINED_PARTS
 
 
@@ -127,11 +127,35 @@ def test_a_place_that_holds_nothing_is_named(directory, tmp_path, command):
     assert f"{tmp_path}: neither a checkpoint nor a directory" in fail(*arguments, tmp_path)
 
 
-def test_a_weight_that_is_no_number_is_named(tmp_path):
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory):
+    """A run and a public directory, each with one weight that is no number."""
+    directory = tmp_path_factory.mktemp("diverged")
     params = small_params(MODEL)
     params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].set(np.inf)
-    write_checkpoint(tmp_path / "run", params=params)
-    assert "connector/fc1/bias holds inf, which is no weight" in fail("inspect", tmp_path / "run")
+    write_checkpoint(directory / "run", params=params)
+    write_public(directory / "public")
+    tensors = load_file(directory / "public" / "ema.safetensors")
+    tensors["connector.fc1.bias"][1] = np.nan
+    save_file(tensors, directory / "public" / "ema.safetensors")
+    return directory
+
+
+@pytest.mark.parametrize("layout", ["run", "public"])
+def test_inspect_shows_where_weights_are_no_numbers(diverged, layout):
+    printed = succeed("inspect", diverged / layout)
+    rows = cells(printed)
+    assert {part for part, row in rows.items() if "(not finite)" in row[-1]} == {"connector"}
+    assert "not finite: connector/fc1/bias\n" in printed
+
+
+@pytest.mark.parametrize("layout", ["run", "public"])
+def test_diff_shows_where_weights_are_no_numbers(directory, diverged, layout):
+    printed = differ(diverged / layout, directory / layout)
+    assert cells(printed)["connector"][:2] == ["4", "1"]
+    assert cells(printed)["connector"][2] in ("inf", "nan")
+    assert cells(printed)["vision encoder"][1] == "same"
+    assert "connector/fc1/bias is not finite in the first\n" in printed
 
 
 def test_parameters_of_another_program_are_named(tmp_path):
@@ -258,7 +282,18 @@ def test_the_reference_differs_from_itself_nowhere():
     assert cells(succeed("diff", REFERENCE, REFERENCE))["all"][1] == "same"
 
 
-def test_a_damaged_config_is_named(directory, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", '{"a": 1', "config.json: not valid JSON"),
+        ("config.json", "[]", "config.json: expected a JSON object, found list"),
+        ("versions.json", "[]", "versions.json: expected a JSON object, found list"),
+        ("provenance.json", '{"trained": 3}', "provenance.json: trained is 3; expected a list"),
+        ("provenance.json", '{"trained": [], "json": {"config.json": 1}}', "config.json is 1; expected a JSON object"),
+        ("provenance.json", '{"trained": [], "dtypes": {"a": "F99"}}', "expected F32, F16, BF16\n  a is 'F99'"),
+    ],
+)
+def test_a_damaged_json_file_is_named(directory, tmp_path, file, text, message):
     shutil.copytree(find_checkpoint(directory / "run"), tmp_path / "copy")
-    (tmp_path / "copy/assets/config.json").write_text(json.dumps({"a": 1})[:-1])
-    assert "config.json: not valid JSON" in fail("inspect", tmp_path / "copy")
+    (tmp_path / "copy" / "assets" / file).write_text(text)
+    assert message in fail("inspect", tmp_path / "copy", "--skip_hash")

@@ -345,7 +345,10 @@ def test_a_field_that_config_json_lacks_has_its_published_value(directory, field
     ("files", "message"),
     [
         ({"decoder": {"hidden_size": "big"}}, r"llm_config\.json: hidden_size is 'big'; expected a positive integer"),
-        ({"decoder": {"rope_theta": None}}, r"llm_config\.json: rope_theta is None; expected a number"),
+        ({"decoder": {"rope_theta": None}}, r"llm_config\.json: rope_theta is None; expected a positive number"),
+        ({"decoder": {"rope_theta": float("nan")}}, r"llm_config\.json: rope_theta is nan"),
+        ({"decoder": {"rms_norm_eps": -1e-6}}, r"llm_config\.json: rms_norm_eps is -1e-06"),
+        ({"vision": {**VISION_JSON, "layer_norm_eps": 0}}, r"vit_config\.json: layer_norm_eps is 0"),
         ({"decoder": {**DECODER_JSON, "num_key_value_heads": 3}}, r"llm_config\.json: num_attention_heads 2"),
         ({"decoder": {**DECODER_JSON, "hidden_size": 9}}, r"llm_config\.json: hidden_size 9"),
         ({"decoder": {"hidden_act": "relu"}}, r"llm_config\.json: hidden_act is 'relu'"),

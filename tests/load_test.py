@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,22 @@ def test_a_missing_file_of_a_checkpoint_is_named(run, tmp_path, name):
         load_model(tmp_path / "copy")
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"objective": {"time_shift": "x"}}, "config.json, objective: time_shift is 'x'; expected a positive number"),
+        ({"objective": {"time_shift": 0}}, "time_shift is 0; expected a positive number"),
+        ({"objective": 3}, "config.json: objective is 3; expected a JSON object"),
+        ({"data": []}, "config.json: data is []; expected a JSON object"),
+    ],
+)
+def test_a_wrong_field_of_a_checkpoint_is_named(run, tmp_path, config, message):
+    shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    (tmp_path / "copy" / "assets" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        load_model(tmp_path / "copy")
+
+
 @pytest.mark.parametrize("damage", ["a file cut short", "a file that is gone"])
 def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
@@ -201,6 +218,16 @@ def test_transforms_and_time_shift_of_config_json_come_first(tmp_path):
     assert model.vae_transform == ImageTransform(96, 32, 16)
     assert model.vit_transform == ImageTransform(112, 25, 14)
     assert model.time_shift == 2.0
+
+
+@pytest.mark.parametrize("value", ["abc", None, True, -1])
+def test_a_time_shift_of_config_json_that_is_none_is_named(tmp_path, value):
+    shutil.copytree(REFERENCE, tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").write_text(
+        json.dumps(json.loads((REFERENCE / "config.json").read_text()) | {"uno_jax": {"time_shift": value}})
+    )
+    with pytest.raises(CheckpointError, match=f"config.json, uno_jax: time_shift is {value!r}; expected a positive"):
+        load_model(tmp_path / "copy")
 
 
 def test_a_public_directory_has_no_averages(tmp_path):

@@ -29,7 +29,7 @@ from uno_jax.interop.merge import without_adapters
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.public_json import not_public, public_code_fields
 from uno_jax.interop.sizes import model_config_from_directory
-from uno_jax.interop.summary import arrays_table, facts, flat_config, hash_parts, parts_table
+from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_table, read_parts
 from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.hosts import failing_together, join_hosts
@@ -209,8 +209,10 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
 
 def _inspect(options: argparse.Namespace, console: Console) -> bool:
     contents = open_contents(options.source, ema=options.ema)
-    hashes = None if options.skip_hash else hash_parts(contents)
-    console.print(parts_table(contents.leaves, hashes))
+    read = None if options.skip_hash else read_parts(contents)
+    console.print(parts_table(contents.leaves, read))
+    for name in read.not_finite if read else ():
+        _print(console, f"not finite: {name}")
     _print(console, f"checkpoint: {_shown(contents.where)}{', averages' if options.ema else ''}")
     for name, value in facts(contents):
         _print(console, f"{name}: {value}")
@@ -233,6 +235,9 @@ def _diff(options: argparse.Namespace, console: Console) -> bool:
         averages = ", averages" if options.ema in (which, "both") else ""
         _print(console, f"{which}: {_shown(contents.where)}{averages}")
     console.print(comparison_table(comparison))
+    for array in comparison.arrays:
+        if array.not_finite:
+            _print(console, f"{array.name} is not finite in the {' and the '.join(array.not_finite)}")
     for line in comparison.others:
         _print(console, line)
     if options.arrays and not comparison.same:

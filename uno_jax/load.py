@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
+from uno_jax.interop.json_object import number, read_json_object, section
 from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
@@ -99,7 +99,7 @@ def saved_model_config(checkpoint: Path) -> ModelConfig:
     Raises:
       CheckpointError: `assets/model.json` is missing or damaged.
     """
-    return _convert(_read_json(checkpoint / "assets" / "model.json"), ModelConfig, "model.json")
+    return _convert(read_json_object(checkpoint / "assets" / "model.json"), ModelConfig, "model.json")
 
 
 def saved_settings(checkpoint: Path) -> SamplingSettings:
@@ -109,12 +109,12 @@ def saved_settings(checkpoint: Path) -> SamplingSettings:
       CheckpointError: `assets/config.json` is missing, or a field is wrong.
     """
     file = checkpoint / "assets" / "config.json"
-    config = _read_json(file)
-    data, objective = config.get("data", {}), config.get("objective", {})
+    config = read_json_object(file)
+    data, objective = (section(config, name, str(file)) for name in ("data", "objective"))
     return SamplingSettings(
         _transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
         _transform(data, "vit_transform", file) or PUBLIC_VIT_TRANSFORM,
-        float(objective.get("time_shift", PUBLIC_TIME_SHIFT)),
+        number(objective, "time_shift", PUBLIC_TIME_SHIFT, f"{file}, objective", positive=True),
     )
 
 
@@ -210,13 +210,13 @@ def public_settings(directory: Path, model: ModelConfig) -> SamplingSettings:
       CheckpointError: a field that is wrong.
     """
     file = directory / "config.json"
-    ours = _read_json(file).get(OUR_SECTION, {}) if file.is_file() else {}
+    ours = section(read_json_object(file), OUR_SECTION, str(file)) if file.is_file() else {}
     return SamplingSettings(
         _transform(ours, "vae_transform", file)
         or _fitting(PUBLIC_VAE_TRANSFORM, model.max_latent_size, model.pixels_per_token),
         _transform(ours, "vit_transform", file)
         or _fitting(PUBLIC_VIT_TRANSFORM, model.vision.table_side, model.vision.patch_size),
-        float(ours.get("time_shift", PUBLIC_TIME_SHIFT)),
+        number(ours, "time_shift", PUBLIC_TIME_SHIFT, f"{file}, {OUR_SECTION}", positive=True),
     )
 
 
@@ -257,16 +257,6 @@ def read_tokenizer(directory: Path, model: ModelConfig, *, public: bool = False)
             "their ids"
         )
     return tokenizer
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _convert(value: Any, kind: type[T], where: str) -> T:

@@ -10,6 +10,7 @@ import numpy as np
 import rich.table
 
 from uno_jax.interop.contents import Contents
+from uno_jax.interop.place import is_finite
 from uno_jax.training.report import PARTS, part_of
 
 
@@ -27,6 +28,8 @@ class Difference:
     """Sum of the squared differences."""
     first_squares: float = 0.0
     """Sum of the squares of the first."""
+    not_finite: tuple[str, ...] = ()
+    """Which of the two hold infinities or NaN: first, second."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,13 @@ def difference(name: str, first: np.ndarray, second: np.ndarray, chunk: int = 2*
         first_squares += float(np.vdot(numbers, numbers))
         if one.dtype == other.dtype and one.tobytes() == other.tobytes():
             continue
-        distances = other.astype(np.float64) - numbers
+        with np.errstate(invalid="ignore"):  # infinities
+            distances = other.astype(np.float64) - numbers
         same = same and one.dtype != other.dtype and not distances.any()
-        largest = max(largest, float(np.abs(distances).max()))
+        largest = float(np.maximum(largest, np.abs(distances).max()))  # NaN if one is
         squares += float(np.vdot(distances, distances))
-    return Difference(name, dtypes, same, largest, squares, first_squares)
+    not_finite = tuple(which for which, array in (("first", a), ("second", b)) if not is_finite(array))
+    return Difference(name, dtypes, same, largest, squares, first_squares, not_finite)
 
 
 def comparison_table(comparison: Comparison) -> rich.table.Table:
@@ -99,7 +104,7 @@ def differing_table(comparison: Comparison) -> rich.table.Table:
     """The same of every array that differs, the farthest first."""
     table = _table("array")
     differing = [array for array in comparison.arrays if not array.same]
-    for array in sorted(differing, key=lambda array: _relative([array]), reverse=True):
+    for array in sorted(differing, key=lambda array: (array.not_finite, _relative([array])), reverse=True):
         table.add_row(array.name, *_row([array])[2:])
     return table
 
@@ -116,7 +121,7 @@ def _table(first: str, *counts: str) -> rich.table.Table:
 def _row(arrays: Iterable[Difference]) -> tuple[str, ...]:
     arrays = list(arrays)
     differing = sum(not array.same for array in arrays)
-    largest = max((array.largest for array in arrays), default=0.0)
+    largest = float(np.max([array.largest for array in arrays], initial=0.0))  # NaN if one is
     distances = (f"{largest:.3g}", f"{_relative(arrays):.3g}") if differing else ("", "")
     return f"{len(arrays)}", f"{differing}" if differing else "same", *distances, ", ".join(_dtypes(arrays))
 
@@ -125,7 +130,9 @@ def _relative(arrays: Iterable[Difference]) -> float:
     arrays = list(arrays)
     squares = sum(array.squares for array in arrays)
     of_first = sum(array.first_squares for array in arrays)
-    return math.sqrt(squares / of_first) if of_first else math.inf if squares else 0.0
+    if not squares:
+        return 0.0
+    return math.sqrt(squares / of_first) if of_first else math.inf
 
 
 def _dtypes(arrays: Iterable[Difference]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ import jax
 import numpy as np
 
 from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.interop.json_object import read_json_object
 from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
-from uno_jax.interop.place import check_finite, read_leaf, stored_dtype
+from uno_jax.interop.place import read_leaf, stored_dtype
 from uno_jax.interop.sizes import UNO_JSON
 from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
@@ -34,7 +34,7 @@ class Contents:
     leaves: dict[str, jax.ShapeDtypeStruct]
     """Every parameter, and of which shape and dtype it is stored."""
     read: Callable[[Sequence[str]], dict[str, np.ndarray]]
-    """Reads some of them, in our orientation; `arrays` is for all."""
+    """Reads some of them, in our orientation and whatever the numbers; `arrays` is for all."""
     step: int | None = None
     """Of training; None for a model alone."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -49,25 +49,24 @@ class Contents:
     def arrays(self, names: Iterable[str], batch_bytes: int = 2**28) -> Iterator[tuple[str, np.ndarray]]:
         """Reads parameters one after the other: one, or a few of `batch_bytes` together, are in memory at a time.
 
+        They are not checked, so that a checkpoint of a training that diverged can be looked at.
+
         Raises:
-          CheckpointError: a weight that is not finite, or files that cannot be read.
+          CheckpointError: files that cannot be read.
         """
         batch: list[str] = []
         for name in names:
             if batch and sum(map(self._bytes, [*batch, name])) > batch_bytes:
-                yield from self._checked(batch)
+                yield from self._read_all(batch)
                 batch = []
             batch.append(name)
         if batch:
-            yield from self._checked(batch)
+            yield from self._read_all(batch)
 
-    def _checked(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    def _read_all(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         arrays = self.read(names)
         for name in names:
-            array = arrays.pop(name)
-            if not self.public:  # whose reader has checked it already, and can name the tensor's file
-                check_finite(array, f"{self.where}: {name}")
-            yield name, array
+            yield name, arrays.pop(name)
 
     def _bytes(self, name: str) -> int:
         return math.prod(self.leaves[name].shape) * self.leaves[name].dtype.itemsize
@@ -141,22 +140,21 @@ def _public(directory: Path) -> Contents:
     public = open_public(directory)
     places = {"/".join(path): place for path, place in public.leaves().items()}
     names = ("config.json", "llm_config.json", "vit_config.json", UNO_JSON)
+
+    def read(name: str) -> np.ndarray:
+        return read_leaf(*places[name], stored_dtype(*places[name]), checked=False)
+
     return Contents(
         where=directory,
         leaves={
             name: jax.ShapeDtypeStruct(leaf_shape(entries), stored_dtype(files, entries))
             for name, (files, entries) in places.items()
         },
-        read=lambda names: {name: read_leaf(*places[name], stored_dtype(*places[name])) for name in names},
+        read=lambda names: {name: read(name) for name in names},
         config={name: _json(directory / name) for name in names if (directory / name).is_file()},
         public=True,
     )
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    return read_json_object(file) if file.is_file() else {}

@@ -23,7 +23,7 @@ from uno_jax.interop.names import (
     uno_tensors,
 )
 from uno_jax.interop.output import new_directory
-from uno_jax.interop.place import is_finite
+from uno_jax.interop.place import check_finite, is_finite
 from uno_jax.interop.provenance import Provenance, computed_table
 from uno_jax.interop.public_json import public_json
 from uno_jax.interop.sizes import model_config_from_directory
@@ -146,6 +146,7 @@ def _write(
             computed = computed_table(model, table.public).astype(STORED_DTYPES[plans[table.public].dtype])
             writer.write(table.public, provenance.tables.get(table.public, computed))
         for name, leaf in contents.arrays(named):
+            check_finite(leaf, f"{contents.where}: {name}")
             for entry in named[name]:
                 tensor = leaf if entry.layer is None else leaf[entry.layer]
                 writer.write(entry.public, _cast(entry, tensor, STORED_DTYPES[plans[entry.public].dtype]))

@@ -32,22 +32,28 @@ def stored_dtype(files: TensorFiles, entries: list[TensorName]) -> np.dtype:
 
 
 def read_leaf(
-    files: TensorFiles, entries: list[TensorName], dtype: np.dtype, bounds: Bounds | None = None
+    files: TensorFiles,
+    entries: list[TensorName],
+    dtype: np.dtype,
+    bounds: Bounds | None = None,
+    *,
+    checked: bool = True,
 ) -> np.ndarray:
     """One leaf of our tree, or the part of it within `bounds`, from the tensors that fill it; reads that part only.
 
     Raises:
-      CheckpointError: a number that is not finite, or a file that cannot be read; the message names the tensor.
+      CheckpointError: a number that is not finite (if that is `checked`), or a file that cannot be read; the message
+        names the tensor.
     """
     bounds = bounds or tuple((0, size) for size in leaf_shape(entries))
     if entries[0].layer is None:
         out = np.empty([last - first for first, last in bounds], dtype)
-        _assign(out, _read_part(files, entries[0], bounds))
+        _assign(out, _read_part(files, entries[0], bounds, checked))
         return out
     (first, last), rest = bounds[0], bounds[1:]
     out = np.empty([last - first, *(end - begin for begin, end in rest)], dtype)
     for layer in range(first, last):
-        _assign(out[layer - first], _read_part(files, entries[layer], rest))
+        _assign(out[layer - first], _read_part(files, entries[layer], rest, checked))
     return out
 
 
@@ -128,11 +134,12 @@ def split(bounds: Bounds, itemsize: int, most_bytes: int) -> Iterator[Bounds]:
         )
 
 
-def _read_part(files: TensorFiles, entry: TensorName, bounds: Bounds) -> np.ndarray:
+def _read_part(files: TensorFiles, entry: TensorName, bounds: Bounds, checked: bool) -> np.ndarray:
     """The part of one tensor within bounds of our axes, in our orientation and its stored dtype."""
     public = tuple(slice(*bounds[axis]) for axis in entry.transform.to_public)
     part = files.read(entry.public, public)
-    check_finite(part, f"{files.tensors[entry.public].file}: tensor {entry.public}")
+    if checked:
+        check_finite(part, f"{files.tensors[entry.public].file}: tensor {entry.public}")
     return entry.to_ours(part)
 
 
@@ -151,6 +158,8 @@ def check_finite(weights: np.ndarray, what: str) -> None:
 
 def is_finite(weights: np.ndarray) -> bool:
     """Whether all are numbers; compares bits, which is faster than to look at each number."""
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        return True
     bits = np.dtype(f"u{weights.dtype.itemsize}")
     infinity = np.asarray(np.inf, weights.dtype).view(bits)
     sign = np.asarray(-0.0, weights.dtype).view(bits)

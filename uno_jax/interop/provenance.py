@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.checkpoint_errors import CheckpointError, lines_of
+from uno_jax.interop.json_object import read_json_object, section
 from uno_jax.interop.load import PublicFiles
 from uno_jax.interop.names import fixed_tables
+from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
 
@@ -57,7 +60,7 @@ def public_provenance(public: PublicFiles) -> Provenance:
     return Provenance(
         dtypes={name: stored.dtype for part in public.parts for name, stored in part.files.tensors.items()},
         json={
-            name: json.loads((public.directory / name).read_text(encoding="utf-8"))
+            name: read_json_object(public.directory / name)
             for name in PUBLIC_JSON
             if (public.directory / name).is_file()
         },
@@ -76,19 +79,24 @@ def saved_provenance(checkpoint: Path) -> Provenance:
       CheckpointError: the files are damaged.
     """
     assets = checkpoint / "assets"
+    file, tables = assets / PROVENANCE_FILE, assets / TABLES_FILE
+    if not file.is_file():  # written before there was one
+        return Provenance(trained=tuple(read_json_object(assets / "config.json").get("trainable", ())))
+    content = read_json_object(file)
+    dtypes, json_files = section(content, "dtypes", str(file)), section(content, "json", str(file))
+    trained = content.get("trained")
+    if not isinstance(trained, list) or not all(isinstance(prefix, str) for prefix in trained):
+        raise CheckpointError(f"{file}: trained is {trained!r}; expected a list of prefixes of paths")
+    unknown = [f"{name} is {dtype!r}" for name, dtype in dtypes.items() if dtype not in STORED_DTYPES]
+    if unknown:
+        raise CheckpointError(f"{file}: dtypes: expected {', '.join(STORED_DTYPES)}{lines_of(unknown)}")
+    for name in json_files:
+        section(json_files, name, f"{file}, json")
     try:
-        if not (assets / PROVENANCE_FILE).is_file():  # written before there was one
-            return Provenance(trained=tuple(json.loads((assets / "config.json").read_bytes()).get("trainable", ())))
-        content = json.loads((assets / PROVENANCE_FILE).read_bytes())
-        tables = load((assets / TABLES_FILE).read_bytes()) if (assets / TABLES_FILE).is_file() else {}
-        return Provenance(
-            dtypes=dict(content["dtypes"]),
-            json=dict(content["json"]),
-            trained=tuple(content["trained"]),
-            tables=tables,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{assets}: {PROVENANCE_FILE} or {TABLES_FILE} is damaged ({error!r})") from error
+        stored = load(tables.read_bytes()) if tables.is_file() else {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{tables}: not a whole safetensors file ({error})") from error
+    return Provenance(dtypes=dtypes, json=json_files, trained=tuple(trained), tables=stored)
 
 
 def computed_table(config: ModelConfig, name: str) -> np.ndarray:

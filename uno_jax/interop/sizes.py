@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.interop.json_object import number, read_json_object, section
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).
@@ -83,8 +83,8 @@ def _decoder(fields: _Fields) -> DecoderConfig:
         head_dim=head_dim,
         mlp_size=fields.integer("intermediate_size", defaults.mlp_size),
         vocab_size=fields.integer("vocab_size", defaults.vocab_size),
-        rope_theta=fields.number("rope_theta", defaults.rope_theta),
-        norm_eps=fields.number("rms_norm_eps", defaults.norm_eps),
+        rope_theta=fields.number("rope_theta", defaults.rope_theta, positive=True),
+        norm_eps=fields.number("rms_norm_eps", defaults.norm_eps, positive=True),
     )
 
 
@@ -116,7 +116,7 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
         mlp_size=fields.integer("intermediate_size", defaults.mlp_size),
         patch_size=patch,
         table_side=fixed_side,
-        norm_eps=fields.number("layer_norm_eps", defaults.norm_eps),
+        norm_eps=fields.number("layer_norm_eps", defaults.norm_eps, positive=True),
     )
 
 
@@ -163,22 +163,11 @@ class _Fields:
     @classmethod
     def read(cls, path: Path) -> _Fields:
         """The object in the file; no fields where there is no file."""
-        if not path.exists():
-            return cls({}, str(path))
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
-        return cls(values, str(path))
+        return cls(read_json_object(path) if path.exists() else {}, str(path))
 
     def section(self, name: str) -> _Fields:
         """The object stored under a field; no fields where it is absent."""
-        values = self.values.get(name, {})
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{self.where}: {name} is {values!r}; expected a JSON object")
-        return _Fields(values, f"{self.where}, {name}")
+        return _Fields(section(self.values, name, self.where), f"{self.where}, {name}")
 
     def over(self, fallback: _Fields) -> _Fields:
         """These fields, and those of the fallback that are absent here."""
@@ -191,11 +180,8 @@ class _Fields:
             raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a positive integer")
         return value
 
-    def number(self, name: str, default: float) -> float:
-        value = self.values.get(name, default)
-        if type(value) not in (int, float):
-            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a number")
-        return float(value)
+    def number(self, name: str, default: float, *, positive: bool = False) -> float:
+        return number(self.values, name, default, self.where, positive=positive)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         """One of the choices; the first is the default."""

@@ -6,32 +6,50 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.table
 
 from uno_jax.interop.contents import Contents, Leaves
+from uno_jax.interop.place import is_finite
 from uno_jax.training.report import PARTS, part_of
 
 
-def hash_parts(contents: Contents) -> dict[str, str]:
-    """SHA-256 of every part, over paths, shapes, dtypes and bytes of its parameters; whatever the layout on disk.
+class Read(NamedTuple):
+    """What is known of a checkpoint when all of it has been read."""
+
+    hashes: dict[str, str]
+    """SHA-256 of every part."""
+    not_finite: list[str]
+    """Arrays that hold infinities or NaN."""
+
+
+def read_parts(contents: Contents) -> Read:
+    """Hashes every part, over paths, shapes, dtypes and bytes of its parameters; whatever the layout on disk.
 
     Raises:
       CheckpointError: as `Contents.arrays`.
     """
     hashes = {part: hashlib.sha256() for part, _ in PARTS}
+    not_finite = []
     for name, leaf in contents.arrays(sorted(contents.leaves)):
         digest = hashes[part_of(name)]
         digest.update(f"{name} {leaf.dtype} {list(leaf.shape)}\n".encode())
         digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+        if not is_finite(leaf):
+            not_finite.append(name)
     present = {part_of(name) for name in contents.leaves}
-    return {part: digest.hexdigest() for part, digest in hashes.items() if part in present}
+    return Read({part: digest.hexdigest() for part, digest in hashes.items() if part in present}, not_finite)
 
 
-def parts_table(leaves: Leaves, hashes: Mapping[str, str] | None = None) -> rich.table.Table:
-    """Arrays, parameters, dtypes and bytes of each part, and of all; with `hashes`, the first 16 digits of each."""
+def parts_table(leaves: Leaves, read: Read | None = None) -> rich.table.Table:
+    """Arrays, parameters, dtypes and bytes of each part, and of all.
+
+    With `read`, also the first 16 digits of each hash, and which parts hold infinities or NaN.
+    """
+    hashes = read.hashes if read else {}
+    broken = {part_of(name) for name in read.not_finite} if read else set()
     table = rich.table.Table(show_edge=False, pad_edge=False)
     table.add_column("part", no_wrap=True)
     for heading in ("arrays", "parameters", "dtype", "size", *(["sha256"] if hashes else [])):
@@ -39,7 +57,8 @@ def parts_table(leaves: Leaves, hashes: Mapping[str, str] | None = None) -> rich
     for part, _ in PARTS:
         of_part = [leaf for name, leaf in leaves.items() if part_of(name) == part]
         if of_part:
-            table.add_row(part, *_row(of_part), *([hashes[part][:16]] if hashes else []))
+            mark = " (not finite)" if part in broken else ""
+            table.add_row(part, *_row(of_part), *([hashes[part][:16] + mark] if hashes else []))
     table.add_section()
     table.add_row("all", *_row(leaves.values()), *([""] if hashes else []), style="bold")
     return table

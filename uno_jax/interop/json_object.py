@@ -1,0 +1,52 @@
+"""JSON files that hold an object, as all of a checkpoint do."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uno_jax.checkpoint_errors import CheckpointError
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+      CheckpointError: there is no such file, it is no JSON, or it holds no object.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def section(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """The object under a field; empty where there is none. `where` is how messages name the object around it.
+
+    Raises:
+      CheckpointError: something else is there.
+    """
+    value = values.get(name, {})
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: {name} is {value!r}; expected a JSON object")
+    return value
+
+
+def number(values: Mapping[str, Any], name: str, default: float, where: str, *, positive: bool = False) -> float:
+    """The finite number under a field, or the default; `where` as above.
+
+    Raises:
+      CheckpointError: something else is there, or none that is positive where it must be.
+    """
+    value = values.get(name, default)
+    if type(value) not in (int, float) or not abs(value) < math.inf or (positive and value <= 0):
+        raise CheckpointError(f"{where}: {name} is {value!r}; expected a {'positive ' if positive else ''}number")
+    return float(value)
