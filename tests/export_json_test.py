@@ -11,6 +11,7 @@ from tests.convert_test import fail, succeed
 from tests.small_public import write_public
 from uno_jax.interop.public_json import public_code_fields
 from uno_jax.models.config import AutoencoderConfig, ModelConfig
+from uno_jax.training.versions import versions
 
 
 @pytest.fixture
@@ -37,6 +38,12 @@ def test_a_model_that_the_imported_json_files_do_not_describe_is_refused_with_th
 def test_fields_that_change_speed_alone_may_be_others_than_at_the_import(imported, tmp_path):
     rewrite(imported / "assets" / "model.json", "decoder", remat="full", scan_unroll=2)
     succeed("export", imported, tmp_path / "out")
+
+
+def test_an_export_tells_the_versions_that_wrote_it(imported, tmp_path):
+    succeed("export", imported, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["uno_jax"]["versions"] == versions()
+    assert f"written by: uno_jax {versions()['uno_jax']}, " in succeed("inspect", tmp_path / "out", "--skip_hash")
 
 
 def test_sizes_that_the_public_implementation_has_in_its_code_are_told_where_they_are_not_the_published(

@@ -61,8 +61,9 @@ def test_inspect_tells_the_step_the_config_and_what_wrote_it(directory):
     assert "  objective.time_shift = 4.0\n" in printed
 
 
-def test_inspect_tells_what_was_imported(directory):
-    printed = succeed("inspect", directory / "imported")
+def test_inspect_tells_what_was_imported(directory, tmp_path):
+    shutil.copytree(directory / "imported", tmp_path / "123")  # a name of digits is no step
+    printed = succeed("inspect", tmp_path / "123")
     assert "step: of no run: a model alone\n" in printed
     assert "trained: nothing\n" in printed
     assert "tensors in F32\n" in printed
@@ -121,10 +122,15 @@ def test_averages_take_the_place_of_what_was_trained(directory):
     assert {part for part in before if before[part] != after[part]} == TRAINED_PARTS
 
 
-@pytest.mark.parametrize("command", [["inspect"], ["diff", "RUN"]])
-def test_a_place_that_holds_nothing_is_named(directory, tmp_path, command):
-    arguments = [directory / "run" if argument == "RUN" else argument for argument in command]
-    assert f"{tmp_path}: neither a checkpoint nor a directory" in fail(*arguments, tmp_path)
+def test_a_place_that_holds_nothing_is_named(tmp_path):
+    assert f"{tmp_path}: neither a checkpoint nor a directory" in fail("inspect", tmp_path)
+
+
+def test_a_diff_that_cannot_compare_says_so_with_a_status_of_its_own(directory, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        succeed("diff", directory / "run", tmp_path)
+    assert exit.value.code == 2
+    assert f"CheckpointError: {tmp_path}: neither a checkpoint nor a directory" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,11 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """Runs one of the commands, and says in one message what is wrong if something is.
 
     Raises:
-      SystemExit: something is wrong, or `diff` has found a difference.
+      SystemExit: something is wrong (status 1; of `diff` 2), or `diff` has found a difference (1).
     """
     options = _parser().parse_args(arguments)
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and logs what it raises
-    with _ended_in_order(), _one_message():
+    with _ended_in_order(), _one_message(options.failure):
         succeeded = options.run(options, console or _console())
     if not succeeded:
         sys.exit(1)
@@ -67,15 +67,20 @@ def _ended_in_order() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_message() -> Iterator[None]:
+def _one_message(status: int = 1) -> Iterator[None]:
     try:
         yield
     except (ConfigError, CheckpointError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}"
+        if status == 1:
+            sys.exit(message)
+        print(message, file=sys.stderr)
+        sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m uno_jax.convert", description=__doc__)
+    parser.set_defaults(failure=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("import", help="public layout to a checkpoint of ours")
@@ -116,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("second", metavar="SECOND", help="another one; the exit status is 1 if their arrays differ")
     command.add_argument("--ema", choices=("first", "second", "both"), default="", help="of which to take averages")
     command.add_argument("--arrays", action="store_true", help="also list every array that differs")
-    command.set_defaults(run=_diff)
+    command.set_defaults(run=_diff, failure=2)
     return parser
 
 

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from uno_jax.checkpoint_errors import CheckpointError
-from uno_jax.interop.json_object import read_json_object
+from uno_jax.interop.json_object import read_json_object, section
 from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import read_leaf, stored_dtype
-from uno_jax.interop.sizes import UNO_JSON
+from uno_jax.interop.sizes import OUR_SECTION, UNO_JSON
 from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
 from uno_jax.training.versions import VERSIONS_FILE
@@ -129,10 +129,10 @@ def _saved(checkpoint: Path, ema: bool) -> Contents:
 
 
 def _step(checkpoint: Path) -> int | None:
-    if checkpoint.name.isdigit():
-        return int(checkpoint.name)
     if not (checkpoint / "training").is_dir():
         return None
+    if checkpoint.name.isdigit():
+        return int(checkpoint.name)
     return int(restore_leaves(checkpoint / "training", ["step"])["step"])
 
 
@@ -144,6 +144,8 @@ def _public(directory: Path) -> Contents:
     def read(name: str) -> np.ndarray:
         return read_leaf(*places[name], stored_dtype(*places[name]), checked=False)
 
+    config = {name: _json(directory / name) for name in names if (directory / name).is_file()}
+    ours = section(config.get("config.json", {}), OUR_SECTION, str(directory / "config.json"))
     return Contents(
         where=directory,
         leaves={
@@ -151,7 +153,8 @@ def _public(directory: Path) -> Contents:
             for name, (files, entries) in places.items()
         },
         read=lambda names: {name: read(name) for name in names},
-        config={name: _json(directory / name) for name in names if (directory / name).is_file()},
+        config=config,
+        versions=section(ours, "versions", f"{directory / 'config.json'}, {OUR_SECTION}"),
         public=True,
     )
 

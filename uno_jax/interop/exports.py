@@ -32,6 +32,7 @@ from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter
 from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.training.checkpoints import compare_shapes
 from uno_jax.training.state import is_under
+from uno_jax.training.versions import versions
 
 _NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
@@ -94,7 +95,7 @@ def export_public(
         )
     with new_directory(destination, contents.where, overwrite=overwrite) as partial:
         partial.mkdir()
-        for name, content in public_json(model, provenance.json, sampling).items():
+        for name, content in public_json(model, provenance.json, sampling, versions()).items():
             (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _check_model(model_config_from_directory(partial), model, provenance)
         for file, leaves_ in named.items():

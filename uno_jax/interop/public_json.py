@@ -10,7 +10,7 @@ from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig,
 
 
 def public_json(
-    config: ModelConfig, imported: Mapping[str, Any], sampling: Mapping[str, Any]
+    config: ModelConfig, imported: Mapping[str, Any], sampling: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """File name -> content. What was imported comes back as it was; else the fields are those of the public files.
 
@@ -18,6 +18,7 @@ def public_json(
       config: sizes of the model.
       imported: `Provenance.json`.
       sampling: transforms and time shift, for our own section of `config.json`.
+      versions: of what writes it, for that section too.
     """
     decoder, vision = _decoder(config.decoder), _vision(config.vision)
     generated = {
@@ -35,7 +36,12 @@ def public_json(
     }
     top = dict(imported.get("config.json", {}))
     top |= {name: value for name, value in generated.items() if name not in top}
-    top[OUR_SECTION] = {"prediction": config.prediction, "not_public": not_public(config), **sampling}
+    top[OUR_SECTION] = {
+        "prediction": config.prediction,
+        "not_public": not_public(config),
+        **sampling,
+        "versions": dict(versions),
+    }
     files = {
         "llm_config.json": imported.get("llm_config.json", decoder),
         "vit_config.json": imported.get("vit_config.json", vision),

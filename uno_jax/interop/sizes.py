@@ -23,7 +23,7 @@ UNO_JSON = "uno_config.json"
 
 OUR_SECTION = "uno_jax"
 """The section of `config.json` for what the public format has no field for: what the output projection means
-(`prediction`), the transforms and the time shift for sampling."""
+(`prediction`), the transforms and the time shift for sampling, and the versions that wrote it."""
 
 
 def model_config_from_directory(directory: str | Path) -> ModelConfig:

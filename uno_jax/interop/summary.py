@@ -79,9 +79,9 @@ def facts(contents: Contents) -> Iterator[tuple[str, str]]:
     """Lines about a checkpoint besides its parameters."""
     if contents.public:
         yield "layout", "public"
-        return
-    yield "step", "of no run: a model alone" if contents.step is None else str(contents.step)
-    yield "holds", ", ".join(contents.items)
+    else:
+        yield "step", "of no run: a model alone" if contents.step is None else str(contents.step)
+        yield "holds", ", ".join(contents.items)
     yield "written by", ", ".join(f"{name} {version}" for name, version in contents.versions.items()) or "unknown"
 
 

@@ -13,8 +13,15 @@ VERSIONS_FILE = "versions.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_dtypes", "safetensors")
 
 
-def versions_json() -> bytes:
+def versions() -> dict[str, str]:
     """Package -> version, of this process."""
-    versions = {"uno_jax": uno_jax.__version__, "python": platform.python_version()}
-    versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
-    return (json.dumps(versions, indent=1) + "\n").encode()
+    return {
+        "uno_jax": uno_jax.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+
+
+def versions_json() -> bytes:
+    """The same as a file."""
+    return (json.dumps(versions(), indent=1) + "\n").encode()
