@@ -201,10 +201,69 @@ def test_what_the_runtime_sends_between_slices_is_counted():
     assert bytes_by_axes(collectives)["data across slices"] == 2 * ARRAY // 2 + ARRAY
 
 
-def test_a_collective_that_runs_beside_other_steps_counts_once():
-    """Its pieces share a channel: ahead of the loop, in it, and in a loop over windows of a product."""
+STEPPING = HLO.replace("tuple(%counter.1, %whole)", "tuple(%after, %whole)").replace(
+    "  %whole =", "  %by = s32[] constant(2)\n  %after = s32[] add(%counter.1, %by)\n  %whole ="
+)
+
+
+def test_a_loop_whose_counter_steps_by_two_runs_half_as_often():
+    assert parse_hlo(STEPPING).runs["body"] == 14
+
+
+def test_a_loop_runs_as_often_as_its_step_fits_between_start_and_bound_with_the_last_step_whole():
+    started = STEPPING.replace("%zero = s32[] constant(0)", "%first = s32[] constant(1)\n  %zero = s32[] copy(%first)")
+    assert parse_hlo(started).runs["body"] == 14  # 1, 3, ... 27
+    assert parse_hlo(STEPPING.replace("constant(28)", "constant(27)")).runs["body"] == 14
+
+
+def test_an_iteration_that_runs_ahead_of_its_loop_counts_with_those_of_the_loop():
+    """The compiler takes the first out of the loop: there the same collective is on the same channel once more."""
     ahead = "  %early = f32[8,128]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}\n"
-    text = HLO.replace("  %zero =", ahead + "  %zero =")
+    text = STEPPING.replace("%by = s32[] constant(2)", "%by = s32[] constant(1)")
+    text = text.replace("%zero = s32[] constant(0)", "%zero = s32[] constant(1)").replace(
+        "  %zero =", ahead + "  %zero ="
+    )
+    assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["fsdp"] == (27 + 1) * ARRAY * 3 // 4
+
+
+def test_different_collectives_on_one_channel_all_count():
+    shifted = (
+        "  %shifted = f32[4,128]{1,0} collective-permute(%part), channel_id=2, "
+        "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}\n"
+    )
+    text = HLO.replace("  ROOT %total", shifted + "  ROOT %total")
+    assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["data"] == 2 * ARRAY // 2 + ARRAY // 2
+
+
+def test_a_collective_that_runs_beside_other_steps_counts_once():
+    """Started by one fusion, carried on in another that computes, ended by a third; all say the whole collective."""
+    gather = "all-gather(%p), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}"
+    pieces = f"""%starts (p: f32[2,128]) -> f32[8,128] {{
+  %p = f32[2,128]{{1,0}} parameter(0)
+  %g = f32[8,128]{{1,0}} {gather}
+  ROOT %s = f32[8,128]{{1,0}} custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}}
+
+%async_collective_fusion.1 (p: f32[2,128]) -> f32[8,128] {{
+  %p = f32[2,128]{{1,0}} parameter(0)
+  ROOT %g = f32[8,128]{{1,0}} {gather}
+}}
+
+%ends (p: f32[2,128]) -> f32[8,128] {{
+  %p = f32[2,128]{{1,0}} parameter(0)
+  %g = f32[8,128]{{1,0}} {gather}
+  ROOT %d = f32[8,128]{{1,0}} custom-call(%p, %g), custom_call_target="AsyncCollectiveDone"
+}}
+
+%condition ("""
+    steps = "".join(
+        f"  %{name} = f32[8,128]{{1,0}} fusion(%layer), kind=kCustom, calls=%{called}\n"
+        for name, called in (("begun", "starts"), ("beside", "async_collective_fusion.1"))
+    )
+    text = HLO.replace("%condition (", pieces, 1).replace("  %whole =", steps + "  %whole =")
+    text = text.replace(
+        "all-gather(%layer), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}", "fusion(%layer), calls=%ends"
+    )
     assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["fsdp"] == 28 * ARRAY * 3 // 4
 
 

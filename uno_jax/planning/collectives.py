@@ -37,8 +37,8 @@ def find_collectives(
 ) -> list[Collective]:
     """Every collective of the program.
 
-    A collective that the compiler spreads over several fusions (they share a channel) counts once. An all-reduce of
-    which each device keeps its part only ("all-reduce-scatter") counts as what it is, a reduce-scatter.
+    A collective that the compiler spreads over several fusions counts where it starts. An all-reduce of which each
+    device keeps its part only ("all-reduce-scatter") counts as what it is, a reduce-scatter.
 
     Args:
       program: compiled for a mesh.
@@ -50,7 +50,6 @@ def find_collectives(
     """
     slices = np.zeros(math.prod(axes.values()), int) if slice_of is None else np.asarray(slice_of)
     found: list[Collective] = []
-    by_channel: dict[str, tuple[bool, Collective]] = {}
     for name, runs in program.runs.items():
         if name in program.fused:
             continue
@@ -69,17 +68,8 @@ def find_collectives(
                 runs=runs,
                 source=_source(instruction),
             )
-            channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-            if channel is None:
-                found.append(collective)
-                continue
-            # Pieces also lie in loops over windows of a product that it runs beside, and ahead of the loop whose first
-            # iteration they serve.
-            aside = "windowed" in name
-            before = by_channel.get(channel[1])
-            if before is None or (not aside, runs) > (not before[0], before[1].runs):
-                by_channel[channel[1]] = aside, collective
-    return [*found, *(collective for _, collective in by_channel.values()), *_between_slices(program, axes, slices)]
+            found.append(collective)
+    return [*found, *_between_slices(program, axes, slices)]
 
 
 def _between_slices(program: Program, axes: Mapping[str, int], slices: np.ndarray) -> list[Collective]:
@@ -157,16 +147,27 @@ def _collectives_of(program: Program, name: str) -> Iterator[tuple[Instruction, 
             yield instruction, False
         elif instruction.opcode in ("fusion", "async-start"):
             for called in instruction.called:
-                body = program.computations.get(called, {})
-                scattered = any("scatter" in label for label in (called, instruction.name))
-                for inner in body.values():
-                    if _is_collective(inner):
-                        yield inner, scattered
-                    elif inner.opcode == "fusion":
-                        for deeper in inner.called:
-                            for item in program.computations.get(deeper, {}).values():
-                                if _is_collective(item):
-                                    yield item, scattered or "scatter" in deeper
+                if not _goes_on(program, called):
+                    for item, deeper in _inside(program, called):
+                        yield item, any("scatter" in label for label in (instruction.name, called, deeper))
+
+
+def _inside(program: Program, name: str) -> Iterator[tuple[Instruction, str]]:
+    """Collectives of a fusion's body and of the fusions in it, and the computation that they lie in."""
+    for item in program.computations.get(name, {}).values():
+        if _is_collective(item):
+            yield item, name
+        elif item.opcode == "fusion":
+            for called in item.called:
+                yield from (
+                    (inner, called) for inner in program.computations.get(called, {}).values() if _is_collective(inner)
+                )
+
+
+def _goes_on(program: Program, name: str) -> bool:
+    """Whether a fusion only goes on with a collective that another has started: computes beside it, or ends it."""
+    body = program.computations.get(name, {}).values()
+    return name.startswith("async_collective_fusion") or any("AsyncCollectiveDone" in item.attributes for item in body)
 
 
 def _is_collective(instruction: Instruction) -> bool:

@@ -1,14 +1,14 @@
 """Compiled programs as text: computations, instructions, and how often each computation runs.
 
 Loops are counted as often as they run: their number of iterations is read from what the compiler noted at the loop, or
-from the bound that its condition compares the counter with.
+from the counter's start and step and the bound that the condition compares it with.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,32 +117,44 @@ class Program:
         if noted:
             return int(noted.group(1))
         condition = self.computations.get(_called_as(loop, "condition"), {})
-        root = next((item for item in condition.values() if item.is_root), None)
-        start = around.get(loop.operands[0])
-        bounds = [] if root is None else list(self._bounds(root, condition, start, around))
-        return max(bounds, default=1)
+        root = _root(condition)
+        carried = _carried(loop, around)
+        bound = max(() if root is None else self._bounds(root, condition, carried), default=1)
+        start, step = self._counter(loop, condition, carried)
+        return max(-(-(bound - start) // step), 0)
 
     def _bounds(
-        self, item: Instruction, condition: Computation, start: Instruction | None, around: Computation
+        self, item: Instruction, condition: Computation, carried: Sequence[Instruction | None]
     ) -> Iterator[int]:
         """Constants that a loop's condition compares with: its own, those of its fusions, or what the loop carries."""
-        constant = _constant(item)
-        if constant is not None:
-            yield constant
-        elif item.opcode == "get-tuple-element" and start is not None and start.opcode == "tuple":
-            place = re.search(r"index=(\d+)", item.attributes)
-            carried = around.get(start.operands[int(place[1])]) if place else None
-            while carried is not None and carried.opcode in ("copy", "bitcast", "convert") and carried.operands:
-                carried = around.get(carried.operands[0])
-            bound = None if carried is None else _constant(carried)
-            if bound is not None:
-                yield bound
+        value = _value(item, condition, carried)
+        if value is not None:
+            yield value
         else:
             for called in item.called:
                 yield from filter(None, map(_constant, self.computations.get(called, {}).values()))
             for name in item.operands:
                 if name in condition:
-                    yield from self._bounds(condition[name], condition, start, around)
+                    yield from self._bounds(condition[name], condition, carried)
+
+    def _counter(
+        self, loop: Instruction, condition: Computation, carried: Sequence[Instruction | None]
+    ) -> tuple[int, int]:
+        """Where a loop's counter starts, and its step: the compiler unrolls loops, and runs first iterations ahead."""
+        body = self.computations.get(_called_as(loop, "body"), {})
+        root = _root(body)
+        following = () if root is None else root.operands
+        for compared in condition.values():
+            place = _place(compared)
+            if place is None or place >= len(following) or following[place] not in body:
+                continue
+            made = _behind_copies(body[following[place]], body)
+            if made.opcode == "add":
+                parts = [_behind_copies(body[name], body) for name in made.operands if name in body]
+                steps = [_value(part, body, carried) for part in parts if _place(part) != place]
+                if len(steps) == 1 and steps[0] is not None and steps[0] > 0:
+                    return _carried_constant(carried, place) or 0, steps[0]
+        return 0, 1
 
     def _callers_first(self) -> Iterator[str]:
         order: list[str] = []
@@ -229,6 +241,42 @@ def _closing(text: str, start: int) -> int:
 def _called_as(instruction: Instruction, role: str) -> str:
     match = re.search(rf"\b{role}=%?([\w.-]+)", instruction.attributes)
     return match[1] if match else ""
+
+
+def _root(computation: Computation) -> Instruction | None:
+    return next((item for item in computation.values() if item.is_root), None)
+
+
+def _place(item: Instruction) -> int | None:
+    """Which element of its operand a `get-tuple-element` takes."""
+    match = re.search(r"index=(\d+)", item.attributes) if item.opcode == "get-tuple-element" else None
+    return int(match[1]) if match else None
+
+
+def _carried(loop: Instruction, around: Computation) -> list[Instruction | None]:
+    """What a loop starts with, in the order of its tuple."""
+    start = around.get(loop.operands[0])
+    if start is None or start.opcode != "tuple":
+        return []
+    return [_behind_copies(around[name], around) if name in around else None for name in start.operands]
+
+
+def _behind_copies(item: Instruction, computation: Computation) -> Instruction:
+    while item.opcode in ("copy", "bitcast", "convert") and item.operands and item.operands[0] in computation:
+        item = computation[item.operands[0]]
+    return item
+
+
+def _value(item: Instruction, computation: Computation, carried: Sequence[Instruction | None]) -> int | None:
+    """The number that an instruction of a loop stands for: a constant of its own, or one that the loop carries."""
+    item = _behind_copies(item, computation)
+    place = _place(item)
+    return _constant(item) if place is None else _carried_constant(carried, place)
+
+
+def _carried_constant(carried: Sequence[Instruction | None], place: int) -> int | None:
+    first = carried[place] if place < len(carried) else None
+    return None if first is None else _constant(first)
 
 
 def _constant(instruction: Instruction) -> int | None:
