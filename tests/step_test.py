@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.made_up_plans import EDITING, RECONSTRUCTION, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
-from tests.small_model import model_batch, quick_jit, small_model, small_params
+from tests.small_model import CAPACITIES, model_batch, quick_jit, small_model, small_params
 from uno_jax.batch import Batch
 from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, make_optimizer
@@ -146,6 +146,13 @@ def test_accumulation_equals_the_large_batch():
 
     jax.tree.map(compare, small.opt_state, large.opt_state)
     jax.tree.map(compare, small.trainable, large.trainable, start)
+
+
+def test_accumulation_takes_rows_without_one_of_the_regions():
+    batch = model_batch([TEXT_TO_IMAGE], [TEXT_TO_IMAGE], capacities=CAPACITIES | {"vit": 0})
+    state = new_state()
+    after, _ = jax.eval_shape(make_train_step(ACCUMULATING), state, batch)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
 
 
 # Values that are not finite

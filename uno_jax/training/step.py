@@ -118,7 +118,9 @@ def _updates(state: TrainState) -> Array:
 def _accumulate(gradient: Callable, trainable: Params, batch: Batch, accumulation: int) -> tuple:
     """Sums of the loss, the metrics and the gradient over microbatches, one at a time."""
     # Microbatch i takes every accumulation-th row, so that each device keeps the rows it already has.
-    micros = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+    micros = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
+    )
 
     def add(carry: Any, micro: Batch) -> tuple[Any, None]:
         (loss, (reduced, sums)), gradients = gradient(trainable, micro)
