@@ -15,6 +15,7 @@ from tests.small_model import small_model
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
+from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.collectives import axes_of_groups, bytes_by_axes, device_groups, find_collectives
 from uno_jax.planning.example import example_row
@@ -106,13 +107,33 @@ def test_a_kernel_whose_result_was_kept_is_not_counted_again():
     assert executed_flops(jaxpr).total == 0
 
 
-def test_saved_activations_are_what_the_backward_loop_reads_of_the_forward_loop():
-    def loss(w, x):
-        layer = jax.checkpoint(lambda x, w: jnp.sin(x @ w), prevent_cse=False)
-        return jnp.sum(jax.lax.scan(lambda c, w: (layer(c, w), None), x, w)[0])
+def layers_loss(w, x):
+    """Of as many layers as `w` has, each computed again in the backward pass, which needs its input."""
+    layer = jax.checkpoint(lambda x, w: jnp.sin(x @ w), prevent_cse=False)
+    return jnp.sum(jax.lax.scan(lambda c, w: (layer(c, w), None), x, w)[0])
 
-    jaxpr = jax.make_jaxpr(jax.grad(loss))(jnp.zeros((5, 16, 16)), X)
-    assert saved_activation_bytes(jaxpr) == 5 * X.nbytes
+
+FIVE_LAYERS = jnp.zeros((5, 16, 16))
+ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
+
+
+def test_saved_activations_are_what_the_backward_loop_reads_of_the_forward_loop():
+    jaxpr = jax.make_jaxpr(jax.grad(layers_loss))(FIVE_LAYERS, X)
+    assert saved_activation_bytes(jaxpr, ONE_DEVICE) == 5 * X.nbytes
+
+
+def test_saved_activations_of_microbatches_are_those_of_one():
+    def accumulated(w, micros):
+        return jax.lax.scan(lambda total, x: (total + jax.grad(layers_loss)(w, x), None), jnp.zeros_like(w), micros)[0]
+
+    jaxpr = jax.make_jaxpr(accumulated)(FIVE_LAYERS, jnp.stack([X, X, X]))
+    assert saved_activation_bytes(jaxpr, ONE_DEVICE) == 5 * X.nbytes
+
+
+def test_saved_activations_are_cut_by_rows_and_tokens_and_whole_over_tensor():
+    jaxpr = jax.make_jaxpr(jax.grad(layers_loss))(FIVE_LAYERS, X)
+    axes = {"data": 2, "fsdp": 2, "tensor": 4, "sequence": 2}
+    assert saved_activation_bytes(jaxpr, axes) == 5 * X.nbytes // 8
 
 
 HLO = """HloModule jit_step, is_scheduled=true

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from uno_jax.parallel.axes import TABLE
 from uno_jax.planning.executed import inner_jaxprs
 
 
-def saved_activation_bytes(closed: Any) -> int:
-    """Bytes over all devices of what loops stack up, one slice an iteration, for others to read.
+def saved_activation_bytes(closed: Any, mesh_axes: Mapping[str, int]) -> int:
+    """Bytes on one device of what loops stack up, one slice an iteration, for others to read.
 
     The layers' forward loop stacks what the rematerialisation policy keeps, and the backward loop reads it; gradients
-    of stacked parameters are read by no loop. An estimate: it does not know what lies outside loops, nor layouts.
+    of stacked parameters are read by no loop. Of microbatches, one at a time waits. An estimate: it does not know what
+    lies outside loops, nor layouts, and takes everything for cut by rows and tokens alone, as layer inputs are.
+
+    Args:
+      closed: a step's jaxpr, with the shapes of all devices together.
+      mesh_axes: sizes of the mesh axes.
     """
-    return _stacked(closed.jaxpr)
+    return _stacked(closed.jaxpr) // math.prod(mesh_axes[axis] for name in ("batch", "tokens") for axis in TABLE[name])
 
 
 def _stacked(jaxpr: Any) -> int:
@@ -25,7 +32,4 @@ def _stacked(jaxpr: Any) -> int:
         for made in loop.outvars[loop.params["num_carry"] :]:
             if id(made) in read_back:
                 total += math.prod(made.aval.shape) * made.aval.dtype.itemsize
-    for equation in jaxpr.eqns:
-        if equation.primitive.name != "scan":
-            total += sum(_stacked(inner) for inner in inner_jaxprs(equation.params))
-    return total
+    return total + sum(_stacked(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation.params))
