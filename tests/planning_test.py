@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.small_model import small_model
+from uno_jax.attention.attend import attend, visibility
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
@@ -364,6 +365,35 @@ def test_a_row_is_taken_to_be_full_of_the_largest_samples():
     example = example_row(data(), small_model())
     assert example.images == 1  # the latents would hold two, the queries one
     assert example.tokens() == {"text": 32, "vit": 0, "caption": 16, "query": 4, "latent": 16}
+
+
+@pytest.mark.parametrize("axes", [{}, {"sequence": 2}, {"sequence": 3}, {"tensor": 2}, {"tensor": 4}])
+def test_blocks_are_those_of_the_kernel_on_one_device(axes):
+    """1152 tokens of understanding and 32 of generation, of which three devices get the latter whole."""
+    decoder, example = small_model().decoder, example_row(data(text_tokens=1116), small_model())
+    mesh = AbstractMesh(tuple((ONE_DEVICE | axes).values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    buffers = [jax.tree.map(jnp.asarray, x) for x in (example.row.understanding, example.row.generation)]
+
+    def heads(count: int) -> list:
+        return [jnp.zeros((1, buffer.sample.shape[1], count, decoder.head_dim)) for buffer in buffers]
+
+    def run():
+        keys = heads(decoder.num_kv_heads)
+        return attend(heads(decoder.num_heads), keys, keys, visibility(buffers, buffers, "kernel"))
+
+    grids = []
+    with jax.sharding.use_abstract_mesh(mesh):
+        executed_flops(jax.make_jaxpr(run)(), lambda name, grid: grids.append(grid) or 1.0)
+    assert [grid[-2:] for grid in grids] == [example.visited_share(decoder, mesh.shape)[0]]
+
+
+def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries():
+    """Causal text, and at its end tokens that see all of it; blocks of 512 keys. Whole: 512 queries, that see 1, 2, 3
+    blocks. In two parts: 384 queries, 1 and 3 (the part's share of the latents comes after its text), 2 and 3."""
+    decoder, example = small_model().decoder, example_row(data(text_tokens=1116), small_model())
+    whole, of_two = (example.visited_share(decoder, ONE_DEVICE | {"sequence": size}) for size in (1, 2))
+    assert whole == ((3, 3), pytest.approx(6 / 9))
+    assert of_two == ((2, 3), pytest.approx(9 / 12))
 
 
 def test_a_row_that_holds_no_sample_is_an_error_that_says_which_region():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -42,8 +43,7 @@ class Example:
     @property
     def metadata(self) -> TokenMetadata:
         """Of all tokens, understanding first: `[1, tokens]`."""
-        pairs = zip(self.row.understanding, self.row.generation, strict=True)
-        return TokenMetadata(*(np.concatenate(pair, axis=1) for pair in pairs))
+        return _joined(self.row.understanding, self.row.generation)
 
     def visible_pairs(self) -> int:
         """Pairs of tokens of which one sees the other."""
@@ -53,14 +53,19 @@ class Example:
             total += int(np.count_nonzero(pairwise_visible(some, metadata)))
         return total
 
-    def visited_share(self, config: DecoderConfig) -> tuple[tuple[int, int], float]:
-        """Blocks of queries and of keys that the attention kernel cuts all tokens into, and the share of their pairs
-        that it computes."""
-        metadata = self.metadata
-        tokens = metadata.sample.shape[1]
-        blocks = default_blocks(tokens, tokens, config.num_heads // config.num_kv_heads, config.head_dim)
-        counts = (-(-tokens // blocks.queries), -(-tokens // blocks.keys))
-        return counts, float(visited_share(metadata, metadata, blocks))
+    def visited_share(self, config: DecoderConfig, mesh_axes: Mapping[str, int]) -> tuple[tuple[int, int], float]:
+        """Blocks of queries and of keys that the attention kernel cuts a device's tokens into, and the share of their
+        pairs that it computes, on average over devices.
+
+        A device has its part of the queries of either buffer, and all keys.
+        """
+        keys, parts = self.metadata, mesh_axes["sequence"]
+        buffers = self.row.understanding, self.row.generation
+        queries = [_joined(*(_part(buffer, number, parts) for buffer in buffers)) for number in range(parts)]
+        lengths = queries[0].sample.shape[1], keys.sample.shape[1]
+        blocks = default_blocks(*lengths, _heads_of_a_key(config, mesh_axes["tensor"]), config.head_dim)
+        share = np.mean([visited_share(own, keys, blocks) for own in queries])
+        return (-(-lengths[0] // blocks.queries), -(-lengths[1] // blocks.keys)), float(share)
 
     def tokens(self) -> dict[str, int]:
         """Tokens that are not padding, by region."""
@@ -122,6 +127,26 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
         return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
 
     return jax.tree.map(abstract, padding_batch(shape))
+
+
+def _joined(*buffers: TokenMetadata) -> TokenMetadata:
+    return TokenMetadata(*(np.concatenate(fields, axis=1) for fields in zip(*buffers, strict=True)))
+
+
+def _part(buffer: TokenMetadata, number: int, parts: int) -> TokenMetadata:
+    """One of so many equal parts of a buffer's tokens; the whole where they do not divide it."""
+    tokens = buffer.sample.shape[1]
+    if tokens % parts:
+        return buffer
+    here = slice(number * tokens // parts, (number + 1) * tokens // parts)
+    return TokenMetadata(*(x[:, here] for x in buffer))
+
+
+def _heads_of_a_key(config: DecoderConfig, tensor: int) -> int:
+    """Query heads to a key-value head on one device; each has a key-value head of its own where `tensor` cuts only
+    the queries' heads."""
+    alone = config.num_heads % tensor == 0 and config.num_kv_heads % tensor != 0
+    return 1 if alone else config.num_heads // config.num_kv_heads
 
 
 def _plan(data: DataConfig, layout: Layout, task: str, words: int, caption: int) -> Plan:

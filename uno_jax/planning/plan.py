@@ -96,7 +96,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     # One device is not cut over a mesh, but what suits it is chosen by the mesh's device.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size == 1 else contextlib.nullcontext():
         traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
-    grid, visited = example.visited_share(config.model.decoder)
+    grid, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, whole: visited if whole[-2:] == grid else 1.0)
     compiled = compile_for(traced, mesh, target)
     bound = None
