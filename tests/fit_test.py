@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 from uno_jax.config import from_config_dict
+from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.planning.chips import GIB, parse_slice
 from uno_jax.planning.example import example_row
@@ -35,7 +36,7 @@ def plan_of(config: RunConfig, gib: float) -> Plan:
     return Plan(
         config=config,
         target=TARGET,
-        rows_per_part=config.data.rows,
+        mesh_axes=dict.fromkeys(MESH_AXES, 1),
         task="text_to_image",
         example=example_row(config.data, config.model),
         visited=1.0,
@@ -43,7 +44,7 @@ def plan_of(config: RunConfig, gib: float) -> Plan:
         saved_activations=0,
         needed={},
         executed=Executed(),
-        compiled=Compiled(memory, 0.0, {}, 0),
+        compiled=Compiled(memory, 0.0, (), 0),
         bound=None,
     )
 

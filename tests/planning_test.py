@@ -18,7 +18,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
-from uno_jax.planning.collectives import axes_of_groups, bytes_by_axes, device_groups, find_collectives
+from uno_jax.planning.collectives import axes_of_groups, bytes_by_axes, bytes_by_kind, device_groups, find_collectives
 from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import executed_flops
 from uno_jax.planning.hlo import parse_hlo
@@ -184,6 +184,14 @@ ARRAY = 8 * 128 * 4
 def test_collectives_are_counted_by_mesh_axis_as_often_as_their_loop_runs():
     collectives = find_collectives(parse_hlo(HLO), AXES)
     assert bytes_by_axes(collectives) == {"fsdp": 28 * ARRAY * 3 // 4, "data": 2 * ARRAY // 2}
+
+
+def test_collectives_of_an_axis_are_split_by_kind():
+    collectives = find_collectives(parse_hlo(HLO), AXES)
+    assert bytes_by_kind(collectives) == {
+        "fsdp": {"all-gather": 28 * ARRAY * 3 // 4},
+        "data": {"all-reduce": 2 * ARRAY // 2},
+    }
 
 
 def test_the_bound_of_a_loop_may_be_carried_by_it():

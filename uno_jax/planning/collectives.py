@@ -94,11 +94,16 @@ def _between_slices(program: Program, axes: Mapping[str, int], slices: np.ndarra
 def bytes_by_axes(collectives: Sequence[Collective]) -> dict[str, int]:
     """Bytes that one device receives in one call of the program, by mesh axes: `fsdp`, `data+fsdp`; and with
     ` across slices` after them for what leaves the slice."""
-    total: dict[str, int] = defaultdict(int)
+    return {axes: sum(kinds.values()) for axes, kinds in bytes_by_kind(collectives).items()}
+
+
+def bytes_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, int]]:
+    """As `bytes_by_axes`, each split by the kind of collective: `{"fsdp": {"all-gather": 1024}}`."""
+    total: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for item in collectives:
         name = "+".join(item.axes) + (ACROSS if item.across_slices else "")
-        total[name] += item.bytes_received * item.runs
-    return dict(total)
+        total[name][item.kind] += item.bytes_received * item.runs
+    return {axes: dict(kinds) for axes, kinds in total.items()}
 
 
 def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups members"] | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from uno_jax.parallel.mesh import check_rows, make_mesh, row_parts
+from uno_jax.parallel.axes import TABLE
+from uno_jax.parallel.mesh import check_rows, make_mesh
 from uno_jax.planning.chips import Slice, describe_devices
-from uno_jax.planning.collectives import bytes_by_axes, find_collectives
+from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collectives
 from uno_jax.planning.example import Example, abstract_batch, example_row
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.hlo import parse_hlo
@@ -35,10 +36,15 @@ class Compiled:
 
     memory: Memory
     seconds: float
-    collective_bytes: Mapping[str, int]
-    """Received by one chip in a call, by mesh axes; empty where it does not fit."""
+    collectives: Sequence[Collective]
+    """Empty where it does not fit."""
     hbm_bytes: int
     """Read and written by one chip in a call; 0 where it does not fit."""
+
+    @property
+    def collective_bytes(self) -> Mapping[str, int]:
+        """Received by one chip in a call, by mesh axes."""
+        return bytes_by_axes(self.collectives)
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Plan:
 
     config: RunConfig
     target: Slice
-    rows_per_part: int
-    """Rows of a batch on each part of the mesh that has rows of its own."""
+    mesh_axes: Mapping[str, int]
+    """Sizes of the mesh axes, over all slices."""
     task: str
     example: Example
     visited: float
@@ -63,6 +69,11 @@ class Plan:
     compiled: Compiled
     bound: Roofline | None
     """None where it does not fit."""
+
+    @property
+    def rows_per_part(self) -> int:
+        """Rows of a batch on each part of the mesh that has rows of its own."""
+        return self.config.data.rows // math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
     @property
     def images(self) -> int:
@@ -105,7 +116,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     return Plan(
         config=config,
         target=target,
-        rows_per_part=config.data.rows // row_parts(mesh),
+        mesh_axes=dict(mesh.shape),
         task=task,
         example=example,
         visited=visited,
@@ -127,13 +138,12 @@ def compile_for(traced: Any, mesh: Mesh, target: Slice) -> Compiled:
         memory = exhausted_memory(error)
         if memory is None:
             raise
-        return Compiled(memory, time.monotonic() - start, {}, 0)
+        return Compiled(memory, time.monotonic() - start, (), 0)
     seconds = time.monotonic() - start
     memory = compiled_memory(compiled, target.chip.hbm_bytes)
     program = parse_hlo(compiled.as_text())
     slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
-    collectives = find_collectives(program, dict(mesh.shape), slices)
-    return Compiled(memory, seconds, bytes_by_axes(collectives), hbm_bytes(program))
+    return Compiled(memory, seconds, find_collectives(program, dict(mesh.shape), slices), hbm_bytes(program))
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:

@@ -10,6 +10,7 @@ import rich.console
 import rich.table
 
 from uno_jax.planning.chips import GIB
+from uno_jax.planning.collectives import bytes_by_kind
 from uno_jax.planning.model_flops import encoder_share
 from uno_jax.planning.plan import Plan, images_per_chip, run_hours
 
@@ -24,6 +25,8 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "program": "train step",
         "topology": plan.target.name,
         "chips": plan.target.chips,
+        "slices": plan.target.slices,
+        "mesh": dict(plan.mesh_axes),
         "task": plan.task,
         "images_per_chip": images_per_chip(plan),
         "images_per_step": plan.images,
@@ -48,6 +51,7 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "attention_blocks_computed": plan.visited,
         "flops_ratio": plan.executed.total / needed,
         "collective_bytes_per_chip": dict(plan.compiled.collective_bytes),
+        "collective_bytes_by_kind": bytes_by_kind(plan.compiled.collectives),
         "hbm_bytes_per_chip": plan.compiled.hbm_bytes,
         "roofline_seconds": None if bound is None else bound.seconds,
         "roofline_seconds_by_resource": None if bound is None else vars(bound),
