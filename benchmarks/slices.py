@@ -1,9 +1,15 @@
 """What the configs of configs/tpu promise, checked with the TPU compiler: no TPU, a few minutes a slice.
 
     python benchmarks/slices.py [v5e_16 v5e_8 ...]
+    python benchmarks/slices.py --task=editing [v5e_16 ...]
 
-Each slice is planned in a process of its own (`python -m uno_jax.aot`). Prints one JSON line a slice, with what it had
-to hold and whether it did; the exit status is the number of promises that were not kept.
+Each slice is planned in a process of its own (`python -m uno_jax.aot`). Prints the rows of the tables of docs/tpu.md,
+each as soon as it is known (or, with --json, a line with the whole plan); on stderr, what a slice promised and did not
+keep. The exit status is the number of promises that were not kept. What v5e_256 and v5e_512 promise against v5e_16 is
+checked where v5e_16 is named before them.
+
+No config promises anything about edits: where they do not fit, all of a layer is computed again, then rows are halved,
+then layer inputs wait in the hosts' memory, until they fit.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Plan = Mapping[str, Any]
@@ -33,16 +39,65 @@ SLICES = {
 LARGEST_RATIO = {"v5e_16": 1.45, "v5e_16_offload": 1.45, "v5p_16": 1.12}
 
 
-def plan(name: str, topology: str) -> Plan:
+COLUMNS = (
+    "config",
+    "pictures a chip",
+    "rematerialisation",
+    "memory of a chip, GiB",
+    "executed / model FLOPs",
+    "roofline s a step",
+    "bound by",
+    "pictures/s at 60% of it",
+    "hours of 5,000 steps",
+)
+
+
+def plan(name: str, task: str, overrides: Sequence[str] = ()) -> Plan:
+    """What `aot` says of a config; `overrides` are further arguments."""
     command = [
-        sys.executable,
-        "-m",
-        "uno_jax.aot",
-        f"--config=configs/tpu/{name}.py",
-        f"--topology={topology}",
-        "--json",
+        *(sys.executable, "-m", "uno_jax.aot", f"--config=configs/tpu/{name}.py"),
+        *(f"--topology={SLICES[name][0]}", f"--task={task}", "--json", *overrides),
     ]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def edits_that_fit(name: str) -> Plan:
+    """The plan of edits that was the first to fit, or the last that was tried."""
+    made, overrides = plan(name, "editing"), {}
+    while not made["fits"] and (change := easier(made)):
+        print(f"{name}: {made['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
+        overrides |= change
+        made = plan(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
+    return made
+
+
+def easier(made: Plan) -> dict[str, Any]:
+    """What to change so that a plan takes less memory; nothing where there is nothing left to try."""
+    rows = made["rows_per_step"]
+    if made["remat"] not in ("full", "offload"):
+        return {"model.decoder.remat": "full"}
+    if rows > made["mesh"]["data"] * made["mesh"]["fsdp"]:
+        return {"data.rows": rows // 2, "data.virtual_shards": rows // 2}
+    return {"model.decoder.remat": "offload"} if made["remat"] == "full" else {}
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def cells(name: str, made: Plan) -> list[str]:
+    """One row of the table: what of `COLUMNS` is known of the plan."""
+    memory = f"{made['hbm_peak_gib']:.2f} of {made['hbm_capacity_gib']:.2f}"
+    # Where activations wait in the hosts' memory the peak is an upper bound.
+    memory = f"at most {memory}" if made["remat"] == "offload" and made["fits"] else memory
+    first = [f"`{name}`", f"{made['images_per_chip']:g}", made["remat"]]
+    if not made["fits"]:
+        return [*first, f"{memory}: does not fit", f"{made['flops_ratio']:.2f}", *["-"] * 4]
+    speed = made["images_per_second"]
+    return [
+        *(*first, memory, f"{made['flops_ratio']:.2f}", f"{made['roofline_seconds']:.2f}", made["bound_by"]),
+        *(f"{speed:.3g}", f"{made['hours']:.1f}"),
+    ]
 
 
 def promises(name: str, plans: Mapping[str, Plan]) -> dict[str, bool]:
@@ -87,14 +142,30 @@ def least_between_slices(made: Plan) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(SLICES), help="configs; default: all")
+    parser.add_argument("names", nargs="*", metavar="config", help=f"of {', '.join(SLICES)}; default: all")
+    parser.add_argument("--task", choices=["text_to_image", "editing"], default="text_to_image")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line: config, promises, plan")
+    arguments = parser.parse_args()
+    names = arguments.names or list(SLICES)
+    if unknown := [name for name in names if name not in SLICES]:
+        parser.error(f"no config {', '.join(unknown)}: there are {', '.join(SLICES)}")
+    if not arguments.json:
+        print(table_row(COLUMNS), table_row(["---"] * len(COLUMNS)), sep="\n", flush=True)
     plans: dict[str, Plan] = {}
     broken = 0
-    for name in parser.parse_args().names:
-        plans[name] = plan(name, SLICES[name][0])
-        kept = promises(name, plans)
-        broken += sum(not held for held in kept.values())
-        print(json.dumps({"config": name, "promises": kept, "plan": plans[name]}), flush=True)
+    for name in names:
+        if arguments.task == "editing":
+            plans[name], kept = edits_that_fit(name), {}
+        else:
+            plans[name] = plan(name, arguments.task)
+            kept = promises(name, plans)
+        if arguments.json:
+            print(json.dumps({"config": name, "promises": kept, "plan": plans[name]}), flush=True)
+        else:
+            print(table_row(cells(name, plans[name])), flush=True)
+        for promise in (promise for promise, held in kept.items() if not held):
+            broken += 1
+            print(f"{name}: NOT KEPT: {promise}", file=sys.stderr, flush=True)
     sys.exit(broken)
 
 

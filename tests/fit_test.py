@@ -38,6 +38,7 @@ def plan_of(config: RunConfig, gib: float) -> Plan:
         target=TARGET,
         mesh_axes=dict.fromkeys(MESH_AXES, 1),
         task="text_to_image",
+        widened={},
         example=example_row(config.data, config.model),
         visited=1.0,
         state_bytes=split_state(state),

@@ -19,7 +19,7 @@ from uno_jax.data.transforms import ImageTransform
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.collectives import axes_of_groups, bytes_by_axes, bytes_by_kind, device_groups, find_collectives
-from uno_jax.planning.example import example_row
+from uno_jax.planning.example import example_row, missing_room
 from uno_jax.planning.executed import executed_flops
 from uno_jax.planning.hlo import parse_hlo
 from uno_jax.planning.memory import exhausted_memory, split_state, tree_bytes
@@ -407,6 +407,19 @@ def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries
 def test_a_row_that_holds_no_sample_is_an_error_that_says_which_region():
     with pytest.raises(ConfigError, match="config.data.latent_tokens is 8"):
         example_row(data(latent_tokens=8), small_model())
+
+
+def test_every_region_that_is_too_short_is_named_at_once():
+    with pytest.raises(ConfigError, match=r"query_tokens is 1,.* takes 4;.*latent_tokens is 8"):
+        example_row(data(latent_tokens=8, query_tokens=1), small_model())
+
+
+def test_an_edit_takes_room_for_its_source_and_leaves_other_regions_alone():
+    narrow = dataclasses.replace(data(latent_tokens=16, vit_tokens=0), vit_transform=ImageTransform(8, 8, 4))
+    missing = missing_room(narrow, small_model(), "editing")
+    assert missing == {"latent_tokens": 32, "vit_tokens": 4}
+    assert example_row(dataclasses.replace(narrow, **missing), small_model(), "editing").images == 1
+    assert missing_room(narrow, small_model(), "text_to_image") == {}
 
 
 def test_model_flops_by_hand():

@@ -1,10 +1,10 @@
-"""What the benchmark of the slices demands of the plans of many chips, on made-up plans."""
+"""What the benchmark of the slices demands of plans, and tries where edits do not fit, on made-up plans."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.slices import promises
+from benchmarks.slices import easier, promises
 
 CHIPS = 256
 GRADIENTS_GIB = 1.5
@@ -54,3 +54,11 @@ def test_a_gather_between_slices_breaks_a_promise():
 def test_sums_that_are_not_those_of_the_gradients_break_a_promise(share):
     between = {"all-reduce": share * PART}
     assert broken(between=between) == {"between slices about a chip's part of the gradients"}
+
+
+def test_edits_that_do_not_fit_are_tried_with_less_memory_step_by_step():
+    made = {"remat": "dots", "rows_per_step": 64, "mesh": {"data": 2, "fsdp": 16, "tensor": 1, "sequence": 1}}
+    assert easier(made) == {"model.decoder.remat": "full"}
+    assert easier(made | {"remat": "full"}) == {"data.rows": 32, "data.virtual_shards": 32}
+    assert easier(made | {"remat": "full", "rows_per_step": 32}) == {"model.decoder.remat": "offload"}
+    assert easier(made | {"remat": "offload", "rows_per_step": 32}) == {}

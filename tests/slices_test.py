@@ -49,6 +49,12 @@ def test_a_narrow_model_is_planned_with_every_number():
     assert plan["hbm_arguments_gib"] == pytest.approx(state, abs=0.05)
 
 
+def test_an_edit_is_planned_in_rows_that_are_made_long_enough():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--task=editing", *NARROW)
+    assert plan["images_per_chip"] == 1
+    assert plan["widened_rows"] == {"config.data.latent_tokens": 2048, "config.data.vit_tokens": 1369}
+
+
 def test_what_does_not_fit_is_said_with_what_to_do():
     plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--config.data.rows=64")
     assert not plan["fits"]

@@ -35,7 +35,10 @@ from uno_jax.run_config import RunConfig
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices).")
 _TASK = flags.DEFINE_enum(
-    "task", "text_to_image", ["text_to_image", "editing"], "What the rows are taken to be full of."
+    "task",
+    "text_to_image",
+    ["text_to_image", "editing"],
+    "What the rows are taken to be full of; for edits they are made long enough.",
 )
 _FIT = flags.DEFINE_bool("fit", False, "Find the largest batch and the cheapest rematerialisation that fit.")
 _SAMPLE = flags.DEFINE_integer("sample", 0, "Plan the sampler instead, with this many pictures a chip.")

@@ -91,22 +91,33 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
       ConfigError: a row does not hold one.
     """
     layout = layout_of(model)
-    least = sample_lengths(_plan(data, layout, task, words=1, caption=1), layout)
+    least = _least(data, model, task)
     room = {name: data.capacities[name] // need for name, need in least.items() if need}
     images = min(room.values())
     if data.max_samples_per_row:
         images = min(images, data.max_samples_per_row)
     if not images:
-        short = min(room, key=lambda name: room[name])
         raise ConfigError(
-            f"config.data.{short}_tokens is {data.capacities[short]}, but one {task} sample with pictures of the "
-            f"largest size takes {least[short]}: give at least that, or lower the transform's max_side"
+            "; ".join(
+                f"config.data.{name}_tokens is {data.capacities[name]}, but one {task} sample with pictures of the "
+                f"largest size takes {least[name]}"
+                for name in room
+                if not room[name]
+            )
+            + ": give at least that, or lower the transform's max_side"
         )
     words = data.text_tokens // images - (least["text"] - 1)
     caption = data.caption_tokens // images - 2 if data.captions else 0
     plan = _plan(data, layout, task, words, caption)
     samples = [lay_out(plan, layout, DELIMITERS, task=task) for _ in range(images)]
     return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
+
+
+def missing_room(data: DataConfig, model: ModelConfig, task: str) -> dict[str, Any]:
+    """The fields of `data` that are too small for one sample of `task` with pictures of the largest size, and the
+    lengths (int) that it takes."""
+    least = _least(data, model, task)
+    return {f"{name}_tokens": need for name, need in least.items() if need > data.capacities[name]}
 
 
 def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
@@ -147,6 +158,12 @@ def _heads_of_a_key(config: DecoderConfig, tensor: int) -> int:
     the queries' heads."""
     alone = config.num_heads % tensor == 0 and config.num_kv_heads % tensor != 0
     return 1 if alone else config.num_heads // config.num_kv_heads
+
+
+def _least(data: DataConfig, model: ModelConfig, task: str) -> dict[str, int]:
+    """Tokens of each region that one sample takes, with one word of text and of caption."""
+    layout = layout_of(model)
+    return sample_lengths(_plan(data, layout, task, words=1, caption=1), layout)
 
 
 def _plan(data: DataConfig, layout: Layout, task: str, words: int, caption: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from uno_jax.parallel.axes import TABLE
 from uno_jax.parallel.mesh import check_rows, make_mesh
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collectives
-from uno_jax.planning.example import Example, abstract_batch, example_row
+from uno_jax.planning.example import Example, abstract_batch, example_row, missing_room
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.hlo import parse_hlo
 from uno_jax.planning.memory import Memory, compiled_memory, exhausted_memory, split_state
@@ -56,6 +57,9 @@ class Plan:
     mesh_axes: Mapping[str, int]
     """Sizes of the mesh axes, over all slices."""
     task: str
+    widened: Mapping[str, int]
+    """Regions of a row that were too short for an edit, and the lengths that they were given, as fields of
+    `config.data`."""
     example: Example
     visited: float
     """Share of the decoder's attention blocks that the kernel computes on such a row; executed FLOPs count these."""
@@ -92,12 +96,15 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     Args:
       config: of the run.
       target: the slice.
-      task: what the rows are full of, for counting tokens and visible pairs: text_to_image or editing.
+      task: what the rows are full of: text_to_image, for which they must have room, or editing, for which they are
+        given room where they have none.
 
     Raises:
       ConfigError: the config cannot be run on that slice.
     """
     check_config(config)
+    widened = missing_room(config.data, config.model, task) if task == "editing" else {}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **widened))
     mesh = make_mesh(config.mesh, describe_devices(target))
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
@@ -118,6 +125,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
         target=target,
         mesh_axes=dict(mesh.shape),
         task=task,
+        widened=widened,
         example=example,
         visited=visited,
         state_bytes=split_state(state),

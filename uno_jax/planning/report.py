@@ -28,7 +28,9 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "slices": plan.target.slices,
         "mesh": dict(plan.mesh_axes),
         "task": plan.task,
+        "widened_rows": {f"config.data.{field}": tokens for field, tokens in plan.widened.items()},
         "images_per_chip": images_per_chip(plan),
+        "rows_per_step": plan.config.data.rows,
         "images_per_step": plan.images,
         "tokens_per_step": plan.tokens,
         "remat": plan.config.model.decoder.remat,
@@ -77,6 +79,9 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
+    if plan.widened:
+        lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
+        table.add_row("rows made longer", "", f"an edit takes {lengths}")
     table.add_row("memory peak of a chip", f"{memory.peak / GIB:.2f} GiB", f"of {capacity / GIB:.2f}", style="bold")
     for part, size in plan.state_bytes.items():
         if size:
