@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 
 import pytest
 
 from uno_jax.config import from_config_dict
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
-from uno_jax.planning.chips import GIB, parse_slice
+from uno_jax.planning.chips import GIB, Slice, parse_slice
 from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import Executed
 from uno_jax.planning.fit import CHEAPEST_FIRST, largest_fit, remedies
@@ -20,6 +21,7 @@ from uno_jax.programs import abstract_state
 from uno_jax.run_config import RunConfig
 
 TARGET = parse_slice("v5e:1x1")
+ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
 
 
 def read(name: str) -> RunConfig:
@@ -28,15 +30,15 @@ def read(name: str) -> RunConfig:
     return from_config_dict(config, RunConfig)
 
 
-def plan_of(config: RunConfig, gib: float) -> Plan:
-    """A plan that needs so much memory."""
+def plan_of(config: RunConfig, gib: float, target: Slice = TARGET, mesh_axes: Mapping[str, int] = ONE_DEVICE) -> Plan:
+    """A plan that needs so much memory, of a state that is not cut."""
     state = abstract_state(config, make_mesh(config.mesh))
     fits = gib * GIB <= TARGET.chip.hbm_bytes
     memory = Memory(int(gib * GIB), 0, 0, 0, 0, fits)
     return Plan(
         config=config,
-        target=TARGET,
-        mesh_axes=dict.fromkeys(MESH_AXES, 1),
+        target=target,
+        mesh_axes=mesh_axes,
         task="text_to_image",
         widened={},
         example=example_row(config.data, config.model),
@@ -100,6 +102,24 @@ def test_what_is_done_already_is_no_remedy():
     advice = "\n".join(remedies(plan_of(config, 20.0)))
     assert "moment_dtype" not in advice
     assert "ema_memory" not in advice
+
+
+def test_copies_of_the_state_in_a_slice_are_cut_first_and_copies_in_other_slices_are_left():
+    two_slices = parse_slice("2xv5e:4x4")
+    copied = plan_of(read("tpu.v5e_16"), 20.0, two_slices, ONE_DEVICE | {"data": 8, "fsdp": 4})
+    state = sum(copied.state_bytes.values()) / GIB
+    assert remedies(copied)[1].startswith("  1. config.mesh.data=1 and config.mesh.fsdp=-1")
+    assert f"frees {state * 3 / 4:.2f} GiB" in remedies(copied)[1]
+    cut = plan_of(read("tpu.v5e_16"), 20.0, two_slices, ONE_DEVICE | {"data": 2, "fsdp": 16})
+    assert "mesh.data" not in "\n".join(remedies(cut))
+
+
+def test_chips_share_a_row_only_where_each_has_one_and_there_are_others():
+    config, target = read("tpu.v5e_16"), parse_slice("v5e:4x4")  # 32 rows
+    shared = "config.mesh.sequence=2 with config.data.rows=16"
+    assert shared in "\n".join(remedies(plan_of(config, 20.0, target, ONE_DEVICE | {"fsdp": 32})))
+    assert "mesh.sequence" not in "\n".join(remedies(plan_of(config, 20.0, target, ONE_DEVICE | {"fsdp": 16})))
+    assert "mesh.sequence" not in "\n".join(remedies(plan_of(config, 20.0, TARGET, ONE_DEVICE | {"fsdp": 32})))
 
 
 def test_averages_in_host_memory_are_no_memory_of_the_chip():

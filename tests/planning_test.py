@@ -452,6 +452,14 @@ def test_slices_are_read_with_their_shape_and_number():
         parse_slice("v5e-16")
 
 
+@pytest.mark.parametrize(
+    ("text", "right"), [("v5e:4", "v5e:2x2 has 4"), ("v5p:4x4", "v5p:2x2x2 has 8"), ("v5e:0x4", "2x2")]
+)
+def test_a_slice_of_the_wrong_shape_is_an_error_that_shows_a_right_one(text, right):
+    with pytest.raises(ConfigError, match=right):
+        parse_slice(text)
+
+
 def test_a_chip_at_the_end_of_a_line_has_one_link_along_it_and_two_in_a_ring():
     v5e = CHIPS["v5e"]
     assert dataclasses.replace(parse_slice("v5e:4x4")).ici_bandwidth == 2 * v5e.link_bandwidth

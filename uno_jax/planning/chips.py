@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import jax
 from jax.experimental import topologies
@@ -36,13 +37,15 @@ class Chip:
     """This chip's share of its host's network between slices."""
     wrap_multiple: int
     """A slice's axis is a ring if its length is a multiple of this."""
+    dimensions: int
+    """Of a slice's shape."""
     host_chips: tuple[int, int, int] = (2, 2, 1)
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 197e12, 15.75 * GIB, 819e9, 4.5e10, 3.125e9, wrap_multiple=16),
-    "v5p": Chip("v5p", 459e12, 95.74 * GIB, 2765e9, 9e10, 6.25e9, wrap_multiple=4),
-    "v6e": Chip("v6e", 918e12, 31.25 * GIB, 1640e9, 9e10, 12.5e9, wrap_multiple=16),
+    "v5e": Chip("v5e", 197e12, 15.75 * GIB, 819e9, 4.5e10, 3.125e9, wrap_multiple=16, dimensions=2),
+    "v5p": Chip("v5p", 459e12, 95.74 * GIB, 2765e9, 9e10, 6.25e9, wrap_multiple=4, dimensions=3),
+    "v6e": Chip("v6e", 918e12, 31.25 * GIB, 1640e9, 9e10, 12.5e9, wrap_multiple=16, dimensions=2),
 }
 
 
@@ -77,7 +80,7 @@ def parse_slice(text: str) -> Slice:
     """`v5e:4x4`, or `2xv5e:16x16` for two slices.
 
     Raises:
-      ConfigError: no such chip, or not in that form.
+      ConfigError: no such chip, not in that form, or not as many sizes as slices of that chip have.
     """
     match = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*):(\d+(?:x\d+)*)", text)
     if not match or match[2] not in CHIPS:
@@ -85,14 +88,21 @@ def parse_slice(text: str) -> Slice:
             f"--topology is {text!r}: expected KIND:AxB[xC], KIND one of {', '.join(CHIPS)}, for example v5e:4x4, "
             "or 2xv5e:16x16 for two slices"
         )
-    return Slice(CHIPS[match[2]], tuple(map(int, match[3].split("x"))), int(match[1] or 1))
+    chip, shape = CHIPS[match[2]], tuple(map(int, match[3].split("x")))
+    if len(shape) != chip.dimensions or 0 in shape:
+        example = "x".join("2" * chip.dimensions)
+        raise ConfigError(
+            f"--topology is {text!r}: a slice of {chip.name} has {chip.dimensions} sizes, at least 1, that multiply to "
+            f"its chips; {chip.name}:{example} has {2**chip.dimensions}"
+        )
+    return Slice(chip, shape, int(match[1] or 1))
 
 
 def describe_devices(target: Slice) -> Sequence[jax.Device]:
     """Devices of a slice that is not there: good for shardings and for compiling, never for running.
 
     Raises:
-      ConfigError: libtpu is not installed, or knows no such slice.
+      ConfigError: libtpu is not installed, or does not take such a slice.
     """
     # Without a TPU the library would ask a metadata server, and wait for its answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -104,7 +114,9 @@ def describe_devices(target: Slice) -> Sequence[jax.Device]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except Exception as error:
-        raise ConfigError(
-            f"--topology {target.name}: {error}. Compiling for a TPU that is not there needs libtpu: "
-            "pip install -r requirements-tpu.txt"
-        ) from error
+        if find_spec("libtpu") is None:
+            raise ConfigError(
+                "compiling for a TPU that is not there needs libtpu, which is not installed: "
+                "pip install -r requirements-tpu.txt"
+            ) from error
+        raise ConfigError(f"--topology is {target.name!r}, which the TPU compiler does not take: {error}") from error

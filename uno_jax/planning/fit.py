@@ -52,10 +52,17 @@ def remedies(plan: Plan) -> list[str]:
     optimizer, data = config.optimizer, config.data
     missing = (plan.compiled.memory.peak - plan.target.chip.hbm_bytes) / GIB
 
+    copies = _copies_in_a_slice(plan)
+
     def frees(part: str, share: float = 1.0) -> str:
         return f"frees {state[part] * share / GIB:.2f} GiB"
 
     steps = (
+        (
+            copies > 1,
+            f"config.mesh.data=1 and config.mesh.fsdp=-1: each of the {copies} copies of the state in a slice is cut "
+            f"over the chips that have one (frees {sum(state.values()) * (1 - 1 / copies) / GIB:.2f} GiB)",
+        ),
         (
             config.model.decoder.remat not in ("full", "offload"),
             "config.model.decoder.remat=full: the backward pass computes each layer again",
@@ -78,6 +85,12 @@ def remedies(plan: Plan) -> list[str]:
             "costs the memory of one more gradient)",
         ),
         (
+            plan.rows_per_part == 1 and plan.target.chips // plan.target.slices > config.mesh.sequence > 0,
+            f"config.mesh.sequence={2 * config.mesh.sequence} with config.data.rows={max(data.rows // 2, 1)}: twice as "
+            f"many chips share a row's tokens (frees about {plan.saved_activations / 2 / GIB:.2f} GiB of saved "
+            "activations); config.mesh.tensor=2 instead cuts heads and the inner features of MLPs",
+        ),
+        (
             config.model.decoder.remat == "full",
             "config.model.decoder.remat=offload: layer inputs wait in the hosts' memory "
             f"(frees {plan.saved_activations / GIB:.2f} GiB)",
@@ -95,6 +108,13 @@ def remedies(plan: Plan) -> list[str]:
     )
     advice = [text for applies, text in steps if applies]
     return [f"{missing:.2f} GiB too much. In order of cost:", *(f"  {i}. {text}" for i, text in enumerate(advice, 1))]
+
+
+def _copies_in_a_slice(plan: Plan) -> int:
+    """How many chips of a slice hold the same part of the state: the size of the data axis inside a slice."""
+    dcn = plan.config.mesh.dcn
+    across = dcn.data if dcn.data > 0 else plan.target.slices // (dcn.fsdp * dcn.tensor * dcn.sequence)
+    return plan.mesh_axes["data"] // max(across, 1)
 
 
 def _changed(config: RunConfig, rows: int, remat: str) -> RunConfig:
