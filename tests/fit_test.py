@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -14,9 +16,12 @@ from uno_jax.parallel.mesh import make_mesh
 from uno_jax.planning.chips import GIB, Slice, parse_slice
 from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import Executed
-from uno_jax.planning.fit import CHEAPEST_FIRST, largest_fit, remedies
+from uno_jax.planning.fit import CHEAPEST_FIRST, largest_count, largest_fit, remedies, sampler_remedies
 from uno_jax.planning.memory import Memory, split_state
 from uno_jax.planning.plan import Compiled, Plan
+from uno_jax.planning.report import sampler_json
+from uno_jax.planning.roofline import Roofline
+from uno_jax.planning.sampler import SamplerPlan, every_step_guided
 from uno_jax.programs import abstract_state
 from uno_jax.run_config import RunConfig
 
@@ -133,3 +138,59 @@ def test_averages_in_host_memory_are_no_memory_of_the_chip():
 def test_adapters_leave_nearly_nothing_to_the_optimizer():
     state = plan_of(read("tpu.v5e_4"), 1.0).state_bytes
     assert state["optimizer"] < 0.05 * state["frozen parameters"]
+
+
+def sampler_of(
+    images: int, gib: float, mesh_axes: Mapping[str, int] = ONE_DEVICE, topology: str = "v5e:1x1"
+) -> SamplerPlan:
+    """A sampler that needs so much memory, with 8 GiB of parameters."""
+    target = parse_slice(topology)
+    memory = Memory(int(gib * GIB), 0, 0, 0, 0, gib * GIB <= target.chip.hbm_bytes)
+    executed = Executed()
+    executed.add("dot_general", 12e12)
+    return SamplerPlan(
+        config=read("tpu.v5e_16"),
+        target=target,
+        mesh_axes=mesh_axes,
+        images_per_part=images,
+        flow=every_step_guided(50, 3.0),
+        tokens=1000 * images,
+        parameter_bytes=8 * GIB,
+        needed=10e12,
+        executed=executed,
+        compiled=Compiled(memory, 1.0, (), 0),
+        bound=Roofline(2.0, 1.0, 0.5, 0.0),
+    )
+
+
+def test_the_most_pictures_of_a_sampler_are_found():
+    tried = list(largest_count(lambda images: sampler_of(images, 3.0 * images)))
+    assert [plan.images for plan in tried if plan.compiled.memory.fits][-1] == 5
+
+
+def test_remedies_of_a_sampler_are_the_mesh_then_fewer_pictures_then_a_larger_slice():
+    advice = sampler_remedies(sampler_of(4, 20.0, ONE_DEVICE | {"data": 4}, "v5e:2x2"))
+    assert [line[:6] for line in advice[1:]] == ["  1. c", "  2. -", "  3. a"]
+    assert "frees 6.00 GiB" in advice[1]
+    assert "--sample=2" in advice[2]
+
+
+def test_one_picture_too_large_for_a_chip_is_shared_by_two():
+    advice = sampler_remedies(sampler_of(1, 20.0, ONE_DEVICE | {"fsdp": 4}, "v5e:2x2"))
+    assert "config.mesh.sequence=2" in advice[1]
+
+
+def test_a_sampler_is_reported_as_a_step_is():
+    told = sampler_json(sampler_of(4, 10.0), fraction=0.5)
+    assert told["images_per_second"] == 4 / (2.0 / 0.5)
+    assert told["tokens_per_second"] == 4000 / (2.0 / 0.5)
+    assert told["roofline_seconds_by_resource"]["memory"] == 1.0
+    assert told["bound_by"] == "arithmetic"
+    assert told["compile_host_memory_gib"] > 0
+
+
+def test_edits_of_a_sampler_are_refused_with_a_message():
+    command = [sys.executable, "-m", "uno_jax.aot", "--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2"]
+    result = subprocess.run([*command, "--sample=1", "--task=editing"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "the sampler is planned for text to image only" in result.stderr

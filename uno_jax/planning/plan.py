@@ -159,11 +159,6 @@ def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 
-def images_per_chip(plan: Plan) -> float:
-    """Images of one step on one chip."""
-    return plan.images / plan.target.chips
-
-
 def run_hours(plan: Plan, fraction: float) -> float:
     """Hours of the configured run at a fraction of the roofline; not a number where it does not fit."""
     return math.nan if plan.bound is None else plan.config.steps * plan.bound.seconds / fraction / 3600

@@ -1,56 +1,101 @@
-"""A plan for people, and as one JSON object."""
+"""Plans of train steps and of samplers, for people and as one JSON object."""
 
 from __future__ import annotations
 
 import math
 import resource
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-import rich.console
 import rich.table
 
-from uno_jax.planning.chips import GIB
+from uno_jax.planning.chips import GIB, Slice
 from uno_jax.planning.collectives import bytes_by_kind
+from uno_jax.planning.executed import Executed
 from uno_jax.planning.model_flops import encoder_share
-from uno_jax.planning.plan import Plan, images_per_chip, run_hours
+from uno_jax.planning.plan import Compiled, Plan, run_hours
+from uno_jax.planning.roofline import Roofline
+from uno_jax.planning.sampler import SamplerPlan
+from uno_jax.run_config import RunConfig
+
+
+class Planned(Protocol):
+    """What the plans of a train step and of a sampler have in common."""
+
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def target(self) -> Slice: ...
+    @property
+    def mesh_axes(self) -> Mapping[str, int]: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def executed(self) -> Executed: ...
+    @property
+    def compiled(self) -> Compiled: ...
+    @property
+    def bound(self) -> Roofline | None: ...
 
 
 def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
     """All that is known of the plan; bytes in GiB where a name ends so, times at `fraction` of the roofline where they
     are not called roofline."""
-    memory, bound = plan.compiled.memory, plan.bound
-    needed = sum(plan.needed.values())
-    seconds = None if bound is None else bound.seconds / fraction
-    return {
+    own = {
         "program": "train step",
-        "topology": plan.target.name,
-        "chips": plan.target.chips,
-        "slices": plan.target.slices,
-        "mesh": dict(plan.mesh_axes),
         "task": plan.task,
         "widened_rows": {f"config.data.{field}": tokens for field, tokens in plan.widened.items()},
-        "images_per_chip": images_per_chip(plan),
         "rows_per_step": plan.config.data.rows,
         "images_per_step": plan.images,
         "tokens_per_step": plan.tokens,
         "remat": plan.config.model.decoder.remat,
         "ema": plan.config.optimizer.ema_decay > 0,
         "moment_dtype": plan.config.optimizer.moment_dtype,
+        "hbm_state_gib": {part: _gib(size) for part, size in plan.state_bytes.items()},
+        "saved_activations_gib": _gib(plan.saved_activations),
+        "model_flops_by_part": dict(plan.needed),
+        "encoder_share": encoder_share(plan.needed),
+        "attention_blocks_computed": plan.visited,
+        "steps": plan.config.steps,
+        "hours": None if plan.bound is None else run_hours(plan, fraction),
+    }
+    return own | _shared_json(plan, sum(plan.needed.values()), fraction)
+
+
+def sampler_json(plan: SamplerPlan, fraction: float) -> dict[str, Any]:
+    """As `plan_json`, of a sampler; a call makes all pictures."""
+    own = {
+        "program": "sampler",
+        "timesteps": plan.flow.timesteps,
+        "ema": False,
+        "images_per_call": plan.images,
+        "tokens_per_call": plan.tokens,
+        "hbm_parameters_gib": _gib(plan.parameter_bytes),
+    }
+    return own | _shared_json(plan, plan.needed, fraction)
+
+
+def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any]:
+    memory, bound = plan.compiled.memory, plan.bound
+    seconds = None if bound is None else bound.seconds / fraction
+    return {
+        "topology": plan.target.name,
+        "chips": plan.target.chips,
+        "slices": plan.target.slices,
+        "mesh": dict(plan.mesh_axes),
+        "images_per_chip": plan.images / plan.target.chips,
         "fits": memory.fits,
         "hbm_peak_gib": _gib(memory.peak),
         "hbm_capacity_gib": _gib(plan.target.chip.hbm_bytes),
-        "hbm_state_gib": {part: _gib(size) for part, size in plan.state_bytes.items()},
         "hbm_arguments_gib": _gib(memory.arguments),
         "hbm_temporaries_gib": _gib(memory.temporaries),
         "hbm_program_gib": _gib(memory.program),
-        "saved_activations_gib": _gib(plan.saved_activations),
         "host_memory_per_chip_gib": _gib(memory.host),
         "model_flops": needed,
-        "model_flops_by_part": dict(plan.needed),
-        "encoder_share": encoder_share(plan.needed),
         "executed_flops": plan.executed.total,
         "executed_flops_by_source": dict(plan.executed.by_source),
-        "attention_blocks_computed": plan.visited,
         "flops_ratio": plan.executed.total / needed,
         "collective_bytes_per_chip": dict(plan.compiled.collective_bytes),
         "collective_bytes_by_kind": bytes_by_kind(plan.compiled.collectives),
@@ -61,10 +106,8 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "roofline_fraction": fraction,
         "images_per_second": None if seconds is None else plan.images / seconds,
         "tokens_per_second": None if seconds is None else plan.tokens / seconds,
-        "steps": plan.config.steps,
-        "hours": None if bound is None else run_hours(plan, fraction),
         "compile_seconds": round(plan.compiled.seconds, 1),
-        "compile_host_memory_gib": _gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+        "compile_host_memory_gib": _gib(_host_peak()),
         "compiler_message": memory.message.splitlines()[0] if memory.message else "",
     }
 
@@ -72,17 +115,12 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
 def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     """The same for people."""
     memory, needed = plan.compiled.memory, sum(plan.needed.values())
-    capacity = plan.target.chip.hbm_bytes
-    verdict = f"{plan.task}: {'fits' if memory.fits else 'DOES NOT FIT'}"
-    title = f"{plan.target.name}, {plan.target.chips} chips, {images_per_chip(plan):g} images a chip, {verdict}"
-    table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+    images = f"{plan.images / plan.target.chips:g} images a chip"
+    table = _table(f"{plan.target.name}, {plan.target.chips} chips, {images}, {plan.task}", plan)
     if plan.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
         table.add_row("rows made longer", "", f"an edit takes {lengths}")
-    table.add_row("memory peak of a chip", f"{memory.peak / GIB:.2f} GiB", f"of {capacity / GIB:.2f}", style="bold")
+    _add_memory(table, plan)
     for part, size in plan.state_bytes.items():
         if size:
             note = "made by the step, among the temporaries" if part == "gradients" else ""
@@ -96,29 +134,66 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
         table.add_row("host memory for a chip", f"{memory.host / GIB:.2f} GiB", "")
     table.add_section()
     table.add_row("model FLOPs a step", f"{needed / 1e12:,.0f} T", _shares(plan.needed))
-    table.add_row(
-        "executed FLOPs",
-        f"{plan.executed.total / 1e12:,.0f} T",
-        f"{plan.executed.total / needed:.3f} x model; {_shares(plan.executed.by_source)}",
-    )
+    run = f", {run_hours(plan, fraction):.1f} h for {plan.config.steps:,} steps"
+    _add_speed(table, plan, needed, fraction, "a step", run)
+    return table
+
+
+def sampler_table(plan: SamplerPlan, fraction: float) -> rich.table.Table:
+    """As `plan_table`, of a sampler."""
+    steps = f"{plan.images} pictures of {plan.flow.timesteps - 1} guided steps"
+    table = _table(f"sampler on {plan.target.name}, {plan.target.chips} chips, {steps}", plan)
+    _add_memory(table, plan)
+    table.add_row("  parameters", f"{plan.parameter_bytes / GIB:.2f} GiB", "")
+    if plan.compiled.memory.fits:
+        table.add_row("  compiler's temporaries", f"{plan.compiled.memory.temporaries / GIB:.2f} GiB", "at the peak")
+    table.add_section()
+    table.add_row("model FLOPs", f"{plan.needed / 1e12:,.0f} T", "")
+    _add_speed(table, plan, plan.needed, fraction, "all pictures", "")
+    return table
+
+
+def _table(title: str, plan: Planned) -> rich.table.Table:
+    title = f"{title}: {'fits' if plan.compiled.memory.fits else 'DOES NOT FIT'}"
+    table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _add_memory(table: rich.table.Table, plan: Planned) -> None:
+    peak, capacity = plan.compiled.memory.peak / GIB, plan.target.chip.hbm_bytes / GIB
+    table.add_row("memory peak of a chip", f"{peak:.2f} GiB", f"of {capacity:.2f}", style="bold")
+
+
+def _add_speed(table: rich.table.Table, plan: Planned, needed: float, fraction: float, of: str, run: str) -> None:
+    """What is computed and moved, and the time that it takes; `of` is what a call of the program makes."""
+    executed = plan.executed
+    ratio = f"{executed.total / needed:.3f} x model; {_shares(executed.by_source)}"
+    table.add_row("executed FLOPs", f"{executed.total / 1e12:,.0f} T", ratio)
     table.add_section()
     if plan.bound is not None:
         for name, size in plan.compiled.collective_bytes.items():
-            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", "received by a chip in a step")
+            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", f"received by a chip for {of}")
         table.add_row("memory traffic of a chip", f"{plan.compiled.hbm_bytes / 1e9:,.0f} GB", "an estimate")
         times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in vars(plan.bound).items() if seconds)
         table.add_row(
-            "roofline time of a step", f"{plan.bound.seconds:.2f} s", f"bound by {plan.bound.bound_by}: {times}"
+            f"roofline time of {of}", f"{plan.bound.seconds:.2f} s", f"bound by {plan.bound.bound_by}: {times}"
         )
         seconds = plan.bound.seconds / fraction
         table.add_row(
             f"at {fraction:.0%} of the roofline",
             f"{plan.images / seconds:.2f} images/s",
-            f"{plan.tokens / seconds:,.0f} tokens/s, {run_hours(plan, fraction):.1f} h for {plan.config.steps:,} steps",
+            f"{plan.tokens / seconds:,.0f} tokens/s{run}",
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    table.add_row("compiled in", f"{plan.compiled.seconds:.0f} s", f"{peak / GIB:.1f} GiB of this host's memory")
-    return table
+    host = f"{_host_peak() / GIB:.1f} GiB of this host's memory"
+    table.add_row("compiled in", f"{plan.compiled.seconds:.0f} s", host)
+
+
+def _host_peak() -> int:
+    """The most bytes of this host's memory that the process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _gib(size: float) -> float:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.table
 from jax.sharding import Mesh
 from jaxtyping import Array
 
 from uno_jax.data.layout import Layout, lay_out
 from uno_jax.data.plans import NoisedTarget, Text
-from uno_jax.parallel.axes import on_mesh
-from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated
+from uno_jax.parallel.axes import TABLE, on_mesh
+from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
-from uno_jax.planning.chips import GIB, Slice, describe_devices
+from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.example import DELIMITERS
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import tree_bytes
@@ -38,14 +38,26 @@ from uno_jax.training.state import Params
 class SamplerPlan:
     """What sampling a batch of pictures needs, and how fast it can be."""
 
+    config: RunConfig
     target: Slice
-    images: int
+    mesh_axes: Mapping[str, int]
+    """Sizes of the mesh axes, over all slices."""
+    images_per_part: int
+    """Pictures on each part of the mesh that has rows of its own."""
     flow: FlowConfig
+    tokens: int
+    """That run through the model, in all steps of all pictures."""
     parameter_bytes: int
     needed: float
     executed: Executed
     compiled: Compiled
     bound: Roofline | None
+    """None where it does not fit."""
+
+    @property
+    def images(self) -> int:
+        """Of one call, on all chips."""
+        return self.images_per_part * math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
 
 def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig) -> SamplerPlan:
@@ -58,7 +70,7 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
       ConfigError: the mesh does not suit the slice.
     """
     mesh = make_mesh(config.mesh, describe_devices(target))
-    rows = images_per_part * mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = images_per_part * row_parts(mesh)
     check_rows(rows, mesh, field="the number of pictures")
     model, layout = config.model, layout_of(config.model)
     params = jax.tree.map(
@@ -76,8 +88,20 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
     bound = None
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
-    needed = rows * _needed(params, config, layout, flow)
-    return SamplerPlan(target, rows, flow, tree_bytes(params), needed, executed, compiled, bound)
+    lengths = _lengths(config, layout)
+    return SamplerPlan(
+        config=config,
+        target=target,
+        mesh_axes=dict(mesh.shape),
+        images_per_part=images_per_part,
+        flow=flow,
+        tokens=rows * (lengths.prompt + (flow.timesteps - 1) * 2 * lengths.noised),
+        parameter_bytes=tree_bytes(params),
+        needed=rows * _needed(params, config, lengths, flow),
+        executed=executed,
+        compiled=compiled,
+        bound=bound,
+    )
 
 
 def every_step_guided(timesteps: int, time_shift: float) -> FlowConfig:
@@ -101,74 +125,38 @@ def _abstract_inputs(config: RunConfig, layout: Layout, rows: int, mesh: Mesh) -
     return jax.tree.map(abstract, inputs)
 
 
-def _needed(params: Params, config: RunConfig, layout: Layout, flow: FlowConfig) -> float:
-    """FLOPs of one picture: its prompt read once, and its block with and without it at every step."""
+class _Lengths(NamedTuple):
+    """Tokens of one picture."""
+
+    prompt: int
+    delimiters: int
+    """Of the noised block."""
+    latents: int
+
+    @property
+    def noised(self) -> int:
+        """What runs at every step of every branch."""
+        return self.delimiters + self.latents
+
+
+def _lengths(config: RunConfig, layout: Layout) -> _Lengths:
     side = config.data.vae_transform.largest_side
     block = lay_out((NoisedTarget(pixels=np.zeros((side, side, 3), np.uint8)),), layout, DELIMITERS)
-    latents, delimiters = len(block["latent"]), len(block["text"])
-    prompt, noised = config.data.text_tokens - delimiters, latents + delimiters
+    delimiters = len(block["text"])
+    return _Lengths(config.data.text_tokens - delimiters, delimiters, len(block["latent"]))
+
+
+def _needed(params: Params, config: RunConfig, lengths: _Lengths, flow: FlowConfig) -> float:
+    """FLOPs of one picture: its prompt read once, and its block with and without it at every step."""
+    prompt, noised = lengths.prompt, lengths.noised
     nothing = {"vit": 0, "caption": 0, "query": 0}
 
     def forward(text: int, latent: int, pairs: int) -> float:
         tokens: Mapping[str, int] = {"text": text, "latent": latent, **nothing}
         return forward_flops(params, tokens, pairs, config.model)
 
+    def step(seen: int) -> float:
+        return forward(lengths.delimiters, lengths.latents, noised * seen)
+
     read = forward(prompt, 0, prompt * (prompt + 1) // 2)
-    step = forward(delimiters, latents, noised * (noised + prompt)) + forward(delimiters, latents, noised * noised)
-    return read + (flow.timesteps - 1) * step
-
-
-def sampler_json(plan: SamplerPlan, fraction: float) -> dict[str, Any]:
-    """As `report.plan_json`, of a sampler."""
-    memory, bound = plan.compiled.memory, plan.bound
-    return {
-        "program": "sampler",
-        "topology": plan.target.name,
-        "chips": plan.target.chips,
-        "images_per_chip": plan.images / plan.target.chips,
-        "timesteps": plan.flow.timesteps,
-        "ema": False,
-        "fits": memory.fits,
-        "hbm_peak_gib": round(memory.peak / GIB, 3),
-        "hbm_capacity_gib": round(plan.target.chip.hbm_bytes / GIB, 3),
-        "hbm_parameters_gib": round(plan.parameter_bytes / GIB, 3),
-        "hbm_temporaries_gib": round(memory.temporaries / GIB, 3),
-        "model_flops": plan.needed,
-        "executed_flops": plan.executed.total,
-        "flops_ratio": plan.executed.total / plan.needed,
-        "collective_bytes_per_chip": dict(plan.compiled.collective_bytes),
-        "hbm_bytes_per_chip": plan.compiled.hbm_bytes,
-        "roofline_seconds": None if bound is None else bound.seconds,
-        "bound_by": None if bound is None else bound.bound_by,
-        "roofline_fraction": fraction,
-        "images_per_second": None if bound is None else plan.images / bound.seconds * fraction,
-        "compile_seconds": round(plan.compiled.seconds, 1),
-    }
-
-
-def sampler_table(plan: SamplerPlan, fraction: float) -> rich.table.Table:
-    """The same for people."""
-    memory, bound = plan.compiled.memory, plan.bound
-    verdict = "fits" if memory.fits else "DOES NOT FIT"
-    title = (
-        f"sampler on {plan.target.name}: {plan.images} pictures of {plan.flow.timesteps - 1} guided steps: {verdict}"
-    )
-    table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
-    for _ in range(3):
-        table.add_column()
-    table.add_row(
-        "memory peak of a chip", f"{memory.peak / GIB:.2f} GiB", f"of {plan.target.chip.hbm_bytes / GIB:.2f} GiB"
-    )
-    table.add_row("  parameters", f"{plan.parameter_bytes / GIB:.2f} GiB", "")
-    table.add_row("model FLOPs", f"{plan.needed / 1e12:,.0f} T", "")
-    ratio = plan.executed.total / plan.needed
-    table.add_row("executed FLOPs", f"{plan.executed.total / 1e12:,.0f} T", f"{ratio:.3f} x model")
-    for name, size in plan.compiled.collective_bytes.items():
-        table.add_row(f"collectives over {name}", f"{size / 1e9:.1f} GB", "received by a chip")
-    if bound is not None:
-        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in vars(bound).items() if seconds)
-        table.add_row("roofline time", f"{bound.seconds:.2f} s", f"bound by {bound.bound_by}: {times}")
-        speed = plan.images / bound.seconds * fraction
-        table.add_row(f"at {fraction:.0%} of the roofline", f"{speed:.2f} pictures/s", "")
-    table.add_row("compiled in", f"{plan.compiled.seconds:.0f} s", "")
-    return table
+    return read + (flow.timesteps - 1) * (step(noised + prompt) + step(noised))
