@@ -98,7 +98,14 @@ def test_without_guidance_by_text_there_is_none():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"interval": (0.6, 0.5)}, {"interval": (0.0, 1.5)}, {"rescale_min": 1.5}, {"rescale_min": -0.1}]
+    "settings",
+    [
+        {"interval": (0.6, 0.5)},
+        {"interval": (0.0, 1.5)},
+        {"rescale": "chanel"},
+        {"rescale_min": 1.5},
+        {"rescale_min": -0.1},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):

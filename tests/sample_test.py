@@ -136,6 +136,14 @@ def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     assert "nothing: no checkpoint is there" in fail(nothing, tmp_path / "out", "--prompt=a")
 
 
+def test_a_misspelt_rescaling_is_refused_with_those_that_there_are(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        succeed(tmp_path / "nothing", tmp_path / "out", "--prompt=a", "--rescale=text-channel")
+    assert exit.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert all(part in message for part in ("--rescale", "text-channel", "global", "channel", "text_channel"))
+
+
 def test_a_damaged_picture_is_named_before_anything_is_drawn(checkpoint, tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"none")
     message = fail(checkpoint, tmp_path / "out", "--prompt=a", f"--image={tmp_path / 'damaged.png'}")

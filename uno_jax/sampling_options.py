@@ -78,11 +78,14 @@ def add_picture_options(parser: Options) -> None:
     kinds = typing.get_type_hints(PictureSettings)
     for field in dataclasses.fields(PictureSettings):
         if field.name in _NOTES:
+            kind = kinds[field.name]
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
             shown = f" (default {field.default})" if field.default not in ("", None) else ""
             parser.add_argument(
                 f"--{field.name}",
-                type=_reader(kinds[field.name]),
+                type=_reader(kind),
                 default=field.default,
+                choices=choices,
                 metavar="LOW,HIGH" if field.name == "interval" else field.name.upper(),
                 help=_NOTES[field.name] + shown,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +32,8 @@ class GuidanceConfig:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"interval is {self.interval}: expected 0 <= low <= high <= 1, times of guidance")
+        if self.rescale not in get_args(Rescale):
+            raise ValueError(f"rescale is {self.rescale!r}: expected one of {', '.join(get_args(Rescale))}")
         if not 0 <= self.rescale_min <= 1:
             raise ValueError(f"rescale_min is {self.rescale_min}: expected 0 to 1, the least factor of rescaling")
 
