@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,6 +107,13 @@ def test_without_guidance_by_text_there_is_none():
         {"rescale": "chanel"},
         {"rescale_min": 1.5},
         {"rescale_min": -0.1},
+        {"text_scale": math.nan},
+        {"text_scale": math.inf},
+        {"image_scale": math.nan},
+        {"image_scale": math.inf},
+        {"interval": (math.nan, 1.0)},
+        {"interval": (0.4, math.inf)},
+        {"rescale_min": math.nan},
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings):

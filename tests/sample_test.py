@@ -131,17 +131,26 @@ def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     nothing = tmp_path / "nothing"
     assert "prompts.jsonl:1: not JSON" in fail(nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}")
     assert "give --prompt or --prompts" in fail(nothing, tmp_path / "out")
+    assert "text_scale is nan" in fail(nothing, tmp_path / "out", "--prompt=a", "--text_scale=nan")
     assert "timesteps is 1" in fail(nothing, tmp_path / "out", "--prompt=a", "--timesteps=1")
     assert "top_p is 2" in fail(nothing, tmp_path / "out", "--prompt=a", "--think_top_p=2")
     assert "nothing: no checkpoint is there" in fail(nothing, tmp_path / "out", "--prompt=a")
 
 
-def test_a_misspelt_rescaling_is_refused_with_those_that_there_are(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--rescale=text-channel", ["text-channel", "global", "text_channel"]),
+        ("--interval=a,b", ["'a,b': expected two times, as 0.4,1"]),
+        ("--interval=0.4", ["'0.4': expected two times, as 0.4,1"]),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_refused_with_what_is_expected(option, expected, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
-        succeed(tmp_path / "nothing", tmp_path / "out", "--prompt=a", "--rescale=text-channel")
+        succeed(tmp_path / "nothing", tmp_path / "out", "--prompt=a", option)
     assert exit.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert all(part in message for part in ("--rescale", "text-channel", "global", "channel", "text_channel"))
+    assert all(part in message for part in [option.split("=")[0], *expected])
 
 
 def test_a_damaged_picture_is_named_before_anything_is_drawn(checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -128,7 +129,15 @@ def test_only_steps_that_begin_within_the_interval_cost_more_than_one_pass(times
 
 @pytest.mark.parametrize(
     "settings",
-    [{"timesteps": 1}, {"time_shift": 0.0}, {"solver_order": 3}, {"refresh_every": 0}, {"feature_order": 3}],
+    [
+        {"timesteps": 1},
+        {"time_shift": 0.0},
+        {"time_shift": math.nan},
+        {"time_shift": math.inf},
+        {"solver_order": 3},
+        {"refresh_every": 0},
+        {"feature_order": 3},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):

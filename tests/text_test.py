@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import hypothesis
@@ -188,7 +189,18 @@ def test_no_token_is_drawn_that_likelier_ones_make_superfluous(seed, logits, tem
     assert probability[scaled > scaled[token]].sum() < top_p + 1e-5
 
 
-@pytest.mark.parametrize("settings", [{"max_length": 1}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_length": 1},
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": math.nan},
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         TextConfig(**settings)

@@ -132,8 +132,9 @@ def _reader(kind: Any) -> Callable[[str], Any]:
     return _interval if typing.get_origin(kind) is tuple else str
 
 
-def _interval(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(number) for number in text.split(","))
-    if len(numbers) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected two times, as 0.4,1")
-    return numbers
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two times, as 0.4,1") from error
+    return low, high

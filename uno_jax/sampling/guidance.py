@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -29,6 +30,9 @@ class GuidanceConfig:
     """The least factor of that; 1: no rescaling."""
 
     def __post_init__(self):
+        for name in ("text_scale", "image_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a finite number")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"interval is {self.interval}: expected 0 <= low <= high <= 1, times of guidance")

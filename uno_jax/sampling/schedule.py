@@ -5,6 +5,7 @@ All of it follows from the settings alone and is worked out on the host, in nump
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,8 +48,8 @@ class FlowConfig:
             value = getattr(self, name)
             if value < least or (most is not None and value > most):
                 raise ValueError(f"{name} is {value}: expected {least} {f'to {most}' if most else 'or more'}")
-        if self.time_shift <= 0:
-            raise ValueError(f"time_shift is {self.time_shift}: expected a positive number")
+        if not 0 < self.time_shift < math.inf:
+            raise ValueError(f"time_shift is {self.time_shift}: expected a positive, finite number")
 
 
 class Schedule(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -35,8 +36,8 @@ class TextConfig:
     def __post_init__(self):
         if self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: expected 2 or more, for it counts the start token")
-        if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}: expected 0 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}: expected 0 or more, and finite")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: expected more than 0, at most 1")
 
