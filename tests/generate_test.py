@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -198,6 +200,20 @@ def test_a_text_that_is_streamed_is_the_text_written_at_once():
     assert [len(ids) for ids in streamed] == [2, 4, 6]
     assert streamed[-1] == whole
     assert all(whole[: len(ids)] == ids for ids in streamed)
+
+
+def test_lengths_of_one_bucket_share_their_programs(caplog):
+    """18 and 23 tokens, the start token counted: both have room for 24 after it."""
+    reader = GENERATOR.reader
+    read = reader.read([context_plan((SOURCE,), MODEL, latents=False)], [0])
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        [[longer]] = reader.write(read, TextConfig(max_length=23), [0])
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        [[shorter]] = reader.write(read, TextConfig(max_length=18), [0])
+        assert "Compiling" not in caplog.text
+    assert (len(shorter), len(longer)) == (17, 22)
+    assert longer[:17] == shorter
 
 
 def test_a_stop_token_ends_an_answer():

@@ -95,8 +95,9 @@ class Reader:
         metadata = context_batch(starts, self.layout, rows).understanding
         first = put_rows(TokenMetadata(*(x[:, :1] for x in metadata)), self.mesh)
         row_seeds = put_rows(np.array([*seeds, *[0] * (rows - len(seeds))], np.int32), self.mesh)
+        length = 1 + context_bucket(text.max_length - 1)  # so that few lengths occur; `until` ends the text
         with on_mesh(self.mesh):
-            writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=text.max_length)
+            writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=length)
         ends, until, done = (tokenizer.end, *stop), 1, False
         while not done:
             until = min(until + at_once, text.max_length) if at_once else text.max_length
