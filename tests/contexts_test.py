@@ -79,8 +79,8 @@ def test_a_block_takes_the_next_position_of_each_context():
         return batch.understanding.position[:, 0].tolist()
 
     assert positions(inputs.target) == [6, 5]
-    assert positions(inputs.target_without_text) == [2, 0]
-    assert positions(inputs.target_without_image) == [4, 5]
+    assert positions(inputs.without_text.target) == [2, 0]
+    assert positions(inputs.without_image.target) == [4, 5]
 
 
 def test_a_target_holds_its_delimiters_and_latents_and_its_context_holds_all_else():
@@ -94,23 +94,30 @@ def test_a_target_holds_its_delimiters_and_latents_and_its_context_holds_all_els
 
 def test_the_text_free_context_is_a_beginning_of_the_context():
     inputs = picture_inputs([guided_plan(INSTRUCTION, 16, 16), guided_plan(PROMPT, 16, 16)], LAYOUT, TOKENIZER)
-    assert inputs.shared.tolist() == [token_count(INSTRUCTION[:-1], LAYOUT), 0]
-    assert inputs.negative is None
+    assert inputs.without_text.shared.tolist() == [token_count(INSTRUCTION[:-1], LAYOUT), 0]
+    assert inputs.without_text.rest.text_ids.shape == (2, 0)
 
 
 def test_a_negative_prompt_takes_the_place_of_the_prompt():
     plan = guided_plan(INSTRUCTION, 16, 16, negative=(9, 9, 9))
     inputs = picture_inputs([plan], LAYOUT, TOKENIZER)
     assert plan.without_text == (*INSTRUCTION[:-1], Text(ids=(9, 9, 9)))
-    assert inputs.negative.text_ids[0, :5].tolist() == [TOKENIZER.start, 9, 9, 9, TOKENIZER.end]
-    assert inputs.negative.understanding.position[0, :5].tolist() == [2, 3, 4, 5, 6]
-    assert inputs.target_without_text.understanding.position[0].tolist() == [7, 7]
+    assert inputs.without_text.rest.text_ids[0, :5].tolist() == [TOKENIZER.start, 9, 9, 9, TOKENIZER.end]
+    assert inputs.without_text.rest.understanding.position[0, :5].tolist() == [2, 3, 4, 5, 6]
+    assert inputs.without_text.target.understanding.position[0].tolist() == [7, 7]
 
 
 def test_pictures_without_images_in_their_contexts_need_no_image_free_one():
     inputs = picture_inputs([guided_plan(PROMPT, 16, 16)], LAYOUT, TOKENIZER)
     assert inputs.without_image is None
-    assert inputs.target_without_image is None
+
+
+def test_texts_before_the_first_picture_are_a_beginning_of_the_context_of_texts_alone():
+    context = (*PROMPT, *INSTRUCTION)
+    inputs = picture_inputs([guided_plan(context, 16, 16)], LAYOUT, TOKENIZER)
+    assert inputs.without_image.shared.tolist() == [token_count(PROMPT, LAYOUT)]
+    assert inputs.without_image.rest.text_ids[0, :4].tolist() == [TOKENIZER.start, 7, 8, TOKENIZER.end]
+    assert inputs.without_image.target.understanding.position[0].tolist() == [9, 9]
 
 
 def test_a_picture_that_is_not_made_of_whole_tokens_is_refused():

@@ -31,7 +31,7 @@ from uno_jax.attention.metadata import NOISED
 from uno_jax.batch import Batch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.packing import make_batch, pack_row
-from uno_jax.data.plans import NoisedTarget
+from uno_jax.data.plans import NoisedTarget, Text
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.unified import UnifiedModel
@@ -159,6 +159,17 @@ def test_an_image_free_context_that_is_the_context_needs_no_pass_of_its_own():
     text_only = dataclasses.replace(FLOW, guidance=dataclasses.replace(STRONG, image_scale=1.0, rescale_min=1.0))
     both = dataclasses.replace(FLOW, guidance=dataclasses.replace(STRONG, rescale_min=1.0))
     assert np.abs(pictures([DRAWN], both)[0] - pictures([DRAWN], text_only)[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "texts", [(*PROMPT, Text(ids=(9, 9))), (*PROMPT, *INSTRUCTION)], ids=["a beginning", "a beginning and more"]
+)
+def test_an_image_free_context_goes_on_from_its_beginning_as_if_read_anew(texts):
+    """Items that are equal, but not the very same ones, are read again."""
+    shared = guided_plan(texts, 16, 16)
+    shared = dataclasses.replace(shared, without_image=shared.without_image or texts[:1])
+    anew = tuple(Text(ids=item.ids) for item in shared.without_image)
+    close(pictures([shared], FLOW)[0], pictures([dataclasses.replace(shared, without_image=anew)], FLOW)[0])
 
 
 def test_a_negative_prompt_takes_the_place_of_no_prompt():

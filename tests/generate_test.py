@@ -14,7 +14,7 @@ from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK_SETTINGS, small_generator
 from uno_jax.context_plans import context_plan, read_picture
 from uno_jax.data.plans import CleanLatents, Text, VitImage
-from uno_jax.generate import Request
+from uno_jax.generate import Generator, Request
 from uno_jax.picture_settings import PictureSettings, picture_size
 from uno_jax.sampling.text import TextConfig
 from uno_jax.thinking import ThinkingConfig, split_thought
@@ -112,6 +112,27 @@ def test_a_batch_of_less_than_one_is_refused(size):
         GENERATOR.generate_images(["thing"], QUICK_SETTINGS, batch_size=size)
     with pytest.raises(ValueError, match=f"batch_size is {size}: expected 1 or more"):
         GENERATOR.answer([SOURCE], [""], TEXT, batch_size=size)
+
+
+# What is read
+
+
+def tokens_read(generator: Generator, *context, **settings) -> tuple[int, int, int]:
+    """How many are read of the context, and of what guidance by text and by images compares with."""
+    request = Request(context, dataclasses.replace(QUICK_SETTINGS, **settings))
+    inputs = generator._prepared([request]).inputs
+    compared = [other.rest if other else None for other in (inputs.without_text, inputs.without_image)]
+    counts = [
+        int((batch.understanding.sample > 0).sum() + (batch.generation.sample > 0).sum()) if batch else 0
+        for batch in (inputs.context, *compared)
+    ]
+    return counts[0], counts[1], counts[2]
+
+
+def test_after_thinking_nothing_but_the_thought_is_read():
+    """The system prompt and the prompt were read before it was written; guidance compares with beginnings of them."""
+    thinker = dataclasses.replace(GENERATOR, thinking=ThinkingConfig(drawing_prompt="number", text=TEXT))
+    assert tokens_read(thinker, "thing", think=True) == (TEXT.max_length - 1 + 2, 0, 0)
 
 
 # Sizes

@@ -65,6 +65,16 @@ class Answer(NamedTuple):
     """What the model wrote before it answered, where it was asked to think."""
 
 
+class _Prepared(NamedTuple):
+    """Pictures of one kind that are ready to be read and drawn."""
+
+    plans: list[GuidedPlan]
+    inputs: PictureInputs
+    past: Past | None
+    """What was read of their contexts before."""
+    thoughts: list[str]
+
+
 @dataclass(frozen=True)
 class Generator:
     """A model ready to draw and to write. Programs are compiled when shapes first occur, and kept."""
@@ -234,28 +244,28 @@ class Generator:
     def _draw_batch(self, requests: Sequence[Request]) -> list[Drawing]:
         """Draws requests of one kind, together."""
         reader, model = self.reader, self.reader.model
-        settings = requests[0].settings
-        plans = [self._guided_plan(request) for request in requests]
-        thoughts, read = [""] * len(plans), None
-        if settings.think:
-            read, plans, thoughts = self._think(plans)
-        inputs = picture_inputs(
-            plans,
-            reader.layout,
-            model.tokenizer,
-            reader.row_count(len(plans)),
-            read=read.tokens if read else None,
-        )
+        plans, inputs, past, thoughts = self._prepared(requests)
         inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
-        flow = settings.flow(model.time_shift)
+        flow = requests[0].settings.flow(model.time_shift)
         with on_mesh(reader.mesh):
-            branches = _read_branches(model.params, inputs, read and read.past, model=model.config)
+            branches = _read_branches(model.params, inputs, past, model=model.config)
             latents = np.asarray(sample_latents(model.params, branches, model.config, flow, SEED))
         unit = model.config.pixels_per_token
         grids = [(plan.height // unit, plan.width // unit) for plan in plans]
         tokens = [latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]
         pictures = decode_pictures(model.autoencoder, model.autoencoder_params, tokens, grids, model.config)
         return [Drawing(Image.fromarray(p), thought) for p, thought in zip(pictures, thoughts, strict=True)]
+
+    def _prepared(self, requests: Sequence[Request]) -> _Prepared:
+        """Thinks, where that is asked for, and lays out what is still to be read."""
+        reader, settings = self.reader, requests[0].settings
+        plans, thoughts, read = [self._guided_plan(request) for request in requests], [""] * len(requests), None
+        if settings.think:
+            read, plans, thoughts = self._think(plans)
+        rows = reader.row_count(len(plans))
+        tokens = read.tokens if read else None
+        inputs = picture_inputs(plans, reader.layout, reader.model.tokenizer, rows, read=tokens)
+        return _Prepared(plans, inputs, read.past if read else None, thoughts)
 
     def _guided_plan(self, request: Request) -> GuidedPlan:
         model, settings = self.reader.model, request.settings

@@ -30,13 +30,16 @@ from uno_jax.sampling.flow import Branch, Branches
 
 @dataclass(frozen=True)
 class GuidedPlan:
-    """A picture to sample: its context, and the contexts that guidance compares with."""
+    """A picture to sample: its context, and the contexts that guidance compares with.
+
+    What these begin with as the context does (the very same items) is not read again.
+    """
 
     context: Plan
     without_text: Plan
     """Begins as the context does; what follows is a negative prompt."""
     without_image: Plan | None
-    """None: the context holds no image."""
+    """None: the context itself."""
     height: int
     """In pixels."""
     width: int
@@ -55,20 +58,25 @@ def guided_plan(context: Plan, height: int, width: int, *, negative: tuple[int, 
     return GuidedPlan(context, without_text, texts_alone(context), height, width, seed)
 
 
+class Comparison(NamedTuple):
+    """Contexts that guidance compares with, one a row."""
+
+    shared: Int[Any, " rows"] | None
+    """So many tokens of the context are the first of this one, too; None: none, in any row."""
+    rest: Batch
+    """What follows them: nothing but text."""
+    target: Batch
+
+
 class PictureInputs(NamedTuple):
     """Pictures to sample, one a row; padding where there are more rows."""
 
     context: Batch
     """The only one that may hold latents: pixels until `encode_batch` has run."""
     target: Batch
-    shared: Int[Any, " rows"]
-    """So many tokens of the context are those of the text-free one, too."""
-    negative: Batch | None
-    """What follows them there; None: nothing, in all rows."""
-    target_without_text: Batch
-    without_image: Batch | None
-    """None: no context holds an image."""
-    target_without_image: Batch | None
+    without_text: Comparison
+    without_image: Comparison | None
+    """None: that is the context itself, in all rows."""
 
 
 def picture_inputs(
@@ -99,24 +107,19 @@ def picture_inputs(
         unread = [part(regions, start) for regions, start in zip(first, read, strict=True)]
         return context_batch(unread, layout, rows), target_batch(second, layout, rows)
 
-    nothing = [0] * len(plans)
-    context, target = batches([plan.context for plan in plans], nothing if read is None else read)
-    text_free = [split(plan, plan.without_text) for plan in plans]
-    shared = [token_count(_common(plan.context, plan.without_text), layout) for plan in plans]
-    negative = [part(regions, start) for (regions, _), start in zip(text_free, shared, strict=True)]
-    without_image: tuple[Batch | None, Batch | None] = (None, None)
+    def comparison(contexts: Sequence[Plan]) -> Comparison:
+        pairs = zip(plans, contexts, strict=True)
+        shared = [token_count(_common(plan.context, context), layout) for plan, context in pairs]
+        rest, target = batches(contexts, shared)
+        padding = [0] * (len(target.text_ids) - len(plans))
+        return Comparison(np.array(shared + padding, np.int32) if any(shared) else None, rest, target)
+
+    context, target = batches([plan.context for plan in plans], [0] * len(plans) if read is None else read)
+    without_image = None
     if any(plan.without_image is not None for plan in plans):
         texts = [plan.context if plan.without_image is None else plan.without_image for plan in plans]
-        without_image = batches(texts, nothing)
-    return PictureInputs(
-        context=context,
-        target=target,
-        shared=np.array(shared + [0] * (len(target.text_ids) - len(plans)), np.int32),
-        negative=context_batch(negative, layout, rows) if any(len(x["text"]) for x in negative) else None,
-        target_without_text=target_batch([block for _, block in text_free], layout, rows),
-        without_image=without_image[0],
-        target_without_image=without_image[1],
-    )
+        without_image = comparison(texts)
+    return PictureInputs(context, target, comparison([plan.without_text for plan in plans]), without_image)
 
 
 def _common(first: Plan, second: Plan) -> Plan:
@@ -138,19 +141,15 @@ def read_branches(
 
     `past` is what has been read of the contexts before (`picture_inputs(read=...)`).
 
-    One forward pass over the contexts, whose beginning is the text-free context as well; one over the negative
-    prompts, which go on from there; and one over the contexts of texts alone, each only where there is something to
-    read.
+    One forward pass over the contexts; and one over what the text-free contexts hold besides a beginning of these, and
+    one over that of the contexts of texts alone, each only where there is something to read.
     """
-
-    def read_texts(batch: Batch, past: Past | None = None) -> Past:
-        return read_context(params, batch, jnp.zeros((*batch.latent_index.shape, model.latent_size)), model, past)
-
     context = read_context(params, inputs.context, latents, model, past)
-    without_text = first_tokens(context, inputs.shared)
-    if inputs.negative is not None:
-        without_text = read_texts(inputs.negative, without_text)
-    without_image = None
-    if inputs.without_image is not None and inputs.target_without_image is not None:
-        without_image = Branch(read_texts(inputs.without_image), inputs.target_without_image)
-    return Branches(Branch(context, inputs.target), Branch(without_text, inputs.target_without_text), without_image)
+
+    def compared(other: Comparison) -> Branch:
+        begun = None if other.shared is None else first_tokens(context, other.shared)
+        no_latents = jnp.zeros((*other.rest.latent_index.shape, model.latent_size))
+        return Branch(read_context(params, other.rest, no_latents, model, begun), other.target)
+
+    without_image = None if inputs.without_image is None else compared(inputs.without_image)
+    return Branches(Branch(context, inputs.target), compared(inputs.without_text), without_image)

@@ -45,7 +45,7 @@ class Branches(NamedTuple):
     without_text: Branch | None = None
     """Without the last text (or with a negative prompt in its place). None: there can be no guidance."""
     without_image: Branch | None = None
-    """Texts alone. None: the contexts hold no image, so that this is `conditional`; no further pass is run for it."""
+    """Texts alone. None: that is what `conditional` holds; no further pass is run for it."""
 
 
 class Trajectory(NamedTuple):
