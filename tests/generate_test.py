@@ -129,6 +129,17 @@ def tokens_read(generator: Generator, *context, **settings) -> tuple[int, int, i
     return counts[0], counts[1], counts[2]
 
 
+def test_contexts_are_read_only_where_guidance_compares_with_them():
+    edit = (SOURCE, "thing")
+    context, negative, texts = tokens_read(GENERATOR, *edit, negative="number")
+    assert (negative, texts) == (5, 3)  # two of each are delimiters
+    assert tokens_read(GENERATOR, *edit) == (context, 0, texts)
+    assert tokens_read(GENERATOR, *edit, negative="number", image_scale=1.0) == (context, negative, 0)
+    assert tokens_read(GENERATOR, *edit, negative="number", text_scale=1.0) == (context, 0, 0)
+    # Times 1 and 0.5.
+    assert tokens_read(GENERATOR, *edit, negative="number", interval=(0.1, 0.4)) == (context, 0, 0)
+
+
 def test_after_thinking_nothing_but_the_thought_is_read():
     """The system prompt and the prompt were read before it was written; guidance compares with beginnings of them."""
     thinker = dataclasses.replace(GENERATOR, thinking=ThinkingConfig(drawing_prompt="number", text=TEXT))

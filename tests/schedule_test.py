@@ -117,6 +117,18 @@ def test_an_image_costs_a_pass_for_each_branch_and_step_within_the_interval():
     assert forward_passes(make_schedule(FlowConfig(25, 3.0, ALWAYS)), 2) == 48
 
 
+def test_guidance_acts_where_its_scale_is_above_one_and_a_step_begins_in_its_interval():
+    def guided(**guidance) -> tuple[bool, bool]:
+        config = FlowConfig(3, 1.0, GuidanceConfig(**guidance))  # steps begin at 1 and at 0.5
+        return config.guided_by_text, config.guided_by_images
+
+    assert guided() == (True, True)
+    assert guided(image_scale=1.0) == (True, False)
+    assert guided(text_scale=1.0) == (False, False)
+    assert guided(interval=(0.5, 0.9)) == (False, False)
+    assert guided(interval=(0.4, 0.5)) == (True, True)
+
+
 @given(timesteps=st.integers(2, 60), shift=st.floats(0.5, 6.0), bounds=st.tuples(UNIT, UNIT))
 def test_only_steps_that_begin_within_the_interval_cost_more_than_one_pass(timesteps, shift, bounds):
     """Open below, closed above (convention 17)."""

@@ -262,6 +262,8 @@ class Generator:
         plans, thoughts, read = [self._guided_plan(request) for request in requests], [""] * len(requests), None
         if settings.think:
             read, plans, thoughts = self._think(plans)
+        flow = settings.flow(reader.model.time_shift)
+        plans = [plan.needed_by(flow) for plan in plans]
         rows = reader.row_count(len(plans))
         tokens = read.tokens if read else None
         inputs = picture_inputs(plans, reader.layout, reader.model.tokenizer, rows, read=tokens)

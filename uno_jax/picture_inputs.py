@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.sampling.context import Params, first_tokens, read_context
 from uno_jax.sampling.flow import Branch, Branches
+from uno_jax.sampling.schedule import FlowConfig
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class GuidedPlan:
     width: int
     seed: int = 0
     """Of the noise, and of the autoencoder's sample of the context's images."""
+
+    def needed_by(self, flow: FlowConfig) -> GuidedPlan:
+        """The plan less the contexts that no step of `flow` compares with, so that they are not read."""
+        return replace(
+            self,
+            without_text=self.without_text if flow.guided_by_text else (),
+            without_image=self.without_image if flow.guided_by_images else None,
+        )
 
 
 def guided_plan(context: Plan, height: int, width: int, *, negative: tuple[int, ...] = (), seed: int = 0) -> GuidedPlan:

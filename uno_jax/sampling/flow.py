@@ -45,7 +45,7 @@ class Branches(NamedTuple):
     without_text: Branch | None = None
     """Without the last text (or with a negative prompt in its place). None: there can be no guidance."""
     without_image: Branch | None = None
-    """Texts alone. None: that is what `conditional` holds; no further pass is run for it."""
+    """Texts alone. None: that is what `conditional` holds, or it is not needed; no further pass is run for it."""
 
 
 class Trajectory(NamedTuple):
@@ -89,9 +89,9 @@ def denoise(
     """
     guidance = config.guidance
     used = [branches.conditional]
-    if branches.without_text is not None and guidance.text_scale > 1:
+    if branches.without_text is not None and config.guided_by_text:
         used.append(branches.without_text)
-        if branches.without_image is not None and guidance.image_scale > 1:
+        if branches.without_image is not None and config.guided_by_images:
             used.append(branches.without_image)
     schedule = make_schedule(config, guided=len(used) > 1)
     return _denoise(

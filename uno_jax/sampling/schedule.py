@@ -51,6 +51,16 @@ class FlowConfig:
         if not 0 < self.time_shift < math.inf:
             raise ValueError(f"time_shift is {self.time_shift}: expected a positive, finite number")
 
+    @property
+    def guided_by_text(self) -> bool:
+        """Whether guidance acts at any step."""
+        return bool(self.guidance.acts(time_grid(self.timesteps, self.time_shift)[:-1]).any())
+
+    @property
+    def guided_by_images(self) -> bool:
+        """Whether guidance by images acts at any step."""
+        return self.guided_by_text and self.guidance.image_scale > 1
+
 
 class Schedule(NamedTuple):
     """What a config comes to, step by step; arrays, so that other numbers need no other program."""
