@@ -106,11 +106,11 @@ def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batc
     )
 
 
-def init(config: StepConfig, batch: Batch) -> Any:
+def init(config: StepConfig, batch: Batch, seed: int = 0) -> Any:
     """Random parameters of just the parts that the workload has (no vision encoder)."""
     x = jnp.zeros((*batch.latent_positions.shape, 64))
     model = UnifiedModel(config.model)
-    return jax.jit(lambda: model.init(jax.random.key(0), batch, x, x[..., 0]))()["params"]
+    return jax.jit(lambda: model.init(jax.random.key(seed), batch, x, x[..., 0]))()["params"]
 
 
 def flow_workload() -> tuple[Callable, tuple, Any, Any, dict]:
