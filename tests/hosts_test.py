@@ -80,6 +80,14 @@ def test_hosts_that_hold_the_same_rows_compute_the_same(steps, one_host):
         assert_same(result, one_host[ONE])
 
 
+def test_rows_keep_their_order_on_hosts_whose_devices_are_not_neighbours():
+    ended = Hosts(["-m", "tests.hosts_rows"], hosts=2, devices=2).wait(60)
+    for parts, host in zip(["(0, 2)", "(1, 3)"], ended, strict=True):
+        assert host.status == 0, host
+        assert f"parts {parts}" in host.printed
+        assert f"batch {list(range(8))}" in host.printed
+
+
 def test_hosts_stop_together_and_gather_what_each_of_them_says():
     ended = Hosts(["-m", "tests.hosts_talk"], hosts=2, devices=1).wait(60)
     assert [host.status for host in ended] == [0, 0], ended

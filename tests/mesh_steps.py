@@ -24,7 +24,7 @@ from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.parallel.mesh import MeshConfig, batch_sharding, jit_whole, make_mesh, put_rows, replicated, row_share
+from uno_jax.parallel.mesh import MeshConfig, batch_sharding, jit_whole, make_mesh, own_rows, put_rows, replicated
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, create_state
@@ -57,8 +57,6 @@ def start() -> dict[str, np.ndarray]:
 def run(sizes: list[int], batches: list[Batch]) -> tuple[dict[str, list[float]], int, dict[str, Any]]:
     """Losses of every step, cut leaves, and the trainable parameters and their averages after the last."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
-    share = row_share(mesh)
-    own = slice(share.number * ROWS // share.total, (share.number + 1) * ROWS // share.total)
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)
     shardings = tree_shardings(state, mesh)
     state = jax.tree.map(
@@ -72,7 +70,7 @@ def run(sizes: list[int], batches: list[Batch]) -> tuple[dict[str, list[float]],
     )
     losses: dict[str, list[float]] = {name: [] for name in LOSSES}
     for batch in batches:
-        state, metrics = step(state, put_rows(jax.tree.map(lambda x: x[own], batch), mesh))
+        state, metrics = step(state, put_rows(own_rows(batch, mesh), mesh))
         for name in LOSSES:
             losses[name].append(float(metrics[name]))
     cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))

@@ -17,7 +17,7 @@ def test_one_device_is_a_mesh_of_one():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
     np.testing.assert_array_equal(put_rows(np.arange(6).reshape(3, 2), mesh), np.arange(6).reshape(3, 2))
-    assert row_share(mesh) == (0, 1)
+    assert row_share(mesh) == (0, 1, (0,))
     check_rows(3, mesh, field="config.data.rows")
 
 

@@ -21,7 +21,7 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.mesh import Tree, jit_whole, put_rows, row_parts, row_share
+from uno_jax.parallel.mesh import jit_whole, own_rows, put_rows, row_parts
 from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.programs import layout_of
@@ -137,16 +137,9 @@ def _make_sample(context: Context, plans: Sequence[Plan]) -> Callable[[Params], 
     flow = FlowConfig(settings.timesteps, config.objective.time_shift, guidance)
     text = TextConfig(settings.caption_tokens)
 
-    def own_rows(tree: Tree) -> Tree:
-        """This host's rows of arrays that every host has whole."""
-        share = row_share(mesh)
-        per_host = rows // share.total
-        first = share.number * per_host
-        return jax.tree.map(lambda x: x[first : first + per_host], tree)
-
     guided = [guided_plan(plan[:-1], *_target(plan).pixels.shape[:2], seed=number) for number, plan in enumerate(plans)]
-    inputs = own_rows(picture_inputs(guided, layout, tokenizer, rows))
-    blocks, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows))
+    inputs = own_rows(picture_inputs(guided, layout, tokenizer, rows), mesh)
+    blocks, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows), mesh)
     encode = functools.partial(encode_batch, autoencoder, context.autoencoder_params, config=model)
     inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
     blocks, first = put_rows((encode(blocks), first), mesh)

@@ -3,8 +3,9 @@
 The records are split into virtual shards. A shard is a pipeline of its own: shuffled record numbers, endlessly or for
 some epochs; a sample for each (draw n of shard s is *occurrence* n * virtual_shards + s, and all that is random about
 it follows from the seed and that number); samples that fit no row are left out and counted; grain's first-fit packer
-fills rows. A global batch takes the same number of rows from every shard, shard by shard. A host makes the rows of the
-shards it owns, so neither the rows nor a shard's state depend on how many hosts there are.
+fills rows. A global batch takes the same number of rows from every shard. A host makes the rows of the shards it owns,
+shard by shard, so neither which rows a batch has nor a shard's state depend on how many hosts there are; the order of a
+batch's rows does, where the devices of a host are not neighbours in the mesh.
 """
 
 from __future__ import annotations

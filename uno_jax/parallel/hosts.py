@@ -155,7 +155,7 @@ def gather_json(value: Any) -> list[Any]:
 
 
 def gather_shares(value: Any, mesh: Mesh) -> list[Any]:
-    """As `gather_json`, in the order of the rows and once for hosts that make the same rows of a batch."""
+    """As `gather_json`, once for hosts that make the same rows of a batch, in the order of their shares' numbers."""
     values = gather_json(value)
     owners = {row_share(mesh, process): process for process in reversed(range(len(values)))}
     return [values[owners[share]] for share in sorted(owners)]

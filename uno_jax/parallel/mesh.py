@@ -51,13 +51,16 @@ class RowShare(NamedTuple):
 
     number: int
     total: int
+    parts: tuple[int, ...]
+    """Where they lie: of the `row_parts` equal parts of the batch, in order, those that are on the host's devices. They
+    are neighbours only where the host's devices are neighbours in the mesh, which on a TPU they often are not."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices` (default: all of all hosts).
 
-    Slices are told apart by the devices' slice index. Devices without one (CPUs) are one slice; or, where `config.dcn`
-    names more, that many runs of devices of the same length.
+    Slices are told apart by the devices' slice index. Devices without one (CPUs of one host) are one slice; or, where
+    `config.dcn` names more, that many runs of devices of the same length.
 
     Raises:
       ConfigError: the axes do not multiply to the number of devices in a slice, or to the number of slices.
@@ -164,7 +167,8 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
             "config.mesh spreads rows over hosts unevenly, some hosts share only some of theirs: let tensor * sequence "
             "divide the devices of a host, or be a multiple of them"
         )
-    return RowShare(shares.index(tuple(held[process])), len(shares))
+    own = tuple(held[process])
+    return RowShare(shares.index(own), len(shares), own)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -182,8 +186,19 @@ def jit_whole(function: Callable, mesh: Mesh) -> Any:
     return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
 
 
+def own_rows(tree: Tree, mesh: Mesh) -> Tree:
+    """This host's rows of a batch that every host has whole (numpy arrays, leading axis): `put_rows` of them on every
+    host gives the batch in its own order. The mesh must divide the rows (`check_rows`).
+    """
+    parts, own = row_parts(mesh), row_share(mesh).parts
+    return jax.tree.map(lambda x: np.concatenate([np.split(x, parts)[part] for part in own]), tree)
+
+
 def put_rows(tree: Tree, mesh: Mesh) -> Tree:
-    """This host's share of a batch's rows (numpy or device arrays, leading axis) as global arrays."""
+    """This host's share of a batch's rows (numpy or device arrays, leading axis) as global arrays.
+
+    The rows go where the host's devices are in the mesh, part by part as `RowShare.parts` says.
+    """
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)

@@ -1,0 +1,36 @@
+"""Rows of a batch on hosts whose devices are not neighbours in the mesh, as those of a TPU's hosts often are not.
+
+For two hosts of two devices. Each prints where its rows lie, and a batch that went through `own_rows` and `put_rows`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import jax
+import numpy as np
+
+from uno_jax.parallel.hosts import failing_together, join_hosts
+from uno_jax.parallel.mesh import MeshConfig, jit_whole, make_mesh, own_rows, put_rows, row_share
+
+# Host 0 has devices 0 and 1.
+INTERLEAVED = (0, 2, 1, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    options = parser.parse_args()
+    join_hosts(options.coordinator, options.processes, options.process)
+    with failing_together():
+        devices = jax.devices()
+        mesh, batch = make_mesh(MeshConfig(), [devices[i] for i in INTERLEAVED]), {"record": np.arange(8)}
+        there = jit_whole(lambda x: x, mesh)(put_rows(own_rows(batch, mesh), mesh))
+        print("parts", row_share(mesh).parts)
+        print("batch", np.asarray(there["record"]).tolist(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
