@@ -12,6 +12,7 @@ from tests.mesh_steps import start
 
 ONE = "1,1,1,1"
 DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
+MANY_HEADS = "1,2,4,1"  # more devices than key-value heads
 
 slow = pytest.mark.slow
 
@@ -20,9 +21,9 @@ slow = pytest.mark.slow
 def steps(tmp_path_factory):
     """A function that runs three steps on the meshes, on so many hosts with eight devices in all: losses and leaves."""
 
-    def steps(hosts: int, *meshes: str) -> dict[str, tuple[dict, dict[str, np.ndarray]]]:
+    def steps(hosts: int, *meshes: str, attention: str = "dense") -> dict[str, tuple[dict, dict[str, np.ndarray]]]:
         directory = tmp_path_factory.mktemp("steps")
-        arguments = ["-m", "tests.mesh_steps", str(directory), *meshes]
+        arguments = ["-m", "tests.mesh_steps", str(directory), *meshes, f"--attention={attention}"]
         ended = Hosts(arguments, hosts=hosts, devices=8 // hosts).wait()
         assert [host.status for host in ended] == [0] * hosts, "\n".join(host.printed for host in ended)
         printed = next(line for line in ended[0].printed.splitlines() if line.startswith("{"))
@@ -57,6 +58,12 @@ def test_eight_devices_compute_what_one_does(one_host, mesh):
     assert_same(one_host[mesh], one_host[ONE])
 
 
+@pytest.mark.parametrize("mesh", [SEQUENCE, pytest.param(MANY_HEADS, marks=slow)])
+def test_the_kernel_on_eight_devices_computes_what_dense_attention_on_one_does(steps, one_host, mesh):
+    """Queries, or heads, cut by `shard_map`: the path of every run on several TPUs."""
+    assert_same(steps(1, mesh, attention="kernel")[mesh], one_host[ONE])
+
+
 def test_two_hosts_compute_what_one_does(steps, one_host):
     assert_same(steps(2, TENSOR)[TENSOR], one_host[ONE])
 
@@ -76,7 +83,7 @@ def test_every_mesh_on_every_number_of_hosts_computes_the_same(steps, one_host, 
 @slow
 def test_hosts_that_hold_the_same_rows_compute_the_same(steps, one_host):
     """Heads over four devices of two hosts; tokens over two hosts."""
-    for result in steps(4, "1,2,4,1", "1,1,2,4").values():
+    for result in steps(4, MANY_HEADS, "1,1,2,4").values():
         assert_same(result, one_host[ONE])
 
 

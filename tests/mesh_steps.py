@@ -1,14 +1,16 @@
 """Three train steps on a mesh, of one host's devices or of several hosts'.
 
-`python -m tests.mesh_steps DIR MESH ... [--coordinator=.. --processes=.. --process=..]` runs them on each mesh (sizes
-of its four axes, such as `2,2,1,2`) of the first so many devices. Host 0 saves the parameters and their averages after
-the steps as `DIR/MESH.npz`, and prints a JSON object: of each mesh the losses step by step, and how many trainable
-leaves are cut.
+`python -m tests.mesh_steps DIR MESH ... [--attention=kernel] [--coordinator=.. --processes=.. --process=..]` runs them
+on each mesh (sizes of its four axes, such as `2,2,1,2`) of the first so many devices, with that attention in decoder
+and vision encoder (default: dense; the kernel is interpreted). Host 0 saves the parameters and their averages after the
+steps as `DIR/MESH.npz`, and prints a JSON object: of each mesh the losses step by step, and how many trainable leaves
+are cut.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -20,6 +22,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.made_up_plans import NAMED, Sample
 from tests.small_model import model_batch, quick_jit, small_model, small_params
+from uno_jax.attention.attend import ATTENTION
 from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
@@ -54,16 +57,17 @@ def start() -> dict[str, np.ndarray]:
     return flatten_dict({"params": jax.device_get(small_params(CONFIG.model))}, sep="/")
 
 
-def run(sizes: list[int], batches: list[Batch]) -> tuple[dict[str, list[float]], int, dict[str, Any]]:
+def run(sizes: list[int], batches: list[Batch], attention: str) -> tuple[dict[str, list[float]], int, dict[str, Any]]:
     """Losses of every step, cut leaves, and the trainable parameters and their averages after the last."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    model = small_model(decoder={"attention": attention}, vision={"attention": attention})
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)
     shardings = tree_shardings(state, mesh)
     state = jax.tree.map(
         lambda x, s: jax.make_array_from_callback(x.shape, s, np.asarray(x).__getitem__), state, shardings
     )
     step = quick_jit(
-        on_mesh(mesh)(make_train_step(CONFIG)),
+        on_mesh(mesh)(make_train_step(dataclasses.replace(CONFIG, model=model))),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
@@ -82,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("meshes", nargs="+")
+    parser.add_argument("--attention", choices=ATTENTION, default="dense")
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
@@ -91,7 +96,7 @@ def main() -> None:
         batches = [batch_number(i) for i in range(CONFIG.steps)]
         results = {}
         for mesh in options.meshes:
-            losses, cut, leaves = run([int(size) for size in mesh.split(",")], batches)
+            losses, cut, leaves = run([int(size) for size in mesh.split(",")], batches, options.attention)
             results[mesh] = {"losses": losses, "cut": cut}
             if jax.process_index() == 0:
                 np.savez(options.directory / f"{mesh}.npz", **jax.device_get(leaves))
