@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -110,3 +111,10 @@ def test_a_host_that_fails_ends_all_and_is_named_on_each(failing):
         assert host.status == 1, host
         assert f"host {failing} of 2: OSError: the disk is full" in host.printed
     assert f"host {1 - failing} of 2 stops, because another failed" in ended[1 - failing].printed
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_a_host_is_killed_the_other_ends_with_an_error_within_a_minute(killed):
+    ended = Hosts(["-m", "tests.hosts_talk", f"--kill={killed}"], hosts=2, devices=1).wait(60)
+    assert ended[killed].status == -signal.SIGKILL
+    assert ended[1 - killed].status != 0

@@ -64,11 +64,11 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Around the whole program of each host: what ends one of them ends all, and says on each which one it was.
+    """Around the whole program of each host: an exception in one of them ends all, and says on each which one it was.
 
-    An exception (SystemExit with a message or an error code included) is printed with this host's number, the other
-    hosts are told, and every process exits with status 1 at once: they could only wait for each other. One host alone
-    raises as ever.
+    It (SystemExit with a message or an error code included) is printed with this host's number, the other hosts are
+    told, and every process exits with status 1 at once: they could only wait for each other. A host that is killed can
+    tell nobody; JAX ends the others (docs/architecture.md). One host alone raises as ever.
     """
     if not jax.distributed.is_initialized():
         yield
