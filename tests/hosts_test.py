@@ -118,3 +118,22 @@ def test_when_a_host_is_killed_the_other_ends_with_an_error_within_a_minute(kill
     ended = Hosts(["-m", "tests.hosts_talk", f"--kill={killed}"], hosts=2, devices=1).wait(60)
     assert ended[killed].status == -signal.SIGKILL
     assert ended[1 - killed].status != 0
+
+
+JOIN = "import jax, uno_jax.parallel.hosts as hosts; hosts.join_hosts(); print(jax.distributed.is_initialized())"
+SLURM = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+def test_a_process_without_a_cluster_is_alone():
+    """Looked for wherever JAX_PLATFORMS is not `cpu`."""
+    (ended,) = Hosts(["-c", JOIN], hosts=1, devices=1, settings={"JAX_PLATFORMS": ""}).wait(60)
+    assert ended.status == 0, ended
+    assert ended.printed.splitlines()[-1] == "False"
+
+
+def test_a_cluster_with_a_wrong_setting_is_refused():
+    settings = {"JAX_PLATFORMS": "", **SLURM, "SLURM_NTASKS": "two"}
+    (ended,) = Hosts(["-c", JOIN], hosts=1, devices=1, settings=settings).wait(60)
+    assert ended.status == 1
+    assert "ConfigError: the hosts of this cluster cannot be joined: invalid literal" in ended.printed
+    assert "'two'" in ended.printed

@@ -42,7 +42,8 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
       process: number of this one, from 0.
 
     Raises:
-      ConfigError: some of the arguments are given, others not.
+      ConfigError: some of the arguments are given, others not; or none, and what the environment says of the cluster
+        makes no sense.
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -57,9 +58,17 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         )
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return
-    # A ValueError says that no cluster is known here.
-    with contextlib.suppress(ValueError):
+    try:
         jax.distributed.initialize()
+    except ValueError as error:
+        # This is how JAX says that it knows of no cluster here. Any other is one that it cannot make out.
+        if "coordinator_address should be defined" in str(error):
+            return
+        raise ConfigError(
+            f"the hosts of this cluster cannot be joined: {str(error).rstrip('.')}. JAX knows of them by environment "
+            "variables (JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and a Cloud TPU's metadata: correct what is wrong "
+            "there, or unset the variables where this process is to run alone"
+        ) from error
 
 
 @contextlib.contextmanager
