@@ -28,8 +28,8 @@ from uno_jax.batch import TASKS
 from uno_jax.data.plans import Text
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.host_memory import keep_freed_memory
+from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.load import LoadedModel, load_model
-from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.programs import layout_of
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import sample_latents

@@ -15,10 +15,10 @@ from rich.console import Console
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, QUICK_SETTINGS, save_small_checkpoint, small_generator
 from uno_jax import chat
-from uno_jax.conversation import Conversation
-from uno_jax.generate import Request
-from uno_jax.picture_files import read_settings
-from uno_jax.picture_metadata import picture_metadata
+from uno_jax.inference.conversation import Conversation
+from uno_jax.inference.generate import Request
+from uno_jax.inference.picture_files import read_settings
+from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -22,7 +22,7 @@ from uno_jax.data.contexts import (
 )
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import Plan, Text
-from uno_jax.picture_inputs import guided_plan, picture_inputs
+from uno_jax.inference.picture_inputs import guided_plan, picture_inputs
 
 
 @given(tokens=st.integers(0, 100_000))

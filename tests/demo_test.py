@@ -22,8 +22,8 @@ from selenium.webdriver.common.by import By
 from tests.made_up_plans import latents_of
 from tests.small_loaded import small_generator
 from uno_jax.demo import main, make_page
-from uno_jax.generate import Generator
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.generate import Generator
+from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

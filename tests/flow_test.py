@@ -32,11 +32,11 @@ from uno_jax.batch import Batch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.packing import make_batch, pack_row
 from uno_jax.data.plans import NoisedTarget, Text
+from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.draws import draw
-from uno_jax.picture_inputs import GuidedPlan, guided_plan
 from uno_jax.sampling.context import fitted
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import Branch, Branches, denoise, sample_latents

@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK_SETTINGS, small_generator
-from uno_jax.context_plans import context_plan, read_picture
 from uno_jax.data.plans import CleanLatents, Text, VitImage
-from uno_jax.generate import Generator, Request
-from uno_jax.picture_settings import PictureSettings, picture_size
+from uno_jax.inference.context_plans import context_plan, read_picture
+from uno_jax.inference.generate import Generator, Request
+from uno_jax.inference.picture_settings import PictureSettings, picture_size
+from uno_jax.inference.thinking import ThinkingConfig, split_thought
 from uno_jax.sampling.text import TextConfig
-from uno_jax.thinking import ThinkingConfig, split_thought
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 

@@ -14,8 +14,8 @@ from tests.small_model import quick_jit, small_model, small_params
 from uno_jax.batch import Batch
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.data.transforms import to_float
+from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
 from uno_jax.models.decoder import Past
-from uno_jax.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
 from uno_jax.sampling.context import read_context
 from uno_jax.sampling.flow import Branches, denoise, initial_noise
 from uno_jax.sampling.schedule import FlowConfig

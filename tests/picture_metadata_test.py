@@ -8,9 +8,9 @@ from PIL import Image
 
 from tests.made_up_plans import latents_of
 from tests.small_loaded import small_generator
-from uno_jax.generate import Request
-from uno_jax.picture_metadata import picture_metadata
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.generate import Request
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.picture_settings import PictureSettings
 
 SOURCE = latents_of(1, 2)  # 8 x 16 pixels
 

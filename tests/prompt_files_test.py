@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.made_up_plans import latents_of
 from tests.small_loaded import small_generator
-from uno_jax.generate import Request
-from uno_jax.picture_settings import PictureSettings
-from uno_jax.prompt_files import PromptError, check_prompts, prompts_of_arguments, read_prompts
+from uno_jax.inference.generate import Request
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.prompt_files import PromptError, check_prompts, prompts_of_arguments, read_prompts
 
 SETTINGS = PictureSettings(timesteps=7)
 

@@ -16,8 +16,8 @@ from tests.hosts import Hosts
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
-from uno_jax.picture_files import read_settings, read_thought, write_picture
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.picture_files import read_settings, read_thought, write_picture
+from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

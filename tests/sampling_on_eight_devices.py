@@ -19,11 +19,11 @@ from tests.made_up_pictures import DRAWN, EDITED, SEED, latents_in
 from tests.made_up_plans import TOKENIZER
 from tests.made_up_records import LAYOUT
 from tests.small_model import quick_jit, small_model, small_params
+from uno_jax.inference.picture_inputs import PictureInputs, picture_inputs, read_branches
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows
 from uno_jax.parallel.parameters import tree_shardings
-from uno_jax.picture_inputs import PictureInputs, picture_inputs, read_branches
 from uno_jax.sampling.flow import denoise, initial_noise
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig

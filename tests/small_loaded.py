@@ -16,12 +16,12 @@ from tests.small_model import small_model, small_params
 from uno_jax.config import to_json
 from uno_jax.data.tokenizer import train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
-from uno_jax.generate import Generator
+from uno_jax.inference.generate import Generator
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.reader import Reader
 from uno_jax.load import LoadedModel
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
-from uno_jax.picture_settings import PictureSettings
-from uno_jax.reader import Reader
 from uno_jax.training.checkpoints import save_model
 
 # Two steps, both guided: one kind of step, so one small program.

@@ -29,12 +29,12 @@ from rich.console import Console
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.context_plans import read_picture
-from uno_jax.conversation import Conversation
 from uno_jax.host_memory import keep_freed_memory
-from uno_jax.picture_files import write_picture
-from uno_jax.picture_metadata import picture_metadata
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.context_plans import read_picture
+from uno_jax.inference.conversation import Conversation
+from uno_jax.inference.picture_files import write_picture
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 from uno_jax.sampling_options import (
     add_model_options,

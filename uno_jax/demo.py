@@ -12,9 +12,10 @@ from absl import logging
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.context_plans import ContextPart
-from uno_jax.generate import Drawing, Generator, Request
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.context_plans import ContextPart
+from uno_jax.inference.generate import Drawing, Generator, Request
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.thinking import split_thought
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
 from uno_jax.sampling_options import (
@@ -24,7 +25,6 @@ from uno_jax.sampling_options import (
     load_from_options,
     text_config,
 )
-from uno_jax.thinking import split_thought
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 try:

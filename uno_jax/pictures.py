@@ -18,11 +18,11 @@ from uno_jax.data.layout import Layout, lay_out
 from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, make_sample
 from uno_jax.data.records import Record, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.mesh import jit_whole, own_rows, put_rows, row_parts
-from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
 from uno_jax.programs import layout_of
 from uno_jax.run import Context

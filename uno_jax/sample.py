@@ -19,13 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.generate import BATCH, Generator, Request
 from uno_jax.host_memory import keep_freed_memory
+from uno_jax.inference.generate import BATCH, Generator, Request
+from uno_jax.inference.picture_files import read_settings, write_picture
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.picture_files import read_settings, write_picture
-from uno_jax.picture_metadata import picture_metadata
 from uno_jax.picture_sheet import Example, Picture, draw_sheet
-from uno_jax.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.sampling_options import (
     THOUGHTS,
     add_model_options,

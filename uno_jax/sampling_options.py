@@ -8,11 +8,11 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from uno_jax.generate import Generator, load_generator
+from uno_jax.inference.generate import Generator, load_generator
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.thinking import ThinkingConfig
 from uno_jax.parallel.mesh import MeshConfig
-from uno_jax.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
-from uno_jax.thinking import ThinkingConfig
 
 Options = argparse._ActionsContainer
 """A parser, or a group of one."""

@@ -15,9 +15,9 @@ from jaxtyping import Array
 
 from uno_jax.data.layout import Layout, lay_out
 from uno_jax.data.plans import NoisedTarget, Text
+from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
-from uno_jax.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.example import DELIMITERS
 from uno_jax.planning.executed import Executed, executed_flops

@@ -20,21 +20,21 @@ import numpy as np
 from jax.typing import DTypeLike
 from PIL import Image
 
-from uno_jax.context_plans import ContextPart, Picture, context_plan, last_picture_size, read_picture
 from uno_jax.data.contexts import latent_bucket
 from uno_jax.data.plans import Plan, Text
+from uno_jax.inference.context_plans import ContextPart, Picture, context_plan, last_picture_size, read_picture
+from uno_jax.inference.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.inference.picture_settings import PictureSettings, picture_size
+from uno_jax.inference.reader import SEED, Reader, ReadPlans, load_reader
+from uno_jax.inference.thinking import ThinkingConfig, split_thought
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, put_rows
-from uno_jax.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
-from uno_jax.picture_settings import PictureSettings, picture_size
-from uno_jax.reader import SEED, Reader, ReadPlans, load_reader
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import Branches, sample_latents
 from uno_jax.sampling.text import TextConfig
-from uno_jax.thinking import ThinkingConfig, split_thought
 
 T = TypeVar("T")
 

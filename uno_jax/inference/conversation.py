@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from uno_jax.context_plans import ContextPart
-from uno_jax.generate import Drawing, Generator, Request
-from uno_jax.picture_settings import PictureSettings
-from uno_jax.reader import ReadPlans
+from uno_jax.inference.context_plans import ContextPart
+from uno_jax.inference.generate import Drawing, Generator, Request
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.reader import ReadPlans
 from uno_jax.sampling.text import TextConfig
 
 # Tokens between two looks at what was written: each costs a call, all of them the reader's patience.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from uno_jax.config import to_json
-from uno_jax.context_plans import ContextPart, read_picture
-from uno_jax.generate import Generator, Request
+from uno_jax.inference.context_plans import ContextPart, read_picture
+from uno_jax.inference.generate import Generator, Request
 
 
 def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:

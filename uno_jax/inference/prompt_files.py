@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uno_jax.config import ConfigError, from_config_dict, to_json
-from uno_jax.context_plans import ContextPart, read_picture
-from uno_jax.generate import Generator, Request
-from uno_jax.picture_settings import PictureSettings
+from uno_jax.inference.context_plans import ContextPart, read_picture
+from uno_jax.inference.generate import Generator, Request
+from uno_jax.inference.picture_settings import PictureSettings
 
 _FIELDS = ("prompt", "images", "context", "id")
 _SETTINGS = tuple(field.name for field in dataclasses.fields(PictureSettings))
