@@ -182,12 +182,19 @@ def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
         ("replica_groups=[4,2]<=[2,4]T(1,0)", ("data",)),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", ("fsdp",)),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", ("data", "fsdp")),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}", ("fsdp",)),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_1'}", ("data",)),
         ("replica_groups={}", ("data", "fsdp")),
         ("source_target_pairs={{0,1},{1,2},{2,3},{3,0}}", ("fsdp",)),
     ],
 )
 def test_groups_are_read_in_every_notation(text, axes):
     assert axes_of_groups(device_groups(text, 8), AXES) == axes
+
+
+def test_groups_in_an_unknown_notation_are_an_error_and_not_left_out():
+    with pytest.raises(ValueError, match=r"notation that is not known: replica_groups=grid<2,4>"):
+        device_groups("replica_groups=grid<2,4>", 8)
 
 
 def test_a_real_program_of_one_device_moves_nothing_between_devices():

@@ -15,6 +15,7 @@ from uno_jax.planning.hlo import Instruction, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 ACROSS = " across slices"
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # of devices: their numbers in that shape, transposed
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,20 @@ def bytes_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, int]
 def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups members"] | None:
     """The groups of a collective, as positions in the mesh, in any of the notations of compiled programs.
 
-    `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`; `mesh['a'=2,'b'=4] {'a'}`; and `source_target_pairs` of a
-    permutation, whose groups are its cycles.
+    `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`; `mesh['a'=2,'b'=4] {'a'}`, with the order of its devices where it
+    is not theirs, `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`; and `source_target_pairs` of a permutation, whose
+    groups are its cycles. None: nothing moves.
+
+    Raises:
+      ValueError: groups in another notation.
     """
-    match = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*(?:\(([\d,]*)\)\s*)?\{([^}]*)\}", attributes)
+    match = re.search(rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? \{{([^}}]*)\}}", attributes)
     if match:
-        return _named_groups(match[1], match[2], match[3])
-    match = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+        order = np.arange(devices) if match[2] is None else _device_order(match[2], match[3])
+        return _named_groups(match[1], order, match[4])
+    match = re.search(rf"replica_groups=\[([\d,]+)\]<={_ORDER}", attributes)
     if match:
-        shape, dims = _integers(match[1]), _integers(match[2])
-        order = np.arange(math.prod(dims)).reshape(dims)
-        if match[3]:
-            order = order.transpose(_integers(match[3]))
-        return order.reshape(shape)
+        return _device_order(match[2], match[3]).reshape(_integers(match[1]))
     match = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", attributes)
     if match:
         groups = [_integers(group) for group in re.findall(r"\{([\d,]+)\}", match[1])]
@@ -133,7 +135,7 @@ def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups memb
         pairs = [_integers(pair) for pair in re.findall(r"\{([\d,]+)", match[1])]
         moved = [pair for pair in pairs if pair[0] != pair[1]]
         return np.array(moved) if moved else None
-    return None
+    raise ValueError(f"a collective over groups of devices in a notation that is not known: {attributes[:300]}")
 
 
 def axes_of_groups(groups: Int[np.ndarray, "groups members"], axes: Mapping[str, int]) -> tuple[str, ...]:
@@ -195,17 +197,20 @@ def _received(instruction: Instruction, kind: str, members: int, scattered: bool
     return int(share * size)
 
 
-def _named_groups(mesh: str, order: str | None, names: str) -> Int[np.ndarray, "groups members"]:
+def _device_order(sizes: str, axes: str | None) -> Int[np.ndarray, " devices"]:
+    """All devices in the order `[sizes]T(axes)`."""
+    order = np.arange(math.prod(_integers(sizes))).reshape(_integers(sizes))
+    return (order.transpose(_integers(axes)) if axes else order).reshape(-1)
+
+
+def _named_groups(mesh: str, order: Int[np.ndarray, " devices"], names: str) -> Int[np.ndarray, "groups members"]:
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
     chosen = re.findall(r"'([^']+)'", names)
-    devices = np.arange(math.prod(sizes.values()))
-    if order:
-        devices = np.array(_integers(order))
-    devices = devices.reshape(tuple(sizes.values()))
     position = {name: i for i, name in enumerate(sizes)}
     others = [i for name, i in position.items() if name not in chosen]
     members = math.prod(sizes[name] for name in chosen)
-    return devices.transpose(others + [position[name] for name in chosen]).reshape(-1, members)
+    grid = order.reshape(tuple(sizes.values()))
+    return grid.transpose(others + [position[name] for name in chosen]).reshape(-1, members)
 
 
 def _source(instruction: Instruction) -> str:
