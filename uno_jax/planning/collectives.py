@@ -111,8 +111,8 @@ def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups memb
     """The groups of a collective, as positions in the mesh, in any of the notations of compiled programs.
 
     `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`; `mesh['a'=2,'b'=4] {'a'}`; where the mesh's devices are in
-    another order, `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`; and `source_target_pairs` of a permutation, whose
-    groups are its cycles. None: nothing moves.
+    another order, `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`; and `source_target_pairs` of a permutation,
+    whose groups are its cycles. None: nothing moves.
 
     Raises:
       ValueError: groups in another notation.
