@@ -43,15 +43,11 @@ class Example:
     @property
     def metadata(self) -> TokenMetadata:
         """Of all tokens, understanding first: `[1, tokens]`."""
-        return _joined(self.row.understanding, self.row.generation)
+        return joined(self.row.understanding, self.row.generation)
 
     def visible_pairs(self) -> int:
         """Pairs of tokens of which one sees the other."""
-        metadata, total = self.metadata, 0
-        for start in range(0, metadata.sample.shape[1], QUERIES_AT_ONCE):
-            some = TokenMetadata(*(x[:, start : start + QUERIES_AT_ONCE] for x in metadata))
-            total += int(np.count_nonzero(pairwise_visible(some, metadata)))
-        return total
+        return visible_pairs(self.metadata, self.metadata)
 
     def visited_share(self, config: DecoderConfig, mesh_axes: Mapping[str, int]) -> tuple[tuple[int, int], float]:
         """Blocks of queries and of keys that the attention kernel cuts a device's tokens into, and the share of their
@@ -61,7 +57,7 @@ class Example:
         """
         keys, parts = self.metadata, mesh_axes["sequence"]
         buffers = self.row.understanding, self.row.generation
-        queries = [_joined(*(_part(buffer, number, parts) for buffer in buffers)) for number in range(parts)]
+        queries = [joined(*(_part(buffer, number, parts) for buffer in buffers)) for number in range(parts)]
         lengths = queries[0].sample.shape[1], keys.sample.shape[1]
         blocks = default_blocks(*lengths, _heads_of_a_key(config, mesh_axes["tensor"]), config.head_dim)
         share = np.mean([visited_share(own, keys, blocks) for own in queries])
@@ -140,7 +136,17 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
     return jax.tree.map(abstract, padding_batch(shape))
 
 
-def _joined(*buffers: TokenMetadata) -> TokenMetadata:
+def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:
+    """Pairs of which the query sees the key; metadata is `[rows, tokens]`, numpy."""
+    total = 0
+    for start in range(0, queries.sample.shape[1], QUERIES_AT_ONCE):
+        some = TokenMetadata(*(x[:, start : start + QUERIES_AT_ONCE] for x in queries))
+        total += int(np.count_nonzero(pairwise_visible(some, keys)))
+    return total
+
+
+def joined(*buffers: TokenMetadata) -> TokenMetadata:
+    """One buffer after the other, along the tokens."""
     return TokenMetadata(*(np.concatenate(fields, axis=1) for fields in zip(*buffers, strict=True)))
 
 

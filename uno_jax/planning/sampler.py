@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from uno_jax.data.layout import Layout, lay_out
-from uno_jax.data.plans import NoisedTarget, Text
+from uno_jax.data.layout import Layout
+from uno_jax.data.plans import Text
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
-from uno_jax.planning.example import DELIMITERS
+from uno_jax.planning.example import DELIMITERS, joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import tree_bytes
 from uno_jax.planning.model_flops import forward_flops
@@ -77,7 +78,8 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(model.compute_dtype), sharding=x.sharding),
         abstract_run_params(config, mesh),
     )
-    inputs = _abstract_inputs(config, layout, rows, mesh)
+    one = _one_picture(config, layout)
+    inputs = _abstract(one, rows, mesh)
 
     def sample(params: Params, inputs: PictureInputs) -> Array:
         no_latents = jnp.zeros((rows, 0, model.latent_size))
@@ -88,16 +90,16 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
     bound = None
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
-    lengths = _lengths(config, layout)
+    work = _work(one)
     return SamplerPlan(
         config=config,
         target=target,
         mesh_axes=dict(mesh.shape),
         images_per_part=images_per_part,
         flow=flow,
-        tokens=rows * (lengths.prompt + (flow.timesteps - 1) * 2 * lengths.noised),
+        tokens=rows * (work.prompt + (flow.timesteps - 1) * 2 * (work.delimiters + work.latents)),
         parameter_bytes=tree_bytes(params),
-        needed=rows * _needed(params, config, lengths, flow),
+        needed=rows * _needed(params, model, work, flow),
         executed=executed,
         compiled=compiled,
         bound=bound,
@@ -109,10 +111,26 @@ def every_step_guided(timesteps: int, time_shift: float) -> FlowConfig:
     return FlowConfig(timesteps, time_shift, GuidanceConfig(image_scale=1.0, interval=(0.0, 1.0)))
 
 
-def _abstract_inputs(config: RunConfig, layout: Layout, rows: int, mesh: Mesh) -> PictureInputs:
+class _Work(NamedTuple):
+    """Tokens of one picture, and pairs of which one sees the other."""
+
+    prompt: int
+    delimiters: int
+    """Of the noised block."""
+    latents: int
+    prompt_pairs: int
+    step_pairs: tuple[int, int]
+    """Of the noised block at one step: after the prompt, and without it."""
+
+
+def _one_picture(config: RunConfig, layout: Layout) -> PictureInputs:
     side = config.data.vae_transform.largest_side
     prompt = Text(ids=(0,) * (config.data.text_tokens - 4))
-    inputs = picture_inputs([guided_plan((prompt,), side, side)], layout, DELIMITERS)
+    return picture_inputs([guided_plan((prompt,), side, side)], layout, DELIMITERS)
+
+
+def _abstract(one: PictureInputs, rows: int, mesh: Mesh) -> PictureInputs:
+    """So many pictures, as shapes."""
     places = batch_sharding(mesh), replicated(mesh)
 
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
@@ -122,41 +140,28 @@ def _abstract_inputs(config: RunConfig, layout: Layout, rows: int, mesh: Mesh) -
             return jax.ShapeDtypeStruct((), dtype, sharding=places[1])
         return jax.ShapeDtypeStruct((rows, *shape[1:]), dtype, sharding=places[0])
 
-    return jax.tree.map(abstract, inputs)
+    return jax.tree.map(abstract, one)
 
 
-class _Lengths(NamedTuple):
-    """Tokens of one picture."""
-
-    prompt: int
-    delimiters: int
-    """Of the noised block."""
-    latents: int
-
-    @property
-    def noised(self) -> int:
-        """What runs at every step of every branch."""
-        return self.delimiters + self.latents
-
-
-def _lengths(config: RunConfig, layout: Layout) -> _Lengths:
-    side = config.data.vae_transform.largest_side
-    block = lay_out((NoisedTarget(pixels=np.zeros((side, side, 3), np.uint8)),), layout, DELIMITERS)
-    delimiters = len(block["text"])
-    return _Lengths(config.data.text_tokens - delimiters, delimiters, len(block["latent"]))
+def _work(one: PictureInputs) -> _Work:
+    context, block, alone = (
+        joined(batch.understanding, batch.generation) for batch in (one.context, one.target, one.without_text.target)
+    )
+    return _Work(
+        prompt=int(np.count_nonzero(context.sample)),
+        delimiters=int(np.count_nonzero(one.target.understanding.sample)),
+        latents=int(np.count_nonzero(one.target.generation.sample)),
+        prompt_pairs=visible_pairs(context, context),
+        step_pairs=(visible_pairs(block, joined(context, block)), visible_pairs(alone, alone)),
+    )
 
 
-def _needed(params: Params, config: RunConfig, lengths: _Lengths, flow: FlowConfig) -> float:
+def _needed(params: Params, model: ModelConfig, work: _Work, flow: FlowConfig) -> float:
     """FLOPs of one picture: its prompt read once, and its block with and without it at every step."""
-    prompt, noised = lengths.prompt, lengths.noised
-    nothing = {"vit": 0, "caption": 0, "query": 0}
 
     def forward(text: int, latent: int, pairs: int) -> float:
-        tokens: Mapping[str, int] = {"text": text, "latent": latent, **nothing}
-        return forward_flops(params, tokens, pairs, config.model)
+        tokens = {"text": text, "vit": 0, "caption": 0, "query": 0, "latent": latent}
+        return forward_flops(params, tokens, pairs, model)
 
-    def step(seen: int) -> float:
-        return forward(lengths.delimiters, lengths.latents, noised * seen)
-
-    read = forward(prompt, 0, prompt * (prompt + 1) // 2)
-    return read + (flow.timesteps - 1) * (step(noised + prompt) + step(noised))
+    step = sum(forward(work.delimiters, work.latents, pairs) for pairs in work.step_pairs)
+    return forward(work.prompt, 0, work.prompt_pairs) + (flow.timesteps - 1) * step
