@@ -128,15 +128,17 @@ image() {
   run docker build --file="$ROOT/launch/Dockerfile" --tag="$IMAGE" "$ROOT" && run docker push "$IMAGE"
 }
 
-# `ended ANSWER FLAGS..`: how the JobSet ended, Completed or Failed; nothing if it has not.
-ended() { kube_ask "$1" get jobset "$NAME" '--output=jsonpath={.status.terminalState}' "${@:2}"; }
+# `ended ANSWER`: `JobSet Completed` or `JobSet Failed` as it ended, `JobSet ` if it has not, nothing if there is none.
+ended() {
+  kube_ask "$1" get jobset "$NAME" --ignore-not-found '--output=jsonpath={.kind} {.status.terminalState}'
+}
 
 # A JobSet that has ended is not started by being applied again, nor can it be changed: it makes room first, its pods
 # too.
 start() {
   local text before
-  before=$(ended '' --ignore-not-found)
-  [[ -z $before ]] || kube delete jobset "$NAME" --cascade=foreground --wait
+  before=$(ended '')
+  [[ $before != 'JobSet '?* ]] || kube delete jobset "$NAME" --cascade=foreground --wait
   text=$(manifest)
   kube apply --filename=- <<<"$text"
   ! $DRY_RUN || printf '%s\n' "$text"
@@ -145,10 +147,11 @@ start() {
 wait_complete() {
   local now
   while :; do
-    now=$(ended Completed || true)
+    now=$(ended 'JobSet Completed' || echo unknown)
     case $now in
-      Completed) return 0 ;;
-      Failed) return 1 ;;
+      'JobSet Completed') return 0 ;;
+      'JobSet Failed') return 1 ;;
+      '') die "there is no JobSet $NAME in the namespace $NAMESPACE: it was deleted, or never started ($0 run ..)" ;;
     esac
     sleep "$POLL_SECONDS"
   done

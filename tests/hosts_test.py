@@ -10,6 +10,8 @@ import pytest
 
 from tests.hosts import Hosts
 from tests.mesh_steps import start
+from uno_jax.config import ConfigError
+from uno_jax.parallel.hosts import join_hosts
 
 ONE = "1,1,1,1"
 DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
@@ -137,3 +139,17 @@ def test_a_cluster_with_a_wrong_setting_is_refused():
     assert ended.status == 1
     assert "ConfigError: the hosts of this cluster cannot be joined: invalid literal" in ended.printed
     assert "'two'" in ended.printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "variable JAX_NUM_PROCESSES is 'two', not an integer"),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "0"}, "--processes .JAX_NUM_PROCESSES.: missing"),
+    ],
+)
+def test_a_variable_that_is_wrong_or_missing_is_named(monkeypatch, settings, expected):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=expected):
+        join_hosts()

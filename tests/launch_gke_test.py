@@ -146,7 +146,7 @@ esac
 KUBECTL = """#!/bin/bash
 echo "kubectl $*" >>calls
 case "$*" in
-  *get\\ jobset*) [[ ! -f jobset ]] || cat jobset ;;
+  *get\\ jobset*) [[ ! -f jobset ]] || echo "JobSet $(cat jobset)" ;;
   *get\\ nodes*) cat nodes ;;
   *get*) echo there ;;
   *delete\\ jobset*) rm jobset ;;
@@ -225,3 +225,13 @@ def test_a_run_that_has_ended_is_started_again(tmp_path, state):
 def test_a_run_that_has_not_ended_is_left_alone(tmp_path, state):
     calls, _ = launch(cluster(tmp_path, jobset=state), "run")
     assert changes(calls) == ["apply"]
+
+
+@pytest.mark.parametrize(("state", "status"), [("Completed", 0), ("Failed", 1)])
+def test_waiting_ends_as_the_run_does(tmp_path, state, status):
+    launch(cluster(tmp_path, jobset=state), "wait", check=status)
+
+
+def test_waiting_for_a_run_that_is_not_there_ends_and_says_so(tmp_path):
+    _, said = launch(cluster(tmp_path), "wait", check=2)
+    assert "there is no JobSet uno in the namespace default" in said

@@ -19,20 +19,13 @@ from uno_jax.pictures import make_draw_pictures
 from uno_jax.run import run
 from uno_jax.run_config import RunConfig
 
-
-def _integer(variable: str) -> int | None:
-    return int(os.environ[variable]) if variable in os.environ else None
-
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; a run there is resumed.")
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    os.environ.get("JAX_COORDINATOR_ADDRESS"),
-    "host:port of process 0, where several hosts do not find each other (on a Cloud TPU they do).",
+    "coordinator", None, "host:port of process 0, where several hosts do not find each other (on a Cloud TPU they do)."
 )
-_PROCESSES = flags.DEFINE_integer("processes", _integer("JAX_NUM_PROCESSES"), "With --coordinator: how many there are.")
-_PROCESS = flags.DEFINE_integer("process", _integer("JAX_PROCESS_ID"), "With --coordinator: which this is, from 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "With --coordinator: which this is, from 0.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -33,29 +33,35 @@ _POLL_SECONDS = 1.0
 def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins this process with those of the other hosts, if there are any; before anything else of JAX.
 
-    Without arguments: on a Cloud TPU (and wherever else `jax.distributed` knows the cluster) the hosts find each
-    other; with `JAX_PLATFORMS=cpu`, and on a machine of its own, this process is the only one.
+    Without arguments, and their environment variables neither: on a Cloud TPU (and wherever else `jax.distributed`
+    knows the cluster) the hosts find each other; with `JAX_PLATFORMS=cpu`, and on a machine of its own, this process is
+    the only one.
 
     Args:
-      coordinator: `host:port` of process 0.
-      processes: how many there are.
-      process: number of this one, from 0.
+      coordinator: `host:port` of process 0; by default `JAX_COORDINATOR_ADDRESS`.
+      processes: how many there are; by default `JAX_NUM_PROCESSES`.
+      process: number of this one, from 0; by default `JAX_PROCESS_ID`.
 
     Raises:
       ConfigError: some of the arguments are given, others not; or none, and what the environment says of the cluster
         makes no sense.
     """
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    processes = _integer("JAX_NUM_PROCESSES") if processes is None else processes
+    process = _integer("JAX_PROCESS_ID") if process is None else process
+    given = {
+        "--coordinator (JAX_COORDINATOR_ADDRESS)": coordinator,
+        "--processes (JAX_NUM_PROCESSES)": processes,
+        "--process (JAX_PROCESS_ID)": process,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise ConfigError(f"{', '.join(missing)}: missing; give all of {', '.join(given)} or none")
     # Its notifier takes SIGTERM for itself; `agree` is what stops all hosts at the same step.
     jax.config.update("jax_enable_preemption_service", False)
     if not missing:
         jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
         return
-    if len(missing) < len(given):
-        raise ConfigError(
-            f"{', '.join(missing)}: missing; give all of {', '.join(f'--{name}' for name in given)} or none"
-        )
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return
     try:
@@ -69,6 +75,14 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
             "variables (JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and a Cloud TPU's metadata: correct what is wrong "
             "there, or unset the variables where this process is to run alone"
         ) from error
+
+
+def _integer(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise ConfigError(f"the environment variable {variable} is {text!r}, not an integer") from None
 
 
 @contextlib.contextmanager
