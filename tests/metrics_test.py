@@ -43,6 +43,14 @@ def test_the_file_keeps_what_a_killed_run_wrote_and_drops_what_will_be_done_agai
     assert read_metrics(path) == [{"step": 0, "loss": 0.0}, {"step": 2, "loss": 2.0}]
 
 
+def test_a_run_that_begins_drops_all_that_another_start_logged(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsFile(path).write(0, {"held_out/flow": 99.0})
+    MetricsFile(path).close()
+    assert read_metrics(path) == []
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_non_finite_metric_is_still_json(tmp_path):
     MetricsFile(tmp_path / "m.jsonl").write(1, {"loss": math.nan, "flow": math.inf})
     assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "loss": "nan", "flow": "inf"}]

@@ -20,12 +20,15 @@ class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, `step` and the scalars of that step. Non-finite values are strings."""
 
     def __init__(self, path: str | Path, resume_step: int = 0):
-        """Opens the file for appending; what an earlier run logged beyond `resume_step` is dropped, as it will be
-        computed again."""
+        """Opens the file for appending; what an earlier start logged beyond `resume_step` is dropped, as it will be
+        computed again: of a run that begins, all."""
         self.path = Path(path)
-        kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
+        kept = [line for line in read_metrics(self.path) if 0 < resume_step >= line["step"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        # Beside it and renamed, so that a run that is killed here has not lost what it logged.
+        beside = self.path.with_name(f"{self.path.name}.partial")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        beside.replace(self.path)
         self._file = self.path.open("a")
 
     def write(self, step: int, scalars: Scalars) -> None:
