@@ -16,6 +16,7 @@ import optax
 import pytest
 
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
@@ -40,12 +41,14 @@ class Packed(NamedTuple):
 
 
 class Numbers:
-    """An endless iterator over 1, 2, 3, ... as batches; number `bad` is infinite."""
+    """An iterator over 1, 2, 3, ... as batches, up to `last`; number `bad` is infinite."""
 
-    def __init__(self, bad: int | None = None):
-        self.count, self.bad = 0, bad
+    def __init__(self, bad: int | None = None, last: int | None = None):
+        self.count, self.bad, self.last = 0, bad, last
 
     def __next__(self) -> Packed:
+        if self.count == self.last:
+            raise StopIteration
         self.count += 1
         value = np.inf if self.count == self.bad else self.count
         tokens = TokenMetadata(*(np.ones((1, 3), np.int32) for _ in TokenMetadata._fields))
@@ -174,6 +177,15 @@ def test_a_non_finite_step_that_is_due_for_a_checkpoint_is_not_saved_as_that_ste
     with pytest.raises(FloatingPointError):
         run_loop(new_state(), Numbers(bad=4), Recorded(checkpoints).parts, Schedule(steps=9, checkpoint_every=2))
     assert find_checkpoint(checkpoints.directory).name == "3"
+
+
+def test_where_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):
+    recorded = Recorded(checkpoints)
+    with pytest.raises(ConfigError, match="the data end after step 3 of 9, .* give steps=3, or data.epochs=0"):
+        run_loop(new_state(), Numbers(last=3), recorded.parts, Schedule(steps=9))
+    state, data = restore(checkpoints, 3)
+    assert (float(state.trainable["weight"]), data) == (6.0, {"shard": {"next": 3}})
+    assert [event for event in recorded.events if event[0] == "metrics"][-1] == ("metrics", 3, 3.0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -71,7 +71,8 @@ def run(
       Whether the run came to its last step; False if it was told to stop.
 
     Raises:
-      ConfigError: the config cannot be run, or its model is not that of the checkpoint to go on from.
+      ConfigError: the config cannot be run, or its model is not that of the checkpoint to go on from, or its data end
+        before its steps do.
       FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
     """
     # All hosts compute, one speaks.
@@ -215,10 +216,11 @@ def make_encode(context: Context) -> Callable[[Batch], Batch]:
 
 
 def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
-    """The data of held-out losses: nothing dropped, or the prompts only; everything else as in training."""
+    """The data of held-out losses: without an end, nothing dropped, or the prompts only; else as in training."""
     return dataclasses.replace(
         config.data,
         split=config.evaluation.split,
+        epochs=0,
         supervise="always",
         text_dropout=0.0 if prompts else 1.0,
         vae_dropout=0.0,

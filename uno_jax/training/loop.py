@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from uno_jax.batch import Batch
+from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.state import Params, TrainState, merge
@@ -32,7 +33,7 @@ class PackedBatch(Protocol):
 
 
 class Batches(Protocol):
-    """An endless iterator whose position can be read; it is that after the last batch handed out."""
+    """An iterator whose position can be read; it is that after the last batch handed out."""
 
     def __next__(self) -> PackedBatch: ...
 
@@ -96,12 +97,14 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     of them is, all after the same step.
 
     Raises:
+      ConfigError: the batches end before the steps do. A checkpoint was saved; the message names it.
       FloatingPointError: a step met a non-finite loss or gradient and refused it. A checkpoint of the state before
         that step was saved; the message names the step, the losses, the samples, and the checkpoint.
     """
     step = int(jax.device_get(state.step))
     data_state = batches.get_state()
     waiting: _Dispatched | None = None
+    ended = False
     with _stop_signals() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
@@ -109,7 +112,10 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
         while step < schedule.steps and not stopping():
             stopping = agree(stop.is_set)
             data_before = data_state
-            packed = next(batches)
+            packed = next(batches, None)
+            if packed is None:  # on all hosts alike
+                ended = True
+                break
             data_state = batches.get_state()
             batch = parts.put(packed.batch)
             probed: Metrics = {}
@@ -135,6 +141,11 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
         if step < schedule.steps:
             parts.checkpoints.save(step, state, data_state, parts.autoencoder)
     parts.checkpoints.wait()
+    if ended:
+        raise ConfigError(
+            f"the data end after step {step} of {schedule.steps}, for data.epochs is not 0. The state is saved in "
+            f"{parts.checkpoints.directory / str(step)}; give steps={step}, or data.epochs=0 for data without an end"
+        )
     return state, step == schedule.steps
 
 
