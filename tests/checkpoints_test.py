@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from uno_jax.checkpoint_errors import CheckpointMismatch
+from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import (
@@ -94,6 +94,16 @@ def test_a_checkpoint_alone_is_complete(tmp_path):
     np.testing.assert_array_equal(params["latent_in"]["kernel"], small_state().trainable["latent_in"]["kernel"])
     autoencoder = restore_tree(elsewhere / "autoencoder", {"encoder": {"bias": jnp.zeros(3)}})
     np.testing.assert_array_equal(autoencoder["encoder"]["bias"], np.ones(3))
+
+
+@pytest.mark.parametrize("damage", [shutil.rmtree, lambda data: (data / "metadata").write_text('{"shard_0')])
+def test_a_damaged_data_position_is_named(tmp_path, damage):
+    checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
+    checkpoints.save(7, small_state(), DATA)
+    checkpoints.close()
+    damage(tmp_path / "7" / "data")
+    with pytest.raises(CheckpointError, match="7/data: it cannot be read, files are missing or damaged"):
+        read_data_state(tmp_path / "7")
 
 
 def test_only_the_newest_are_kept(tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -349,6 +350,27 @@ def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(da
     without = tiny_uno(dataset, init_from=str(tmp_path))
     with pytest.raises(ConfigError, match="adapter_rank is 0, there it is 2"):
         start_params(without, make_mesh(without.mesh))
+
+
+@pytest.mark.parametrize("place", ["", "7", "checkpoints", "checkpoints/7"])
+def test_a_workdir_that_is_or_holds_a_model_alone_is_refused(dataset, unbroken, tmp_path, place):
+    shutil.copytree(find_checkpoint(unbroken), tmp_path / "mine" / place)
+    shutil.rmtree(tmp_path / "mine" / place / "training")
+    with pytest.raises(ConfigError, match=f"the workdir is .*mine, but .*/mine/?{place} is no checkpoint that its"):
+        run(tiny_uno(dataset), tmp_path / "mine", console=quiet())
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/6"])
+def test_a_folder_of_a_run_is_no_workdir(dataset, unbroken, place):
+    with pytest.raises(ConfigError, match="give a run's own workdir"):
+        run(tiny_uno(dataset), unbroken / place, console=quiet())
+    assert not (unbroken / place / "checkpoints").exists()
+
+
+def test_a_data_position_of_other_shards_is_refused(dataset, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(ConfigError, match=r"data\.virtual_shards must be as it was"):
+        run(tiny_uno(dataset, **{"data.virtual_shards": 1, "steps": 8}), tmp_path, console=quiet())
 
 
 def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):

@@ -82,6 +82,7 @@ def run(
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     resumed = find_checkpoint(workdir / "checkpoints")
+    _check_workdir(workdir, resumed)
     _check_same_on_all_hosts(workdir, resumed)
     if resumed is not None:
         check_resumed(config, resumed)
@@ -98,7 +99,7 @@ def run(
         state, data_state = checkpoints.restore(int(resumed.name), abstract_state(config, mesh))
         # A state that latched is saved as it was; to go on from it is to try its batch again.
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
-        batches.set_state(data_state)
+        config_errors(batches.set_state, data_state)
         begun = " (it holds no averages: they begin here)" if state.ema and not holds_averages(resumed) else ""
         params = merge(state.trainable, state.frozen)
         start = Start(params, restore_autoencoder(config.model, resumed), f"{resumed}{begun}")
@@ -148,6 +149,16 @@ def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
             f"has {len(tokenizer)} ids: give at least that"
         )
     return tokenizer
+
+
+def _check_workdir(workdir: Path, resumed: Path | None) -> None:
+    """Demands that what a workdir is later taken for is what its run wrote: not an import, nor another run's folder."""
+    found, own = find_checkpoint(workdir) or resumed, (workdir / "checkpoints").resolve()
+    if found is not None and (found.parent != own or not (found / "training").is_dir()):
+        raise ConfigError(
+            f"the workdir is {workdir}, but {found} is no checkpoint that its run could go on from: give a run's own "
+            f"workdir; or another one, and --config.init_from={found} to start from that model"
+        )
 
 
 def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:

@@ -88,6 +88,7 @@ class Checkpoints:
 
         Raises:
           CheckpointMismatch: the checkpoint's tensors are not those of `target`.
+          CheckpointError: files are missing or damaged.
         """
         directory = self.directory / str(step)
         params = restore_tree(directory / "params", merge(target.trainable, target.frozen))
@@ -261,8 +262,13 @@ def read_asset(checkpoint: Path, name: str) -> bytes:
 
 
 def read_data_state(checkpoint: Path) -> DataState:
-    """The data position of a checkpoint: all shards of all hosts."""
-    return ocp.JsonCheckpointHandler().restore(checkpoint / "data")
+    """The data position of a checkpoint: all shards of all hosts.
+
+    Raises:
+      CheckpointError: files are missing or damaged.
+    """
+    with _reading(checkpoint / "data"):
+        return ocp.JsonCheckpointHandler().restore(checkpoint / "data")
 
 
 def gather_hosts(local: DataState) -> DataState:
