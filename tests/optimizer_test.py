@@ -86,14 +86,17 @@ def test_kernels_and_tables_decay():
     }
 
 
-def test_moments_are_stored_in_bfloat16_and_updates_are_float32():
-    optimizer = make_optimizer(OptimizerConfig(moment_dtype="bfloat16"), 10)
-    state = optimizer.init(PARAMS)
+@pytest.mark.parametrize("params", ["float32", "bfloat16"])
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_moments_are_stored_as_configured_and_updates_are_float32_whatever_the_parameters(moments, params):
+    optimizer = make_optimizer(OptimizerConfig(moment_dtype=moments), 10)
+    trained = jax.tree.map(lambda x: x.astype(params), PARAMS)
+    state = optimizer.init(trained)
     for _ in range(2):
-        moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
-        assert len(moments) == 2 * len(jax.tree.leaves(PARAMS))
-        assert {leaf.dtype for leaf in moments} == {jnp.dtype("bfloat16")}
-        updates, state = optimizer.update(GRADIENTS, state, PARAMS)
+        stored = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+        assert len(stored) == 2 * len(jax.tree.leaves(PARAMS))
+        assert {leaf.dtype for leaf in stored} == {jnp.dtype(moments)}
+        updates, state = optimizer.update(GRADIENTS, state, trained)
         assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 

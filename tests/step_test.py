@@ -155,6 +155,16 @@ def test_accumulation_takes_rows_without_one_of_the_regions():
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
 
 
+@pytest.mark.parametrize("config", [BASE, ACCUMULATING])
+def test_gradients_of_bfloat16_leaves_are_summed_and_measured_in_float32(config):
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params(config.model))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda: create_state(low, UNO_TRAINABLE, optimizer, ema=True))
+    after, metrics = jax.eval_shape(make_train_step(config), state, batch_number(0))
+    assert metrics["gradient_norm"].dtype == jnp.float32
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+
+
 # Values that are not finite
 
 

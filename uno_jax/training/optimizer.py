@@ -68,10 +68,10 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, Adam, decoupled weight decay, learning rate."""
+    """Clip by global norm, Adam, decoupled weight decay, learning rate; for float32 gradients, of which updates are."""
     parts = [] if not config.clip_norm else [optax.clip_by_global_norm(config.clip_norm)]
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
-    parts.append(adam if config.moment_dtype == "float32" else _stored_as(adam, jnp.dtype(config.moment_dtype)))
+    parts.append(_stored_as(adam, jnp.dtype(config.moment_dtype)))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
     parts.append(optax.scale_by_learning_rate(learning_rate_schedule(config, steps)))
@@ -85,7 +85,7 @@ def decay_mask(params: optax.Params) -> optax.Params:
 
 
 def _stored_as(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
-    """`inner` with the floating leaves of its state kept in `dtype` between updates."""
+    """`inner` with the floating leaves of its state kept in `dtype` between updates, whatever the parameters' dtype."""
 
     def cast(state: optax.OptState, to: jnp.dtype) -> optax.OptState:
         return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)

@@ -90,7 +90,11 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
             reduced = reduce_losses(losses, counts, config.objective)
             return total_loss(reduced, weights), (reduced, loss_sums(losses))
 
-        gradient = jax.value_and_grad(objective, has_aux=True)
+        def gradient(trainable: Params, micro: Batch) -> tuple[Any, Params]:
+            value, gradients = jax.value_and_grad(objective, has_aux=True)(trainable, micro)
+            # Of bfloat16 leaves too: sums over microbatches, the norm and the moments are float32.
+            return value, jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
+
         if accumulation == 1:
             (loss, (reduced, sums)), gradients = gradient(state.trainable, batch)
         else:
