@@ -390,6 +390,20 @@ def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):
         ({"optimizer.accumulation": 3}, r"config\.data\.rows is 2, which config\.optimizer\.accumulation \(3\)"),
         ({"optimizer.warmup_steps": 7}, "warmup_steps is 7, more than the 6 steps"),
         ({"model.compute_dtype": "float16"}, "compute_dtype is 'float16': expected float32 or bfloat16"),
+        (
+            {"objective.balance.caption": 0.5, "objective.balance.every": 0},
+            r"config\.objective\.balance\.every is 0, .* never measured: give at least 1",
+        ),
+        ({"objective.time_shift": 0.0}, r"config\.objective\.time_shift is 0\.0: give a positive number"),
+        ({"evaluation.batches": -1}, r"config\.evaluation\.batches is -1: give at least 0"),
+        ({"model.decoder.num_layers": 0}, r"config\.model\.decoder\.num_layers is 0: give at least 1"),
+        ({"model.decoder.head_dim": 0}, r"config\.model\.decoder\.head_dim is 0: give at least 2"),
+        ({"optimizer.ema_decay": 99.9}, r"config\.optimizer\.ema_decay is 99\.9: give a number from 0 to below 1"),
+        ({"optimizer.learning_rate": float("nan")}, r"config\.optimizer\.learning_rate is nan: give at least 0"),
+        (
+            {"optimizer.clip_norm": float("inf")},
+            r"config\.optimizer\.clip_norm is inf: give at least 0, and finite",
+        ),
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused(dataset, changes, expected):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from uno_jax.attention.attend import ATTENTION
 from uno_jax.config import ConfigError
-from uno_jax.data.pipeline import DataConfig
+from uno_jax.data.config import DataConfig
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import REMAT_POLICIES
-from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.config import SUPERVISION, ObjectiveConfig
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.training.checkpoints import CheckpointConfig
 from uno_jax.training.optimizer import OptimizerConfig
@@ -81,6 +83,7 @@ def check_config(config: RunConfig) -> None:
       ConfigError: naming every field that does not, and what to do.
     """
     decoder, vision, model, optimizer = config.model.decoder, config.model.vision, config.model, config.optimizer
+    balance = config.objective.balance
     rules = (
         (
             decoder.num_kv_heads > 0 and decoder.num_heads % decoder.num_kv_heads == 0,
@@ -135,19 +138,16 @@ def check_config(config: RunConfig) -> None:
             f"config.trainable names {ADAPTERS}, but config.model.decoder.adapter_rank is {decoder.adapter_rank}: give "
             "adapters a rank",
         ),
-        (config.steps > 0, f"config.steps is {config.steps}: give at least 1"),
         (
-            config.profile.steps >= 0 and config.profile.after >= 0,
-            f"config.profile is {config.profile}: give numbers of steps, 0 or more",
+            config.objective.time_shift > 0,
+            f"config.objective.time_shift is {config.objective.time_shift}: give a positive number",
         ),
-        (config.log_every > 0, f"config.log_every is {config.log_every}: give at least 1"),
-        (config.pictures.examples > 0, f"config.pictures.examples is {config.pictures.examples}: give at least 1"),
-        (config.pictures.timesteps > 1, f"config.pictures.timesteps is {config.pictures.timesteps}: give at least 2"),
         (
-            config.pictures.caption_tokens > 1,
-            f"config.pictures.caption_tokens is {config.pictures.caption_tokens}: give at least 2",
+            balance.every > 0 or not any(getattr(balance, name) for name in SUPERVISION),
+            f"config.objective.balance.every is {balance.every}, so that the gradient norms that caption and visual of "
+            "config.objective.balance ask for are never measured: give at least 1, or set both to 0",
         ),
-        (config.checkpoint.keep > 0, f"config.checkpoint.keep is {config.checkpoint.keep}: give at least 1"),
+        *((lowest <= value < end, message) for lowest, value, end, message in _ranges(config)),
         (
             optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,
             f"config.data.rows is {config.data.rows}, which config.optimizer.accumulation ({optimizer.accumulation}) "
@@ -166,3 +166,48 @@ def check_config(config: RunConfig) -> None:
     problems = [message for holds, message in rules if not holds]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+_INFINITY = float("inf")
+# From the first to below the second; of numbers without an end that is below infinity, and never NaN.
+_RANGES = (
+    ("steps", 1, _INFINITY),
+    ("log_every", 1, _INFINITY),
+    ("model.num_metaqueries", 0, _INFINITY),
+    ("model.decoder.num_layers", 1, _INFINITY),
+    ("model.decoder.head_dim", 2, _INFINITY),
+    ("model.decoder.scan_unroll", 1, _INFINITY),
+    ("model.decoder.adapter_rank", 0, _INFINITY),
+    ("model.vision.num_layers", 1, _INFINITY),
+    ("model.vision.scan_unroll", 1, _INFINITY),
+    ("objective.balance.decay", 0, 1),
+    ("optimizer.learning_rate", 0, _INFINITY),
+    ("optimizer.final_learning_rate", 0, _INFINITY),
+    ("optimizer.warmup_steps", 0, _INFINITY),
+    ("optimizer.metaquery_warmup_steps", 0, _INFINITY),
+    ("optimizer.beta1", 0, 1),
+    ("optimizer.beta2", 0, 1),
+    ("optimizer.weight_decay", 0, _INFINITY),
+    ("optimizer.clip_norm", 0, _INFINITY),
+    ("optimizer.ema_decay", 0, 1),
+    ("checkpoint.every", 0, _INFINITY),
+    ("checkpoint.keep", 1, _INFINITY),
+    ("evaluation.every", 0, _INFINITY),
+    ("evaluation.batches", 0, _INFINITY),
+    ("pictures.every", 0, _INFINITY),
+    ("pictures.examples", 1, _INFINITY),
+    ("pictures.timesteps", 2, _INFINITY),
+    ("pictures.caption_tokens", 2, _INFINITY),
+    ("profile.steps", 0, _INFINITY),
+    ("profile.after", 0, _INFINITY),
+)
+
+
+def _ranges(config: RunConfig) -> Iterator[tuple[float, float, float, str]]:
+    """(lowest, value, end, what is wrong where the value is not from `lowest` to below `end`) of every such field."""
+    for field_, lowest, end in _RANGES:
+        value = operator.attrgetter(field_)(config)
+        expected = f"at least {lowest}" if end == _INFINITY else f"a number from {lowest} to below {end}"
+        if value == _INFINITY:
+            expected += ", and finite"
+        yield lowest, value, end, f"config.{field_} is {value}: give {expected}"
