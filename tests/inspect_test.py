@@ -69,9 +69,10 @@ def test_inspect_tells_what_was_imported(directory, tmp_path):
     assert "tensors in F32\n" in printed
 
 
-def test_the_step_is_known_under_another_name(directory, tmp_path):
-    shutil.copytree(find_checkpoint(directory / "run"), tmp_path / "best")
-    assert "step: 3\n" in succeed("inspect", tmp_path / "best")
+@pytest.mark.parametrize("name", ["best", "20260101"])
+def test_the_step_is_known_under_another_name(directory, tmp_path, name):
+    shutil.copytree(find_checkpoint(directory / "run"), tmp_path / name)
+    assert "step: 3\n" in succeed("inspect", tmp_path / name)
 
 
 def test_inspect_of_a_public_directory_shows_its_json_files(directory):

@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SRC", help=_ANY)
     command.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
     command.add_argument("--arrays", action="store_true", help="also list every array")
-    command.add_argument("--skip_hash", action="store_true", help="no hashes: nothing but headers is read")
+    command.add_argument("--skip_hash", action="store_true", help="no hashes: no parameter is read")
     command.set_defaults(run=_inspect)
 
     command = commands.add_parser("diff", help="which parts of two checkpoints differ, and by how much")

@@ -131,8 +131,6 @@ def _saved(checkpoint: Path, ema: bool) -> Contents:
 def _step(checkpoint: Path) -> int | None:
     if not (checkpoint / "training").is_dir():
         return None
-    if checkpoint.name.isdigit():
-        return int(checkpoint.name)
     return int(restore_leaves(checkpoint / "training", ["step"])["step"])
 
 

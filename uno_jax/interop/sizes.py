@@ -7,6 +7,7 @@ from typing import Any
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.json_object import number, read_json_object, section
+from uno_jax.models.autoencoder import GROUP_NORM_GROUPS
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).
@@ -75,6 +76,10 @@ def _decoder(fields: _Fields) -> DecoderConfig:
         raise CheckpointError(
             f"{fields.where}: hidden_size {hidden} over num_attention_heads {heads} gives no even head size"
         )
+    if hidden % 4:
+        raise CheckpointError(
+            f"{fields.where}: hidden_size is {hidden}; the fixed position tables need a multiple of 4 features"
+        )
     return DecoderConfig(
         hidden_size=hidden,
         num_layers=fields.integer("num_hidden_layers", defaults.num_layers),
@@ -141,9 +146,15 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
             f"{fields.where}: downsample is {downsample}, but {len(multipliers)} levels of ch_mult halve the image "
             f"{len(multipliers) - 1} times"
         )
+    channels = fields.integer("ch", defaults.base_channels)
+    if any(channels * multiplier % GROUP_NORM_GROUPS for multiplier in multipliers):
+        raise CheckpointError(
+            f"{fields.where}: ch {channels} times ch_mult {multipliers} are no multiples of {GROUP_NORM_GROUPS}, the "
+            "number of groups of the autoencoder's group norms"
+        )
     return AutoencoderConfig(
         kind="flux",
-        base_channels=fields.integer("ch", defaults.base_channels),
+        base_channels=channels,
         channel_multipliers=tuple(multipliers),
         num_residual_blocks=fields.integer("num_res_blocks", defaults.num_residual_blocks),
         latent_channels=fields.integer("z_channels", defaults.latent_channels),
