@@ -12,9 +12,9 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.made_up_plans import TEXT_TO_IMAGE, Sample
-from tests.small_model import model_batch, quick_jit, small_model, small_params
+from tests.small_model import merge_adapters, model_batch, quick_jit, small_model, small_params
 from uno_jax.config import ConfigError
-from uno_jax.models.adapters import ADAPTED_LAYERS, ADAPTERS, merge_adapters
+from uno_jax.models.adapters import ADAPTED_LAYERS, ADAPTERS
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import loss_counts, reduce_losses

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.convert_test import assert_same, fail, succeed
 from tests.load_test import MODEL, write_checkpoint
-from tests.small_model import small_model, small_params
+from tests.small_model import merge_adapters, small_model, small_params
 from tests.small_public import REFERENCE, write_public
 from uno_jax.config import to_json
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -32,7 +32,6 @@ from uno_jax.interop.names import (
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import load_model
-from uno_jax.models.adapters import merge_adapters
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
 from uno_jax.training.state import ADAPTERS_TRAINABLE, UNO_TRAINABLE, create_state, is_under
 

@@ -16,6 +16,7 @@ from tests.made_up_plans import TOKENIZER, batch_of
 from tests.made_up_records import LAYOUT
 from uno_jax.batch import Batch
 from uno_jax.data.transforms import to_float
+from uno_jax.models.adapters import ADAPTED_LAYERS, ADAPTERS, merged_kernel
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.training.initialise import abstract_params
 
@@ -85,3 +86,16 @@ def model_batch(*rows, capacities=CAPACITIES) -> Batch:
     batch = batch_of(*rows, capacities=capacities)
     mean = to_float(batch.latent_moments)
     return batch._replace(latent_moments=np.concatenate([mean, np.full_like(mean, -2.0)], axis=-1))
+
+
+def merge_adapters(params: Params, config: DecoderConfig) -> Params:
+    """The parameters of the same model without adapters, in the dtypes of the kernels."""
+    flat = flatten_dict(params, sep="/")
+    merged = {path: leaf for path, leaf in flat.items() if not path.startswith(ADAPTERS + "/")}
+    for name in ADAPTED_LAYERS:
+        path, adapter = f"decoder/layers/generation/{name}/kernel", f"{ADAPTERS}/{name}"
+        kernel = merged_kernel(
+            flat[path], flat[f"{adapter}/down/kernel"], flat[f"{adapter}/up/kernel"], config.adapter_scale
+        )
+        merged[path] = kernel.astype(flat[path].dtype)
+    return unflatten_dict(merged, sep="/")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from uno_jax.models.config import DecoderConfig
 from uno_jax.models.linear import Linear
-
-Params = Mapping[str, Any]
 
 ADAPTERS = "decoder/layers/generation/adapters"
 """Where the adapters lie in the parameter tree."""
@@ -70,16 +66,3 @@ def merged_kernel(
 ) -> Float[Array, "*layers inputs outputs"]:
     """The kernel that does alone, up to rounding, what it does with its adapter; float32."""
     return jnp.asarray(kernel, jnp.float32) + scale * jnp.asarray(down, jnp.float32) @ jnp.asarray(up, jnp.float32)
-
-
-def merge_adapters(params: Params, config: DecoderConfig) -> Params:
-    """The parameters of the same model without adapters, in the dtypes of the kernels."""
-    flat = flatten_dict(params, sep="/")
-    merged = {path: leaf for path, leaf in flat.items() if not path.startswith(ADAPTERS + "/")}
-    for name in ADAPTED_LAYERS:
-        path, adapter = f"decoder/layers/generation/{name}/kernel", f"{ADAPTERS}/{name}"
-        kernel = merged_kernel(
-            flat[path], flat[f"{adapter}/down/kernel"], flat[f"{adapter}/up/kernel"], config.adapter_scale
-        )
-        merged[path] = kernel.astype(flat[path].dtype)
-    return unflatten_dict(merged, sep="/")
