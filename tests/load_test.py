@@ -25,6 +25,7 @@ from uno_jax.interop.load import load_public
 from uno_jax.interop.provenance import Provenance
 from uno_jax.load import load_model
 from uno_jax.models.autoencoder import FluxAutoencoder, PixelAutoencoder
+from uno_jax.models.config import AutoencoderConfig
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import Checkpoints
@@ -171,6 +172,16 @@ def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
     with pytest.raises(CheckpointError, match="copy/params: it cannot be read, files are missing or damaged") as error:
         load_model(tmp_path / "copy")
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_autoencoder_is_named(tmp_path):
+    flux = AutoencoderConfig(
+        kind="flux", base_channels=32, channel_multipliers=(1, 1, 1), latent_channels=8, downsample=4
+    )
+    model = dataclasses.replace(MODEL, autoencoder=flux)
+    write_checkpoint(tmp_path, model=model, params=small_params(model))
+    with pytest.raises(CheckpointError, match="checkpoints/3/autoencoder: "):
+        load_model(tmp_path)
 
 
 # The public layout

@@ -119,14 +119,17 @@ def saved_settings(checkpoint: Path) -> SamplingSettings:
 
 
 def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | None = None) -> Params:
-    """The autoencoder's parameters in a checkpoint, float32; empty for one that has none.
+    """The autoencoder's parameters in a checkpoint, float32; empty for an autoencoder that has none.
 
     `place` is where each of them lies; None: on the first device of this host.
+
+    Raises:
+      CheckpointError: they are not there, or not the model's.
     """
-    if not (checkpoint / "autoencoder").is_dir():
+    shapes = abstract_autoencoder(model)
+    if not shapes:
         return {}
     place = place or SingleDeviceSharding(jax.local_devices()[0])
-    shapes = abstract_autoencoder(model)
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
     return restore_tree(checkpoint / "autoencoder", target)
 
