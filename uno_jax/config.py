@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,11 @@ def to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: to_json(item) for name, item in value.items()}
     return value
+
+
+def json_file(value: Any) -> bytes:
+    """What `to_json` makes of it, as the contents of a file that people may read."""
+    return (json.dumps(to_json(value), indent=1) + "\n").encode()
 
 
 def to_config_dict(value: Any) -> ml_collections.ConfigDict:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from uno_jax.batch import TASKS
+from uno_jax.config import json_file
 from uno_jax.data import jsonl, openmoji
 from uno_jax.data.contact_sheet import make_contact_sheet
 from uno_jax.data.records import SPLITS, Record, open_records, record_tasks, write_records
@@ -87,7 +88,7 @@ def _prepare(console: Console) -> None:
             _write_tokenizer(partial / "tokenizer", texts)
             _write_contact_sheet(partial)
         manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial)}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (partial / MANIFEST).write_bytes(json_file(manifest))
         if out.exists():
             old = out.with_name(f"{out.name}.old-{os.getpid()}")
             out.rename(old)

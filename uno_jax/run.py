@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import Batch
-from uno_jax.config import ConfigError, to_json
+from uno_jax.config import ConfigError, json_file
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import REGIONS
 from uno_jax.data.pipeline import make_batches
@@ -282,14 +281,10 @@ def held_out_batches(context: Context, data: DataConfig) -> list[Batch]:
 def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
     """What makes a checkpoint complete on another machine."""
     files = {
-        "config.json": _json(to_json(config)),
-        "model.json": _json(to_json(config.model)),
+        "config.json": json_file(config),
+        "model.json": json_file(config.model),
     }
     return files | {name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _startup(context: Context, tokenizer: Path, state: TrainState, start: Start) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uno_jax.checkpoint_errors import CheckpointError, lines_of
+from uno_jax.config import json_file
 from uno_jax.interop.contents import Contents
 from uno_jax.interop.load import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
 from uno_jax.interop.names import (
@@ -96,7 +96,7 @@ def export_public(
     with new_directory(destination, contents.where, overwrite=overwrite) as partial:
         partial.mkdir()
         for name, content in public_json(model, provenance.json, sampling, versions()).items():
-            (partial / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            (partial / name).write_bytes(json_file(content))
         _check_model(model_config_from_directory(partial), model, provenance)
         for file, leaves_ in named.items():
             if leaves_:

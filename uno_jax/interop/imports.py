@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from uno_jax.config import to_json
+from uno_jax.config import json_file
 from uno_jax.interop.load import PublicCheckpoint, open_public, place_public
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.provenance import public_provenance
@@ -47,14 +46,10 @@ def import_public(
         shardings = flatten_dict(tree_shardings(trees, mesh))
         loaded = place_public(public, sharding_policy=lambda path: shardings[path])
         assets = {
-            "config.json": _json({**settings, "model": to_json(public.config)}),
-            "model.json": _json(to_json(public.config)),
+            "config.json": json_file({**settings, "model": public.config}),
+            "model.json": json_file(public.config),
             **tokenizer,
             **public_provenance(public).assets(),
         }
         save_model(partial, loaded.params, loaded.autoencoder_params, assets)
     return loaded
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()

@@ -7,7 +7,6 @@ not bit by bit what we compute, and what has been trained since.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from uno_jax.checkpoint_errors import CheckpointError, lines_of
+from uno_jax.config import json_file
 from uno_jax.interop.json_object import read_json_object, section
 from uno_jax.interop.load import PublicFiles
 from uno_jax.interop.names import fixed_tables
@@ -51,7 +51,7 @@ class Provenance:
     def assets(self) -> dict[str, bytes]:
         """Files for a checkpoint's assets."""
         content = {"dtypes": dict(self.dtypes), "trained": list(self.trained), "json": dict(self.json)}
-        files = {PROVENANCE_FILE: (json.dumps(content, indent=1) + "\n").encode()}
+        files = {PROVENANCE_FILE: json_file(content)}
         return files | ({TABLES_FILE: save(dict(self.tables))} if self.tables else {})
 
 

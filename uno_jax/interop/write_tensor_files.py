@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uno_jax.config import json_file
 from uno_jax.interop.tensor_files import STORED_DTYPES
 
 # What the public libraries look for: tensors that PyTorch may load.
@@ -112,7 +113,7 @@ class TensorWriter:
                 "metadata": {"total_size": sum(plan.size for plan in self._plans.values())},
                 "weight_map": {name: path.name for path, names in self._shards.items() for name in names},
             }
-            self._index.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+            self._index.write_bytes(json_file(index))
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 
 import uno_jax
+from uno_jax.config import json_file
 
 VERSIONS_FILE = "versions.json"
 
@@ -24,4 +24,4 @@ def versions() -> dict[str, str]:
 
 def versions_json() -> bytes:
     """The same as a file."""
-    return (json.dumps(versions(), indent=1) + "\n").encode()
+    return json_file(versions())
