@@ -124,6 +124,13 @@ def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_pat
     assert "prompts.jsonl:4: size is 9x9" in size
 
 
+@pytest.mark.parametrize(("prompt", "negative"), [("caf\udce9", ""), ("fine", "\ud800")])
+def test_what_is_no_unicode_text_is_named_before_any_work(prompt, negative):
+    prompts = prompts_of_arguments([prompt], [], PictureSettings(negative=negative))
+    with pytest.raises(PromptError, match="^--prompt 0: .* is no Unicode text"):
+        list(check_prompts(prompts, small_generator()))
+
+
 def test_prompts_of_a_command_line_are_about_all_of_its_pictures():
     one, two = prompts_of_arguments(["a", "b"], ["x.png", "y.png"], SETTINGS)
     assert one.request == Request((Path("x.png"), Path("y.png"), "a"), SETTINGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,12 @@ def test_a_picture_remembers_its_settings_and_thought_in_any_script(tmp_path):
     assert read_settings(file) == {"context": ["ein rotes Herz 心"]}
     assert read_thought(file) == "erst das Herz ❤"
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_a_picture_remembers_the_name_of_a_file_that_is_no_utf_8(tmp_path):
+    settings = {"context": [{"image": os.fsdecode(b"caf\xe9.png")}]}
+    write_picture(tmp_path / "picture.png", Image.new("RGB", (2, 2)), settings)
+    assert read_settings(tmp_path / "picture.png") == settings
 
 
 @pytest.mark.slow

@@ -59,6 +59,12 @@ def test_decode_gives_back_the_composed_text(trained, text):
     assert tokenizer.decode(tokenizer.encode(text)) == unicodedata.normalize("NFC", text)
 
 
+def test_a_text_that_is_none_is_refused_with_the_place(trained):
+    """As bytes of a command line that are not UTF-8 arrive."""
+    with pytest.raises(ValueError, match=r"'caf\\udce9' is no Unicode text \(at character 4\)"):
+        trained[1].encode("caf\udce9")
+
+
 def test_pickling_keeps_the_ids(trained):
     _, tokenizer = trained
     copy = pickle.loads(pickle.dumps(tokenizer))

@@ -72,7 +72,18 @@ class Tokenizer:
         return cls(backend, unlisted)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, without any delimiter around it."""
+        """Ids of the text, without any delimiter around it.
+
+        Raises:
+          ValueError: it holds a surrogate: what Python makes of bytes of a command line that are no UTF-8, and of half
+            a pair of escapes in JSON.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{text!r} is no Unicode text (at character {error.start + 1}); write or save it as UTF-8"
+            ) from error
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -16,7 +16,9 @@ _SETTINGS, _THOUGHT = "uno_jax", "thought"
 def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], thought: str = "") -> None:
     """Writes a PNG whose text chunk `uno_jax` holds the settings as JSON; it appears whole, or not at all."""
     chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt(_SETTINGS, json.dumps(settings, ensure_ascii=False))
+    said = json.dumps(settings, ensure_ascii=False)
+    # Names of files need not be UTF-8; what stands for their bytes in a str is escaped, as JSON knows it.
+    chunks.add_itxt(_SETTINGS, said.encode(errors="backslashreplace").decode())
     if thought:
         chunks.add_itxt(_THOUGHT, thought)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")

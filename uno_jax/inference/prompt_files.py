@@ -12,7 +12,6 @@ A line of a JSONL file may have these fields, and those of `PictureSettings`, wh
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 
 _FIELDS = ("prompt", "images", "context", "id")
-_SETTINGS = tuple(field.name for field in dataclasses.fields(PictureSettings))
 _MOST_PROBLEMS = 20  # that a message lists
 # Names of files are at most 255 bytes, and a seed, a suffix and a mark of a file that is being written come to an id.
 _LONGEST_ID = 200
@@ -44,9 +42,13 @@ class Prompt(NamedTuple):
     request: Request
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(part for part in self.request.context if isinstance(part, str))
+
+    @property
     def text(self) -> str:
-        """Its texts, for people."""
-        return " ".join(part for part in self.request.context if isinstance(part, str))
+        """Its texts as one, for people."""
+        return " ".join(self.texts)
 
     @property
     def pictures(self) -> tuple[Path, ...]:
@@ -108,7 +110,7 @@ def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
 
 
 def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[None]:
-    """Reads every picture and works out every size, so that nothing fails in the middle of the work; one yield each.
+    """Reads every picture and text and works out every size, so that nothing fails amid the work; one yield each.
 
     Raises:
       PromptError: at the end, naming every prompt that cannot be drawn.
@@ -118,6 +120,8 @@ def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[N
         try:
             for picture in prompt.pictures:
                 read_picture(picture)
+            for text in (*prompt.texts, prompt.request.settings.negative):
+                generator.reader.model.tokenizer.encode(text)
             generator.size_of(prompt.request)
         except ValueError as error:
             problems.append(f"{prompt.where}: {error}")
