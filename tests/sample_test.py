@@ -17,7 +17,7 @@ from tests.hosts import Hosts
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
-from uno_jax.inference.picture_files import read_settings, read_thought, write_picture
+from uno_jax.inference.picture_files import read_settings, write_picture
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 
@@ -117,13 +117,22 @@ def test_jsonl_lines_with_pictures_are_edits(checkpoint, tmp_path):
     assert Image.open(tmp_path / "out" / "sheet.png").width > 128
 
 
+def test_a_source_is_on_the_sheet_as_the_model_reads_it(checkpoint, tmp_path):
+    """Transparency on white."""
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "source.png")
+    succeed(checkpoint, tmp_path / "out", "--prompt=thing", f"--image={tmp_path / 'source.png'}")
+    sheet = np.asarray(Image.open(tmp_path / "out" / "sheet.png"))
+    black = (sheet == 0).all(axis=-1)
+    assert 0 < black.sum() < 64 * 64  # the texts alone; a picture takes 128 x 128
+
+
 def test_thoughts_are_written_as_options_say_and_the_picture_says_so(checkpoint, tmp_path):
     options = ["--think", "--drawing_prompt=number", "--think_max_length=5", "--think_temperature=2", "--text_scale=1"]
     succeed(checkpoint, tmp_path / "out", "--prompt=thing", "--seed=3", *options)
     file = tmp_path / "out" / "00000-thing-seed3.png"
     text = TextConfig(max_length=5, temperature=2.0)
     [thought] = small_generator().answer([("number", "thing")], [""], text, seeds=[3])
-    assert read_thought(file).strip() == thought.text
+    assert Image.open(file).info["thought"].strip() == thought.text
     assert read_settings(file)["thoughts"] == {"max_length": 5, "temperature": 2.0, "top_p": 1.0}
 
 
@@ -133,6 +142,7 @@ def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     assert "prompts.jsonl:1: not JSON" in fail(nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}")
     assert "give --prompt or --prompts" in fail(nothing, tmp_path / "out")
     assert "text_scale is nan" in fail(nothing, tmp_path / "out", "--prompt=a", "--text_scale=nan")
+    assert "--sheet is -1: expected 0 or more" in fail(nothing, tmp_path / "out", "--prompt=a", "--sheet=-1")
     assert "timesteps is 1" in fail(nothing, tmp_path / "out", "--prompt=a", "--timesteps=1")
     assert "top_p is 2" in fail(nothing, tmp_path / "out", "--prompt=a", "--think_top_p=2")
     assert "nothing: no checkpoint is there" in fail(nothing, tmp_path / "out", "--prompt=a")
@@ -165,7 +175,7 @@ def test_a_picture_remembers_its_settings_and_thought_in_any_script(tmp_path):
     file = tmp_path / "picture.png"
     write_picture(file, Image.new("RGB", (2, 2)), {"context": ["ein rotes Herz 心"]}, "erst das Herz ❤")
     assert read_settings(file) == {"context": ["ein rotes Herz 心"]}
-    assert read_thought(file) == "erst das Herz ❤"
+    assert Image.open(file).info["thought"] == "erst das Herz ❤"
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 

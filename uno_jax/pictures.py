@@ -18,6 +18,7 @@ from uno_jax.data.layout import Layout, lay_out
 from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, make_sample
 from uno_jax.data.records import Record, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.inference.picture_files import write_png
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
@@ -82,7 +83,7 @@ def make_draw_pictures(context: Context) -> Callable[[int, Params], None]:
         ]
         path = context.workdir / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(f"step {step}", examples).save(path)
+        write_png(path, draw_sheet(f"step {step}", examples))
 
     return draw_pictures
 

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
 from uno_jax.host_memory import keep_freed_memory
+from uno_jax.inference.context_plans import read_picture
 from uno_jax.inference.generate import BATCH, Generator, Request
-from uno_jax.inference.picture_files import read_settings, write_picture
+from uno_jax.inference.picture_files import read_settings, write_picture, write_png
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.parallel.hosts import failing_together, join_hosts
@@ -101,9 +100,9 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
         raise PromptError("give --prompt or --prompts, one of the two")
     if options.image and not options.prompt:
         raise PromptError('--image goes with --prompt; in a JSONL file, pictures are the field "images" of a line')
-    for name in ("count", "batch"):
-        if getattr(options, name) < 1:
-            raise PromptError(f"--{name} is {getattr(options, name)}: expected 1 or more")
+    for name, least in (("count", 1), ("batch", 1), ("sheet", 0)):
+        if getattr(options, name) < least:
+            raise PromptError(f"--{name} is {getattr(options, name)}: expected {least} or more")
     if options.prompt:
         return prompts_of_arguments(options.prompt, options.image, settings)
     return read_prompts(options.prompts, settings)
@@ -157,17 +156,10 @@ def _wanted(prompts: Sequence[Prompt], count: int, generator: Generator, out: Pa
 def _draw_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
     examples = []
     for item in sorted(wanted, key=lambda item: bool(item.prompt.pictures)):
-        pictures = [*(Picture("source", _pixels(path)) for path in item.prompt.pictures)]
-        pictures.append(Picture(f"seed {item.request.settings.seed}", _pixels(item.file)))
+        pictures = [*(Picture("source", read_picture(path)) for path in item.prompt.pictures)]
+        pictures.append(Picture(f"seed {item.request.settings.seed}", read_picture(item.file)))
         examples.append(Example("editing" if item.prompt.pictures else "text_to_image", item.prompt.text, pictures))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    draw_sheet(title, examples).save(temporary, "PNG")
-    temporary.replace(file)
-
-
-def _pixels(file: Path) -> np.ndarray:
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))
+    write_png(file, draw_sheet(title, examples))
 
 
 def _progress(console: Console) -> Progress:

@@ -1,4 +1,4 @@
-"""PNG files that remember how they were made."""
+"""PNG files: those that remember how they were made, and none that is half written."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 _SETTINGS, _THOUGHT = "uno_jax", "thought"
 
 
 def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], thought: str = "") -> None:
-    """Writes a PNG whose text chunk `uno_jax` holds the settings as JSON; it appears whole, or not at all."""
+    """Writes a PNG whose text chunk `uno_jax` holds the settings as JSON, and `thought` the thought, if any."""
     chunks = PngImagePlugin.PngInfo()
     said = json.dumps(settings, ensure_ascii=False)
     # Names of files need not be UTF-8; what stands for their bytes in a str is escaped, as JSON knows it.
     chunks.add_itxt(_SETTINGS, said.encode(errors="backslashreplace").decode())
     if thought:
         chunks.add_itxt(_THOUGHT, thought)
+    write_png(file, image, chunks)
+
+
+def write_png(file: Path, image: Image.Image, chunks: PngImagePlugin.PngInfo | None = None) -> None:
+    """Writes a PNG that appears whole, or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         image.save(temporary, "PNG", pnginfo=chunks)
@@ -35,11 +40,5 @@ def read_settings(file: Path) -> dict[str, Any] | None:
         with Image.open(file) as image:
             image.load()
             return json.loads(image.info[_SETTINGS])
-    except (OSError, KeyError, ValueError, SyntaxError, UnidentifiedImageError):
+    except (OSError, KeyError, ValueError, SyntaxError):
         return None
-
-
-def read_thought(file: Path) -> str:
-    """What was thought before a picture; empty where nothing was."""
-    with Image.open(file) as image:
-        return str(image.info.get(_THOUGHT, ""))
