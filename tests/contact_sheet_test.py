@@ -1,12 +1,13 @@
 """The contact sheet: every record is drawn, with its texts."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from uno_jax.data.contact_sheet import make_contact_sheet
+from uno_jax.data.contact_sheet import load_font, make_contact_sheet, text_image
 from uno_jax.data.records import Record
 
 
@@ -33,6 +34,23 @@ def test_the_pictures_of_every_task_are_on_the_sheet():
 def test_longer_texts_make_a_taller_sheet():
     long = Record("1", "text_to_image", picture("red"), "a word " * 20)
     assert make_contact_sheet([long]).height > make_contact_sheet([IMAGE]).height
+
+
+def ink(text, width=100):
+    """Where the text is not white, `[height, width]`."""
+    return (np.asarray(text_image(text, load_font(12), width, "black")) < 128).any(axis=-1)
+
+
+def test_a_word_that_is_wider_than_the_sheet_goes_into_further_lines():
+    assert ink("0" * 30).sum() == ink("0" * 30, width=1000).sum()
+
+
+def test_what_is_left_out_is_marked_however_full_the_last_line_is():
+    line = "word word"
+    width = math.ceil(load_font(12).getlength(line))
+    four, five = (ink(" ".join([line] * count), width) for count in (4, 5))
+    assert four.shape == five.shape
+    assert (four != five).any()
 
 
 def test_more_records_than_columns_go_into_further_rows():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -109,16 +109,31 @@ def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str)
     """The text on white, in lines of at most `width` pixels; a few lines at most, then an ellipsis."""
     lines: list[str] = []
     for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
+        for piece in _pieces(word, font, width):
+            joined = f"{lines[-1]} {piece}" if lines else piece
+            if lines and font.getlength(joined) <= width:
+                lines[-1] = joined
+            else:
+                lines.append(piece)
     if len(lines) > _MAX_LINES:
-        lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1] + " ..."]
+        last = lines[_MAX_LINES - 1]
+        while last and font.getlength(f"{last} ...") > width:
+            last = last[:-1]
+        lines = [*lines[: _MAX_LINES - 1], f"{last} ..."]
     line_height = round(font.size * 1.25)
     image = Image.new("RGB", (width, line_height * max(len(lines), 1)), "white")
     draw = ImageDraw.Draw(image)
     for index, line in enumerate(lines):
         draw.text((0, index * line_height), line, font=font, fill=colour)
     return image
+
+
+def _pieces(word: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    """The word in pieces of at most `width` pixels: whole where it fits. Some scripts, and paths, have no blanks."""
+    piece = ""
+    for character in word:
+        if piece and font.getlength(piece + character) > width:
+            yield piece
+            piece = ""
+        piece += character
+    yield piece
