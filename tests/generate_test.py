@@ -95,6 +95,13 @@ def test_numbers_of_arguments_must_agree():
         GENERATOR.generate_images(["a", "b"], seeds=[1])
 
 
+def test_nothing_in_place_of_settings_or_pictures_is_refused_and_not_filled_in():
+    with pytest.raises(ValueError, match="1 prompts and 0 settings"):
+        GENERATOR.generate_images(["thing"], [])
+    with pytest.raises(ValueError, match="edit 1 has no pictures: give at least one"):
+        GENERATOR.edit_images([SOURCE, []], ["thing", "thing"])
+
+
 def test_one_text_in_place_of_a_list_is_refused_and_not_drawn_letter_by_letter():
     with pytest.raises(ValueError, match=r"prompts is 'thing': expected a list, as \['thing'\]"):
         GENERATOR.generate_images("thing", QUICK_SETTINGS)
@@ -264,6 +271,12 @@ def test_what_is_read_in_two_goes_is_as_if_read_in_one():
     in_two = reader.read([plan], [5], reader.read([plan[:1]], [5]))
     [[once]], [[twice]] = (reader.write(read, TEXT, [0]) for read in (reader.read([plan], [5]), in_two))
     assert once == twice
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_an_answer_has_the_seeds_of_a_picture(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}: expected 0 to"):
+        GENERATOR.answer([SOURCE], [""], TEXT, seeds=[seed])
 
 
 # Thinking

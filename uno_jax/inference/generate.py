@@ -117,12 +117,14 @@ class Generator:
         Pictures are PIL images, uint8 arrays `[height, width, 3]`, or names of files.
 
         Raises:
-          ValueError: as of `generate_images`, or a picture that cannot be read.
+          ValueError: as of `generate_images`, an edit without pictures, or a picture that cannot be read.
         """
-        contexts = [
-            (*(read_picture(picture, f"picture of edit {number}") for picture in _several(pictures)), instruction)
-            for number, (pictures, instruction) in enumerate(_paired(images, instructions, "images", "instructions"))
-        ]
+        contexts = []
+        for number, (given, instruction) in enumerate(_paired(images, instructions, "images", "instructions")):
+            pictures = tuple(read_picture(picture, f"picture of edit {number}") for picture in _several(given))
+            if not pictures:
+                raise ValueError(f"edit {number} has no pictures: give at least one, or use generate_images")
+            contexts.append((*pictures, instruction))
         return self._drawings(contexts, settings, seeds, batch_size)
 
     def answer(
@@ -149,8 +151,8 @@ class Generator:
           batch_size: how many are written at once.
 
         Raises:
-          ValueError: a picture that cannot be read, a `stop` that is no single token, numbers of arguments that differ,
-            or a text in place of a list.
+          ValueError: a picture that cannot be read, a `stop` that is no single token, a seed out of range, numbers of
+            arguments that differ, or a text in place of a list.
         """
         contexts = []
         for given, question in _paired(images, questions, "images", "questions"):
@@ -162,7 +164,8 @@ class Generator:
         answers: list[Answer] = []
         for chunk in _chunks(pairs, batch_size):
             some, own_seeds = zip(*chunk, strict=True)
-            read = self.reader.read([self.answering_plan(context, think=think) for context in some], own_seeds)
+            # What is read to write of it has no latents, and so no noise.
+            read = self.reader.read([self.answering_plan(context, think=think) for context in some], [0] * len(some))
             [*_, written] = self.reader.write(read, text or TextConfig(), own_seeds, stop=self.stop_tokens(stop))
             for ids in written:
                 thought, answer = split_thought(self.reader.model.tokenizer.decode(ids))
@@ -233,7 +236,7 @@ class Generator:
         seeds: Sequence[int] | None,
         batch_size: int,
     ) -> list[Drawing]:
-        settings = settings or PictureSettings()
+        settings = PictureSettings() if settings is None else settings
         each = [settings] * len(contexts) if isinstance(settings, PictureSettings) else list(settings)
         if seeds is not None:
             each = [dataclasses.replace(s, seed=seed) for s, seed in _paired(each, seeds, "prompts", "seeds")]

@@ -42,8 +42,7 @@ class PictureSettings:
     feature_order: int = FlowConfig.feature_order
 
     def __post_init__(self):
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ValueError(f"seed is {self.seed}: expected 0 to {LARGEST_SEED}")
+        check_seed(self.seed)
         _two_numbers(self.size, "x", "size", "96x64, width and height in pixels")
         _two_numbers(self.aspect, ":", "aspect", "4:3, width to height")
         self.flow(1.0)
@@ -59,6 +58,16 @@ class PictureSettings:
             refresh_every=self.refresh_every,
             feature_order=self.feature_order,
         )
+
+
+def check_seed(seed: int) -> None:
+    """Demands a seed that an int32 holds, for keys are folded from it.
+
+    Raises:
+      ValueError: it is less than 0, or too large.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {seed}: expected 0 to {LARGEST_SEED}")
 
 
 def picture_size(

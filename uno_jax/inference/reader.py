@@ -18,6 +18,7 @@ from uno_jax.batch import Batch
 from uno_jax.data.contexts import context_batch, context_bucket, part, token_count
 from uno_jax.data.layout import Layout, lay_out
 from uno_jax.data.plans import Plan, Text
+from uno_jax.inference.picture_settings import check_seed
 from uno_jax.load import LoadedModel, load_model
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig
@@ -86,7 +87,12 @@ class Reader:
         """Writes a text after each context; yields ids so far, every `at_once` tokens and at the end (0: then alone).
 
         A text ends before the model's end token, or one of `stop`.
+
+        Raises:
+          ValueError: a seed that is less than 0, or too large.
         """
+        for seed in seeds:
+            check_seed(seed)
         tokenizer, rows = self.model.tokenizer, self.row_count(len(read.plans))
         starts = [
             part(lay_out((*plan, Text(ids=())), self.layout, tokenizer), tokens)
