@@ -13,6 +13,7 @@ from absl import logging
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
 from uno_jax.inference.context_plans import ContextPart
+from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import Drawing, Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import split_thought
@@ -32,8 +33,6 @@ try:
 except ImportError:
     sys.exit("The web page needs gradio: pip install --no-deps -r requirements-demo.txt")
 
-# Tokens between two updates of an answer that is being written.
-AT_ONCE = 8
 # Of all events: requests of one and of another kind wait for each other as well.
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
@@ -174,10 +173,10 @@ def _answer(
     seed: int,
 ) -> Iterator[str]:
     """The text so far, every few tokens."""
-    reader, ends = generator.reader, generator.stop_tokens(stop)
-    read = reader.read([generator.answering_plan(context, think=think)], [seed])
-    for [ids] in reader.write(read, text, [seed], stop=ends, at_once=AT_ONCE):
-        yield reader.model.tokenizer.decode(ids)
+    conversation, written = Conversation(generator, think, tuple(context)), ""
+    for piece in conversation.answer(text, seed, generator.stop_tokens(stop)):
+        written += piece.text
+        yield written
 
 
 def _setting_controls(generator: Generator) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Conversation:
         """The same, with or without reasoning from now on; it is read anew, for the system prompt comes first."""
         return replace(self, think=think, read=None)
 
-    def answer(self, text: TextConfig, seed: int = 0, stop: tuple[int, ...] = ()) -> Iterator[Writing]:
+    def answer(self, text: TextConfig, seed: int = 0, stop: tuple[int, ...] = ()) -> Iterator[Piece]:
         """Reads what is new, and writes an answer: yields a piece of text at a time, and at last the conversation."""
         reader = self.generator.reader
         plan = self.generator.answering_plan(self.parts, think=self.think)
@@ -45,9 +45,9 @@ class Conversation:
             # A character may be several tokens: what is not whole yet is not shown.
             so_far = reader.model.tokenizer.decode(ids)
             whole = so_far.rstrip("\ufffd")
-            yield Writing(whole[len(written) :], None)
+            yield Piece(whole[len(written) :], None)
             written = whole
-        yield Writing(so_far[len(written) :], replace(self.with_part(so_far), read=read))
+        yield Piece(so_far[len(written) :], replace(self.with_part(so_far), read=read))
 
     def drawing_request(self, instruction: str, settings: PictureSettings) -> Request:
         """A picture from all there is and the instruction, which `draw` draws."""
@@ -63,8 +63,8 @@ class Conversation:
         return drawing, self.with_part(instruction).with_part(drawing.image)
 
 
-class Writing(NamedTuple):
-    """A piece of an answer that is being written."""
+class Piece(NamedTuple):
+    """Of an answer that is being written."""
 
     text: str
     conversation: Conversation | None
