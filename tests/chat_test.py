@@ -119,10 +119,19 @@ def test_an_answer_without_text_is_said_to_be_none(checkpoint, tmp_path):
 
 
 def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
-    printed = talk(checkpoint, tmp_path, "/image missing.png", "/draw", "/think", "/think")
+    printed = talk(checkpoint, tmp_path, "/image missing.png", "/image", "/draw", "/think", "/think")
     assert printed[1].startswith("error: /image: missing.png cannot be read (No such file")
-    assert printed[3].startswith("error: /draw needs a text")
-    assert printed[5::2] == ["(thinking is on)", "(thinking is off)"]
+    assert printed[3] == "error: /image needs the name of a file"
+    assert printed[5].startswith("error: /draw needs a text")
+    assert printed[7::2] == ["(thinking is on)", "(thinking is off)"]
+
+
+def test_blanks_and_the_mark_of_an_editor_are_no_part_of_a_command(checkpoint, tmp_path, monkeypatch):
+    Image.fromarray(SOURCE).save(tmp_path / "source picture.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    printed = talk(checkpoint, tmp_path, "\ufeff/image\t~/source picture.png", " /think ")
+    assert printed[1] == "(~/source picture.png: 16x8)"
+    assert printed[3] == "(thinking is on)"
 
 
 def test_a_line_that_is_no_text_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
@@ -139,6 +148,9 @@ def test_wrong_options_end_it_with_a_message(checkpoint, tmp_path):
     with pytest.raises(SystemExit) as exit:
         chat.main([*flags(checkpoint, tmp_path), "--stop=thing number"])
     assert "stop 'thing number' is 2 tokens" in str(exit.value.code)
+    with pytest.raises(SystemExit) as exit:
+        chat.main([*flags(checkpoint, tmp_path), "--image=missing.png"])
+    assert "--image: missing.png cannot be read" in str(exit.value.code)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import sys
@@ -69,7 +70,8 @@ class Chat:
 
     def turn(self, line: str) -> bool:
         """Does what a line asks for; False: it asks to end."""
-        command, _, rest = line.strip().partition(" ")
+        command, *rest = line.split(maxsplit=1) or [""]
+        said = "".join(rest).strip()
         try:
             _bytes_of(line).decode()
             match command:
@@ -84,11 +86,11 @@ class Chat:
                     self._conversation = self._conversation.with_thinking(not self._conversation.think)
                     self._say(f"(thinking is {'on' if self._conversation.think else 'off'})")
                 case "/image":
-                    self.show(rest.strip())
+                    self.show(said, "/image")
                 case "/caption":
                     self._caption()
                 case "/draw":
-                    self._draw(rest.strip())
+                    self._draw(said)
                 case _ if command.startswith("/"):
                     self._say(f"{command} is no command. There are:\n{_COMMANDS}")
                 case "":
@@ -104,13 +106,15 @@ class Chat:
             self._say("(stopped)")
         return True
 
-    def show(self, file: str) -> None:
-        """Puts a picture into the conversation.
+    def show(self, file: str, what: str) -> None:
+        """Puts a picture into the conversation; `what` asked for it.
 
         Raises:
           ValueError: it cannot be read.
         """
-        pixels = read_picture(file, "/image")
+        if not file:
+            raise ValueError(f"{what} needs the name of a file")
+        pixels = read_picture(os.path.expanduser(file), what)  # no shell has done it
         self._conversation = self._conversation.with_part(pixels)
         self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
 
@@ -130,8 +134,8 @@ class Chat:
     def _draw(self, instruction: str) -> None:
         if not instruction:
             raise ValueError("/draw needs a text: what to draw, or how to change the last picture")
-        changes = {"seed": self._settings.seed + self._drawn, "think": self._conversation.think}
-        settings = PictureSettings(**{**vars(self._settings), **changes})
+        seed = self._settings.seed + self._drawn
+        settings = dataclasses.replace(self._settings, seed=seed, think=self._conversation.think)
         request = self._conversation.drawing_request(instruction, settings)
         said = picture_metadata(request, self._conversation.generator)
         self._out.mkdir(parents=True, exist_ok=True)
@@ -163,7 +167,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: TextI
         out = Path(options.out)
         chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
         for image in options.image:
-            chat.show(image)
+            chat.show(image, "--image")
     except (ConfigError, CheckpointError, ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     for line in _lines(source, console):
@@ -196,6 +200,7 @@ def _lines(source: TextIO, console: Console) -> Iterator[str]:
                 yield input("> ")
         return
     for line in source:
+        line = line.removeprefix("\ufeff")  # which some editors begin a file with
         shown = _bytes_of(line.rstrip()).decode(errors="backslashreplace")
         console.print(f"> {shown}", markup=False, highlight=False)
         yield line
