@@ -164,6 +164,14 @@ def test_a_wrong_field_of_a_checkpoint_is_named(run, tmp_path, config, message):
         load_model(tmp_path / "copy")
 
 
+def test_a_wrong_size_of_a_checkpoints_model_is_named_with_the_file(run, tmp_path):
+    shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    file = tmp_path / "copy" / "assets" / "model.json"
+    file.write_text(json.dumps({"decoder": {"num_layers": "two"}}))
+    with pytest.raises(CheckpointError, match=re.escape(f"{file}: model.decoder.num_layers is 'two' (str)")):
+        load_model(tmp_path / "copy")
+
+
 @pytest.mark.parametrize("damage", ["a file cut short", "a file that is gone"])
 def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")

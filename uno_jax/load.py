@@ -97,9 +97,10 @@ def saved_model_config(checkpoint: Path) -> ModelConfig:
     """The sizes of the model in a run's checkpoint.
 
     Raises:
-      CheckpointError: `assets/model.json` is missing or damaged.
+      CheckpointError: `assets/model.json` is missing or damaged, or a field is wrong.
     """
-    return _convert(read_json_object(checkpoint / "assets" / "model.json"), ModelConfig, "model.json")
+    file = checkpoint / "assets" / "model.json"
+    return _convert(read_json_object(file), ModelConfig, f"{file}: model")
 
 
 def saved_settings(checkpoint: Path) -> SamplingSettings:
