@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--count", type=int, default=1, metavar="N", help="pictures of each prompt, with seeds one apart")
     what.add_argument("--think", action="store_true", help="write what is to be drawn, then draw")
     where = parser.add_argument_group("where and how much at once")
-    where.add_argument("--out", required=True, metavar="DIR", help="where pictures go; those that are there stay")
+    note = "where pictures go; those that are there with the same settings stay"
+    where.add_argument("--out", required=True, metavar="DIR", help=note)
     where.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at once (default {BATCH})")
     note = "of the first so many pictures, sheet.png (default 48; 0: none)"
     where.add_argument("--sheet", type=int, default=48, metavar="N", help=note)

@@ -20,14 +20,14 @@ Options = argparse._ActionsContainer
 _AXES = ("data", "fsdp", "tensor", "sequence")
 _NOTES = {
     "seed": "of the noise; the same seed gives the same noise in any batch",
-    "size": "WIDTHxHEIGHT in pixels",
-    "aspect": "WIDTH:HEIGHT, at the model's largest size",
+    "size": "WIDTHxHEIGHT in pixels (default: by the aspect)",
+    "aspect": "WIDTH:HEIGHT, at the model's largest size (default: of the last picture, or square)",
     "negative": "a prompt that guidance leads away from",
     "timesteps": "times of the grid, both ends included: one step fewer",
     "time_shift": "default: as the checkpoint was trained",
     "text_scale": "guidance by the prompt; up to 1: no guidance at all",
     "image_scale": "guidance by the pictures; up to 1: none",
-    "interval": "LOW,HIGH: times at which guidance acts",
+    "interval": "times at which guidance acts",
     "rescale": "of the guided velocity: global, channel or text_channel",
     "rescale_min": "its least factor; 1: none",
     "solver_order": "1 (Euler) or 2 (Adams-Bashforth)",
@@ -80,7 +80,8 @@ def add_picture_options(parser: Options) -> None:
         if field.name in _NOTES:
             kind = kinds[field.name]
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-            shown = f" (default {field.default})" if field.default not in ("", None) else ""
+            default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+            shown = f" (default {default})" if default not in ("", None) else ""
             parser.add_argument(
                 f"--{field.name}",
                 type=_reader(kind),
