@@ -14,13 +14,18 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
+
 from train_step import GRID, LATENTS, benchmark_batch, benchmark_config, init
 
 from uno_jax.data.layout import Layout

@@ -16,13 +16,17 @@ import functools
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
 
 from uno_jax.batch import TASKS
 from uno_jax.data.plans import Text

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 BASELINE = {  # what the `sample` workload of the PyTorch program prints
@@ -29,3 +34,10 @@ def test_the_sampling_benchmark_reports_what_the_baseline_does_and_compilation_a
         "steps": 24,
         "passes_per_step": 2,
     }
+
+
+@pytest.mark.parametrize("name", ["sample", "sample_options"])
+def test_a_sampling_benchmark_runs_as_a_script_that_finds_the_repository(name):
+    settings = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
+    subprocess.run(command, cwd=BENCHMARKS.parent, env=settings, check=True, stdout=subprocess.DEVNULL)
