@@ -221,6 +221,12 @@ def test_a_picture_that_is_none_is_refused(tmp_path):
         read_picture(np.zeros((2, 2)))
 
 
+def test_a_picture_of_a_context_that_is_none_is_told_by_its_number(tmp_path):
+    """Among the pictures: the texts of a context may begin with a system prompt that nobody wrote."""
+    with pytest.raises(ValueError, match="picture 2 of the context: "):
+        context_plan(("number", SOURCE, "thing", tmp_path / "missing.png"), MODEL, latents=True)
+
+
 # Answers
 
 

@@ -53,13 +53,18 @@ def context_plan(parts: Sequence[ContextPart], model: LoadedModel, *, latents: b
       model: its tokenizer and transforms.
       latents: pictures are read as latents and as ViT patches, to draw from them; else as ViT patches alone, to write
         of them.
+
+    Raises:
+      ValueError: a picture that cannot be read, or a text that is no Unicode.
     """
     plan: list[Any] = []
-    for number, part in enumerate(parts, start=1):
+    pictures = 0
+    for part in parts:
         if isinstance(part, str):
             plan.append(Text(ids=tuple(model.tokenizer.encode(part))))
             continue
-        pixels = model.vae_transform.resize(read_picture(part, f"part {number} of the context"))
+        pictures += 1
+        pixels = model.vae_transform.resize(read_picture(part, f"picture {pictures} of the context"))
         if latents:
             plan.append(CleanLatents(pixels=pixels))
         plan.append(VitImage(pixels=model.vit_transform.resize(pixels)))
