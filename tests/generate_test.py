@@ -217,6 +217,10 @@ def test_a_picture_that_is_none_is_refused(tmp_path):
         GENERATOR.edit_images([tmp_path / "damaged.png"], ["thing"])
     with pytest.raises(ValueError, match=r"missing\.png cannot be read \(No such file"):
         read_picture(tmp_path / "missing.png")
+    Image.fromarray(SOURCE).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"picture: an image that cannot be read \(image file is truncated"):
+        read_picture(Image.open(tmp_path / "cut.png"))
     with pytest.raises(ValueError, match=r"an array of float64 \(2, 2\); expected uint8"):
         read_picture(np.zeros((2, 2)))
 

@@ -33,7 +33,10 @@ def read_picture(picture: Picture | str, what: str = "picture") -> UInt8[np.ndar
             raise ValueError(f"{what}: {picture} cannot be read ({error.strerror or error})") from error
         return decode_rgb(encoded, f"{what}: {picture}")
     if isinstance(picture, Image.Image):
-        return rgb_pixels(picture)
+        try:
+            return rgb_pixels(picture)
+        except OSError as error:  # Pillow reads a file when its pixels are first asked for
+            raise ValueError(f"{what}: an image that cannot be read ({error})") from error
     pixels: Any = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise ValueError(
