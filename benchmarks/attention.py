@@ -10,14 +10,18 @@ Needs libtpu (requirements-tpu.txt), and nothing that it describes. Prints table
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.sharding import SingleDeviceSharding
+
+sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
 
 from configs.tpu.text_to_image import with_rows
 from uno_jax.attention.block_map import NOTHING, SOMETHING, Blocks, block_states, pad_tokens

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+
+sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
 
 from uno_jax.models.linear import token_product
 

@@ -12,13 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
 from uno_jax.batch import Batch, BatchShape, padding_batch

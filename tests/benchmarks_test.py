@@ -36,8 +36,8 @@ def test_the_sampling_benchmark_reports_what_the_baseline_does_and_compilation_a
     }
 
 
-@pytest.mark.parametrize("name", ["sample", "sample_options"])
-def test_a_sampling_benchmark_runs_as_a_script_that_finds_the_repository(name):
+@pytest.mark.parametrize("name", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
+def test_a_benchmark_runs_as_a_script_that_finds_the_repository(name):
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, f"benchmarks/{name}.py", "--help"]
     subprocess.run(command, cwd=BENCHMARKS.parent, env=settings, check=True, stdout=subprocess.DEVNULL)

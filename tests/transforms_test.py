@@ -72,7 +72,16 @@ def test_grey_pictures_become_rgb():
     np.testing.assert_array_equal(decode_rgb(encoded(Image.new("L", (1, 1), 7)), "x"), [[[7, 7, 7]]])
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture", encoded(Image.new("RGB", (9, 9)))[:-30]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a picture",
+        encoded(Image.new("RGB", (9, 9)))[:-30],
+        encoded(Image.new("I;16", (2, 2), 40_000)),
+        encoded(Image.new("1", (20_000, 20_000))),  # more pixels than Pillow opens
+    ],
+)
 def test_an_unreadable_picture_is_named(data):
     with pytest.raises(ValueError, match=r"record 'r7', field image"):
         decode_rgb(data, "record 'r7', field image")

@@ -16,14 +16,14 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from uno_jax.data.records import Record
+from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer")
 _LINES_AT_A_TIME = 256
-_SIXTEEN_BIT = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,16 @@ def encode_rgb(encoded: bytes) -> bytes:
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             picture.load()
-            if picture.mode in _SIXTEEN_BIT:
+            if picture.mode in MORE_THAN_8_BITS:
                 raise PictureError(f"{picture.mode} pixels, more than 8 bits each", "Convert the picture to 8 bits")
             upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
             plain = picture.mode == "RGB" and "transparency" not in picture.info
             if picture.format in ("PNG", "JPEG") and upright and plain:
                 return encoded
-            rgba = ImageOps.exif_transpose(picture).convert("RGBA")
+            rgb = Image.fromarray(rgb_pixels(picture))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         problem = f"the picture cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
         raise PictureError(problem, "Replace the file, or leave the record out") from error
-    rgb = Image.new("RGB", rgba.size, "white")
-    rgb.paste(rgba, mask=rgba.getchannel("A"))
     buffer = io.BytesIO()
     rgb.save(buffer, "PNG")
     return buffer.getvalue()

@@ -12,6 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # 1344 x 1344: the most pixels that the public implementation lets into one sample.
 MAX_PIXELS = 1806336
 
+MORE_THAN_8_BITS = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Modes of pictures that Pillow would clip at 255, so that most of them would be white."""
+
 
 @dataclass(frozen=True)
 class ImageTransform:
@@ -70,20 +73,28 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
     """Pixels of an encoded picture, as `rgb_pixels` gives them.
 
     Raises:
-      ValueError: the bytes are no picture that Pillow reads; the message names `what` (record and field).
+      ValueError: the bytes are no picture of 8 bits that Pillow reads; the message names `what` (record and field).
     """
     try:
         opened = Image.open(io.BytesIO(encoded))
         opened.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        return rgb_pixels(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{what}: {len(encoded)} bytes that are no readable picture ({error}); give PNG or JPEG"
+            f"{what}: {len(encoded)} bytes that are no readable picture ({str(error).rstrip('.')}); give PNG or JPEG "
+            "of 8 bits"
         ) from error
-    return rgb_pixels(opened)
 
 
 def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of a picture: the orientation of a photo is applied, transparency is pasted on white."""
+    """Pixels of a picture: the orientation of a photo is applied, transparency is pasted on white.
+
+    Raises:
+      OSError: its file, which Pillow reads when pixels are first asked for, is damaged.
+      ValueError: its pixels have more than 8 bits.
+    """
+    if image.mode in MORE_THAN_8_BITS:
+        raise ValueError(f"{image.mode} pixels, more than 8 bits each")
     image = ImageOps.exif_transpose(image)
     if image.mode not in ("RGBA", "LA", "PA") and image.info.get("transparency") is None:
         return np.asarray(image.convert("RGB"))

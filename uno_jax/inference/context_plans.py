@@ -35,7 +35,7 @@ def read_picture(picture: Picture | str, what: str = "picture") -> UInt8[np.ndar
     if isinstance(picture, Image.Image):
         try:
             return rgb_pixels(picture)
-        except OSError as error:  # Pillow reads a file when its pixels are first asked for
+        except (OSError, ValueError) as error:
             raise ValueError(f"{what}: an image that cannot be read ({error})") from error
     pixels: Any = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
