@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 DATA   ?= data/openmoji
 RUNS   ?= runs
-PYTEST ?= -q
+PYTEST ?= -q -n 2
 
 export JAX_PLATFORMS ?= cpu
 
