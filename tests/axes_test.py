@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
 
 from tests.small_model import small_model
+from uno_jax.attention.attend import platform
 from uno_jax.models.config import ModelConfig
-from uno_jax.parallel.axes import MESH_AXES, TABLE, constrain, cut_spec, partition_spec
+from uno_jax.parallel.axes import MESH_AXES, TABLE, constrain, cut_spec, on_mesh, partition_spec
 from uno_jax.parallel.parameters import parameter_axes, tree_shardings
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -48,6 +49,14 @@ def test_names_must_be_as_many_as_axes():
 def test_without_a_mesh_names_do_nothing():
     assert partition_spec(("batch",), (8,)) is None
     assert "sharding" not in str(jax.make_jaxpr(lambda x: constrain(x, "batch"))(jnp.zeros(8)))
+
+
+def test_what_suits_the_device_is_chosen_by_that_of_the_mesh_also_where_it_has_one():
+    tpu = AbstractDevice("TPU v5 lite", 1, "tpu")
+    with on_mesh(AbstractMesh((1, 1, 1, 1), MESH_AXES, abstract_device=tpu)):
+        assert platform() == "tpu"
+        assert partition_spec(("batch",), (8,)) is None
+    assert platform() == jax.default_backend()
 
 
 def test_every_parameter_of_the_published_model_has_names_and_every_matrix_is_cut():

@@ -55,6 +55,11 @@ def test_an_edit_is_planned_in_rows_that_are_made_long_enough():
     assert plan["widened_rows"] == {"config.data.latent_tokens": 2048, "config.data.vit_tokens": 1369}
 
 
+def test_a_sampler_on_one_chip_is_planned_with_the_kernel_of_that_chip():
+    plan = aot("--config=configs/tpu/v6e_1.py", "--topology=v6e:1x1", "--sample=1", "--timesteps=3", *NARROW)
+    assert plan["executed_flops_by_source"]["attention_forward"] > 0
+
+
 def test_what_does_not_fit_is_said_with_what_to_do():
     plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--config.data.rows=64")
     assert not plan["fits"]

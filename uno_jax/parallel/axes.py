@@ -36,13 +36,11 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Functions are traced for `mesh`: the names that they give to axes take effect.
+    """Functions are traced for `mesh`: the names that they give to axes take effect, and what suits one kind of device
+    only (`attend.platform`) is chosen by the mesh's, also where it has a single one.
 
     To decorate what is jitted, `jax.jit(on_mesh(mesh)(step))`, so that whoever calls or lowers it need not know.
     """
-    if mesh.size == 1:
-        yield
-        return
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         yield
 

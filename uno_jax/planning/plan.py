@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -111,9 +110,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     state = abstract_state(config, mesh)
     example = example_row(config.data, config.model, task)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
-    # One device is not cut over a mesh, but what suits it is chosen by the mesh's device.
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh.size == 1 else contextlib.nullcontext():
-        traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
+    traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
     grid, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, whole: visited if whole[-2:] == grid else 1.0)
     compiled = compile_for(traced, mesh, target)
