@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from tests.small_model import small_model
 from uno_jax.attention.attend import attend, visibility
+from uno_jax.attention.kernel import kernel_attention
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
@@ -201,7 +202,24 @@ def test_blocks_are_those_of_the_kernel_on_one_device(axes):
     grids = []
     with jax.sharding.use_abstract_mesh(mesh):
         executed_flops(jax.make_jaxpr(run)(), lambda name, grid: grids.append(grid) or 1.0)
-    assert [grid[-2:] for grid in grids] == [example.visited_share(decoder, mesh.shape)[0]]
+    assert {grid[-2:] for grid in grids} == example.visited_share(decoder, mesh.shape)[0]
+
+
+def test_blocks_are_those_of_the_kernel_where_the_backward_pass_sweeps_the_keys_in_parts(monkeypatch):
+    """1184 tokens: three blocks of 512 keys, of which two at a time have their gradients in fast memory."""
+    monkeypatch.setattr("uno_jax.attention.kernel.KEY_GRADIENT_BYTES", 2 * 8 * 128 * 512)
+    model, example = small_model(), example_row(data(text_tokens=1116), small_model())
+    metadata = jax.tree.map(jnp.asarray, example.metadata)
+    query, key = (jnp.zeros((1, 1184, heads, model.decoder.head_dim)) for heads in (4, 2))
+
+    def loss(query, key):
+        return jnp.sum(kernel_attention(query, key, key, metadata, metadata))
+
+    grids: dict[str, list] = {}
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(query, key)
+    executed_flops(jaxpr, lambda name, grid: grids.setdefault(name, []).append(grid[-2:]) or 1.0)
+    assert sorted(grids["attention_backward"]) == [(3, 1), (3, 2)]
+    assert example.visited_share(model.decoder, ONE_DEVICE)[0] == {(3, 3), (3, 2), (3, 1)}
 
 
 def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries():
@@ -209,8 +227,8 @@ def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries
     blocks. In two parts: 384 queries, 1 and 3 (the part's share of the latents comes after its text), 2 and 3."""
     decoder, example = small_model().decoder, example_row(data(text_tokens=1116), small_model())
     whole, of_two = (example.visited_share(decoder, ONE_DEVICE | {"sequence": size}) for size in (1, 2))
-    assert whole == ((3, 3), pytest.approx(6 / 9))
-    assert of_two == ((2, 3), pytest.approx(9 / 12))
+    assert whole == ({(3, 3)}, pytest.approx(6 / 9))
+    assert of_two == ({(2, 3)}, pytest.approx(9 / 12))
 
 
 def test_a_row_that_holds_no_sample_is_an_error_that_says_which_region():
@@ -271,5 +289,5 @@ def test_a_slice_of_the_wrong_shape_is_an_error_that_shows_a_right_one(text, rig
 
 def test_a_chip_at_the_end_of_a_line_has_one_link_along_it_and_two_in_a_ring():
     v5e = CHIPS["v5e"]
-    assert dataclasses.replace(parse_slice("v5e:4x4")).ici_bandwidth == 2 * v5e.link_bandwidth
+    assert parse_slice("v5e:4x4").ici_bandwidth == 2 * v5e.link_bandwidth
     assert parse_slice("v5e:16x16").ici_bandwidth == 4 * v5e.link_bandwidth

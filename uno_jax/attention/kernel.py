@@ -87,6 +87,13 @@ def _block(tokens: int, most: int) -> int:
     return -(-tokens // (count * 128)) * 128
 
 
+def backward_sweeps(key_blocks: int, keys: int, head_dim: int) -> list[tuple[int, int]]:
+    """The sweeps of the backward pass over that many blocks of `keys` keys: of each the first block, and that after
+    its last."""
+    count = max(KEY_GRADIENT_BYTES // (8 * max(head_dim, 128) * keys), 1)
+    return [(first, min(first + count, key_blocks)) for first in range(0, key_blocks, count)]
+
+
 def _of_all(metadata: TokenMetadata, batch: int, tokens: int) -> TokenMetadata:
     return TokenMetadata(*(jnp.broadcast_to(x, (batch, tokens)) for x in metadata))
 
@@ -128,12 +135,11 @@ def _attend_forward(
 def _attend_backward(blocks: Blocks, interpret: bool, saved: tuple, d_out: Array) -> tuple:
     query, key, value, query_metadata, key_metadata, states, out, logsumexp = saved
     mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
-    count = max(KEY_GRADIENT_BYTES // (8 * max(key.shape[3], 128) * blocks.keys), 1)
     parts = []
-    for first in range(0, states.shape[2], count):
-        here = slice(first * blocks.keys, (first + count) * blocks.keys)
+    for first, stop in backward_sweeps(states.shape[2], blocks.keys, key.shape[3]):
+        here = slice(first * blocks.keys, stop * blocks.keys)
         k, v, of_keys = key[:, :, here], value[:, :, here], key_metadata[:, here]
-        seen = visits(states[:, :, first : first + count])
+        seen = visits(states[:, :, first:stop])
         parts.append(backward(query, k, v, d_out, logsumexp, mean, query_metadata, of_keys, seen, blocks, interpret))
     d_queries, d_keys, d_values = zip(*parts, strict=True)
     d_query = d_queries[0] if len(parts) == 1 else sum(x.astype(jnp.float32) for x in d_queries).astype(query.dtype)

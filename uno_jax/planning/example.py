@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uno_jax.attention.block_map import visited_share
-from uno_jax.attention.kernel import default_blocks
+from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
 from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.config import ConfigError
@@ -49,11 +49,12 @@ class Example:
         """Pairs of tokens of which one sees the other."""
         return visible_pairs(self.metadata, self.metadata)
 
-    def visited_share(self, config: DecoderConfig, mesh_axes: Mapping[str, int]) -> tuple[tuple[int, int], float]:
-        """Blocks of queries and of keys that the attention kernel cuts a device's tokens into, and the share of their
-        pairs that it computes, on average over devices.
+    def visited_share(self, config: DecoderConfig, mesh_axes: Mapping[str, int]) -> tuple[set[tuple[int, int]], float]:
+        """Blocks of queries and of keys that the attention kernels cut a device's tokens into, and the share of their
+        pairs that they compute, on average over devices.
 
-        A device has its part of the queries of either buffer, and all keys.
+        A device has its part of the queries of either buffer, and all keys; many keys are swept in parts by the
+        backward pass, which together compute that share.
         """
         keys, parts = self.metadata, mesh_axes["sequence"]
         buffers = self.row.understanding, self.row.generation
@@ -61,7 +62,9 @@ class Example:
         lengths = queries[0].sample.shape[1], keys.sample.shape[1]
         blocks = default_blocks(*lengths, _heads_of_a_key(config, mesh_axes["tensor"]), config.head_dim)
         share = np.mean([visited_share(own, keys, blocks) for own in queries])
-        return (-(-lengths[0] // blocks.queries), -(-lengths[1] // blocks.keys)), float(share)
+        query_blocks, key_blocks = -(-lengths[0] // blocks.queries), -(-lengths[1] // blocks.keys)
+        sweeps = backward_sweeps(key_blocks, blocks.keys, config.head_dim)
+        return {(query_blocks, key_blocks), *((query_blocks, stop - first) for first, stop in sweeps)}, float(share)
 
     def tokens(self) -> dict[str, int]:
         """Tokens that are not padding, by region."""

@@ -111,8 +111,8 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     example = example_row(config.data, config.model, task)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
     traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
-    grid, visited = example.visited_share(config.model.decoder, mesh.shape)
-    executed = executed_flops(traced.jaxpr, lambda name, whole: visited if whole[-2:] == grid else 1.0)
+    grids, visited = example.visited_share(config.model.decoder, mesh.shape)
+    executed = executed_flops(traced.jaxpr, lambda name, grid: visited if grid[-2:] in grids else 1.0)
     compiled = compile_for(traced, mesh, target)
     bound = None
     if compiled.memory.fits:
