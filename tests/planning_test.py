@@ -262,6 +262,34 @@ def test_model_flops_by_hand():
     assert needed["attention"] == 12 * pairs * 2 * 4 * 8
 
 
+def flops_of_model(model, example, trained: tuple[str, ...] = UNO_TRAINABLE, **changes) -> dict[str, float]:
+    return model_flops(*partition(abstract_params(model), trained), example, model, **changes)
+
+
+def test_the_vocabulary_head_counts_context_text_where_answers_are_trained():
+    model, example = small_model(), example_row(data(), small_model())
+    head = flops_of_model(model, example, answers=True)["embedding and vocabulary head"]
+    assert head == 4 * (16 + 32) * 32 * model.decoder.vocab_size
+
+
+def test_a_trained_vision_encoder_costs_three_times_a_frozen_one_but_for_targets():
+    model = small_model()
+    edit = example_row(dataclasses.replace(data(), vit_transform=ImageTransform(8, 8, 4)), model, "editing")
+    picture = example_row(data(), model)  # its patches are those of the target
+    frozen, trained = (
+        [flops_of_model(model, row, parts)["vision encoder"] for row in (edit, picture)]
+        for parts in (UNO_TRAINABLE, ("vision",))
+    )
+    assert trained[1] == frozen[1]
+    assert trained[0] - trained[1] == 3 * (frozen[0] - frozen[1])
+
+
+def test_the_connector_runs_on_targets_where_they_are_what_it_gives():
+    model, example = small_model(metaquery_target="connector"), example_row(data(), small_model())
+    assert "connector" not in flops_of_model(small_model(), example)
+    assert flops_of_model(model, example)["connector"] == 2 * 4 * (16 * 32 + 32 * 32)
+
+
 def test_the_longest_time_is_the_bound():
     target = parse_slice("2xv5e:4x4")
     bound = roofline(

@@ -152,7 +152,8 @@ def compile_for(traced: Any, mesh: Mesh, target: Slice) -> Compiled:
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:
-    one = model_flops(state.trainable, state.frozen, example, config.model)
+    answers = step_config(config).answers
+    one = model_flops(state.trainable, state.frozen, example, config.model, answers=answers)
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 
