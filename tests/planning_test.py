@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -17,6 +19,7 @@ from uno_jax.attention.kernel import kernel_attention
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
+from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.example import example_row, missing_room
@@ -106,9 +109,10 @@ def test_a_kernel_whose_result_was_kept_is_not_counted_again():
     assert executed_flops(jaxpr).total == 0
 
 
-def layers_loss(w, x):
+def layers_loss(w, x, remat="full"):
     """Of as many layers as `w` has, each computed again in the backward pass, which needs its input."""
-    layer = jax.checkpoint(lambda x, w: jnp.sin(x @ w), prevent_cse=False)
+    again = functools.partial(jax.checkpoint, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    layer = again(lambda x, w: jnp.sin(checkpoint_name(x, "layer_input") @ w))
     return jnp.sum(jax.lax.scan(lambda c, w: (layer(c, w), None), x, w)[0])
 
 
@@ -119,6 +123,11 @@ ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
 def test_saved_activations_are_what_the_backward_loop_reads_of_the_forward_loop():
     jaxpr = jax.make_jaxpr(jax.grad(layers_loss))(FIVE_LAYERS, X)
     assert saved_activation_bytes(jaxpr, ONE_DEVICE) == 5 * X.nbytes
+
+
+def test_saved_activations_that_wait_in_the_hosts_memory_are_not_those_of_the_chip():
+    jaxpr = jax.make_jaxpr(jax.grad(functools.partial(layers_loss, remat="offload")))(FIVE_LAYERS, X)
+    assert saved_activation_bytes(jaxpr, ONE_DEVICE) == 0
 
 
 def test_saved_activations_of_microbatches_are_those_of_one():
@@ -164,7 +173,17 @@ def test_a_program_that_does_not_fit_says_how_much_it_needs():
     memory = exhausted_memory(RuntimeError(sentence))
     assert not memory.fits
     assert memory.peak == pytest.approx(17.82 * GIB, abs=1)
-    assert exhausted_memory(RuntimeError("INTERNAL: something else")) is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "INTERNAL: something else",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 70.00M of 64.00M vmem. Exceeded by 6.00M.",
+    ],
+)
+def test_an_error_about_something_else_than_hbm_is_not_taken_for_a_program_that_does_not_fit(sentence):
+    assert exhausted_memory(RuntimeError(sentence)) is None
 
 
 def data(**changes) -> DataConfig:
@@ -318,4 +337,11 @@ def test_a_slice_of_the_wrong_shape_is_an_error_that_shows_a_right_one(text, rig
 def test_a_chip_at_the_end_of_a_line_has_one_link_along_it_and_two_in_a_ring():
     v5e = CHIPS["v5e"]
     assert parse_slice("v5e:4x4").ici_bandwidth == 2 * v5e.link_bandwidth
+    assert parse_slice("v5e:8x16").ici_bandwidth == 3 * v5e.link_bandwidth
     assert parse_slice("v5e:16x16").ici_bandwidth == 4 * v5e.link_bandwidth
+
+
+def test_rings_of_a_v5p_are_closed_in_whole_cubes_only():
+    v5p = CHIPS["v5p"]
+    assert parse_slice("v5p:2x4x4").ici_bandwidth == 3 * v5p.link_bandwidth
+    assert parse_slice("v5p:4x4x8").ici_bandwidth == 6 * v5p.link_bandwidth

@@ -36,9 +36,9 @@ class Chip:
     dcn_bandwidth: float
     """This chip's share of its host's network between slices."""
     wrap_multiple: int
-    """A slice's axis is a ring if its length is a multiple of this."""
+    """A slice's axis is a ring if its length is a multiple of this; of a slice of cubes, if all axes' lengths are."""
     dimensions: int
-    """Of a slice's shape."""
+    """Of a slice's shape; 3: of cubes, whose rings are closed by switches outside of them."""
     host_chips: tuple[int, int, int] = (2, 2, 1)
 
 
@@ -72,7 +72,9 @@ class Slice:
     @property
     def ici_bandwidth(self) -> float:
         """Bytes a second that reach the chip with the fewest links: two of a ring, one at the end of a line."""
-        links = sum(2 if size % self.chip.wrap_multiple == 0 else 1 for size in self.shape if size > 1)
+        whole = [size % self.chip.wrap_multiple == 0 for size in self.shape]
+        rings = whole if self.chip.dimensions == 2 else [all(whole)] * len(whole)
+        links = sum(2 if ring else 1 for ring, size in zip(rings, self.shape, strict=True) if size > 1)
         return links * self.chip.link_bandwidth
 
 

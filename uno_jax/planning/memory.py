@@ -77,9 +77,10 @@ def compiled_memory(compiled: Any, capacity: float) -> Memory:
 
 
 def exhausted_memory(error: Exception) -> Memory | None:
-    """Memory of a program that the compiler refused because it does not fit; None for any other error."""
+    """Memory of a program that the compiler refused because it does not fit into HBM; None for any other error."""
     text = str(error)
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of", text) or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", text)
+    in_all = re.search(r"Used ([\d.]+)([KMGT]?) of \S+ hbm", text)
+    used = in_all or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", text)
     if "RESOURCE_EXHAUSTED" not in text or not used:
         return None
 

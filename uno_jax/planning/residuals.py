@@ -6,16 +6,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from uno_jax.parallel.axes import TABLE
 from uno_jax.planning.executed import inner_jaxprs
 
 
 def saved_activation_bytes(closed: Any, mesh_axes: Mapping[str, int]) -> int:
-    """Bytes on one device of what loops stack up, one slice an iteration, for others to read.
+    """Bytes in one device's memory of what loops stack up, one slice an iteration, for others to read.
 
     The layers' forward loop stacks what the rematerialisation policy keeps, and the backward loop reads it; gradients
-    of stacked parameters are read by no loop. Of microbatches, one at a time waits. An estimate: it does not know what
-    lies outside loops, nor layouts, and takes everything for cut by rows and tokens alone, as layer inputs are.
+    of stacked parameters are read by no loop. Of microbatches, one at a time waits; what waits in the
+    host's memory is not counted. An estimate: it does not know what lies outside loops, nor layouts, and takes
+    everything for cut by rows and tokens alone, as layer inputs are.
 
     Args:
       closed: a step's jaxpr, with the shapes of all devices together.
@@ -30,6 +33,6 @@ def _stacked(jaxpr: Any) -> int:
     for i, loop in enumerate(loops):
         read_back = {id(variable) for later in loops[i + 1 :] for variable in later.invars}
         for made in loop.outvars[loop.params["num_carry"] :]:
-            if id(made) in read_back:
+            if id(made) in read_back and made.aval.memory_space != jax.memory.Space.Host:
                 total += math.prod(made.aval.shape) * made.aval.dtype.itemsize
     return total + sum(_stacked(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation.params))
