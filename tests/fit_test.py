@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from uno_jax.config import from_config_dict
+from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.parallel.axes import MESH_AXES
-from uno_jax.parallel.mesh import make_mesh
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.planning.chips import GIB, Slice, parse_slice
 from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import Executed
@@ -94,6 +94,23 @@ def test_nothing_fits_where_nothing_does():
     assert search(lambda rows, policy: 16) == []
 
 
+def test_more_rows_than_can_be_run_at_all_are_too_many():
+    def plan_of_count(count: int) -> Plan:
+        if count > 2:
+            raise ConfigError("too many blocks")
+        return plan_of(read("tpu.v5e_16"), 1.0)
+
+    assert len(list(largest_count(plan_of_count))) == 2
+
+
+def test_what_cannot_be_run_even_once_is_an_error():
+    def refused(count: int) -> Plan:
+        raise ConfigError("too many blocks")
+
+    with pytest.raises(ConfigError, match="too many blocks"):
+        list(largest_count(refused))
+
+
 def test_remedies_come_in_order_of_cost_with_what_they_free():
     advice = remedies(plan_of(read("tpu.v5e_16"), 20.0))
     assert advice[0].startswith("4.25 GiB too much")
@@ -119,12 +136,41 @@ def test_copies_of_the_state_in_a_slice_are_cut_first_and_copies_in_other_slices
     assert "mesh.data" not in "\n".join(remedies(cut))
 
 
-def test_chips_share_a_row_only_where_each_has_one_and_there_are_others():
-    config, target = read("tpu.v5e_16"), parse_slice("v5e:4x4")  # 32 rows
-    shared = "config.mesh.sequence=2 with config.data.rows=16"
-    assert shared in "\n".join(remedies(plan_of(config, 20.0, target, ONE_DEVICE | {"fsdp": 32})))
-    assert "mesh.sequence" not in "\n".join(remedies(plan_of(config, 20.0, target, ONE_DEVICE | {"fsdp": 16})))
-    assert "mesh.sequence" not in "\n".join(remedies(plan_of(config, 20.0, TARGET, ONE_DEVICE | {"fsdp": 32})))
+def with_rows(rows: int, accumulation: int = 1) -> RunConfig:
+    config = read("tpu.v5e_16")
+    data = dataclasses.replace(config.data, rows=rows, virtual_shards=rows)
+    return dataclasses.replace(
+        config, data=data, optimizer=dataclasses.replace(config.optimizer, accumulation=accumulation)
+    )
+
+
+SIXTEEN = parse_slice("v5e:4x4")
+
+
+@pytest.mark.parametrize(("rows", "accumulation", "fewer"), [(32, 1, 16), (48, 1, 16), (80, 1, 32), (64, 2, 32)])
+def test_rows_are_lowered_to_what_the_mesh_and_microbatches_divide(rows, accumulation, fewer):
+    advice = remedies(plan_of(with_rows(rows, accumulation), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16}))
+    assert f"config.data.rows={fewer} and config.data.virtual_shards={fewer}: half" in "\n".join(advice)
+    assert "mesh.sequence" not in "\n".join(advice)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_chips_share_a_row_where_each_has_one_at_a_time(accumulation):
+    rows = 16 * accumulation
+    advice = remedies(plan_of(with_rows(rows, accumulation), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16}))
+    assert f"config.mesh.sequence=2 with config.data.rows={rows // 2} and" in "\n".join(advice)
+    assert "half the batch" not in "\n".join(advice)
+
+
+def test_a_chip_that_is_alone_shares_no_row():
+    assert "mesh.sequence" not in "\n".join(remedies(plan_of(with_rows(1), 20.0)))
+
+
+def test_a_mesh_that_leaves_no_axis_free_is_changed_as_a_whole_for_chips_to_share_rows():
+    plan = plan_of(with_rows(16), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16})
+    fixed = dataclasses.replace(plan.config, mesh=MeshConfig(data=1, fsdp=16))
+    advice = "\n".join(remedies(dataclasses.replace(plan, config=fixed)))
+    assert "config.mesh.sequence=2 and config.mesh.fsdp=8 with config.data.rows=8" in advice
 
 
 def test_averages_in_host_memory_are_no_memory_of_the_chip():

@@ -17,7 +17,7 @@ from tests.made_up_plans import NAMED, ROOMY, SECOND_ROUND, TEXT_TO_IMAGE, batch
 from tests.small_model import quick_jit
 from uno_jax.attention.block_map import EVERYTHING, NOTHING, Blocks, block_states, pad_tokens, visits
 from uno_jax.attention.dense import dense_attention
-from uno_jax.attention.kernel import default_blocks, kernel_attention
+from uno_jax.attention.kernel import TooManyBlocks, default_blocks, kernel_attention
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible, whole_images
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.planning.executed import executed_flops
@@ -198,7 +198,7 @@ def test_more_visits_than_a_core_can_list_are_refused_by_name():
     tokens = jax.ShapeDtypeStruct((2, 65536, 1, 128), jnp.bfloat16)
     metadata = TokenMetadata(*[jax.ShapeDtypeStruct((2, 65536), jnp.int32)] * len(TokenMetadata._fields))
     blocks = Blocks(256, 256)
-    with pytest.raises(ValueError, match=r"2 x 65536 queries and 65536 keys.* 131,072 blocks.* at most 129,024"):
+    with pytest.raises(TooManyBlocks, match=r"2 x 65536 queries and 65536 keys.* 131,072 blocks.* at most 129,024"):
         jax.eval_shape(functools.partial(kernel_attention, blocks=blocks), tokens, tokens, tokens, metadata, metadata)
 
 

@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from tests.small_model import small_model
 from uno_jax.attention.attend import attend, visibility
 from uno_jax.attention.kernel import kernel_attention
+from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.transforms import ImageTransform
@@ -26,6 +27,7 @@ from uno_jax.planning.example import example_row, missing_room
 from uno_jax.planning.executed import executed_flops
 from uno_jax.planning.memory import exhausted_memory, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
+from uno_jax.planning.plan import trace
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import roofline
 from uno_jax.training.initialise import abstract_params
@@ -248,6 +250,13 @@ def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries
     whole, of_two = (example.visited_share(decoder, ONE_DEVICE | {"sequence": size}) for size in (1, 2))
     assert whole == ({(3, 3)}, pytest.approx(6 / 9))
     assert of_two == ({(2, 3)}, pytest.approx(9 / 12))
+
+
+def test_more_blocks_than_a_chip_can_list_are_an_error_of_the_config():
+    tokens = jax.ShapeDtypeStruct((8, 65536, 1, 128), jnp.bfloat16)
+    metadata = TokenMetadata(*[jax.ShapeDtypeStruct((8, 65536), jnp.int32)] * len(TokenMetadata._fields))
+    with pytest.raises(ConfigError, match="8 x 65536 queries and 65536 keys on one device"):
+        trace(jax.jit(kernel_attention), tokens, tokens, tokens, metadata, metadata)
 
 
 def test_a_row_that_holds_no_sample_is_an_error_that_says_which_region():

@@ -33,6 +33,10 @@ MOST_VISITS = (2**20 - 2**14) // 8
 """Visits of all rows, two int32 each, that fit into the scalar memory of a TPU core (1 MiB)."""
 
 
+class TooManyBlocks(ValueError):
+    """One device has more rows and tokens than a TPU core can list the blocks of."""
+
+
 def kernel_attention(
     query: Float[Array, "batch queries heads head_dim"],
     key: Float[Array, "batch keys kv_heads head_dim"],
@@ -50,14 +54,14 @@ def kernel_attention(
     runs the kernels without a TPU, slowly.
 
     Raises:
-      ValueError: the list of visits of so many rows and tokens is more than a TPU core's scalar memory holds.
+      TooManyBlocks: the list of visits of so many rows and tokens is more than a TPU core's scalar memory holds.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
     blocks = blocks or default_blocks(queries, keys, heads // kv_heads, head_dim)
     count = batch * -(-queries // blocks.queries) * -(-keys // blocks.keys)
     if count > MOST_VISITS and not interpret:
-        raise ValueError(
+        raise TooManyBlocks(
             f"attention of {batch} x {queries} queries and {keys} keys on one device: {count:,} blocks of "
             f"{blocks.queries} x {blocks.keys}, expected at most {MOST_VISITS:,} (scalar memory of a TPU core); cut "
             "rows over more devices (mesh.fsdp), queries over mesh.sequence, or make rows shorter (config.data)"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import make_mesh, row_parts
 from uno_jax.planning.chips import GIB, Slice, describe_devices
 from uno_jax.planning.plan import Plan
@@ -52,12 +53,18 @@ def largest_fit(config: RunConfig, target: Slice, plan_of: Callable[[RunConfig],
 def largest_count(plan_of: Callable[[int], AnyPlan]) -> Iterator[AnyPlan]:
     """Compiles for one count of rows or pictures after the other; the last that fits is the largest.
 
-    Counts are doubled while they fit, then what lies between is halved.
+    Counts are doubled while they fit, then what lies between is halved. More than can be run at all are too many.
     """
     fits, too_many = 0, None
     while too_many is None or too_many - fits > 1:
         count = max(2 * fits, 1) if too_many is None else (fits + too_many) // 2
-        plan = plan_of(count)
+        try:
+            plan = plan_of(count)
+        except ConfigError:
+            if not fits:
+                raise
+            too_many = count
+            continue
         yield plan
         if plan.compiled.memory.fits:
             fits = count
@@ -68,7 +75,7 @@ def largest_count(plan_of: Callable[[int], AnyPlan]) -> Iterator[AnyPlan]:
 def remedies(plan: Plan) -> list[str]:
     """What to change so that a plan that does not fit may fit: what costs least first, with what it frees."""
     config, state = plan.config, plan.state_bytes
-    optimizer, data = config.optimizer, config.data
+    optimizer, fewer_rows, half_rows = config.optimizer, _fewer_rows(plan), max(config.data.rows // 2, 1)
 
     def frees(part: str, share: float = 1.0) -> str:
         return f"frees {state[part] * share / GIB:.2f} GiB"
@@ -92,15 +99,15 @@ def remedies(plan: Plan) -> list[str]:
             f"config.frozen_dtype=bfloat16: as the published weights are ({frees('frozen parameters', 0.5)})",
         ),
         (
-            plan.rows_per_part > 1,
-            f"config.data.rows={data.rows // 2}: half the batch (config.optimizer.accumulation=2 with the same rows "
-            "costs the memory of one more gradient)",
+            fewer_rows > 0,
+            f"{_rows(fewer_rows)}: half the batch (config.optimizer.accumulation={2 * optimizer.accumulation} with the "
+            "same rows costs the memory of one more gradient)",
         ),
         (
-            plan.rows_per_part == 1 and _can_share(plan),
-            f"config.mesh.sequence={2 * config.mesh.sequence} with config.data.rows={max(data.rows // 2, 1)}: twice as "
-            f"many chips share a row's tokens (frees about {plan.saved_activations / 2 / GIB:.2f} GiB of saved "
-            "activations); config.mesh.tensor=2 instead cuts heads and the inner features of MLPs",
+            fewer_rows == 0 and _can_share(plan),
+            f"{_shared_rows(plan)} with {_rows(half_rows)}: twice as many chips share a row's tokens (frees about "
+            f"{plan.saved_activations / 2 / GIB:.2f} GiB of saved activations); config.mesh.tensor=2 instead cuts "
+            " heads and the inner features of MLPs",
         ),
         (
             config.model.decoder.remat == "full",
@@ -123,13 +130,12 @@ def remedies(plan: Plan) -> list[str]:
 
 def sampler_remedies(plan: SamplerPlan) -> list[str]:
     """As `remedies`, for a sampler."""
-    sequence = plan.config.mesh.sequence
     steps = (
         _cut_copies(plan, plan.parameter_bytes),
         (plan.images_per_part > 1, f"--sample={plan.images_per_part // 2}: half the pictures at a time"),
         (
             plan.images_per_part == 1 and _can_share(plan),
-            f"config.mesh.sequence={2 * sequence}: twice as many chips share a picture's tokens",
+            f"{_shared_rows(plan)}: twice as many chips share a picture's tokens",
         ),
         (True, LARGER),
     )
@@ -151,9 +157,35 @@ def _cut_copies(plan: Plan | SamplerPlan, state_bytes: int) -> tuple[bool, str]:
     )
 
 
+def _fewer_rows(plan: Plan) -> int:
+    """About half the rows of a batch, which mesh and microbatches divide; 0 where a chip has one row at a time."""
+    at_a_time = plan.rows_per_part // plan.config.optimizer.accumulation
+    return plan.config.data.rows // at_a_time * (at_a_time // 2)
+
+
+def _rows(count: int) -> str:
+    return f"config.data.rows={count} and config.data.virtual_shards={count}"
+
+
+def _halved_axis(plan: Plan | SamplerPlan) -> str:
+    """The mesh axis whose chips in a slice could share rows two by two; empty where there is none."""
+    mesh = plan.config.mesh
+    if mesh.sequence < 1:
+        return ""
+    in_a_slice = {"data": _copies_in_a_slice(plan), "fsdp": plan.mesh_axes["fsdp"] // max(mesh.dcn.fsdp, 1)}
+    return next((axis for axis in ("fsdp", "data") if in_a_slice[axis] % 2 == 0), "")
+
+
 def _can_share(plan: Plan | SamplerPlan) -> bool:
     """Whether a slice has chips that could take a part of a row's tokens."""
-    return plan.target.chips // plan.target.slices > plan.config.mesh.sequence > 0
+    return bool(_halved_axis(plan))
+
+
+def _shared_rows(plan: Plan | SamplerPlan) -> str:
+    """The mesh with twice as many chips to a row."""
+    mesh, axis = plan.config.mesh, _halved_axis(plan)
+    sequence, size = f"config.mesh.sequence={2 * mesh.sequence}", getattr(mesh, axis, -1)
+    return sequence if size == -1 else f"{sequence} and config.mesh.{axis}={size // 2}"
 
 
 def _copies_in_a_slice(plan: Plan | SamplerPlan) -> int:

@@ -12,8 +12,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from uno_jax.attention.kernel import TooManyBlocks
+from uno_jax.config import ConfigError
+from uno_jax.data.config import check_data_config
 from uno_jax.parallel.axes import TABLE
-from uno_jax.parallel.mesh import check_rows, make_mesh
+from uno_jax.parallel.mesh import check_rows, make_mesh, row_share
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collectives
 from uno_jax.planning.example import Example, abstract_batch, example_row, missing_room
@@ -24,7 +27,7 @@ from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.planning.traffic import hbm_bytes
-from uno_jax.programs import abstract_state, jit_step, step_config
+from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, step_config
 from uno_jax.run_config import RunConfig, check_config
 from uno_jax.training.state import TrainState
 from uno_jax.training.step import make_train_step
@@ -99,18 +102,19 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
         given room where they have none.
 
     Raises:
-      ConfigError: the config cannot be run on that slice.
+      ConfigError: the config cannot be run on that slice, by all hosts that it has.
     """
     check_config(config)
     widened = missing_room(config.data, config.model, task) if task == "editing" else {}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **widened))
     mesh = make_mesh(config.mesh, describe_devices(target))
+    config_errors(check_data_config, config.data, layout_of(config.model), (task,), row_share(mesh, 0).total)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     state = abstract_state(config, mesh)
     example = example_row(config.data, config.model, task)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
-    traced = step.trace(state, abstract_batch(config.data, config.model, mesh))
+    traced = trace(step, state, abstract_batch(config.data, config.model, mesh))
     grids, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, grid: visited if grid[-2:] in grids else 1.0)
     compiled = compile_for(traced, mesh, target)
@@ -132,6 +136,18 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
         compiled=compiled,
         bound=bound,
     )
+
+
+def trace(program: Any, *arguments: Any) -> Any:
+    """A jitted program traced for shapes.
+
+    Raises:
+      ConfigError: one chip has more rows and tokens than its attention kernel can list the blocks of.
+    """
+    try:
+        return program.trace(*arguments)
+    except TooManyBlocks as error:
+        raise ConfigError(str(error)) from error
 
 
 def compile_for(traced: Any, mesh: Mesh, target: Slice) -> Compiled:

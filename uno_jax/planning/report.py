@@ -117,6 +117,7 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     memory, needed = plan.compiled.memory, sum(plan.needed.values())
     images = f"{plan.images / plan.target.chips:g} images a chip"
     table = _table(f"{plan.target.name}, {plan.target.chips} chips, {images}, {plan.task}", plan)
+    table.add_row("rows of a step", str(plan.config.data.rows), f"rematerialisation: {plan.config.model.decoder.remat}")
     if plan.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
         table.add_row("rows made longer", "", f"an edit takes {lengths}")

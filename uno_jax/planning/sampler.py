@@ -24,7 +24,7 @@ from uno_jax.planning.example import DELIMITERS, joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import tree_bytes
 from uno_jax.planning.model_flops import forward_flops
-from uno_jax.planning.plan import Compiled, compile_for
+from uno_jax.planning.plan import Compiled, compile_for, trace
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.programs import layout_of
 from uno_jax.run_config import RunConfig
@@ -68,7 +68,7 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
     has rows of its own.
 
     Raises:
-      ConfigError: the mesh does not suit the slice.
+      ConfigError: the mesh does not suit the slice, or one chip has too many pictures for its attention kernel.
     """
     mesh = make_mesh(config.mesh, describe_devices(target))
     rows = images_per_part * row_parts(mesh)
@@ -85,7 +85,7 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
         no_latents = jnp.zeros((rows, 0, model.latent_size))
         return sample_latents(params, read_branches(params, inputs, no_latents, model), model, flow)
 
-    traced = jax.jit(on_mesh(mesh)(sample), out_shardings=batch_sharding(mesh)).trace(params, inputs)
+    traced = trace(jax.jit(on_mesh(mesh)(sample), out_shardings=batch_sharding(mesh)), params, inputs)
     executed, compiled = executed_flops(traced.jaxpr), compile_for(traced, mesh, target)
     bound = None
     if compiled.memory.fits:
