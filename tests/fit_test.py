@@ -150,8 +150,14 @@ SIXTEEN = parse_slice("v5e:4x4")
 @pytest.mark.parametrize(("rows", "accumulation", "fewer"), [(32, 1, 16), (48, 1, 16), (80, 1, 32), (64, 2, 32)])
 def test_rows_are_lowered_to_what_the_mesh_and_microbatches_divide(rows, accumulation, fewer):
     advice = remedies(plan_of(with_rows(rows, accumulation), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16}))
-    assert f"config.data.rows={fewer} and config.data.virtual_shards={fewer}: half" in "\n".join(advice)
+    assert f"config.data.rows={fewer} and config.data.virtual_shards={fewer}: fewer" in "\n".join(advice)
     assert "mesh.sequence" not in "\n".join(advice)
+
+
+@pytest.mark.parametrize(("rows", "named"), [(32, True), (48, False)])
+def test_microbatches_are_named_where_the_rows_of_a_chip_divide_into_them(rows, named):
+    advice = remedies(plan_of(with_rows(rows), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16}))
+    assert ("config.optimizer.accumulation=2" in "\n".join(advice)) == named
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -159,7 +165,7 @@ def test_chips_share_a_row_where_each_has_one_at_a_time(accumulation):
     rows = 16 * accumulation
     advice = remedies(plan_of(with_rows(rows, accumulation), 20.0, SIXTEEN, ONE_DEVICE | {"fsdp": 16}))
     assert f"config.mesh.sequence=2 with config.data.rows={rows // 2} and" in "\n".join(advice)
-    assert "half the batch" not in "\n".join(advice)
+    assert "fewer rows" not in "\n".join(advice)
 
 
 def test_a_chip_that_is_alone_shares_no_row():
@@ -235,8 +241,19 @@ def test_a_sampler_is_reported_as_a_step_is():
     assert told["compile_host_memory_gib"] > 0
 
 
-def test_edits_of_a_sampler_are_refused_with_a_message():
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--sample=1", "--task=editing"), "the sampler is planned for text to image only"),
+        (("--sample=-1",), "flag --sample=-1: "),
+        (("--sample=1", "--timesteps=1"), "flag --timesteps=1: "),
+        (("--fraction=0",), "flag --fraction=0: "),
+        (("--fraction=60",), "flag --fraction=60: "),
+    ],
+)
+def test_options_that_cannot_be_planned_are_refused_before_anything_is_compiled(arguments, said):
     command = [sys.executable, "-m", "uno_jax.aot", "--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2"]
-    result = subprocess.run([*command, "--sample=1", "--task=editing"], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "the sampler is planned for text to image only" in result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

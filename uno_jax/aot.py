@@ -42,10 +42,12 @@ _TASK = flags.DEFINE_enum(
 )
 _FIT = flags.DEFINE_bool("fit", False, "Find the largest batch and the cheapest rematerialisation that fit.")
 _SAMPLE = flags.DEFINE_integer(
-    "sample", 0, "Plan the sampler instead, with this many pictures a chip; with --fit, any."
+    "sample", 0, "Plan the sampler instead, with this many pictures a chip; with --fit, any.", lower_bound=0
 )
-_TIMESTEPS = flags.DEFINE_integer("timesteps", 50, "Of the sampler.")
-_FRACTION = flags.DEFINE_float("fraction", 0.6, "Share of the roofline that speeds and hours are stated for.")
+_TIMESTEPS = flags.DEFINE_integer("timesteps", 50, "Of the sampler.", lower_bound=2)
+_FRACTION = flags.DEFINE_float(
+    "fraction", 0.6, "Share of the roofline that speeds and hours are stated for.", lower_bound=0.01, upper_bound=1.0
+)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object, and nothing else.")
 
 

@@ -100,14 +100,13 @@ def remedies(plan: Plan) -> list[str]:
         ),
         (
             fewer_rows > 0,
-            f"{_rows(fewer_rows)}: half the batch (config.optimizer.accumulation={2 * optimizer.accumulation} with the "
-            "same rows costs the memory of one more gradient)",
+            f"{_rows(fewer_rows)}: fewer rows a step{_instead_of_fewer(plan)}",
         ),
         (
             fewer_rows == 0 and _can_share(plan),
             f"{_shared_rows(plan)} with {_rows(half_rows)}: twice as many chips share a row's tokens (frees about "
             f"{plan.saved_activations / 2 / GIB:.2f} GiB of saved activations); config.mesh.tensor=2 instead cuts "
-            " heads and the inner features of MLPs",
+            "heads and the inner features of MLPs",
         ),
         (
             config.model.decoder.remat == "full",
@@ -161,6 +160,13 @@ def _fewer_rows(plan: Plan) -> int:
     """About half the rows of a batch, which mesh and microbatches divide; 0 where a chip has one row at a time."""
     at_a_time = plan.rows_per_part // plan.config.optimizer.accumulation
     return plan.config.data.rows // at_a_time * (at_a_time // 2)
+
+
+def _instead_of_fewer(plan: Plan) -> str:
+    more = 2 * plan.config.optimizer.accumulation
+    if plan.rows_per_part % more:
+        return ""
+    return f" (config.optimizer.accumulation={more} with the same rows costs the memory of one more gradient)"
 
 
 def _rows(count: int) -> str:
