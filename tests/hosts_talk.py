@@ -1,5 +1,5 @@
-"""What hosts have to say to each other; `--fail=I`: host I fails while the others wait for it; `--kill=I`: it is killed
-in the middle of the talk.
+"""What hosts have to say to each other; `--fail=I`: host I fails while the others wait for it; `--fail_last=I`: when
+they are through; `--kill=I`: it is killed in the middle of the talk.
 
 Each host counts steps until one of them, host 1 at its third, wants to stop; and prints the step at which it did, and
 what every host gathered.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import time
 
 import jax
 
@@ -19,6 +20,7 @@ from uno_jax.parallel.hosts import agree, failing_together, gather_json, join_ho
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail", type=int)
+    parser.add_argument("--fail_last", type=int)
     parser.add_argument("--kill", type=int)
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
@@ -36,6 +38,9 @@ def main() -> None:
             step += 1
         gathered = gather_json({"host": jax.process_index(), "texts": "é" * jax.process_index()})
         print(f"stopped at {step}, gathered {gathered}", flush=True)
+        if options.fail_last == jax.process_index():
+            time.sleep(1)
+            raise OSError("the disk is full")
 
 
 if __name__ == "__main__":

@@ -107,8 +107,10 @@ def test_hosts_stop_together_and_gather_what_each_of_them_says():
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_host_that_fails_ends_all_and_is_named_on_each(failing):
-    ended = Hosts(["-m", "tests.hosts_talk", f"--fail={failing}"], hosts=2, devices=1).wait(60)
+@pytest.mark.parametrize("when", ["fail", "fail_last"])
+def test_a_host_that_fails_ends_all_and_is_named_on_each(failing, when):
+    """Also where the others are through with their work already."""
+    ended = Hosts(["-m", "tests.hosts_talk", f"--{when}={failing}"], hosts=2, devices=1).wait(60)
     for host in ended:
         assert host.status == 1, host
         assert f"host {failing} of 2: OSError: the disk is full" in host.printed

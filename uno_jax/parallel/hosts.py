@@ -27,7 +27,10 @@ from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import row_share
 
 _FAILED = "uno_jax/failed"
+_FINISHED = "uno_jax/finished"
 _POLL_SECONDS = 1.0
+_FINISH_SECONDS = 300
+"""Between the first host that is through and the last; as long as JAX waits for all to shut down."""
 
 
 def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
@@ -110,6 +113,8 @@ def failing_together() -> Iterator[None]:
     watcher.start()
     try:
         yield
+        # A host that is through waits here, where it still hears of one that fails after it.
+        client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
     except BaseException as error:
         ended.set()
         if isinstance(error, SystemExit) and not isinstance(error.code, str):
