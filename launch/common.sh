@@ -58,35 +58,33 @@ wait_for() {
   done
 }
 
-# `parse NAMES.. -- ARGUMENTS..` sets a variable for each --name=value, and TRAIN to what follows a `--` of its own.
-# NAMES are those of options with a value; --dry-run, --spot, --reserved and --keep have none.
+# `parse NAMES.. -- ARGUMENTS..` sets a variable for each option, and TRAIN to what follows a `--` of its own. NAMES end
+# in = for options with a value, by default empty; others, and --dry-run, have none and are true or false.
 parse() {
-  local names=() argument name
+  local options=(--dry-run) argument name
+  DRY_RUN=false TRAIN=()
   while [[ $1 != -- ]]; do
-    names+=("$1")
+    options+=("--$1")
+    name=$(variable "${1%=}")
+    if [[ $1 == *= ]]; then printf -v "$name" ''; else printf -v "$name" false; fi
     shift
   done
   shift
-  SPOT=false RESERVED=false KEEP=false TRAIN=()
-  for name in "${names[@]}"; do printf -v "$(variable "$name")" ''; done
   while (($#)); do
     argument=$1
     shift
-    case $argument in
-      --) TRAIN=("$@") && return ;;
-      --dry-run) DRY_RUN=true ;;
-      --spot) SPOT=true ;;
-      --reserved) RESERVED=true ;;
-      --keep) KEEP=true ;;
-      --*=*)
-        name=${argument%%=*}
-        name=${name#--}
-        [[ " ${names[*]} " == *" $name "* ]] || die "--$name: no such option; there are ${names[*]/#/--}"
-        printf -v "$(variable "$name")" '%s' "${argument#*=}"
-        ;;
-      *) die "$argument: expected --option=value, or -- before the arguments of uno_jax.train" ;;
-    esac
+    [[ $argument != -- ]] || break
+    [[ $argument == --?* ]] || die "$argument: expected --option=value, or -- before the arguments of uno_jax.train"
+    name=${argument%%=*}
+    if [[ $argument == *=* && " ${options[*]} " == *" $name= "* ]]; then
+      printf -v "$(variable "${name#--}")" '%s' "${argument#*=}"
+    elif [[ " ${options[*]} " == *" $argument "* ]]; then
+      printf -v "$(variable "${name#--}")" true
+    else
+      die "$argument: no such option; there are ${options[*]}"
+    fi
   done
+  TRAIN=("$@")
 }
 
 variable() { tr 'a-z-' 'A-Z_' <<<"$1"; }

@@ -24,7 +24,7 @@ source "$(dirname "$0")/common.sh"
 
 COMMAND=${1:-}
 (($#)) && shift
-parse project zone cluster bucket image slice slices name namespace service-account restarts -- "$@"
+parse project= zone= cluster= bucket= image= slice= slices= name= namespace= service-account= restarts= spot -- "$@"
 NAME=${NAME:-uno} NAMESPACE=${NAMESPACE:-default} SLICES=${SLICES:-1} RESTARTS=${RESTARTS:-10}
 SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
 check_values

@@ -8,7 +8,7 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$0")/common.sh"
 cd "$ROOT"
-parse bucket -- "$@"
+parse bucket= -- "$@"
 need BUCKET 'for checkpoints and data'
 stop_if_missing
 MOUNT=/mnt/bucket KEY=/usr/share/keyrings/cloud.google.asc

@@ -12,7 +12,7 @@ source "$(dirname "$0")/common.sh"
 PROCESSES=${1:-}
 [[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || die "${PROCESSES:-nothing}: expected the number of processes"
 shift
-parse devices port python -- "$@"
+parse devices= port= python= -- "$@"
 DEVICES=${DEVICES:-1} PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 [[ " ${TRAIN[*]} " == *" --config="* ]] || MISSING+=("-- --config=FILE: what to train")
 [[ " ${TRAIN[*]} " == *" --workdir="* ]] || MISSING+=("-- --workdir=DIR: where it goes")

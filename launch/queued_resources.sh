@@ -22,7 +22,7 @@ source "$(dirname "$0")/common.sh"
 
 COMMAND=${1:-}
 (($#)) && shift
-parse project zone bucket slice slices name service-account network restarts -- "$@"
+parse project= zone= bucket= slice= slices= name= service-account= network= restarts= spot reserved keep -- "$@"
 NAME=${NAME:-uno} SLICES=${SLICES:-1} RESTARTS=${RESTARTS:-5}
 check_values
 POLL_SECONDS=${POLL_SECONDS:-60}

@@ -84,7 +84,9 @@ def test_a_workdir_that_would_be_lost_with_the_slice_is_refused(no_cloud, script
         (("--slice=v5e-",), "expected v5e-N"),
         (("--slice=v5p-100",), "expected v5e-N"),
         (("--slice=v5p-8576",), "no side over 256"),
-        (("--colour=red",), "no such option"),
+        (("--colour=red",), "--colour=red: no such option"),
+        (("--spot=true",), "--spot=true: no such option"),
+        (("--network",), "--network: no such option"),
         (("fast",), "expected --option=value"),
         (("--bucket=gs://b/runs",), "--bucket=b/runs: expected a bucket"),
         (("--name=123",), "--name=123: expected a letter"),
@@ -97,6 +99,15 @@ def test_a_workdir_that_would_be_lost_with_the_slice_is_refused(no_cloud, script
 def test_options_that_mean_nothing_are_refused(no_cloud, arguments, message):
     done = call(LAUNCH / "queued_resources.sh", "create", *TPU, *arguments, path=no_cloud, check=2)
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "option"), [("gke.sh", "--reserved"), ("gke.sh", "--keep"), ("local_multihost.sh", "--spot")]
+)
+def test_an_option_of_another_script_is_refused_and_not_left_out(no_cloud, script, option):
+    first = "1" if script == "local_multihost.sh" else "check"
+    done = call(LAUNCH / script, first, "--dry-run", option, path=no_cloud, check=2)
+    assert f"{option}: no such option; there are --dry-run " in done.stderr
 
 
 @pytest.mark.parametrize("bucket", ["b", "gs://b", "gs://b/"])
