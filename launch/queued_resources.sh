@@ -38,10 +38,14 @@ on_hosts() {
   mapfile -d '' -t ON_HOSTS < <(queued_resources ssh "$NAME" --node="$which" --worker="$which" "$@")
 }
 
+# `state ANSWER`: of the queued resource; nothing if there is none, UNKNOWN if that could not be asked now.
 state() {
-  local command
+  local command errors
   mapfile -d '' -t command < <(queued_resources describe "$NAME" '--format=value(state.state)')
-  ask "$1" "${command[@]}" 2>/dev/null || true
+  { errors=$(ask "$1" "${command[@]}" 2>&1 >&4) && return 0; } 4>&1
+  [[ $errors != *NOT_FOUND* ]] || return 0
+  printf '%s\n' "$errors" >&2
+  echo UNKNOWN
 }
 
 check() {
@@ -57,7 +61,7 @@ check() {
 
 create() {
   local flags=(--accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME") command now
-  while now=$(state '') && [[ $now == SUSPENDING || $now == DELETING ]]; do sleep "$POLL_SECONDS"; done
+  while now=$(state '') && [[ $now =~ ^(SUSPENDING|DELETING|UNKNOWN)$ ]]; do sleep "$POLL_SECONDS"; done
   case $now in
     '') ;;
     SUSPENDED | FAILED) delete ;;
@@ -165,7 +169,7 @@ up() {
 follow() {
   while :; do
     OUTCOME=preempted
-    [[ $(state ACTIVE) == ACTIVE ]] || return 0
+    [[ $(state ACTIVE) =~ ^(ACTIVE|UNKNOWN)$ ]] || return 0
     OUTCOME=$(run_state)
     [[ $OUTCOME == running || -z $OUTCOME ]] || return 0
     sleep "$POLL_SECONDS"

@@ -232,12 +232,17 @@ def test_a_signal_reaches_all_local_processes_and_they_may_end_in_peace(tmp_path
     assert sorted(line for line in output.splitlines() if "saved" in line) == ["[0] saved", "[1] saved"]
 
 
-# Each line is one answer: to `describe` the state of the slice, to `--state` that of the run.
+# Each line is one answer: to `describe` the state of the slice (or an error), to `--state` that of the run.
 CLOUD = """#!/bin/bash
 echo "gcloud $*" >>calls
 case "$*" in
   *quotas*) echo "us-west4-a us-west4-b,$(cat quota)" ;;
-  *describe\\ uno*) head -n 1 slice; sed -i 1d slice ;;
+  *describe\\ uno*)
+    answer=$(head -n 1 slice)
+    sed -i 1d slice
+    [[ $answer != ERROR* ]] || { echo "$answer" >&2; exit 1; }
+    echo "$answer"
+    ;;
   *--state*) head -n 1 run; sed -i 1d run ;;
   *describe*|*list*) echo True ;;
 esac
@@ -269,6 +274,15 @@ def test_a_preempted_run_goes_on_from_its_checkpoint_on_a_new_slice(tmp_path):
     folder = cloud(tmp_path, slices, ["running", "0"])
     launch(folder, "--restarts=0", check=0)
     assert steps_taken(folder) == ["create", "run", "delete", "create", "run", "delete"]
+
+
+def test_a_slice_that_could_not_be_asked_about_is_asked_again(tmp_path):
+    lost = "ERROR: (gcloud.compute.tpus) There was a problem refreshing your current auth tokens"
+    slices = [lost, "ERROR: NOT_FOUND: Resource 'uno'", lost, "ACTIVE", lost, "ACTIVE"]
+    folder = cloud(tmp_path, slices, ["running", "0"])
+    done = launch(folder, "--restarts=0", check=0)
+    assert steps_taken(folder) == ["create", "run", "delete"]
+    assert "problem refreshing" in done.stderr
 
 
 def test_a_run_that_was_told_to_stop_goes_on_where_it_is(tmp_path):
