@@ -170,6 +170,23 @@ def test_a_collective_that_runs_beside_other_steps_counts_once():
     assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["fsdp"] == 28 * ARRAY * 3 // 4
 
 
+@pytest.mark.parametrize("called_again", ["", ", calls=%apart"])
+def test_a_collective_in_a_computation_that_runs_asynchronously_counts_once(called_again):
+    gather = "all-gather(%p), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}"
+    apart = f"""%apart (p: f32[2,128]) -> f32[8,128] {{
+  %p = f32[2,128]{{1,0:S(1)}} parameter(0)
+  ROOT %g = f32[8,128]{{1,0}} {gather}
+}}
+
+%condition ("""
+    began = "  %began = ((f32[2,128]{1,0}), f32[8,128]{1,0}, u32[]) async-start(%layer), calls=%apart\n"
+    text = HLO.replace("%condition (", apart, 1).replace("  %whole =", began + "  %whole =")
+    text = text.replace(gather.replace("%p", "%layer"), "async-done(%began)" + called_again)
+    program = parse_hlo(text)
+    assert bytes_by_axes(find_collectives(program, AXES))["fsdp"] == 28 * ARRAY * 3 // 4
+    assert hbm_bytes(program) == hbm_bytes(parse_hlo(HLO))
+
+
 def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
     # The loop reads a layer's slice and writes what it gathers; the sum after it reads and writes an array.
     assert hbm_bytes(parse_hlo(HLO)) == 28 * (2 * 128 * 4 + ARRAY) + 2 * ARRAY

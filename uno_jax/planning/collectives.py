@@ -152,7 +152,7 @@ def _collectives_of(program: Program, name: str) -> Iterator[tuple[Instruction, 
     for instruction in program.computations[name].values():
         if _is_collective(instruction):
             yield instruction, False
-        elif instruction.opcode in ("fusion", "async-start"):
+        elif instruction.opcode == "fusion":
             for called in instruction.called:
                 if not _goes_on(program, called):
                     for item, deeper in _inside(program, called):

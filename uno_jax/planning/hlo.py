@@ -68,7 +68,9 @@ class Instruction:
 
     @cached_property
     def called(self) -> tuple[str, ...]:
-        """Names of the computations that it calls."""
+        """Names of the computations that it calls; what is asynchronous is called by its start."""
+        if self.opcode in ("async-update", "async-done"):
+            return ()
         names = _CALLED.findall(self.attributes)
         for branches in _BRANCHES.findall(self.attributes):
             names += [name.strip().lstrip("%") for name in branches.split(",")]

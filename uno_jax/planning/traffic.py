@@ -8,8 +8,8 @@ _NO_TRAFFIC = frozenset(
     (
         *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "partition-id", "after-all"),
         *("while", "conditional", "call", "opt-barrier", "add-dependency", "send", "recv"),
-        *("async-update", "async-done", "copy-done", "slice-done", "custom-call-done", "send-done", "recv-done"),
-        *("all-gather-done", "all-reduce-done", "collective-permute-done"),
+        *("async-start", "async-update", "async-done", "copy-done", "slice-done", "custom-call-done"),
+        *("send-done", "recv-done", "all-gather-done", "all-reduce-done", "collective-permute-done"),
     )
 )
 _SLICES = ("dynamic-slice", "slice", "gather")
