@@ -3,10 +3,10 @@
     python benchmarks/slices.py [v5e_16 v5e_8 ...]
     python benchmarks/slices.py --task=editing [v5e_16 ...]
 
-Each slice is planned in a process of its own (`python -m uno_jax.aot`). Prints the rows of the tables of docs/tpu.md,
-each as soon as it is known (or, with --json, a line with the whole plan); on stderr, what a slice promised and did not
-keep. The exit status is the number of promises that were not kept. What v5e_256 and v5e_512 promise against v5e_16 is
-checked where v5e_16 is named before them.
+Each slice is planned in a process of its own (`python -m uno_jax.aot`). Prints a table with what those of docs/tpu.md
+say, each row as soon as it is known (or, with --json, a line with the whole plan); on stderr, what a slice promised and
+did not keep. The exit status is the number of promises that were not kept. What v5e_256 and v5e_512 promise against
+v5e_16 is checked where v5e_16 is named before them.
 
 No config promises anything about edits: where they do not fit, all of a layer is computed again, then rows are halved,
 then layer inputs wait in the hosts' memory, until they fit.
@@ -27,9 +27,9 @@ ACROSS = " across slices"
 SLICES = {
     "v5e_16": ("v5e:4x4", {"images_per_chip": 2, "ema": True, "moment_dtype": "float32"}),
     "v5e_16_offload": ("v5e:4x4", {"images_per_chip": 4, "ema": True, "moment_dtype": "float32"}),
-    "v5e_8": ("v5e:2x4", {"images_per_chip": 1}),
-    "v5e_4": ("v5e:2x2", {"images_per_chip": 1}),
-    "v6e_1": ("v6e:1x1", {"images_per_chip": 1}),
+    "v5e_8": ("v5e:2x4", {"images_per_chip": 1, "ema": True}),
+    "v5e_4": ("v5e:2x2", {"images_per_chip": 1, "ema": True}),
+    "v6e_1": ("v6e:1x1", {"images_per_chip": 1, "ema": True}),
     "v5p_16": ("v5p:2x2x2", {"images_per_chip": 4, "ema": True}),
     "v5e_256": ("v5e:16x16", {"images_per_chip": 2, "ema": True}),
     "v5e_512": ("2xv5e:16x16", {"images_per_chip": 2, "ema": True}),
@@ -37,7 +37,6 @@ SLICES = {
 """Config, topology, and what the plan has to say besides that it fits."""
 
 LARGEST_RATIO = {"v5e_16": 1.45, "v5e_16_offload": 1.45, "v5p_16": 1.12}
-
 
 COLUMNS = (
     "config",

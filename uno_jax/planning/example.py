@@ -26,7 +26,6 @@ from uno_jax.programs import layout_of
 
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
 
-
 DELIMITERS: Any = SimpleNamespace(start=0, end=0, image_start=0, image_end=0)
 """A tokenizer as far as layout needs it: ids do not change a shape."""
 
