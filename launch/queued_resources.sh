@@ -96,7 +96,7 @@ wait_active() {
 }
 
 install() {
-  local local_archive=${TMPDIR:-/tmp}/$ARCHIVE command
+  local local_archive=${TMPDIR:-/tmp}/$NAME.$ARCHIVE command # another run's may be of another commit
   mapfile -d '' -t command < <(
     queued_resources scp "$local_archive" "$NAME:$ARCHIVE" --node=all --worker=all
   )

@@ -155,3 +155,17 @@ def test_a_variable_that_is_wrong_or_missing_is_named(monkeypatch, settings, exp
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=expected):
         join_hosts()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("localhost:1", 2, 2), r"--process .JAX_PROCESS_ID. is 2: expected 0 to 1"),
+        (("localhost:1", 2, -1), "is -1: expected 0 to 1"),
+        (("localhost:1", 0, 0), "--processes .JAX_NUM_PROCESSES. is 0"),
+        (("localhost", 1, 0), "is 'localhost': expected host:port"),
+    ],
+)
+def test_numbers_that_do_not_go_together_are_refused(arguments, expected):
+    with pytest.raises(ConfigError, match=expected):
+        join_hosts(*arguments)

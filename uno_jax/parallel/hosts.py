@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -46,8 +47,8 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
       process: number of this one, from 0; by default `JAX_PROCESS_ID`.
 
     Raises:
-      ConfigError: some of the arguments are given, others not; or none, and what the environment says of the cluster
-        makes no sense.
+      ConfigError: some of the arguments are given, others not, or they do not go together; or none, and what the
+        environment says of the cluster makes no sense.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes = _integer("JAX_NUM_PROCESSES") if processes is None else processes
@@ -63,6 +64,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
     # Its notifier takes SIGTERM for itself; `agree` is what stops all hosts at the same step.
     jax.config.update("jax_enable_preemption_service", False)
     if not missing:
+        _check_numbers(str(coordinator), int(processes or 0), int(process or 0))
         jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
         return
     if os.environ.get("JAX_PLATFORMS") == "cpu":
@@ -78,6 +80,15 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
             "variables (JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and a Cloud TPU's metadata: correct what is wrong "
             "there, or unset the variables where this process is to run alone"
         ) from error
+
+
+def _check_numbers(coordinator: str, processes: int, process: int) -> None:
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise ConfigError(f"--coordinator (JAX_COORDINATOR_ADDRESS) is {coordinator!r}: expected host:port")
+    if processes < 1:
+        raise ConfigError(f"--processes (JAX_NUM_PROCESSES) is {processes}: expected how many there are, 1 or more")
+    if not 0 <= process < processes:
+        raise ConfigError(f"--process (JAX_PROCESS_ID) is {process}: expected 0 to {processes - 1}, one of {processes}")
 
 
 def _integer(variable: str) -> int | None:
