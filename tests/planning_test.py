@@ -277,6 +277,13 @@ def test_an_edit_takes_room_for_its_source_and_leaves_other_regions_alone():
     assert missing_room(narrow, small_model(), "text_to_image") == {}
 
 
+def test_reconstructions_have_the_patches_of_their_target_for_a_context():
+    reca = dataclasses.replace(data(vit_tokens=8), method="reca", vit_transform=ImageTransform(8, 8, 4))
+    example = example_row(reca, small_model())
+    assert example.images == 2
+    assert example.tokens() == {"text": 2 * 4, "vit": 2 * 4, "caption": 0, "query": 0, "latent": 2 * 16}
+
+
 def test_model_flops_by_hand():
     model, example = small_model(), example_row(data(), small_model())
     trainable, frozen = partition(abstract_params(model), UNO_TRAINABLE)

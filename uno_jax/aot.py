@@ -38,7 +38,7 @@ _TASK = flags.DEFINE_enum(
     "task",
     "text_to_image",
     ["text_to_image", "editing"],
-    "What the rows are taken to be full of; for edits they are made long enough.",
+    "What the rows are taken to be full of (of the method reca, reconstructions); for edits they are made long enough.",
 )
 _FIT = flags.DEFINE_bool("fit", False, "Find the largest batch and the cheapest rematerialisation that fit.")
 _SAMPLE = flags.DEFINE_integer(

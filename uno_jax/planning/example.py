@@ -82,8 +82,8 @@ class Example:
 
 
 def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image") -> Example:
-    """As many samples of `task` as a row holds, each with pictures of the largest size and the rest of the text and
-    caption regions filled.
+    """As many samples of `task` (of method reca, reconstructions instead) as a row holds, each with pictures of the
+    largest size and the rest of the text and caption regions filled.
 
     Raises:
       ConfigError: a row does not hold one.
@@ -178,15 +178,15 @@ def _plan(data: DataConfig, layout: Layout, task: str, words: int, caption: int)
     def picture(side: int) -> np.ndarray:
         return np.zeros((side, side, 3), np.uint8)
 
-    context: tuple[Item, ...] = ()
-    if task == "editing":
-        context = (
-            CleanLatents(pixels=picture(data.vae_transform.largest_side)),
-            VitImage(pixels=picture(data.vit_transform.largest_side)),
-        )
+    context: tuple[Item, ...] = (Text(ids=(0,) * words),)
+    patches = VitImage(pixels=picture(data.vit_transform.largest_side))
+    if data.method == "reca":
+        context = (patches,)
+    elif task == "editing":
+        context = (CleanLatents(pixels=picture(data.vae_transform.largest_side)), patches, *context)
     target = NoisedTarget(
         pixels=picture(data.vae_transform.largest_side),
         caption=(0,) * caption if data.captions else None,
         query_pixels=picture(data.metaquery_transform.largest_side) if data.metaqueries else None,
     )
-    return (*context, Text(ids=(0,) * words), target)
+    return (*context, target)
