@@ -147,7 +147,7 @@ def check_config(config: RunConfig) -> None:
             f"config.objective.balance.every is {balance.every}, so that the gradient norms that caption and visual of "
             "config.objective.balance ask for are never measured: give at least 1, or set both to 0",
         ),
-        *((lowest <= value < end, message) for lowest, value, end, message in _ranges(config)),
+        *_ranges(config),
         (
             optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,
             f"config.data.rows is {config.data.rows}, which config.optimizer.accumulation ({optimizer.accumulation}) "
@@ -203,11 +203,11 @@ _RANGES = (
 )
 
 
-def _ranges(config: RunConfig) -> Iterator[tuple[float, float, float, str]]:
-    """(lowest, value, end, what is wrong where the value is not from `lowest` to below `end`) of every such field."""
-    for field_, lowest, end in _RANGES:
-        value = operator.attrgetter(field_)(config)
+def _ranges(config: RunConfig) -> Iterator[tuple[bool, str]]:
+    """Whether the value of every such field is from its lowest to below its end, and what is wrong where it is not."""
+    for name, lowest, end in _RANGES:
+        value = operator.attrgetter(name)(config)
         expected = f"at least {lowest}" if end == _INFINITY else f"a number from {lowest} to below {end}"
         if value == _INFINITY:
             expected += ", and finite"
-        yield lowest, value, end, f"config.{field_} is {value}: give {expected}"
+        yield lowest <= value < end, f"config.{name} is {value}: give {expected}"

@@ -63,8 +63,8 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         raise ConfigError(f"{', '.join(missing)}: missing; give all of {', '.join(given)} or none")
     # Its notifier takes SIGTERM for itself; `agree` is what stops all hosts at the same step.
     jax.config.update("jax_enable_preemption_service", False)
-    if not missing:
-        _check_numbers(str(coordinator), int(processes or 0), int(process or 0))
+    if coordinator is not None and processes is not None and process is not None:
+        _check_numbers(coordinator, processes, process)
         jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
         return
     if os.environ.get("JAX_PLATFORMS") == "cpu":
