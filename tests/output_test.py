@@ -83,6 +83,30 @@ def test_import_and_export_do_not_replace_their_sources(tmp_path):
     assert "which is read" in fail("export", tmp_path / "imported", tmp_path / "imported", "--overwrite")
 
 
+# It is told to end when it begins to delete what it has replaced.
+TOLD_WHILE_REPLACING = """
+import signal, sys
+from pathlib import Path
+from uno_jax.interop.output import new_directory
+from uno_jax.signals import exit_on_signals
+
+def hook(event, arguments):
+    if event == "shutil.rmtree" and ".old-" in str(arguments[0]):
+        signal.raise_signal(signal.SIGTERM)
+
+sys.addaudithook(hook)
+with exit_on_signals(), new_directory(sys.argv[1], "source", overwrite=True) as partial:
+    partial.mkdir()
+    (partial / "new").touch()
+"""
+
+
+def test_what_is_told_to_end_while_it_replaces_deletes_the_old_first(tmp_path, old):
+    command = [sys.executable, "-c", TOLD_WHILE_REPLACING, str(old)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 128 + signal.SIGTERM
+    assert names(tmp_path) == ["old", "old/new"]
+
+
 # The command itself, in a process
 
 # No file may have more than 100 kB, as on a disk that is full.
@@ -110,12 +134,16 @@ def test_an_export_that_cannot_be_written_names_the_file_and_leaves_nothing_behi
     assert not (tmp_path / "new").exists()
 
 
-def test_an_import_that_is_told_to_end_is_complete_or_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("seconds", [0, 0.1, 0.25])
+def test_an_import_that_is_told_to_end_is_complete_or_leaves_nothing_behind(tmp_path, seconds):
     command = [sys.executable, "-m", "uno_jax.convert", "import", str(REFERENCE), str(tmp_path / "imported")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not any(tmp_path.iterdir()):
         time.sleep(0.001)
+    time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert errors == ""
-    assert (process.returncode, [path.name for path in tmp_path.iterdir()]) in ((143, []), (0, ["imported"]))
+    # Once it is complete, Python may have taken its handlers back.
+    complete = [(status, ["imported"]) for status in (0, 128 + signal.SIGTERM, -signal.SIGTERM)]
+    assert (process.returncode, [path.name for path in tmp_path.iterdir()]) in [(128 + signal.SIGTERM, []), *complete]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from logging import CRITICAL, getLogger
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import logging
@@ -34,6 +33,7 @@ from uno_jax.load import public_settings, read_tokenizer, saved_model_config, sa
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.signals import exit_on_signals
 from uno_jax.training.checkpoints import read_asset
 
 
@@ -45,25 +45,12 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and logs what it raises
-    with _ended_in_order(), _one_message(options.failure):
+    # When a write fails, Orbax leaves others that it had not begun.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    with exit_on_signals(), _one_message(options.failure):
         succeeded = options.run(options, console or _console())
     if not succeeded:
         sys.exit(1)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM and SIGINT end the command by an exception, so that nothing half-written is left."""
-
-    def end(signum: int, frame: Any) -> None:
-        sys.exit(128 + signum)
-
-    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.signals import signals_held
 
 # What a writer that was interrupted may still take to finish the file that it is at.
 _REMOVAL_SECONDS = 10.0
@@ -58,7 +59,8 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"complete {partial}")
         if first:
-            _replace(partial, path, path.with_name(f".{path.name}.old-{number}"))
+            with signals_held():
+                _replace(partial, path, path.with_name(f".{path.name}.old-{number}"))
         complete = True
     finally:
         if first:

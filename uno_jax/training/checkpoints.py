@@ -23,6 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch, lines_of
 from uno_jax.parallel.hosts import gather_json
+from uno_jax.signals import signals_held
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
@@ -144,7 +145,7 @@ def save_model(directory: Path, params: Params, autoencoder: Params, assets: Map
         if part
     }
     handler = ocp.CompositeCheckpointHandler(**{name: tree() for name in items}, assets=_FilesHandler())
-    with _writing(directory), ocp.Checkpointer(handler) as checkpointer:
+    with signals_held(), _writing(directory), ocp.Checkpointer(handler) as checkpointer:
         files = FilesSave({**assets, VERSIONS_FILE: versions_json()})
         checkpointer.save(directory.resolve(), args=ocp.args.Composite(**items, assets=files))
 
@@ -172,7 +173,7 @@ def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
     Raises:
       CheckpointError: the folder holds no saved tree, or a damaged one.
     """
-    with _reading(directory):
+    with signals_held(), _reading(directory):
         tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
     return {name: jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(tree).items()}
 
@@ -236,7 +237,7 @@ def restore_leaves(directory: Path, names: Sequence[str]) -> dict[str, np.ndarra
     saved = saved_leaves(directory)
     target = unflatten_dict({name: saved[name] for name in names}, sep="/")
     places = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), target)
-    with _reading(directory):
+    with signals_held(), _reading(directory):
         restored = ocp.PyTreeCheckpointHandler().restore(
             directory, args=ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
         )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +12,7 @@ import numpy as np
 from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import agree, gather_json
+from uno_jax.signals import stop_event
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.state import Params, TrainState, merge
 
@@ -105,7 +103,7 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     data_state = batches.get_state()
     waiting: _Dispatched | None = None
     ended = False
-    with _stop_signals() as stop:
+    with stop_event() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
         stopping = agree(stop.is_set)
@@ -200,24 +198,3 @@ def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: An
         f"The state before it is in {checkpoint}. The same command meets the same batch again; "
         "set optimizer.nonfinite to 'skip' to leave such batches out, or lower optimizer.learning_rate."
     )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets inside the block; a second one acts as it did outside."""
-    stop = threading.Event()
-    previous: dict[int, Any] = {}
-
-    def handle(signum: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(signum, previous[signum])
-
-    # Python takes signal handlers in the main thread only; elsewhere the caller deals with signals.
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            previous[signum] = signal.signal(signum, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
