@@ -186,6 +186,18 @@ def test_a_measurement_that_is_not_finite_leaves_the_estimates_alone():
     assert jax.device_get(after.gradient_norms) == jax.device_get(before.gradient_norms)
 
 
+def test_the_probe_measures_in_microbatches_what_it_measures_of_the_whole_batch():
+    """Float32 sums in another order."""
+    batch = model_batch([SECOND_ROUND], [EDITING], [TEXT_TO_IMAGE], [RECONSTRUCTION])
+    whole, of_whole = probe()(new_state(), batch)
+    accumulating = dataclasses.replace(PROBED, optimizer=OptimizerConfig(accumulation=2))
+    parts, of_parts = quick_jit(make_gradient_probe(accumulating))(new_state(), batch)
+    assert of_parts.keys() == of_whole.keys()
+    for name, value in of_whole.items():
+        np.testing.assert_allclose(of_parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), parts.gradient_norms, whole.gradient_norms)
+
+
 def test_the_probe_changes_nothing_but_the_estimates():
     before = new_state()
     after, _ = probe()(before, model_batch([SECOND_ROUND], [], []))

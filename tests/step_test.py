@@ -17,7 +17,7 @@ from uno_jax.batch import Batch
 from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
-from uno_jax.training.step import StepConfig, loss_weights, make_train_step
+from uno_jax.training.step import StepConfig, loss_weights, make_evaluation_step, make_train_step
 
 STEPS = 10
 # A large epsilon: where a gradient is close to 0, Adam would turn its rounding error into a whole step.
@@ -146,6 +146,15 @@ def test_accumulation_equals_the_large_batch():
 
     jax.tree.map(compare, small.opt_state, large.opt_state)
     jax.tree.map(compare, small.trainable, large.trainable, start)
+
+
+def test_an_evaluation_in_microbatches_gives_the_losses_of_the_whole_batch():
+    params = small_params(BASE.model)
+    whole, parts = (quick_jit(make_evaluation_step(config))(params, batch_number(0)) for config in (BASE, ACCUMULATING))
+    assert parts.keys() == whole.keys()
+    for name, (total, count) in whole.items():
+        np.testing.assert_allclose(parts[name][0], total, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert parts[name][1] == count
 
 
 def test_accumulation_takes_rows_without_one_of_the_regions():

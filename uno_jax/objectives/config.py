@@ -16,8 +16,8 @@ class BalanceConfig:
 
     caption: float = 0.0
     visual: float = 0.0
-    every: int = 100
-    """Steps between measurements."""
+    every: int = 0
+    """Steps between measurements; 0 = none. They hold three gradients of the generation expert at a time."""
     decay: float = 0.5
     """Of the running estimate: the share of the old value that a new measurement keeps."""
 

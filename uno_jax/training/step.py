@@ -90,15 +90,11 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
             reduced = reduce_losses(losses, counts, config.objective)
             return total_loss(reduced, weights), (reduced, loss_sums(losses))
 
-        def gradient(trainable: Params, micro: Batch) -> tuple[Any, Params]:
-            value, gradients = jax.value_and_grad(objective, has_aux=True)(trainable, micro)
-            # Of bfloat16 leaves too: sums over microbatches, the norm and the moments are float32.
-            return value, jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
+        def gradient(micro: Batch) -> tuple[Any, Params]:
+            value, gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable, micro)
+            return value, _float32(gradients)
 
-        if accumulation == 1:
-            (loss, (reduced, sums)), gradients = gradient(state.trainable, batch)
-        else:
-            loss, reduced, sums, gradients = _accumulate(gradient, state.trainable, batch, accumulation)
+        (loss, (reduced, sums)), gradients = _sum_over_microbatches(gradient, batch, accumulation)
         gradients = _warm_up_mask(gradients, _updates(state), config.optimizer)
         norm = optax.global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -119,21 +115,24 @@ def _updates(state: TrainState) -> Array:
     return state.step - state.skipped
 
 
-def _accumulate(gradient: Callable, trainable: Params, batch: Batch, accumulation: int) -> tuple:
-    """Sums of the loss, the metrics and the gradient over microbatches, one at a time."""
-    # Microbatch i takes every accumulation-th row, so that each device keeps the rows it already has.
-    micros = jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
-    )
+def _float32(gradients: Params) -> Params:
+    """Of bfloat16 leaves too: sums over microbatches, norms and moments are float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
 
-    def add(carry: Any, micro: Batch) -> tuple[Any, None]:
-        (loss, (reduced, sums)), gradients = gradient(trainable, micro)
-        return jax.tree.map(jnp.add, carry, (loss, reduced, sums, gradients)), None
 
-    first = jax.tree.map(lambda x: x[0], micros)
-    shapes = jax.eval_shape(gradient, trainable, first)
-    (loss, (reduced, sums)), gradients = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, (loss, reduced, sums, gradients), micros)
+def _sum_over_microbatches(function: Callable[[Batch], Any], batch: Batch, count: int) -> Any:
+    """Sums of what `function` makes of the microbatches, one at a time."""
+    if count == 1:
+        return function(batch)
+    # Microbatch i takes every count-th row, so that each device keeps the rows it already has.
+    micros = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total: Any, micro: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(micro)), None
+
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], micros))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, micros)
     return total
 
 
@@ -184,11 +183,16 @@ def _guarded_update(
 
 
 def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[str, tuple[Array, Array]]]:
-    """(sum, count) of every loss of a held-out batch, in total, by time bin and by task (`loss_sums`)."""
+    """(sum, count) of every loss of a held-out batch, in total, by time bin and by task (`loss_sums`).
+
+    In the microbatches of the train step, so that it needs no more memory.
+    """
 
     def step(params: Params, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        draws = draw_for(batch, config)
-        return loss_sums(losses_of(params, batch, draws, config))
+        def sums(micro: Batch) -> dict[str, tuple[Array, Array]]:
+            return loss_sums(losses_of(params, micro, draw_for(micro, config), config))
+
+        return _sum_over_microbatches(sums, batch, config.optimizer.accumulation)
 
     return step
 
@@ -196,7 +200,8 @@ def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[s
 def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Gradient norm of each loss into the generation expert's layers, and the cosines between them.
 
-    Of a frozen expert with trainable adapters: into those. One forward pass, one backward pass per loss. The running
+    Of a frozen expert with trainable adapters: into those. One forward pass, one backward pass per loss, in the
+    microbatches of the train step; the gradients of all losses are in memory together, in float32. The running
     estimates in the state (for balanced weights) move toward the measured norms; a loss without tokens, or a
     non-finite norm, leaves its estimate alone.
     """
@@ -206,17 +211,22 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
     def probe(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         counts = loss_counts(batch)
         params = merge(state.trainable, state.frozen)
-        draws = draw_for(batch, config)
         trained = partition(state.trainable, (ADAPTERS,))[0]
         expert = trained or partition(params, ("decoder/layers/generation",))[0]
 
-        def losses(expert: Params) -> Array:
-            whole = merge(params, expert)
-            reduced = reduce_losses(losses_of(whole, batch, draws, config), counts, config.objective)
-            return jnp.stack([reduced[name] for name in names])
+        def gradients_of(micro: Batch) -> dict[str, Params]:
+            draws = draw_for(micro, config)
 
-        _, pull_back = jax.vjp(losses, expert)
-        gradients = {name: pull_back(row)[0] for name, row in zip(names, jnp.eye(len(names)), strict=True)}
+            def losses(expert: Params) -> Array:
+                whole = merge(params, expert)
+                reduced = reduce_losses(losses_of(whole, micro, draws, config), counts, config.objective)
+                return jnp.stack([reduced[name] for name in names])
+
+            _, pull_back = jax.vjp(losses, expert)
+            rows = zip(names, jnp.eye(len(names)), strict=True)
+            return {name: _float32(pull_back(row)[0]) for name, row in rows}
+
+        gradients = _sum_over_microbatches(gradients_of, batch, config.optimizer.accumulation)
         norms = {name: optax.global_norm(gradient) for name, gradient in gradients.items()}
         metrics = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         for i, first in enumerate(names):
