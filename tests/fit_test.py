@@ -53,6 +53,7 @@ def plan_of(config: RunConfig, gib: float, target: Slice = TARGET, mesh_axes: Ma
         needed={},
         executed=Executed(),
         compiled=Compiled(memory, 0.0, (), 0),
+        probe=None,
         bound=None,
     )
 
@@ -64,7 +65,7 @@ def search(gib_of) -> list[Plan]:
     def compiled(changed: RunConfig) -> Plan:
         return plan_of(changed, gib_of(changed.data.rows, CHEAPEST_FIRST.index(changed.model.decoder.remat)))
 
-    return [plan for plan in largest_fit(config, TARGET, compiled) if plan.compiled.memory.fits]
+    return [plan for plan in largest_fit(config, TARGET, compiled) if plan.memory.fits]
 
 
 def answer(plan: Plan) -> tuple[int, str]:
@@ -117,6 +118,29 @@ def test_remedies_come_in_order_of_cost_with_what_they_free():
     places = [next(i for i, line in enumerate(advice) if text in line) for text in ("ema_memory", "moment", "adapters")]
     assert places == sorted(places)
     assert "frees 24." in advice[places[0]]  # 6.5 B averages in float32
+
+
+def with_probe(plan: Plan, gib: float) -> Plan:
+    """The plan, of a run whose gradient probe needs so much memory."""
+    return dataclasses.replace(plan, probe=Memory(int(gib * GIB), 0, 0, 0, 0, gib * GIB <= TARGET.chip.hbm_bytes))
+
+
+def test_a_plan_fits_if_its_step_and_its_gradient_probe_do():
+    step = plan_of(read("tpu.v5e_16"), 10.0)
+    assert [with_probe(step, gib).memory.fits for gib in (9.0, 15.0, 16.0)] == [True, True, False]
+    assert with_probe(step, 15.0).memory.peak == 15 * GIB
+
+
+@pytest.mark.parametrize("fractions", [{}, {"caption": 0.5, "visual": 0.25}])
+def test_a_gradient_probe_that_does_not_fit_is_left_out_first(fractions):
+    config = read("tpu.v5e_16")
+    balance = dataclasses.replace(config.objective.balance, every=100, **fractions)
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, balance=balance))
+    advice = remedies(with_probe(plan_of(config, 10.0), 16.0))
+    assert advice[0].startswith("0.25 GiB too much")
+    assert advice[1].startswith("  1. config.objective.balance.every=0")
+    assert ("config.objective.balance.caption=0" in advice[1]) == bool(fractions)
+    assert "balance" not in "".join(remedies(plan_of(config, 16.0)))
 
 
 def test_what_is_done_already_is_no_remedy():
@@ -217,7 +241,7 @@ def sampler_of(
 
 def test_the_most_pictures_of_a_sampler_are_found():
     tried = list(largest_count(lambda images: sampler_of(images, 3.0 * images)))
-    assert [plan.images for plan in tried if plan.compiled.memory.fits][-1] == 5
+    assert [plan.images for plan in tried if plan.memory.fits][-1] == 5
 
 
 def test_remedies_of_a_sampler_are_the_mesh_then_fewer_pictures_then_a_larger_slice():

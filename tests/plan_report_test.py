@@ -9,8 +9,10 @@ import pytest
 import rich.console
 
 from tests.fit_test import plan_of, read
+from uno_jax.planning.chips import GIB
 from uno_jax.planning.executed import Executed
-from uno_jax.planning.plan import Plan
+from uno_jax.planning.memory import Memory
+from uno_jax.planning.plan import Compiled, Plan
 from uno_jax.planning.report import plan_json, plan_table
 from uno_jax.planning.roofline import Roofline
 
@@ -65,3 +67,19 @@ def test_the_table_says_what_is_planned_and_whether_it_fits():
     assert "rematerialisation: full" in row(text, "rows of a step")
     assert "bound by arithmetic" in row(text, "roofline time")
     assert "DOES NOT FIT" in printed(plan(20.0))
+
+
+def test_the_peak_is_that_of_the_gradient_probe_where_it_needs_most():
+    probed = dataclasses.replace(plan(10.0), probe=Memory(12 * GIB, 0, 0, 0, 0, fits=True))
+    assert row(printed(probed), "memory peak").split()[-4:] == ["of", "the", "gradient", "probe"]
+    told = plan_json(probed, 0.5)
+    assert (told["hbm_peak_gib"], told["gradient_probe_gib"]) == (12.0, 12.0)
+    assert "probe" not in printed(plan(10.0))
+
+
+def test_the_autoencoder_is_named_where_there_is_one():
+    memory = Memory(10 * GIB, 0, 0, 0, 0, fits=True, autoencoder=GIB // 4)
+    made = dataclasses.replace(plan(10.0), compiled=Compiled(memory, 0.0, (), 0))
+    assert "0.25 GiB" in row(printed(made), "  autoencoder")
+    assert plan_json(made, 0.5)["hbm_autoencoder_gib"] == 0.25
+    assert "  autoencoder" not in printed(plan(10.0))

@@ -52,6 +52,14 @@ def test_a_narrow_model_is_planned_with_every_number():
     assert 1 < plan["flops_ratio"] < 3
     state = sum(size for part, size in plan["hbm_state_gib"].items() if part != "gradients")
     assert plan["hbm_arguments_gib"] == pytest.approx(state, abs=0.05)
+    parts = [plan[f"hbm_{part}_gib"] for part in ("arguments", "temporaries", "program", "autoencoder")]
+    assert plan["hbm_peak_gib"] == pytest.approx(sum(parts), abs=0.01)
+    assert plan["gradient_probe_gib"] is None
+
+
+def test_a_gradient_probe_is_planned_too():
+    plan = aot("--config=configs/tpu/v5e_16.py", "--topology=v5e:4x4", "--config.objective.balance.every=100", *NARROW)
+    assert plan["gradient_probe_gib"] == plan["hbm_peak_gib"] > sum(plan["hbm_state_gib"].values())
 
 
 def test_an_edit_is_planned_in_rows_that_are_made_long_enough():

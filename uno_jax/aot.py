@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         plan = _fit(config, target) if _FIT.value else make_plan(config, target, _TASK.value)
     except ConfigError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    advice = [] if plan.compiled.memory.fits else remedies(plan)
+    advice = [] if plan.memory.fits else remedies(plan)
     _print(console, plan_json(plan, _FRACTION.value), plan_table(plan, _FRACTION.value), advice)
 
 
@@ -83,7 +83,7 @@ def _plan_sampler(console: rich.console.Console, config: RunConfig, target: Slic
         return f"{tried.images_per_part} pictures"
 
     plan = _best(largest_count(plan_of), name) if _FIT.value else plan_of(_SAMPLE.value)
-    advice = [] if plan.compiled.memory.fits else sampler_remedies(plan)
+    advice = [] if plan.memory.fits else sampler_remedies(plan)
     _print(console, sampler_json(plan, _FRACTION.value), sampler_table(plan, _FRACTION.value), advice)
 
 
@@ -98,7 +98,7 @@ def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
     """The best plan, or the last that failed; tells on stderr what was tried."""
     best, last = None, None
     for last in tried:
-        memory = last.compiled.memory
+        memory = last.memory
         verdict = "fits" if memory.fits else "does not fit"
         print(f"{name(last)}: {memory.peak / GIB:.2f} GiB, {verdict}", file=sys.stderr)
         best = last if memory.fits else best

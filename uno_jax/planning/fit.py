@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uno_jax.config import ConfigError
+from uno_jax.objectives.config import SUPERVISION
 from uno_jax.parallel.mesh import make_mesh, row_parts
 from uno_jax.planning.chips import GIB, Slice, describe_devices
 from uno_jax.planning.plan import Plan
@@ -37,7 +38,7 @@ def largest_fit(config: RunConfig, target: Slice, plan_of: Callable[[RunConfig],
     for policy in (LEAST_MEMORY, "offload"):
         for plan in batches(policy):
             yield plan
-            best = plan if plan.compiled.memory.fits else best
+            best = plan if plan.memory.fits else best
         if best is not None:
             break
     if best is None:
@@ -45,7 +46,7 @@ def largest_fit(config: RunConfig, target: Slice, plan_of: Callable[[RunConfig],
     for policy in CHEAPEST_FIRST[: CHEAPEST_FIRST.index(best.config.model.decoder.remat)]:
         plan = plan_of(_changed(config, best.config.data.rows, policy))
         yield plan
-        if plan.compiled.memory.fits:
+        if plan.memory.fits:
             return
     yield best
 
@@ -66,7 +67,7 @@ def largest_count(plan_of: Callable[[int], AnyPlan]) -> Iterator[AnyPlan]:
             too_many = count
             continue
         yield plan
-        if plan.compiled.memory.fits:
+        if plan.memory.fits:
             fits = count
         else:
             too_many = count
@@ -81,6 +82,7 @@ def remedies(plan: Plan) -> list[str]:
         return f"frees {state[part] * share / GIB:.2f} GiB"
 
     steps = (
+        (plan.compiled.memory.fits, f"{_no_probe(config)}: the gradients of the losses are not measured"),
         _cut_copies(plan, sum(state.values())),
         (
             config.model.decoder.remat not in ("full", "offload"),
@@ -127,6 +129,12 @@ def remedies(plan: Plan) -> list[str]:
     return _numbered(plan, steps)
 
 
+def _no_probe(config: RunConfig) -> str:
+    every, *fractions = (f"config.objective.balance.{name}=0" for name in ("every", *SUPERVISION))
+    balance = config.objective.balance
+    return " and ".join([every, *fractions] if any(getattr(balance, name) for name in SUPERVISION) else [every])
+
+
 def sampler_remedies(plan: SamplerPlan) -> list[str]:
     """As `remedies`, for a sampler."""
     steps = (
@@ -142,7 +150,7 @@ def sampler_remedies(plan: SamplerPlan) -> list[str]:
 
 
 def _numbered(plan: Plan | SamplerPlan, steps: Sequence[tuple[bool, str]]) -> list[str]:
-    missing = (plan.compiled.memory.peak - plan.target.chip.hbm_bytes) / GIB
+    missing = (plan.memory.peak - plan.target.chip.hbm_bytes) / GIB
     advice = [text for applies, text in steps if applies]
     return [f"{missing:.2f} GiB too much. In order of cost:", *(f"  {i}. {text}" for i, text in enumerate(advice, 1))]
 

@@ -31,6 +31,8 @@ class Memory:
     fits: bool
     message: str = ""
     """What the compiler said when it did not fit."""
+    autoencoder: int = 0
+    """In the peak too: the autoencoder, which lies on every chip and is none of the program's arguments."""
 
 
 def tree_bytes(tree: Any, *, host: bool = False) -> int:
@@ -55,8 +57,8 @@ def split_state(state: TrainState) -> dict[str, int]:
     }
 
 
-def compiled_memory(compiled: Any, capacity: float) -> Memory:
-    """Memory of a program that compiled."""
+def compiled_memory(compiled: Any, capacity: float, autoencoder: int) -> Memory:
+    """Memory of a program that compiled, with that of the autoencoder beside it."""
     stats = compiled.memory_analysis()
     program = stats.generated_code_size_in_bytes
     # The compiler's peak counts what is in the host's memory too. Arguments are there all the time; how much of the
@@ -65,7 +67,7 @@ def compiled_memory(compiled: Any, capacity: float) -> Memory:
     in_use = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes
     if stats.host_temp_size_in_bytes:
         in_use = min(in_use, stats.argument_size_in_bytes + stats.temp_size_in_bytes)
-    peak = in_use + program
+    peak = in_use + program + autoencoder
     return Memory(
         peak=peak,
         arguments=stats.argument_size_in_bytes,
@@ -73,18 +75,28 @@ def compiled_memory(compiled: Any, capacity: float) -> Memory:
         program=program,
         host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
         fits=peak <= capacity,
+        autoencoder=autoencoder,
     )
 
 
-def exhausted_memory(error: Exception) -> Memory | None:
-    """Memory of a program that the compiler refused because it does not fit into HBM; None for any other error."""
+def exhausted_memory(error: Exception, autoencoder: int) -> Memory | None:
+    """Memory of a program that the compiler refused because it does not fit into HBM, with that of the autoencoder
+    beside it; None for any other error."""
     text = str(error)
     in_all = re.search(r"Used ([\d.]+)([KMGT]?) of \S+ hbm", text)
     used = in_all or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", text)
     if "RESOURCE_EXHAUSTED" not in text or not used:
         return None
-
-    return Memory(peak=_bytes(used), arguments=0, temporaries=0, program=0, host=0, fits=False, message=text)
+    return Memory(
+        peak=_bytes(used) + autoencoder,
+        arguments=0,
+        temporaries=0,
+        program=0,
+        host=0,
+        fits=False,
+        message=text,
+        autoencoder=autoencoder,
+    )
 
 
 def _bytes(match: re.Match) -> int:

@@ -22,15 +22,16 @@ from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collect
 from uno_jax.planning.example import Example, abstract_batch, example_row, missing_room
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.hlo import parse_hlo
-from uno_jax.planning.memory import Memory, compiled_memory, exhausted_memory, split_state
+from uno_jax.planning.memory import Memory, compiled_memory, exhausted_memory, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.planning.traffic import hbm_bytes
 from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, step_config
 from uno_jax.run_config import RunConfig, check_config
+from uno_jax.training.initialise import abstract_autoencoder
 from uno_jax.training.state import TrainState
-from uno_jax.training.step import make_train_step
+from uno_jax.training.step import make_gradient_probe, make_train_step
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,15 @@ class Plan:
     """Model FLOPs of a step by part."""
     executed: Executed
     compiled: Compiled
+    probe: Memory | None
+    """Of the gradient probe; None where the run has none, or its step does not fit."""
     bound: Roofline | None
-    """None where it does not fit."""
+    """None where the step does not fit."""
+
+    @property
+    def memory(self) -> Memory:
+        """Of the program of the run that needs most. An evaluation is the step's forward pass, and needs less."""
+        return max((memory for memory in (self.compiled.memory, self.probe) if memory), key=lambda memory: memory.peak)
 
     @property
     def rows_per_part(self) -> int:
@@ -113,13 +121,18 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     state = abstract_state(config, mesh)
     example = example_row(config.data, config.model, task)
+    batch = abstract_batch(config.data, config.model, mesh)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
-    traced = trace(step, state, abstract_batch(config.data, config.model, mesh))
+    traced = trace(step, state, batch)
     grids, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, grid: visited if grid[-2:] in grids else 1.0)
-    compiled = compile_for(traced, mesh, target)
-    bound = None
+    autoencoder = tree_bytes(abstract_autoencoder(config.model))
+    compiled = compile_for(traced, mesh, target, autoencoder)
+    bound, probe = None, None
     if compiled.memory.fits:
+        if config.objective.balance.every:
+            traced_probe = trace(jit_step(make_gradient_probe(step_config(config)), state, mesh), state, batch)
+            probe = compile_for(traced_probe, mesh, target, autoencoder).memory
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
     return Plan(
         config=config,
@@ -134,6 +147,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
         needed=_of_all_rows(state, example, config),
         executed=executed,
         compiled=compiled,
+        probe=probe,
         bound=bound,
     )
 
@@ -150,18 +164,21 @@ def trace(program: Any, *arguments: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def compile_for(traced: Any, mesh: Mesh, target: Slice) -> Compiled:
-    """Compiles a traced program for the devices of `mesh`; that it does not fit is a result, not an error."""
+def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int) -> Compiled:
+    """Compiles a traced program for the devices of `mesh`; that it does not fit is a result, not an error.
+
+    `autoencoder`: its bytes, which lie on every chip beside the program.
+    """
     start = time.monotonic()
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        memory = exhausted_memory(error)
+        memory = exhausted_memory(error, autoencoder)
         if memory is None:
             raise
         return Compiled(memory, time.monotonic() - start, (), 0)
     seconds = time.monotonic() - start
-    memory = compiled_memory(compiled, target.chip.hbm_bytes)
+    memory = compiled_memory(compiled, target.chip.hbm_bytes, autoencoder)
     program = parse_hlo(compiled.as_text())
     slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
     return Compiled(memory, seconds, find_collectives(program, dict(mesh.shape), slices), hbm_bytes(program))

@@ -12,6 +12,7 @@ import rich.table
 from uno_jax.planning.chips import GIB, Slice
 from uno_jax.planning.collectives import bytes_by_kind
 from uno_jax.planning.executed import Executed
+from uno_jax.planning.memory import Memory
 from uno_jax.planning.model_flops import encoder_share
 from uno_jax.planning.plan import Compiled, Plan, run_hours
 from uno_jax.planning.roofline import Roofline
@@ -37,6 +38,8 @@ class Planned(Protocol):
     @property
     def compiled(self) -> Compiled: ...
     @property
+    def memory(self) -> Memory: ...
+    @property
     def bound(self) -> Roofline | None: ...
 
 
@@ -54,6 +57,7 @@ def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
         "ema": plan.config.optimizer.ema_decay > 0,
         "moment_dtype": plan.config.optimizer.moment_dtype,
         "hbm_state_gib": {part: _gib(size) for part, size in plan.state_bytes.items()},
+        "gradient_probe_gib": None if plan.probe is None else _gib(plan.probe.peak),
         "saved_activations_gib": _gib(plan.saved_activations),
         "model_flops_by_part": dict(plan.needed),
         "encoder_share": encoder_share(plan.needed),
@@ -78,7 +82,7 @@ def sampler_json(plan: SamplerPlan, fraction: float) -> dict[str, Any]:
 
 
 def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any]:
-    memory, bound = plan.compiled.memory, plan.bound
+    memory, bound = plan.memory, plan.bound
     seconds = None if bound is None else bound.seconds / fraction
     return {
         "topology": plan.target.name,
@@ -92,6 +96,7 @@ def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any
         "hbm_arguments_gib": _gib(memory.arguments),
         "hbm_temporaries_gib": _gib(memory.temporaries),
         "hbm_program_gib": _gib(memory.program),
+        "hbm_autoencoder_gib": _gib(memory.autoencoder),
         "host_memory_per_chip_gib": _gib(memory.host),
         "model_flops": needed,
         "executed_flops": plan.executed.total,
@@ -114,14 +119,14 @@ def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any
 
 def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     """The same for people."""
-    memory, needed = plan.compiled.memory, sum(plan.needed.values())
+    memory, needed = plan.memory, sum(plan.needed.values())
     images = f"{plan.images / plan.target.chips:g} images a chip"
     table = _table(f"{plan.target.name}, {plan.target.chips} chips, {images}, {plan.task}", plan)
     table.add_row("rows of a step", str(plan.config.data.rows), f"rematerialisation: {plan.config.model.decoder.remat}")
     if plan.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
         table.add_row("rows made longer", "", f"an edit takes {lengths}")
-    _add_memory(table, plan)
+    _add_memory(table, plan, ", of the gradient probe" if memory is plan.probe else "")
     for part, size in plan.state_bytes.items():
         if size:
             note = "made by the step, among the temporaries" if part == "gradients" else ""
@@ -131,6 +136,7 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     table.add_row("    saved activations", f"{plan.saved_activations / GIB:.2f} GiB", "estimate, among the temporaries")
     if memory.fits:
         table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
+    _add_autoencoder(table, memory)
     if memory.host:
         table.add_row("host memory for a chip", f"{memory.host / GIB:.2f} GiB", "")
     table.add_section()
@@ -146,8 +152,9 @@ def sampler_table(plan: SamplerPlan, fraction: float) -> rich.table.Table:
     table = _table(f"sampler on {plan.target.name}, {plan.target.chips} chips, {steps}", plan)
     _add_memory(table, plan)
     table.add_row("  parameters", f"{plan.parameter_bytes / GIB:.2f} GiB", "")
-    if plan.compiled.memory.fits:
-        table.add_row("  compiler's temporaries", f"{plan.compiled.memory.temporaries / GIB:.2f} GiB", "at the peak")
+    if plan.memory.fits:
+        table.add_row("  compiler's temporaries", f"{plan.memory.temporaries / GIB:.2f} GiB", "at the peak")
+    _add_autoencoder(table, plan.memory)
     table.add_section()
     table.add_row("model FLOPs", f"{plan.needed / 1e12:,.0f} T", "")
     _add_speed(table, plan, plan.needed, fraction, "all pictures", "")
@@ -155,7 +162,7 @@ def sampler_table(plan: SamplerPlan, fraction: float) -> rich.table.Table:
 
 
 def _table(title: str, plan: Planned) -> rich.table.Table:
-    title = f"{title}: {'fits' if plan.compiled.memory.fits else 'DOES NOT FIT'}"
+    title = f"{title}: {'fits' if plan.memory.fits else 'DOES NOT FIT'}"
     table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -163,9 +170,14 @@ def _table(title: str, plan: Planned) -> rich.table.Table:
     return table
 
 
-def _add_memory(table: rich.table.Table, plan: Planned) -> None:
-    peak, capacity = plan.compiled.memory.peak / GIB, plan.target.chip.hbm_bytes / GIB
-    table.add_row("memory peak of a chip", f"{peak:.2f} GiB", f"of {capacity:.2f}", style="bold")
+def _add_memory(table: rich.table.Table, plan: Planned, whose: str = "") -> None:
+    peak, capacity = plan.memory.peak / GIB, plan.target.chip.hbm_bytes / GIB
+    table.add_row("memory peak of a chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{whose}", style="bold")
+
+
+def _add_autoencoder(table: rich.table.Table, memory: Memory) -> None:
+    if memory.autoencoder:
+        table.add_row("  autoencoder", f"{memory.autoencoder / GIB:.2f} GiB", "beside the program")
 
 
 def _add_speed(table: rich.table.Table, plan: Planned, needed: float, fraction: float, of: str, run: str) -> None:

@@ -22,7 +22,7 @@ from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replica
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.example import DELIMITERS, joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
-from uno_jax.planning.memory import tree_bytes
+from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
 from uno_jax.planning.plan import Compiled, compile_for, trace
 from uno_jax.planning.roofline import Roofline, roofline
@@ -32,6 +32,7 @@ from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig
 from uno_jax.start import abstract_run_params
+from uno_jax.training.initialise import abstract_autoencoder
 from uno_jax.training.state import Params
 
 
@@ -54,6 +55,11 @@ class SamplerPlan:
     compiled: Compiled
     bound: Roofline | None
     """None where it does not fit."""
+
+    @property
+    def memory(self) -> Memory:
+        """Of the only program."""
+        return self.compiled.memory
 
     @property
     def images(self) -> int:
@@ -86,7 +92,8 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
         return sample_latents(params, read_branches(params, inputs, no_latents, model), model, flow)
 
     traced = trace(jax.jit(on_mesh(mesh)(sample), out_shardings=batch_sharding(mesh)), params, inputs)
-    executed, compiled = executed_flops(traced.jaxpr), compile_for(traced, mesh, target)
+    executed = executed_flops(traced.jaxpr)
+    compiled = compile_for(traced, mesh, target, tree_bytes(abstract_autoencoder(model)))
     bound = None
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
