@@ -1,6 +1,7 @@
 """Autoencoders, latent patches, and the encoding of packed batches."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.eight_device_process import run_with_eight_devices
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, TokenSource
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents, unpatchify_latents
@@ -166,6 +168,14 @@ def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, p
         used[row] += len(expected)
     for row in range(2):
         assert not np.any(encoded.latent_moments[row, used[row] :])
+
+
+def test_the_devices_of_a_host_share_the_images():
+    """Float32 convolutions, over other numbers of images together."""
+    found = json.loads(run_with_eight_devices("-m", "tests.encoding_on_eight_devices").splitlines()[-1])
+    assert found["difference"] <= 1e-6 * found["largest"]
+    assert found["devices"] == 8
+    assert found["share"] == pytest.approx(1 / 8, rel=0.01)
 
 
 def test_moments_that_are_precomputed_are_kept():

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, Sharding
 from jax.typing import DTypeLike
 
 from uno_jax.checkpoint_errors import CheckpointError
@@ -24,7 +24,7 @@ from uno_jax.interop.load import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated
+from uno_jax.parallel.mesh import MeshConfig, host_mesh, make_mesh, replicated
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_tree, saved_leaves
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
@@ -122,7 +122,7 @@ def saved_settings(checkpoint: Path) -> SamplingSettings:
 def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | None = None) -> Params:
     """The autoencoder's parameters in a checkpoint, float32; empty for an autoencoder that has none.
 
-    `place` is where each of them lies; None: on the first device of this host.
+    `place` is where each of them lies; None: on every device of this host.
 
     Raises:
       CheckpointError: they are not there, or not the model's.
@@ -130,7 +130,7 @@ def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | 
     shapes = abstract_autoencoder(model)
     if not shapes:
         return {}
-    place = place or SingleDeviceSharding(jax.local_devices()[0])
+    place = place or replicated(host_mesh())
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
     return restore_tree(checkpoint / "autoencoder", target)
 

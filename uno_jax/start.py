@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError
-from uno_jax.interop.load import first_device, is_public_directory, load_public, open_public
+from uno_jax.interop.load import is_public_directory, load_public, open_public
 from uno_jax.interop.provenance import Provenance, public_provenance, saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.load import read_tokenizer, restore_autoencoder, saved_model_config
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig, model_differences
+from uno_jax.parallel.mesh import host_mesh, replicated
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.run_config import RunConfig
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree
@@ -45,7 +47,8 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
       CheckpointMismatch, CheckpointError: its tensors are not those that its own files announce.
     """
     if not config.init_from:
-        return Start(_drawn(config, (), mesh), init_autoencoder(config.model, config.seed), "drawn afresh")
+        autoencoder = jax.device_put(init_autoencoder(config.model, config.seed), replicated(host_mesh()))
+        return Start(_drawn(config, (), mesh), autoencoder, "drawn afresh")
     checkpoint = _find_start(config)
     if checkpoint is not None:
         return _from_checkpoint(config, checkpoint, mesh)
@@ -116,7 +119,8 @@ def _from_public(config: RunConfig, directory: Path, mesh: Mesh) -> Start:
             return np.float32
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
 
-    loaded = load_public(directory, dtype, lambda path: shardings.get(path) or first_device(path))
+    everywhere = replicated(host_mesh())  # the autoencoder, with which each host encodes its own pictures
+    loaded = load_public(directory, dtype, lambda path: shardings.get(path, everywhere))
     fresh = _fresh_parts(config.model, saved)
     kept = partition(loaded.params, fresh)[1]
     return Start(_with_fresh(config, kept, fresh, mesh), loaded.autoencoder_params, str(directory))

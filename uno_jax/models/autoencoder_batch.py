@@ -10,12 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
 from uno_jax.batch import Batch
 from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpatchify_latents
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import pixels_to_float
+from uno_jax.parallel.axes import constrain, on_mesh
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, row_parts
 
 # Pixels that the encoder works on at once: more in flight need more memory and gain no speed.
 PIXELS_AT_ONCE = 1024 * 1024
@@ -32,16 +35,18 @@ def encode_batch(
     """Replaces the pixels in `batch.latent_moments` by the autoencoder's moments.
 
     A host function: it finds the images of the batch, and runs one jitted program per image size and number of images
-    (padded to a power of two, so that few programs are compiled). Each image is encoded at its own size, because
-    padding would change its latents. The programs are dispatched and not waited for. They run where `params` lie,
-    which must be this host alone: what images there are differs from host to host.
+    (padded to a power of two for each device, so that few programs are compiled). Each image is encoded at its own
+    size, because padding would change its latents. The programs are dispatched and not waited for. They run where
+    `params` lie, which must be this host alone, for what images there are differs from host to host; where that is a
+    mesh (`parallel.mesh.host_mesh`), each part of it that has rows of its own encodes some of the images.
 
     Args:
       autoencoder: from `make_autoencoder`.
       params: its parameters (empty for the pixel autoencoder).
       batch: of this host, numpy arrays, with uint8 pixels `[B, G, K]` as `latent_moments`.
       config: sizes of the model.
-      pixels_at_once: images of more pixels than this together are encoded one after the other (memory, not results).
+      pixels_at_once: images of more pixels than this together are encoded one after the other on a device (memory, not
+        results).
 
     Returns:
       The batch with `latent_moments` float32 `[B, G, 2 * L]`: patchified mean, then patchified log-variance; 0 for
@@ -67,12 +72,17 @@ def encode_batch(
         grids = image_grids(batch, config.max_latent_size)
     moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32)
     flat_pixels = jnp.asarray(pixels.reshape(batch_rows * tokens, width))
+    mesh = _mesh_of(params)
+    devices = row_parts(mesh)
     for (rows, columns), places in grids.items():
         if len(places):
-            places = _pad_to_power_of_two(places, nowhere=batch_rows * tokens)
+            each = _power_of_two(-(-len(places) // devices))
             together = max(pixels_at_once // (rows * columns * config.pixels_per_token**2), 1)
-            together = min(len(places), 1 << together.bit_length() - 1)
-            moments = _encode_images(moments, flat_pixels, params, places, autoencoder, config, rows, columns, together)
+            together = devices * min(each, 1 << together.bit_length() - 1)
+            places = _pad(places, devices * each, nowhere=batch_rows * tokens)
+            moments = _encode_images(
+                moments, flat_pixels, params, places, autoencoder, config, rows, columns, together, mesh
+            )
     return batch._replace(latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
 
 
@@ -110,14 +120,27 @@ def image_grids(batch: Batch, side: int) -> dict[tuple[int, int], Int[np.ndarray
     return {grid: np.stack(places).astype(np.int32) for grid, places in sorted(grids.items())}
 
 
-def _pad_to_power_of_two(places: np.ndarray, nowhere: int) -> np.ndarray:
-    """Images up to the next power of two, whose tokens lie at `nowhere`: out of range, read as any, never written."""
-    count = 1 << (len(places) - 1).bit_length()
+def _mesh_of(params: Any) -> Mesh:
+    """The mesh that the parameters lie on; of one device where they name none, or there are none."""
+    for leaf in jax.tree.leaves(params):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+            return sharding.mesh
+    return make_mesh(MeshConfig(), jax.local_devices()[:1])
+
+
+def _power_of_two(count: int) -> int:
+    """The next one."""
+    return 1 << (count - 1).bit_length()
+
+
+def _pad(places: np.ndarray, count: int, nowhere: int) -> np.ndarray:
+    """So many images; the tokens of those that are added lie at `nowhere`: out of range, read as any, never written."""
     padding = np.full((count - len(places), places.shape[1]), nowhere)
     return np.concatenate([places, padding]).astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8), donate_argnums=0)
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8, 9), donate_argnums=0)
 def _encode_images(
     moments: Float[Array, "places twice_latent_size"],
     pixels: UInt8[Array, "places pixels"],
@@ -128,11 +151,15 @@ def _encode_images(
     rows: int,
     columns: int,
     together: int,
+    mesh: Mesh,
 ) -> Float[Array, "places twice_latent_size"]:
-    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places, `together` at a time."""
+    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places, `together` at a time, cut
+    over the rows of `mesh`."""
     count, tokens = places.shape
 
+    @on_mesh(mesh)
     def encode(places: Array) -> Array:
+        places = constrain(places, "batch", None)
         squares = pixels_to_float(jnp.take(pixels, places, axis=0, mode="clip"))
         images = unpatchify_latents(squares, rows, columns, config.pixels_per_token)
         encoded: Any = autoencoder.apply({"params": params}, images, method="encode")
@@ -140,4 +167,6 @@ def _encode_images(
         return jnp.concatenate([patchify_latents(half, config.latent_patch_size) for half in halves], axis=-1)
 
     tokens_encoded = jax.lax.map(encode, places.reshape(count // together, together, tokens))
-    return moments.at[places.reshape(-1)].set(tokens_encoded.reshape(count * tokens, -1), mode="drop")
+    written = moments.at[places.reshape(-1)].set(tokens_encoded.reshape(count * tokens, -1), mode="drop")
+    with on_mesh(mesh):
+        return constrain(written, None, None)

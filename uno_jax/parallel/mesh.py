@@ -82,6 +82,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
+def host_mesh() -> Mesh:
+    """This host's devices as a mesh of rows: for what every host computes of its own rows alone."""
+    return make_mesh(MeshConfig(data=-1, fsdp=1), jax.local_devices())
+
+
 def _has_slice_index(devices: Sequence[jax.Device]) -> bool:
     return getattr(devices[0], "slice_index", None) is not None
 

@@ -75,9 +75,8 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         if autoencoder:
-            # Every host has it on a device of its own; one writes it.
-            whole = autoencoder if jax.process_count() == 1 else jax.tree.map(np.asarray, autoencoder)
-            items["autoencoder"] = ocp.args.StandardSave(whole)
+            # Every host has it on devices of its own; one writes it.
+            items["autoencoder"] = ocp.args.StandardSave(jax.tree.map(np.asarray, autoencoder))
         self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, target: TrainState) -> tuple[TrainState, DataState]:
