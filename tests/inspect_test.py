@@ -293,6 +293,7 @@ def test_the_reference_differs_from_itself_nowhere():
     ("file", "text", "message"),
     [
         ("config.json", '{"a": 1', "config.json: not valid JSON"),
+        pytest.param("config.json", "[" * 100_000, "config.json: not valid JSON", id="nested"),
         ("config.json", "[]", "config.json: expected a JSON object, found list"),
         ("versions.json", "[]", "versions.json: expected a JSON object, found list"),
         ("provenance.json", '{"trained": 3}', "provenance.json: trained is 3; expected a list"),

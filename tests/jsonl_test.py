@@ -87,6 +87,7 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (QUESTION | {"captions": ["x"]}, "captions", "have no captions"),
         ([1, 2], "(line)", "not an object"),
         (b'{"id": ', "(line)", "not JSON"),
+        (b"[" * 100_000, "(line)", "nested too deeply"),
         (b'{"id": "\xff"}', "(line)", "not UTF-8"),
     ],
 )

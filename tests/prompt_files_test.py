@@ -55,6 +55,7 @@ def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
+        pytest.param("[" * 100_000, "its brackets are nested too deeply; write one JSON object a line", id="nested"),
         ("{", r"not JSON \(Expecting property name.* at character 2\); write one JSON object a line"),
         ("[1]", "a JSON list, not an object"),
         ({"images": []}, "prompt is missing: expected a text"),

@@ -121,6 +121,7 @@ def one_added(key: str, entry: Any) -> bytes:
     ("file", "damage", "message"),
     [
         ("vocab.json", lambda whole: whole[:-50], "not valid JSON"),
+        ("vocab.json", lambda whole: b"[" * 100_000, "not valid JSON"),
         ("vocab.json", lambda whole: b"[]", "expected a JSON object, found list"),
         ("vocab.json", lambda whole: b'{"a": "0"}', "expected an integer id for every token"),
         ("vocab.json", lambda whole: b"\xff\xfe\x00", "not UTF-8 text"),

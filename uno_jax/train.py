@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from uno_jax.attention.kernel import TooManyBlocks
 from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.command_line import flags_parser
 from uno_jax.config import ConfigError, from_config_dict
@@ -49,7 +50,7 @@ def _one_message() -> Iterator[None]:
     """Errors that people can act on end the program with what they say, and without a traceback."""
     try:
         yield
-    except (ConfigError, CheckpointError, FloatingPointError, FileNotFoundError) as error:
+    except (ConfigError, CheckpointError, FloatingPointError, FileNotFoundError, TooManyBlocks) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

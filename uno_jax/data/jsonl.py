@@ -176,6 +176,8 @@ def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[s
     except json.JSONDecodeError as error:
         remedy = "Write one JSON object a line"
         return {}, [("(line)", f"not JSON ({error.msg} at character {error.pos + 1})", remedy)]
+    except RecursionError:
+        return {}, [("(line)", "its brackets are nested too deeply", "Write one JSON object a line")]
     if not isinstance(record, dict):
         return {}, [("(line)", f"a JSON {type(record).__name__}, not an object", "Write one JSON object a line")]
     problems = [

@@ -108,7 +108,7 @@ def _is_token(entry: Any) -> bool:
 def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON ({error}); if it was downloaded or copied, fetch it again") from error
     if not isinstance(value, dict):
         raise ValueError(f"{file}: expected a JSON object, found {type(value).__name__}")

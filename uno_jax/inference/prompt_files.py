@@ -136,6 +136,8 @@ def _read_line(line: str, where: str, number: int, folder: Path, settings: Pictu
         raise ValueError(
             f"not JSON ({error.msg} at character {error.pos + 1}); write one JSON object a line"
         ) from error
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply; write one JSON object a line") from None
     if not isinstance(fields, dict):
         raise ValueError(f"a JSON {type(fields).__name__}, not an object; write one JSON object a line")
     own = {name: value for name, value in fields.items() if name not in _FIELDS}
