@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sampl
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import AutoencoderConfig, ModelConfig
 from uno_jax.models.positions import pixels_to_float
+from uno_jax.parallel.mesh import host_mesh, replicated
 
 FLUX = AutoencoderConfig(
     base_channels=32, channel_multipliers=(1, 1), num_residual_blocks=1, latent_channels=2, downsample=2
@@ -168,6 +170,21 @@ def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, p
         used[row] += len(expected)
     for row in range(2):
         assert not np.any(encoded.latent_moments[row, used[row] :])
+
+
+def test_the_program_of_a_size_is_compiled_once_whatever_sizes_come_with_it(caplog):
+    config, autoencoder = model_config(FLUX), make_autoencoder(FLUX)
+    params = jax.device_put(variables_of(autoencoder)["params"], replicated(host_mesh()))
+    small, large = {(0, 1, 0): (1, 1)}, {(1, 1, 0): (2, 3)}
+
+    def programs_for(grids) -> int:
+        batch = batch_of(pictures(config, grids), config)
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+            encode_batch(autoencoder, params, batch, config)
+        return caplog.text.count("Finished XLA compilation of jit(_encode_images)")
+
+    assert [programs_for(grids) for grids in (large, small | large, small, large)] == [1, 1, 0, 0]
 
 
 def test_the_devices_of_a_host_share_the_images():

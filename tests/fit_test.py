@@ -131,6 +131,11 @@ def test_a_plan_fits_if_its_step_and_its_gradient_probe_do():
     assert with_probe(step, 15.0).memory.peak == 15 * GIB
 
 
+def test_a_plan_whose_gradient_probe_the_compiler_refuses_does_not_fit_whatever_it_asked_for():
+    refused = Memory(3 * GIB, 0, 0, 0, 0, fits=False, message="RESOURCE_EXHAUSTED")
+    assert not dataclasses.replace(plan_of(read("tpu.v5e_16"), 10.0), probe=refused).memory.fits
+
+
 @pytest.mark.parametrize("fractions", [{}, {"caption": 0.5, "visual": 0.25}])
 def test_a_gradient_probe_that_does_not_fit_is_left_out_first(fractions):
     config = read("tpu.v5e_16")

@@ -198,6 +198,17 @@ def test_the_probe_measures_in_microbatches_what_it_measures_of_the_whole_batch(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), parts.gradient_norms, whole.gradient_norms)
 
 
+def test_the_probe_needs_less_memory_in_microbatches():
+    batch = model_batch([SECOND_ROUND], [EDITING], [TEXT_TO_IMAGE], [RECONSTRUCTION])
+
+    def temporaries(accumulation: int) -> int:
+        config = dataclasses.replace(PROBED, optimizer=OptimizerConfig(accumulation=accumulation))
+        compiled = jax.jit(make_gradient_probe(config)).lower(new_state(), batch).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(4) < 0.5 * temporaries(1)
+
+
 def test_the_probe_changes_nothing_but_the_estimates():
     before = new_state()
     after, _ = probe()(before, model_batch([SECOND_ROUND], [], []))

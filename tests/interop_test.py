@@ -282,7 +282,7 @@ def test_a_tensor_that_is_not_in_its_shard_is_named(directory):
         load_public(directory)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}', "[" * 100_000], ids=range(5))
 def test_a_broken_index_is_named(directory, text):
     shard(directory)
     (directory / "ema.safetensors.index.json").write_text(text)

@@ -74,7 +74,9 @@ def test_the_peak_is_that_of_the_gradient_probe_where_it_needs_most():
     assert row(printed(probed), "memory peak").split()[-4:] == ["of", "the", "gradient", "probe"]
     told = plan_json(probed, 0.5)
     assert (told["hbm_peak_gib"], told["gradient_probe_gib"]) == (12.0, 12.0)
+    assert "saved activations" not in printed(probed)
     assert "probe" not in printed(plan(10.0))
+    assert "saved activations" in printed(plan(10.0))
 
 
 def test_the_autoencoder_is_named_where_there_is_one():

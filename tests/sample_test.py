@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from rich.console import Console
 
 from tests.eight_device_process import run_with_eight_devices
@@ -17,7 +17,7 @@ from tests.hosts import Hosts
 from tests.made_up_plans import latents_of
 from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
-from uno_jax.inference.picture_files import read_settings, write_picture
+from uno_jax.inference.picture_files import read_settings, write_picture, write_png
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
 
@@ -64,6 +64,14 @@ def test_a_prompt_gives_a_picture_that_says_how_it_was_made(checkpoint, tmp_path
     [drawing] = small_generator().generate_images(["thing"], PictureSettings(**QUICK), seeds=[3])
     picture = np.asarray(Image.open(tmp_path / "out" / "00000-thing-seed3.png")).astype(int)
     assert np.abs(picture - np.asarray(drawing.image)).max() <= 1
+
+
+def test_settings_that_are_no_json_are_none(tmp_path):
+    for text in ("", "{", "[" * 100_000):
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("uno_jax", text)
+        write_png(tmp_path / "picture.png", Image.new("RGB", (2, 2)), chunks)
+        assert read_settings(tmp_path / "picture.png") is None
 
 
 def test_what_is_there_with_the_same_settings_is_not_made_again(checkpoint, tmp_path):

@@ -157,6 +157,15 @@ def test_an_evaluation_in_microbatches_gives_the_losses_of_the_whole_batch():
         assert parts[name][1] == count
 
 
+def test_an_evaluation_needs_less_memory_in_microbatches():
+    def temporaries(config: StepConfig) -> int:
+        step = jax.jit(make_evaluation_step(config))
+        compiled = step.lower(small_params(config.model), batch_number(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(ACCUMULATING) < 0.75 * temporaries(BASE)
+
+
 def test_accumulation_takes_rows_without_one_of_the_regions():
     batch = model_batch([TEXT_TO_IMAGE], [TEXT_TO_IMAGE], capacities=CAPACITIES | {"vit": 0})
     state = new_state()

@@ -40,5 +40,5 @@ def read_settings(file: Path) -> dict[str, Any] | None:
         with Image.open(file) as image:
             image.load()
             return json.loads(image.info[_SETTINGS])
-    except (OSError, KeyError, ValueError, SyntaxError):
+    except (OSError, KeyError, ValueError, SyntaxError, RecursionError):
         return None

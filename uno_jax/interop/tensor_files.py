@@ -72,7 +72,7 @@ class TensorFiles:
         try:
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             listed = {str(tensor): index.parent / file for tensor, file in weight_map.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{index}: expected a JSON object whose weight_map gives the file of every tensor ({error!r})"
             ) from error

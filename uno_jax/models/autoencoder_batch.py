@@ -18,7 +18,7 @@ from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpat
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.parallel.axes import constrain, on_mesh
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, row_parts
+from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, row_parts
 
 # Pixels that the encoder works on at once: more in flight need more memory and gain no speed.
 PIXELS_AT_ONCE = 1024 * 1024
@@ -70,10 +70,11 @@ def encode_batch(
         grids = {(1, 1): np.flatnonzero(np.asarray(batch.generation.sample) > 0)[:, None]}
     else:
         grids = image_grids(batch, config.max_latent_size)
-    moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32)
-    flat_pixels = jnp.asarray(pixels.reshape(batch_rows * tokens, width))
     mesh = _mesh_of(params)
-    devices = row_parts(mesh)
+    devices, everywhere = row_parts(mesh), replicated(mesh)
+    # In their places from the first grid on: each program is compiled once, and pixels are sent once.
+    moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32, device=everywhere)
+    flat_pixels = jax.device_put(pixels.reshape(batch_rows * tokens, width), everywhere)
     for (rows, columns), places in grids.items():
         if len(places):
             each = _power_of_two(-(-len(places) // devices))

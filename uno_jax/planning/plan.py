@@ -81,8 +81,10 @@ class Plan:
 
     @property
     def memory(self) -> Memory:
-        """Of the program of the run that needs most. An evaluation is the step's forward pass, and needs less."""
-        return max((memory for memory in (self.compiled.memory, self.probe) if memory), key=lambda memory: memory.peak)
+        """Of the program of the run that does not fit, or needs most. An evaluation is the step's forward pass, and
+        needs less."""
+        programs = [memory for memory in (self.compiled.memory, self.probe) if memory]
+        return max(programs, key=lambda memory: (not memory.fits, memory.peak))
 
     @property
     def rows_per_part(self) -> int:

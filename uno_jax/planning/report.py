@@ -126,14 +126,17 @@ def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
     if plan.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
         table.add_row("rows made longer", "", f"an edit takes {lengths}")
-    _add_memory(table, plan, ", of the gradient probe" if memory is plan.probe else "")
+    of_step = memory is not plan.probe
+    _add_memory(table, plan, "" if of_step else ", of the gradient probe")
     for part, size in plan.state_bytes.items():
-        if size:
+        if size and (of_step or part != "gradients"):
             note = "made by the step, among the temporaries" if part == "gradients" else ""
             table.add_row(f"  {part}", f"{size / GIB:.2f} GiB", note)
     if memory.fits:
         table.add_row("  compiler's temporaries", f"{memory.temporaries / GIB:.2f} GiB", "at the peak")
-    table.add_row("    saved activations", f"{plan.saved_activations / GIB:.2f} GiB", "estimate, among the temporaries")
+    if of_step:
+        saved = f"{plan.saved_activations / GIB:.2f} GiB"
+        table.add_row("    saved activations", saved, "estimate, among the temporaries")
     if memory.fits:
         table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
     _add_autoencoder(table, memory)
