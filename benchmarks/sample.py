@@ -28,11 +28,11 @@ sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbo
 
 from train_step import GRID, LATENTS, benchmark_batch, benchmark_config, init
 
-from uno_jax.data.layout import Layout
+from uno_jax.batch import Layout
 from uno_jax.data.plans import Text
-from uno_jax.host_memory import keep_freed_memory
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.models.config import ModelConfig
+from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig, forward_passes, make_schedule

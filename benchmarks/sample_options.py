@@ -31,10 +31,10 @@ sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbo
 from uno_jax.batch import TASKS
 from uno_jax.data.plans import Text
 from uno_jax.data.records import open_records, record_tasks
-from uno_jax.host_memory import keep_freed_memory
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
-from uno_jax.load import LoadedModel, load_model
-from uno_jax.programs import layout_of
+from uno_jax.interop.load import LoadedModel, load_model
+from uno_jax.models.config import layout_of
+from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig

@@ -26,11 +26,11 @@ sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbo
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
 from uno_jax.batch import Batch, BatchShape, padding_batch
-from uno_jax.host_memory import keep_freed_memory
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import loss_counts, reduce_losses
+from uno_jax.process.memory import keep_freed_memory
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, create_state
 from uno_jax.training.step import StepConfig, draw_for, losses_of, make_train_step

@@ -2,13 +2,13 @@
 
 The defaults are the published model's sizes and training settings (AdamW 0.9, 0.95, 1e-15, no weight decay, clipping
 at 1.0, condition dropout 0.1 / 0.3 / 0.3). What the fields mean is written at the dataclasses of
-`uno_jax.run_config.RunConfig`.
+`uno_jax.run.config.RunConfig`.
 """
 
 from ml_collections import ConfigDict
 
 from uno_jax.config import to_config_dict
-from uno_jax.run_config import RunConfig
+from uno_jax.run.config import RunConfig
 
 
 def get_config() -> ConfigDict:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.made_up_plans import latents_of
-from tests.small_loaded import QUICK, QUICK_SETTINGS, save_small_checkpoint, small_generator
+from tests.helpers.made_up_plans import latents_of
+from tests.helpers.paths import ROOT
+from tests.helpers.small_loaded import QUICK, QUICK_SETTINGS, save_small_checkpoint, small_generator
 from uno_jax import chat
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import Request
@@ -23,7 +24,6 @@ from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
-ROOT = Path(__file__).parent.parent
 SOURCE = latents_of(1, 2, seed=3)
 TEXT = TextConfig(max_length=7)
 

@@ -6,19 +6,17 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from uno_jax.config import from_config_dict
 from uno_jax.data.config import check_data_config
 from uno_jax.models.autoencoder import make_autoencoder
-from uno_jax.models.config import ModelConfig
-from uno_jax.programs import layout_of
-from uno_jax.run import held_out_data
-from uno_jax.run_config import RunConfig, check_config
+from uno_jax.models.config import ModelConfig, layout_of
+from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.run import held_out_data
 
-ROOT = Path(__file__).parent.parent
 FILES = [path.relative_to(ROOT / "configs").with_suffix("") for path in (ROOT / "configs").rglob("*.py")]
 # Not what others are built from.
 NAMES = sorted(".".join(path.parts) for path in FILES if path.stem not in ("__init__", "base", "text_to_image"))

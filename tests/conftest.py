@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import REFERENCE
+
 # One test process is one device, whatever the machine has; tests of several devices start a process of their own.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-TESTDATA = Path(__file__).parent / "testdata"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--reference",
-        default=str(TESTDATA / "bagel_tiny_a"),
+        default=str(REFERENCE),
         help="directory of reference numbers of the original implementation (default: the one in tests/testdata)",
     )
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")

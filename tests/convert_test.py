@@ -15,12 +15,11 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from tests.small_public import REFERENCE, write_public
+from tests.helpers.paths import REFERENCE, ROOT
+from tests.helpers.small_public import write_public
 from uno_jax import convert
-from uno_jax.load import load_model
+from uno_jax.interop.load import load_model
 from uno_jax.training.checkpoints import find_checkpoint, read_asset
-
-ROOT = Path(__file__).parent.parent
 
 
 def succeed(*arguments: str | Path) -> str:

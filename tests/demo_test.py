@@ -19,8 +19,8 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.made_up_plans import latents_of
-from tests.small_loaded import small_generator
+from tests.helpers.made_up_plans import latents_of
+from tests.helpers.small_loaded import small_generator
 from uno_jax.demo import main, make_page
 from uno_jax.inference.generate import Generator
 from uno_jax.inference.picture_settings import PictureSettings

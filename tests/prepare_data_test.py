@@ -2,19 +2,17 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from absl import flags
 from PIL import Image
 
+from tests.helpers.paths import REFERENCE
 from uno_jax import prepare_data
-from uno_jax.data import openmoji
-from uno_jax.data.openmoji_glyphs import read_glyph
+from uno_jax.data.openmoji import dataset as openmoji
+from uno_jax.data.openmoji.glyphs import read_glyph
 from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer import Tokenizer
-
-PUBLIC_TOKENIZER = Path(__file__).parent / "testdata" / "bagel_tiny_a"
 
 
 @pytest.fixture
@@ -128,9 +126,9 @@ def test_nothing_left_is_a_failure(user_data):
 
 def test_given_tokenizer_files_are_copied(user_data):
     folder, _ = user_data
-    assert prepare(folder, tokenizer=PUBLIC_TOKENIZER) == 0
+    assert prepare(folder, tokenizer=REFERENCE) == 0
     copied = folder / "out" / "tokenizer" / "vocab.json"
-    assert copied.read_bytes() == (PUBLIC_TOKENIZER / "vocab.json").read_bytes()
+    assert copied.read_bytes() == (REFERENCE / "vocab.json").read_bytes()
 
 
 def test_two_builds_are_the_same(user_data):

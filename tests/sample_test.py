@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 from rich.console import Console
 
-from tests.eight_device_process import run_with_eight_devices
-from tests.hosts import Hosts
-from tests.made_up_plans import latents_of
-from tests.small_loaded import QUICK, save_small_checkpoint, small_generator
+from tests.helpers.eight_device_process import run_with_eight_devices
+from tests.helpers.hosts import Hosts
+from tests.helpers.made_up_plans import latents_of
+from tests.helpers.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax import sample
 from uno_jax.inference.picture_files import read_settings, write_picture, write_png
 from uno_jax.inference.picture_settings import PictureSettings
@@ -105,7 +105,7 @@ def test_processes_share_the_pictures_out(checkpoint, tmp_path):
 def test_hosts_of_one_cluster_share_the_pictures_out(checkpoint, tmp_path):
     out = tmp_path / "out"
     settings = ["--prompt=thing", "--count=3", "--text_scale=1", "--batch=1", *QUICK_FLAGS]
-    command = ["-m", "tests.hosts_sample", f"--checkpoint={checkpoint}", f"--out={out}", *settings]
+    command = ["-m", "tests.helpers.hosts_sample", f"--checkpoint={checkpoint}", f"--out={out}", *settings]
     ended = Hosts(command, hosts=2, devices=1, settings={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}).wait(120)
     assert [host.status for host in ended] == [0, 0], "\n".join(host.printed for host in ended)
     assert f"{out}: 2 drawn, 0 were there" in ended[0].printed

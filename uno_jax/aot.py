@@ -23,14 +23,14 @@ import rich.table
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from uno_jax.command_line import flags_parser
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.planning.chips import GIB, Slice, parse_slice
 from uno_jax.planning.fit import AnyPlan, largest_count, largest_fit, remedies, sampler_remedies
 from uno_jax.planning.plan import Plan, make_plan
 from uno_jax.planning.report import plan_json, plan_table, sampler_json, sampler_table
 from uno_jax.planning.sampler import SamplerPlan, every_step_guided, make_sampler_plan
-from uno_jax.run_config import RunConfig
+from uno_jax.process.flags import flags_parser
+from uno_jax.run.config import RunConfig
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices).")

@@ -8,6 +8,7 @@ neither knows the other.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,20 @@ Array = Any  # a numpy array in the data pipeline, a jax array in the step
 
 # Tasks, for metrics by task.
 TASKS = ("text_to_image", "editing", "understanding", "reconstruction")
+
+REGIONS = ("text", "vit", "caption", "query", "latent")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of the model that shape tokens."""
+
+    vit_patch_size: int = 14
+    vit_table_side: int = 70
+    pixels_per_token: int = 16
+    """Side, in pixels, of the square under one latent token."""
+    max_latent_size: int = 64
+    num_metaqueries: int = 256
 
 
 class TokenSource(NamedTuple):

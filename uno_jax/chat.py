@@ -28,16 +28,10 @@ from typing import TextIO
 from absl import logging
 from rich.console import Console
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.host_memory import keep_freed_memory
-from uno_jax.inference.context_plans import read_picture
+from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.conversation import Conversation
-from uno_jax.inference.picture_files import write_picture
-from uno_jax.inference.picture_metadata import picture_metadata
-from uno_jax.inference.picture_settings import PictureSettings
-from uno_jax.sampling.text import TextConfig
-from uno_jax.sampling_options import (
+from uno_jax.inference.options import (
     add_model_options,
     add_picture_options,
     add_text_options,
@@ -45,6 +39,12 @@ from uno_jax.sampling_options import (
     picture_settings,
     text_config,
 )
+from uno_jax.inference.picture_files import write_picture
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.memory import keep_freed_memory
+from uno_jax.sampling.text import TextConfig
 
 _COMMANDS = "\n".join(line for line in (__doc__ or "").splitlines() if line.startswith("    /"))
 

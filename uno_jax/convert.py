@@ -17,23 +17,23 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError, to_json
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.compare import compare, comparison_table, config_differences, differing_table
 from uno_jax.interop.contents import open_contents
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
+from uno_jax.interop.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.interop.merge import without_adapters
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.public_json import not_public, public_code_fields
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_table, read_parts
-from uno_jax.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
-from uno_jax.signals import exit_on_signals
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.signals import exit_on_signals
 from uno_jax.training.checkpoints import read_asset
 
 

@@ -10,22 +10,22 @@ from typing import Any, get_args
 
 from absl import logging
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.inference.context_plans import ContextPart
+from uno_jax.inference.contexts import ContextPart
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import Drawing, Generator, Request
-from uno_jax.inference.picture_settings import PictureSettings
-from uno_jax.inference.thinking import split_thought
-from uno_jax.sampling.guidance import Rescale
-from uno_jax.sampling.text import TextConfig
-from uno_jax.sampling_options import (
+from uno_jax.inference.options import (
     THOUGHTS,
     add_model_options,
     add_thought_options,
     load_from_options,
     text_config,
 )
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.thinking import split_thought
+from uno_jax.process.errors import CheckpointError
+from uno_jax.sampling.guidance import Rescale
+from uno_jax.sampling.text import TextConfig
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 try:

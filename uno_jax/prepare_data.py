@@ -20,11 +20,12 @@ from rich.table import Table
 
 from uno_jax.batch import TASKS
 from uno_jax.config import json_file
-from uno_jax.data import jsonl, openmoji
-from uno_jax.data.contact_sheet import make_contact_sheet
+from uno_jax.data import jsonl
+from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.records import SPLITS, Record, open_records, record_tasks, write_records
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.sheets.records import make_contact_sheet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "openmoji", ["openmoji", "jsonl"], "what to prepare: the embedded dataset, or your own")

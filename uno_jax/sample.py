@@ -15,17 +15,10 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.config import ConfigError
-from uno_jax.host_memory import keep_freed_memory
-from uno_jax.inference.context_plans import read_picture
+from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.generate import BATCH, Generator, Request
-from uno_jax.inference.picture_files import read_settings, write_picture, write_png
-from uno_jax.inference.picture_metadata import picture_metadata
-from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
-from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.picture_sheet import Example, Picture, draw_sheet
-from uno_jax.sampling_options import (
+from uno_jax.inference.options import (
     THOUGHTS,
     add_model_options,
     add_picture_options,
@@ -34,6 +27,13 @@ from uno_jax.sampling_options import (
     picture_settings,
     text_config,
 )
+from uno_jax.inference.picture_files import read_settings, write_picture, write_png
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
+from uno_jax.parallel.hosts import failing_together, join_hosts
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.memory import keep_freed_memory
+from uno_jax.sheets.samples import Example, Picture, draw_sheet
 
 
 class Wanted(NamedTuple):

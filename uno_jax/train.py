@@ -11,14 +11,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from uno_jax.attention.kernel import TooManyBlocks
-from uno_jax.checkpoint_errors import CheckpointError
-from uno_jax.command_line import flags_parser
 from uno_jax.config import ConfigError, from_config_dict
-from uno_jax.host_memory import keep_freed_memory
 from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.pictures import make_draw_pictures
-from uno_jax.run import run
-from uno_jax.run_config import RunConfig
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.flags import flags_parser
+from uno_jax.process.memory import keep_freed_memory
+from uno_jax.run.config import RunConfig
+from uno_jax.run.pictures import make_draw_pictures
+from uno_jax.run.run import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and pictures go; a run there is resumed.")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from tests.reference.harness import Check, Reference, close
-from uno_jax.interop.load import load_public
+from uno_jax.interop.public import load_public
 from uno_jax.models.autoencoder import make_autoencoder, sample_latents
 
 FILE = "vae.npz"

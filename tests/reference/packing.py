@@ -13,9 +13,8 @@ import numpy as np
 
 from tests.reference.harness import Check, Reference, exact
 from uno_jax.attention.metadata import CAPTION, METAQUERY, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch
-from uno_jax.data.layout import REGIONS, Layout, lay_out
-from uno_jax.data.packing import make_batch, pack_row
+from uno_jax.batch import REGIONS, Batch, Layout
+from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import (
     CleanLatents,
     Item,
@@ -26,6 +25,7 @@ from uno_jax.data.plans import (
     VitImage,
     drop_conditions,
 )
+from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform, to_float
 

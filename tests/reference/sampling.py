@@ -14,23 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.helpers.small_model import quick_jit
 from tests.reference.harness import Check, Reference, close, exact
-from tests.small_model import quick_jit
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.data.contexts import context_batch, part, token_count
-from uno_jax.data.layout import Layout, lay_out
+from uno_jax.batch import Layout
+from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
+from uno_jax.data.sampling_rows import context_batch, part, token_count
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform, to_float
 from uno_jax.inference.picture_inputs import guided_plan, picture_inputs, read_branches
-from uno_jax.interop.load import load_public
+from uno_jax.interop.public import load_public
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.models.decoder import Past
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.programs import layout_of
-from uno_jax.sampling.context import fitted, read_context
+from uno_jax.sampling.cache import fitted, read_context
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import Branch, Branches, denoise
 from uno_jax.sampling.guidance import GuidanceConfig

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from uno_jax.batch import TASKS
-from uno_jax.data.layout import REGIONS, Layout
+from uno_jax.batch import REGIONS, TASKS, Layout
 from uno_jax.data.plans import METHODS, SUPERVISE, MethodConfig
 from uno_jax.data.transforms import ImageTransform
 

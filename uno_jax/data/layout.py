@@ -9,66 +9,52 @@ right after their noised block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED
-from uno_jax.batch import TASKS
+from uno_jax.batch import REGIONS, TASKS, Layout
 from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import patchify, position_ids
 
-REGIONS = ("text", "vit", "caption", "query", "latent")
-
 Regions = dict[str, np.ndarray]
-"""For each region, a structured array `[tokens of the sample]` of `Layout.dtypes[region]`."""
+"""For each region, a structured array `[tokens of the sample]` of `region_dtypes(layout)[region]`."""
 
 _METADATA: list[Any] = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
 _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task")]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The sizes of the model that shape tokens."""
-
-    vit_patch_size: int = 14
-    vit_table_side: int = 70
-    pixels_per_token: int = 16
-    """Side, in pixels, of the square under one latent token."""
-    max_latent_size: int = 64
-    num_metaqueries: int = 256
-
-    @cached_property
-    def dtypes(self) -> dict[str, np.dtype]:
-        """The fields of a token of each region; named as in `uno_jax.batch.Batch`, less the region's name."""
-        vit_values = self.vit_patch_size**2 * 3
-        latent_values = self.pixels_per_token**2 * 3
-        flag = ("loss", np.bool_)
-        fields: dict[str, list[Any]] = {
-            "text": [("ids", np.int32), ("labels", np.int32), flag],
-            "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
-            "caption": [("ids", np.int32), ("labels", np.int32), *_SOURCE, flag],
-            "query": [
-                ("index", np.int32),
-                ("positions", np.int32),
-                ("target", np.int32),
-                *_SOURCE,
-                flag,
-                ("patches", np.uint8, vit_values),
-            ],
-            "latent": [
-                ("positions", np.int32),
-                ("index", np.int32),
-                ("time_scale", np.float32),
-                *_SOURCE,
-                flag,
-                ("pixels", np.uint8, latent_values),
-            ],
-        }
-        return {region: np.dtype(_METADATA + fields[region], align=True) for region in REGIONS}
+@cache
+def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
+    """The fields of a token in each region, named as in `uno_jax.batch.Batch` without the region's name."""
+    vit_values = layout.vit_patch_size**2 * 3
+    latent_values = layout.pixels_per_token**2 * 3
+    flag = ("loss", np.bool_)
+    fields: dict[str, list[Any]] = {
+        "text": [("ids", np.int32), ("labels", np.int32), flag],
+        "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
+        "caption": [("ids", np.int32), ("labels", np.int32), *_SOURCE, flag],
+        "query": [
+            ("index", np.int32),
+            ("positions", np.int32),
+            ("target", np.int32),
+            *_SOURCE,
+            flag,
+            ("patches", np.uint8, vit_values),
+        ],
+        "latent": [
+            ("positions", np.int32),
+            ("index", np.int32),
+            ("time_scale", np.float32),
+            *_SOURCE,
+            flag,
+            ("pixels", np.uint8, latent_values),
+        ],
+    }
+    return {region: np.dtype(_METADATA + fields[region], align=True) for region in REGIONS}
 
 
 def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
@@ -145,7 +131,7 @@ class _Writer:
     def regions(self) -> Regions:
         regions = {}
         for region, pieces in self._pieces.items():
-            pieces = pieces or [np.zeros(0, self._layout.dtypes[region])]
+            pieces = pieces or [np.zeros(0, region_dtypes(self._layout)[region])]
             regions[region] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return regions
 
@@ -276,7 +262,7 @@ class _Writer:
         piece["position"] = self._position
 
     def _piece(self, region: str, tokens: int, role: int, block: int = 0) -> np.ndarray:
-        piece = np.zeros(tokens, self._layout.dtypes[region])
+        piece = np.zeros(tokens, region_dtypes(self._layout)[region])
         piece["role"] = role
         piece["block"] = block
         for name, value in self._source.items():

@@ -19,12 +19,12 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from uno_jax.batch import TASKS, Batch
+from uno_jax.batch import REGIONS, TASKS, Batch, Layout
 from uno_jax.data.config import DataConfig, check_data_config
-from uno_jax.data.layout import REGIONS, Layout, lay_out, sample_lengths
-from uno_jax.data.packing import PackedRegion, Row, make_batch, pack_row, padding_share
+from uno_jax.data.layout import lay_out, region_dtypes, sample_lengths
 from uno_jax.data.plans import Inputs, drop_conditions, make_sample
 from uno_jax.data.records import RecordSource, open_records, record_tasks
+from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
 from uno_jax.data.tokenizer import Tokenizer
 
 _MAX_INT32 = 2**31
@@ -232,7 +232,7 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
                 if not refused:
                     raise
                 # The data end with refusals: a sample without tokens carries the news.
-                empty = {region: np.zeros(0, dtype) for region, dtype in self._layout.dtypes.items()}
+                empty = {region: np.zeros(0, dtype) for region, dtype in region_dtypes(self._layout).items()}
                 return {**empty, "info": _SampleInfo(id=None, refused=tuple(refused))}
             if not isinstance(element, _Refused):
                 return {**element, "info": replace(element["info"], refused=tuple(refused))}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from uno_jax.inference.context_plans import ContextPart
+from uno_jax.inference.contexts import ContextPart
 from uno_jax.inference.generate import Drawing, Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.reader import ReadPlans

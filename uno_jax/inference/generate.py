@@ -20,9 +20,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from PIL import Image
 
-from uno_jax.data.contexts import latent_bucket
 from uno_jax.data.plans import Plan, Text
-from uno_jax.inference.context_plans import ContextPart, Picture, context_plan, last_picture_size, read_picture
+from uno_jax.data.sampling_rows import latent_bucket
+from uno_jax.inference.contexts import ContextPart, Picture, context_plan, last_picture_size, read_picture
 from uno_jax.inference.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.inference.picture_settings import PictureSettings, picture_size
 from uno_jax.inference.reader import SEED, Reader, ReadPlans, load_reader

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from uno_jax.batch import Batch
-from uno_jax.data.contexts import (
+from uno_jax.batch import Batch, Layout
+from uno_jax.data.layout import Regions, lay_out
+from uno_jax.data.plans import NoisedTarget, Plan, Text
+from uno_jax.data.sampling_rows import (
     context_batch,
     part,
     target_batch,
@@ -19,12 +21,10 @@ from uno_jax.data.contexts import (
     token_count,
     without_last_text,
 )
-from uno_jax.data.layout import Layout, Regions, lay_out
-from uno_jax.data.plans import NoisedTarget, Plan, Text
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
-from uno_jax.sampling.context import Params, first_tokens, read_context
+from uno_jax.sampling.cache import Params, first_tokens, read_context
 from uno_jax.sampling.flow import Branch, Branches
 from uno_jax.sampling.schedule import FlowConfig
 

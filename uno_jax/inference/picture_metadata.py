@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uno_jax.config import to_json
-from uno_jax.inference.context_plans import ContextPart, read_picture
+from uno_jax.inference.contexts import ContextPart, read_picture
 from uno_jax.inference.generate import Generator, Request
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uno_jax.config import ConfigError, from_config_dict, to_json
-from uno_jax.inference.context_plans import ContextPart, read_picture
+from uno_jax.inference.contexts import ContextPart, read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 

@@ -14,20 +14,19 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch
-from uno_jax.data.contexts import context_batch, context_bucket, part, token_count
-from uno_jax.data.layout import Layout, lay_out
+from uno_jax.batch import Batch, Layout
+from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import Plan, Text
+from uno_jax.data.sampling_rows import context_batch, context_bucket, part, token_count
 from uno_jax.inference.picture_settings import check_seed
-from uno_jax.load import LoadedModel, load_model
+from uno_jax.interop.load import LoadedModel, load_model
 from uno_jax.models.autoencoder_batch import encode_batch
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, row_parts
-from uno_jax.programs import layout_of
-from uno_jax.sampling.context import fitted, read_context
+from uno_jax.sampling.cache import fitted, read_context
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, written_ids
 
 # All randomness is keyed by this and each picture's or text's own seed.

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.json_object import read_json_object, section
-from uno_jax.interop.load import is_public_directory, open_public
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import read_leaf, stored_dtype
+from uno_jax.interop.public import is_public_directory, open_public
 from uno_jax.interop.sizes import OUR_SECTION, UNO_JSON
+from uno_jax.process.errors import CheckpointError
 from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
 from uno_jax.training.versions import VERSIONS_FILE

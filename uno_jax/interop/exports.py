@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from uno_jax.checkpoint_errors import CheckpointError, lines_of
 from uno_jax.config import json_file
 from uno_jax.interop.contents import Contents
-from uno_jax.interop.load import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
 from uno_jax.interop.names import (
     TensorName,
     autoencoder_tensors,
@@ -25,11 +23,13 @@ from uno_jax.interop.names import (
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.place import check_finite, is_finite
 from uno_jax.interop.provenance import Provenance, computed_table
+from uno_jax.interop.public import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
 from uno_jax.interop.public_json import public_json
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter
 from uno_jax.models.config import ModelConfig, model_differences
+from uno_jax.process.errors import CheckpointError, lines_of
 from uno_jax.training.checkpoints import compare_shapes
 from uno_jax.training.state import is_under
 from uno_jax.training.versions import versions

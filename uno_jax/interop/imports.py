@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from uno_jax.config import json_file
-from uno_jax.interop.load import PublicCheckpoint, open_public, place_public
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.provenance import public_provenance
+from uno_jax.interop.public import PublicCheckpoint, open_public, place_public
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.checkpoints import save_model
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uno_jax.checkpoint_errors import CheckpointError
+from uno_jax.process.errors import CheckpointError
 
 
 def read_json_object(file: Path) -> dict[str, Any]:

@@ -1,209 +1,270 @@
-"""Reads a checkpoint in the public BAGEL layout into our parameter tree, strictly."""
+"""A model ready for use, from a run's checkpoint or from a directory in the public layout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
+import flax.linen as nn
 import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
-from jax.sharding import Sharding, SingleDeviceSharding
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, Sharding
+from jax.typing import DTypeLike
 
-from uno_jax.checkpoint_errors import CheckpointError, lines_of
-from uno_jax.interop.names import (
-    FixedTable,
-    Path,
-    Shape,
-    TensorName,
-    autoencoder_tensors,
-    fixed_tables,
-    leaves,
-    model_tensors,
-    uno_tensors,
-)
-from uno_jax.interop.place import place_leaf, stored_dtype
-from uno_jax.interop.sizes import UNO_JSON, model_config_from_directory
-from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
+from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.data.transforms import ImageTransform
+from uno_jax.interop.json_object import number, read_json_object, section
+from uno_jax.interop.public import is_public_directory, load_public
+from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
+from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.positions import sincos_table_2d
+from uno_jax.parallel.mesh import MeshConfig, host_mesh, make_mesh, replicated
+from uno_jax.parallel.parameters import tree_shardings
+from uno_jax.process.errors import CheckpointError
+from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_tree, saved_leaves
+from uno_jax.training.initialise import abstract_autoencoder, abstract_params
+from uno_jax.training.state import Params
 
-MODEL_FILE = "ema.safetensors"
-AUTOENCODER_FILE = "ae.safetensors"
-UNO_FILE = "uno.safetensors"
+T = TypeVar("T")
 
-# The name that the public libraries give to the index of a model's shards.
-_OTHER_INDICES = {MODEL_FILE: ("model.safetensors.index.json",)}
-
-DtypePolicy = Callable[[Path], Any]
-"""Gives the dtype of the leaf at a path (("decoder", "layers", "generation", ...)), or None to keep the stored one."""
-
-ShardingPolicy = Callable[[Path], Sharding]
-"""Gives the place of the leaf at a path."""
-
-
-def first_device(path: Path) -> Sharding:
-    """Every leaf whole on the first device of this host."""
-    return SingleDeviceSharding(jax.local_devices()[0])
+# What the public implementation uses when it samples (convention 27, and its default timestep shift).
+PUBLIC_VAE_TRANSFORM = ImageTransform(1024, 512, 16)
+PUBLIC_VIT_TRANSFORM = ImageTransform(980, 224, 14)
+PUBLIC_TIME_SHIFT = 3.0
 
 
-# Entries are at most 1: the half step of the stored dtype there, with some room. In float32 only the sine differs.
-_TABLE_TOLERANCE = {"F32": 1e-5, "F16": 5e-4, "BF16": 4e-3}
-
-
-class Part(NamedTuple):
-    """One safetensors file (or its shards) of a public-layout directory, and what our tree holds of it."""
-
-    files: TensorFiles
-    tensors: list[TensorName]
-    prefix: Path
-    """Put before the paths of its leaves."""
-
-
-class PublicFiles(NamedTuple):
-    """An opened public-layout directory, whose headers and position tables have been checked; no weight is read yet."""
-
-    directory: FilePath
-    config: ModelConfig
-    parts: list[Part]
-    tables: dict[str, np.ndarray]
-    """The stored position tables, which our tree does not hold; `[side * side, features]`."""
-
-    def leaves(self) -> dict[Path, tuple[TensorFiles, list[TensorName]]]:
-        """Where every leaf comes from; paths of the autoencoder's begin with "autoencoder"."""
-        return {
-            (*part.prefix, *path): (part.files, entries)
-            for part in self.parts
-            for path, entries in leaves(part.tensors).items()
-        }
-
-
-class PublicCheckpoint(NamedTuple):
-    """What a public-layout directory holds, as our trees."""
+@dataclass(frozen=True)
+class LoadedModel:
+    """All that sampling needs of a checkpoint."""
 
     config: ModelConfig
-    """With the metaqueries that lie beside the checkpoint, if there are any."""
-    params: dict[str, Any]
-    autoencoder_params: dict[str, Any]
+    params: Params
+    autoencoder: nn.Module
+    autoencoder_params: Params
     """Empty for the pixel autoencoder."""
+    tokenizer: Tokenizer
+    vae_transform: ImageTransform
+    vit_transform: ImageTransform
+    time_shift: float
+    """That the run trained with; the public implementation's 3.0 where nothing says."""
+    origin: str
+    """What was loaded, for people and for pictures' metadata: the same however its path was spelt."""
 
 
-def is_public_directory(directory: str | FilePath) -> bool:
-    """Whether a directory has the look of a checkpoint in the public layout."""
-    directory = FilePath(directory)
-    return any((directory / name).is_file() for name in (MODEL_FILE, "llm_config.json", "config.json"))
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What sampling needs besides the model, and a checkpoint states or implies."""
+
+    vae_transform: ImageTransform
+    vit_transform: ImageTransform
+    time_shift: float
 
 
-def open_public(directory: str | FilePath) -> PublicFiles:
-    """Opens a public-layout directory and checks all of it that can be checked without reading weights.
-
-    It holds `ema.safetensors` (or shards with an index), `ae.safetensors` (unless its JSON tells of the pixel
-    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` where `uno_config.json` tells
-    of metaqueries.
-
-    Raises:
-      CheckpointError: a file that is missing or damaged; tensors that are missing, extra, misshapen or of another
-        dtype, named in one error (the first 20); a stored position table that is not the fixed one.
-    """
-    directory = FilePath(directory)
-    config = model_config_from_directory(directory)
-    if not config.num_metaqueries and (directory / UNO_FILE).exists():
-        raise CheckpointError(f"{directory}: {UNO_FILE} is there without the {UNO_JSON} that gives its sizes")
-    parts = [
-        Part(TensorFiles.find(directory, file, _OTHER_INDICES.get(file, ())), tensors, prefix)
-        for file, tensors, prefix in (
-            (MODEL_FILE, model_tensors(config), ()),
-            (AUTOENCODER_FILE, autoencoder_tensors(config.autoencoder), ("autoencoder",)),
-            (UNO_FILE, uno_tensors(config), ()),
-        )
-        if tensors
-    ]
-    tables = fixed_tables(config)
-    problems: list[str] = []
-    for number, part in enumerate(parts):
-        stored: list[TensorName | FixedTable] = [*part.tensors, *(tables if number == 0 else [])]
-        problems += _problems(part.files, {entry.public: entry.public_shape for entry in stored})
-    if problems:
-        raise CheckpointError(f"{directory} does not hold the model that its JSON files describe:{lines_of(problems)}")
-    return PublicFiles(directory, config, parts, _checked_tables(parts[0].files, tables))
-
-
-def load_public(
-    directory: str | FilePath,
-    dtype_policy: DtypePolicy = lambda path: None,
-    sharding_policy: ShardingPolicy = first_device,
-) -> PublicCheckpoint:
-    """`open_public`, then `place_public`."""
-    return place_public(open_public(directory), dtype_policy, sharding_policy)
-
-
-def place_public(
-    public: PublicFiles,
-    dtype_policy: DtypePolicy = lambda path: None,
-    sharding_policy: ShardingPolicy = first_device,
-) -> PublicCheckpoint:
-    """Reads the model and the autoencoder of an opened directory onto devices.
-
-    Every host reads only what its own devices hold, and holds a piece of a leaf at a time (`place.PIECE_BYTES`).
+def load_model(
+    path: str | Path, *, ema: bool = False, dtype: DTypeLike | None = None, mesh: Mesh | None = None
+) -> LoadedModel:
+    """Loads a model with its autoencoder, tokenizer and transforms.
 
     Args:
-      public: tensors are float32, float16 or bfloat16.
-      dtype_policy: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones. Paths
-        of the autoencoder's leaves begin with "autoencoder".
-      sharding_policy: where each leaf lies; paths as above. By default all are on the first device of this host.
+      path: a run's workdir, its checkpoints folder or one checkpoint of it; or a directory in the public layout.
+      ema: takes the averages of the trained parameters in place of the parameters themselves (run's checkpoint only).
+      dtype: of the parameters; None: as they are stored. The autoencoder is float32 always.
+      mesh: where the parameters are placed, as `tree_shardings` says. None: on the first device of this host.
 
     Raises:
-      CheckpointError: a weight that is not finite; a file that cannot be read to its end.
+      CheckpointError: nothing is there, there are no averages, tokenizer and vocabulary do not go together, or a file
+        is missing or damaged.
+      CheckpointMismatch: the tensors of a run's checkpoint are not those of the model that it names.
     """
-    tree: dict[str, Any] = unflatten_dict(
-        {
-            path: place_leaf(
-                files, entries, np.dtype(dtype_policy(path) or stored_dtype(files, entries)), sharding_policy(path)
-            )
-            for path, (files, entries) in public.leaves().items()
-        }
+    mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return _from_checkpoint(checkpoint, ema, dtype, mesh)
+    if is_public_directory(path):
+        return _from_public(Path(path), ema, dtype, mesh)
+    raise CheckpointError(
+        f"{path}: no checkpoint is there; expected a run's workdir, its checkpoints folder or one checkpoint of it, or "
+        "a directory in the public layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
     )
-    autoencoder = tree.pop("autoencoder", {})
-    return PublicCheckpoint(public.config, tree, autoencoder)
 
 
-def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
-    """One line for every tensor that is missing, extra, misshapen, or of a dtype that we do not read."""
-    where = files.source.name
-    problems = []
-    for name, shape in expected.items():
-        stored = files.tensors.get(name)
-        if stored is None:
-            problems.append(f"{where}: missing tensor {name}, shape {list(shape)}")
-        elif stored.shape != shape:
-            problems.append(f"{where}: tensor {name} has shape {list(stored.shape)}, expected {list(shape)}")
-        elif stored.dtype not in STORED_DTYPES:
-            problems.append(f"{where}: tensor {name} is {stored.dtype}, expected one of {', '.join(STORED_DTYPES)}")
-    for name, stored in files.tensors.items():
-        if name not in expected:
-            problems.append(f"{where}: extra tensor {name}, shape {list(stored.shape)}")
-    return problems
+def saved_model_config(checkpoint: Path) -> ModelConfig:
+    """The sizes of the model in a run's checkpoint.
+
+    Raises:
+      CheckpointError: `assets/model.json` is missing or damaged, or a field is wrong.
+    """
+    file = checkpoint / "assets" / "model.json"
+    return _convert(read_json_object(file), ModelConfig, f"{file}: model")
 
 
-def _checked_tables(files: TensorFiles, tables: list[FixedTable]) -> dict[str, np.ndarray]:
-    """The stored position tables, after a comparison with the computed ones."""
-    problems, read = [], {}
-    for table in tables:
-        read[table.public] = files.read(table.public)
-        stored = read[table.public].astype(np.float32)
-        difference = np.abs(stored - sincos_table_2d(table.side, table.features))
-        tolerance = _TABLE_TOLERANCE[files.tensors[table.public].dtype]
-        if not difference.max() <= tolerance:  # written so that NaN fails
-            row, column = np.unravel_index(np.argmax(difference), difference.shape)
-            problems.append(
-                f"{table.public}: row {row}, feature {column} holds {stored[row, column]:.6g}, which is "
-                f"{difference[row, column]:.3g} from the fixed sin-cos table of side {table.side} "
-                f"(tolerance {tolerance:g})"
+def saved_settings(checkpoint: Path) -> SamplingSettings:
+    """Those of the run that wrote a checkpoint.
+
+    Raises:
+      CheckpointError: `assets/config.json` is missing, or a field is wrong.
+    """
+    file = checkpoint / "assets" / "config.json"
+    config = read_json_object(file)
+    data, objective = (section(config, name, str(file)) for name in ("data", "objective"))
+    return SamplingSettings(
+        _transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
+        _transform(data, "vit_transform", file) or PUBLIC_VIT_TRANSFORM,
+        number(objective, "time_shift", PUBLIC_TIME_SHIFT, f"{file}, objective", positive=True),
+    )
+
+
+def restore_autoencoder(model: ModelConfig, checkpoint: Path, place: Sharding | None = None) -> Params:
+    """The autoencoder's parameters in a checkpoint, float32; empty for an autoencoder that has none.
+
+    `place` is where each of them lies; None: on every device of this host.
+
+    Raises:
+      CheckpointError: they are not there, or not the model's.
+    """
+    shapes = abstract_autoencoder(model)
+    if not shapes:
+        return {}
+    place = place or replicated(host_mesh())
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    return restore_tree(checkpoint / "autoencoder", target)
+
+
+def _from_checkpoint(checkpoint: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh) -> LoadedModel:
+    model = saved_model_config(checkpoint)
+    settings = saved_settings(checkpoint)
+    tokenizer = read_tokenizer(checkpoint / "assets", model)
+    shapes = flatten_dict(abstract_params(model), sep="/")
+    shardings = flatten_dict(tree_shardings(abstract_params(model), mesh), sep="/")
+
+    def restore(item: str, leaves: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> dict[str, Any]:
+        stored = saved_leaves(checkpoint / item)
+        target = {
+            name: jax.ShapeDtypeStruct(
+                leaf.shape,
+                np.dtype(dtype) if dtype is not None or name not in stored else stored[name].dtype,
+                sharding=shardings[name],
             )
-    if problems:
+            for name, leaf in leaves.items()
+        }
+        tree = restore_tree(checkpoint / item, unflatten_dict(target, sep="/"), ignored)
+        return flatten_dict(tree, sep="/")
+
+    averages: dict[str, Any] = {}
+    if ema:
+        if not holds_averages(checkpoint):
+            raise CheckpointError(
+                f"{checkpoint}: it holds no averages of the parameters (ema), for the run kept none "
+                "(config.optimizer.ema_decay); load the parameters themselves"
+            )
+        averages = restore("ema", {name: shapes[name] for name in saved_leaves(checkpoint / "ema") if name in shapes})
+    rest = {name: leaf for name, leaf in shapes.items() if name not in averages}
+    params = restore("params", rest, ignored=tuple(averages)) | averages
+    return LoadedModel(
+        config=model,
+        params=unflatten_dict(params, sep="/"),
+        autoencoder=make_autoencoder(model.autoencoder),
+        autoencoder_params=restore_autoencoder(model, checkpoint, replicated(mesh)),
+        tokenizer=tokenizer,
+        vae_transform=settings.vae_transform,
+        vit_transform=settings.vit_transform,
+        time_shift=settings.time_shift,
+        origin=f"{checkpoint}{', averaged parameters' if ema else ''}",
+    )
+
+
+def _from_public(directory: Path, ema: bool, dtype: DTypeLike | None, mesh: Mesh) -> LoadedModel:
+    if ema:
         raise CheckpointError(
-            f"{files.source}: this position table is computed, not learned, and the stored one disagrees; "
-            "the model would not be the one that was trained:\n  " + "\n  ".join(problems)
+            f"{directory}: a directory in the public layout holds one set of parameters, and no averages (ema) beside "
+            "them; load it as it is"
         )
-    return read
+    model = model_config_from_directory(directory)
+    tokenizer = read_tokenizer(directory, model, public=True)
+    shardings = flatten_dict(tree_shardings(abstract_params(model), mesh))
+
+    loaded = load_public(
+        directory,
+        lambda path: np.float32 if path[0] == "autoencoder" else dtype,
+        lambda path: shardings.get(path, replicated(mesh)),
+    )
+    settings = public_settings(directory, model)
+    return LoadedModel(
+        config=loaded.config,
+        params=loaded.params,
+        autoencoder=make_autoencoder(model.autoencoder),
+        autoencoder_params=loaded.autoencoder_params,
+        tokenizer=tokenizer,
+        vae_transform=settings.vae_transform,
+        vit_transform=settings.vit_transform,
+        time_shift=settings.time_shift,
+        origin=str(directory.resolve()),
+    )
+
+
+def public_settings(directory: Path, model: ModelConfig) -> SamplingSettings:
+    """Those that `config.json` of a public-layout directory states in our section; else the public ones.
+
+    Raises:
+      CheckpointError: a field that is wrong.
+    """
+    file = directory / "config.json"
+    ours = section(read_json_object(file), OUR_SECTION, str(file)) if file.is_file() else {}
+    return SamplingSettings(
+        _transform(ours, "vae_transform", file)
+        or _fitting(PUBLIC_VAE_TRANSFORM, model.max_latent_size, model.pixels_per_token),
+        _transform(ours, "vit_transform", file)
+        or _fitting(PUBLIC_VIT_TRANSFORM, model.vision.table_side, model.vision.patch_size),
+        number(ours, "time_shift", PUBLIC_TIME_SHIFT, f"{file}, {OUR_SECTION}", positive=True),
+    )
+
+
+def _fitting(transform: ImageTransform, table_side: int, patch: int) -> ImageTransform:
+    """The transform for a model whose patches or position table are smaller than the published one's."""
+    largest = min(transform.max_side, table_side * patch)
+    least = max(patch, transform.min_side * largest // transform.max_side)
+    return ImageTransform(largest, least, patch, transform.max_pixels)
+
+
+def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransform | None:
+    """The transform that a JSON object states; None where it states none."""
+    return _convert(fields[name], ImageTransform, f"{file}: {name}") if name in fields else None
+
+
+def read_tokenizer(directory: Path, model: ModelConfig, *, public: bool = False) -> Tokenizer:
+    """The tokenizer in a directory.
+
+    `public`: the directory is in the public layout, or will be; there the ids of all delimiters must be listed, for
+    those that are added would follow the last listed one, and need not be the ids that the model was trained with.
+
+    Raises:
+      CheckpointError: a file is missing or damaged, or it has more ids than the model's vocabulary.
+    """
+    try:
+        tokenizer = Tokenizer.from_directory(directory)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory}: its tokenizer cannot be read: {error}") from error
+    if len(tokenizer) > model.decoder.vocab_size:
+        raise CheckpointError(
+            f"{directory}: its tokenizer has {len(tokenizer)} ids, and the model's vocabulary is "
+            f"{model.decoder.vocab_size}: {', '.join(TOKENIZER_FILES)} are those of another model"
+        )
+    if public and tokenizer.unlisted:
+        raise CheckpointError(
+            f"{directory / 'tokenizer_config.json'}: added_tokens_decoder lists no "
+            f"{' and no '.join(tokenizer.unlisted)}; take the file that belongs to the model, or add the tokens with "
+            "their ids"
+        )
+    return tokenizer
+
+
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    try:
+        return from_config_dict(value, kind, where)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error

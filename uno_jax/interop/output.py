@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from uno_jax.checkpoint_errors import CheckpointError
-from uno_jax.signals import signals_held
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.signals import signals_held
 
 # What a writer that was interrupted may still take to finish the file that it is at.
 _REMOVAL_SECONDS = 10.0

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.names import TensorName, leaf_shape
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
+from uno_jax.process.errors import CheckpointError
 
 # Bytes of a leaf that the host holds at a time. Larger pieces gain no speed.
 PIECE_BYTES = 2**28

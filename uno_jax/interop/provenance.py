@@ -16,14 +16,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from uno_jax.checkpoint_errors import CheckpointError, lines_of
 from uno_jax.config import json_file
 from uno_jax.interop.json_object import read_json_object, section
-from uno_jax.interop.load import PublicFiles
 from uno_jax.interop.names import fixed_tables
+from uno_jax.interop.public import PublicFiles
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
+from uno_jax.process.errors import CheckpointError, lines_of
 
 PROVENANCE_FILE = "provenance.json"
 TABLES_FILE = "position_tables.safetensors"

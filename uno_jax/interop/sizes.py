@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from uno_jax.checkpoint_errors import CheckpointError
 from uno_jax.interop.json_object import number, read_json_object, section
 from uno_jax.models.autoencoder import GROUP_NORM_GROUPS
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
+from uno_jax.process.errors import CheckpointError
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).
 # The public loader itself overrides others (q/k norm on, untied head, two-expert layers, no rope in the ViT), so those

@@ -7,6 +7,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from uno_jax.batch import Layout
 from uno_jax.config import to_json
 
 
@@ -135,3 +136,14 @@ def _idle_fields(model: ModelConfig) -> set[str]:
     idle = {f"autoencoder.{name}" for name in flux} if model.autoencoder.kind == "pixel" else set()
     idle |= set() if model.decoder.adapter_rank else {"decoder.adapter_scale"}
     return idle | (set() if model.num_metaqueries else {"metaquery_target"})
+
+
+def layout_of(model: ModelConfig) -> Layout:
+    """The sizes of the model that shape tokens."""
+    return Layout(
+        vit_patch_size=model.vision.patch_size,
+        vit_table_side=model.vision.table_side,
+        pixels_per_token=model.pixels_per_token,
+        max_latent_size=model.max_latent_size,
+        num_metaqueries=model.num_metaqueries,
+    )

@@ -14,15 +14,14 @@ from jax.sharding import Mesh
 from uno_jax.attention.block_map import visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.batch import Batch, BatchShape, Layout, padding_batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
-from uno_jax.data.layout import Layout, lay_out, sample_lengths
-from uno_jax.data.packing import make_batch, pack_row
+from uno_jax.data.layout import lay_out, sample_lengths
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
-from uno_jax.models.config import DecoderConfig, ModelConfig
+from uno_jax.data.rows import make_batch, pack_row
+from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of
 from uno_jax.parallel.mesh import batch_sharding
-from uno_jax.programs import layout_of
 
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
 

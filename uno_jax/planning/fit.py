@@ -12,7 +12,7 @@ from uno_jax.parallel.mesh import make_mesh, row_parts
 from uno_jax.planning.chips import GIB, Slice, describe_devices
 from uno_jax.planning.plan import Plan
 from uno_jax.planning.sampler import SamplerPlan
-from uno_jax.run_config import RunConfig
+from uno_jax.run.config import RunConfig
 
 AnyPlan = TypeVar("AnyPlan", Plan, SamplerPlan)
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from uno_jax.attention.kernel import TooManyBlocks
 from uno_jax.config import ConfigError
 from uno_jax.data.config import check_data_config
+from uno_jax.models.config import layout_of
 from uno_jax.parallel.axes import TABLE
 from uno_jax.parallel.mesh import check_rows, make_mesh, row_share
 from uno_jax.planning.chips import Slice, describe_devices
@@ -27,8 +28,8 @@ from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.planning.traffic import hbm_bytes
-from uno_jax.programs import abstract_state, config_errors, jit_step, layout_of, step_config
-from uno_jax.run_config import RunConfig, check_config
+from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.programs import abstract_state, config_errors, jit_step, step_config
 from uno_jax.training.initialise import abstract_autoencoder
 from uno_jax.training.state import TrainState
 from uno_jax.training.step import make_gradient_probe, make_train_step

@@ -17,7 +17,7 @@ from uno_jax.planning.model_flops import encoder_share
 from uno_jax.planning.plan import Compiled, Plan, run_hours
 from uno_jax.planning.roofline import Roofline
 from uno_jax.planning.sampler import SamplerPlan
-from uno_jax.run_config import RunConfig
+from uno_jax.run.config import RunConfig
 
 
 class Planned(Protocol):

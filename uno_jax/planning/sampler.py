@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from uno_jax.data.layout import Layout
+from uno_jax.batch import Layout
 from uno_jax.data.plans import Text
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
@@ -26,12 +26,11 @@ from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
 from uno_jax.planning.plan import Compiled, compile_for, trace
 from uno_jax.planning.roofline import Roofline, roofline
-from uno_jax.programs import layout_of
-from uno_jax.run_config import RunConfig
+from uno_jax.run.config import RunConfig
+from uno_jax.run.start import abstract_run_params
 from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig
-from uno_jax.start import abstract_run_params
 from uno_jax.training.initialise import abstract_autoencoder
 from uno_jax.training.state import Params
 

@@ -16,7 +16,7 @@ from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.draws import draw_noise
-from uno_jax.sampling.context import fitted
+from uno_jax.sampling.cache import fitted
 from uno_jax.sampling.guidance import GuidanceNumbers, Rescale, guidance_numbers, guide
 from uno_jax.sampling.schedule import (
     CONDITIONAL,

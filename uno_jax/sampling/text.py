@@ -17,7 +17,7 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.sampling.context import fitted, sown_keys_values
+from uno_jax.sampling.cache import fitted, sown_keys_values
 
 Params = Any
 

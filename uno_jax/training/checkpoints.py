@@ -21,9 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from uno_jax.checkpoint_errors import CheckpointError, CheckpointMismatch, lines_of
 from uno_jax.parallel.hosts import gather_json
-from uno_jax.signals import signals_held
+from uno_jax.process.errors import CheckpointError, CheckpointMismatch, lines_of
+from uno_jax.process.signals import signals_held
 from uno_jax.training.state import Params, TrainState, is_under, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 

@@ -12,7 +12,7 @@ import numpy as np
 from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import agree, gather_json
-from uno_jax.signals import stop_event
+from uno_jax.process.signals import stop_event
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.state import Params, TrainState, merge
 

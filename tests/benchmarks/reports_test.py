@@ -1,0 +1,44 @@
+"""Benchmarks: what they report."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+BASELINE = {  # what the `sample` workload of the PyTorch program prints
+    *("median_s", "min_s", "max_s", "parameters", "trainable", "tokens", "result"),
+    *("mode", "repeat", "warmup", "threads", "seed", "batch", "torch"),
+}
+OWN = {"compile_seconds", "default_allocator", "jax"}
+
+
+def test_the_sampling_benchmark_reports_what_the_baseline_does_and_compilation_apart(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)  # as for a script, whose neighbours it imports
+    benchmark = importlib.import_module("benchmarks.sample")
+    args = benchmark.options().parse_args(["--batch=4", "--threads=1", "--seed=3"])
+    line = benchmark.report(args, [3.0, 1.0, 2.0], compile_seconds=9.0, parameters=7, result=0.5)
+    assert line.keys() == BASELINE | OWN
+    assert (line["median_s"], line["min_s"], line["max_s"], line["compile_seconds"]) == (2.0, 1.0, 3.0, 9.0)
+    assert (line["mode"], line["batch"], line["threads"], line["seed"]) == ("sample", 4, 1, 3)
+    assert line["tokens"] == {
+        "prompt": 32,
+        "latent": 256,
+        "delimiter": 2,
+        "images": 4,
+        "steps": 24,
+        "passes_per_step": 2,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
+def test_a_benchmark_runs_as_a_script_that_finds_the_repository(name):
+    settings = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
+    subprocess.run(command, cwd=BENCHMARKS.parent, env=settings, check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,24 @@
+"""A process with eight CPU devices: how many there are is fixed when JAX starts, so each needs a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.helpers.paths import ROOT
+
+
+def run_with_eight_devices(*arguments: str) -> str:
+    """What `python ARGUMENTS` prints there, run in the project's root; the test fails if it fails."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout

@@ -1,0 +1,55 @@
+"""A batch of images encoded on one device and on all eight of a host, in a process that has eight.
+
+`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.encoding_on_eight_devices` prints by how
+much the moments differ, on how many devices they lie, and the share of one device's work that each of the eight has.
+"""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+
+from tests.models.autoencoder_test import FLUX, batch_of, model_config, pictures, variables_of
+from uno_jax.models import autoencoder_batch
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.parallel.mesh import host_mesh, replicated
+
+# Ten images of one size, two of another, one of a third: over eight devices, two, one and one slot each.
+GRIDS = {(row, sample, 0): (2, 2) for row in range(2) for sample in range(1, 6)}
+GRIDS |= {(0, 6, 0): (1, 3), (1, 6, 0): (1, 3), (1, 7, 0): (1, 1)}
+
+
+def main() -> None:
+    assert jax.device_count() == 8, f"{jax.device_count()} devices: set XLA_FLAGS as the docstring says"
+    config, autoencoder = model_config(FLUX), make_autoencoder(FLUX)
+    params = variables_of(autoencoder)["params"]
+    batch = batch_of(pictures(config, GRIDS), config, tokens=32)
+
+    def encode(params):
+        return autoencoder_batch.encode_batch(autoencoder, params, batch, config).latent_moments
+
+    def work(params, images: int, together: int, mesh):
+        places = np.arange(images * 4, dtype=np.int32).reshape(images, 4)
+        moments = np.zeros((64, 2 * config.latent_size), np.float32)
+        pixels = batch.latent_moments.reshape(64, -1)
+        encode = autoencoder_batch._encode_images
+        lowered = encode.lower(moments, pixels, params, places, autoencoder, config, 2, 2, together, mesh)
+        return lowered.compile().cost_analysis()["flops"]
+
+    mesh = host_mesh()
+    everywhere = jax.device_put(params, replicated(mesh))
+    one, eight = encode(params), encode(everywhere)
+    alone = autoencoder_batch._mesh_of(params)
+    found = {
+        "difference": float(np.abs(np.asarray(one) - np.asarray(eight)).max()),
+        "largest": float(np.abs(np.asarray(one)).max()),
+        "devices": len(eight.sharding.device_set),
+        "share": work(everywhere, 8, 8, mesh) / work(params, 8, 8, alone),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

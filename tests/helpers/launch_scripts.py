@@ -1,0 +1,46 @@
+"""Calls of the launch scripts, with stand-ins for the tools of the cloud."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.helpers.paths import ROOT
+
+LAUNCH = ROOT / "launch"
+TRAIN = ("--", "--config=configs/bagel_7b_uno.py", "--workdir=/mnt/bucket/runs/uno")
+TPU = ("--project=p", "--zone=us-west4-a", "--bucket=b", "--slice=v5e-16")
+GKE = (*TPU, "--cluster=c", "--image=us-docker.pkg.dev/p/r/uno:1")
+CLOUD_TOOLS = ("gcloud", "kubectl", "docker", "xpk")
+
+
+def call(
+    *command: object, cwd: Path = ROOT, path: Path | None = None, check: int | None = 0
+) -> subprocess.CompletedProcess:
+    """The outcome of a command, of the expected status."""
+    environment = os.environ | {"POLL_SECONDS": "0"}
+    if path is not None:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert check is None or done.returncode == check, done.stderr
+    return done
+
+
+def failing_tools(folder: Path, names: Sequence[str] = CLOUD_TOOLS) -> Path:
+    """The folder, with tools that fail, so that a command which should only be printed is noticed."""
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\necho called: $0 $* >&2\nexit 99\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def printed(script: str, *arguments: str, path: Path) -> list[str]:
+    """The commands that a dry run prints, the tools' name and what it does to what, flags left out."""
+    done = call(LAUNCH / script, arguments[0], "--dry-run", *arguments[1:], path=path)
+    assert "called" not in done.stderr
+    commands = [line[2:] for line in done.stdout.splitlines() if line.startswith("+ ")]
+    return [" ".join(word for word in command.split() if not word.startswith("-")) for command in commands]

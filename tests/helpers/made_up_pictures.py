@@ -1,0 +1,87 @@
+"""Pictures to sample from a small model: contexts, and how they are read and sampled, compiled once for each shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.helpers.made_up_plans import TOKENIZER, latents_of, patches_of
+from tests.helpers.made_up_records import LAYOUT
+from tests.helpers.small_model import quick_jit, small_model, small_params
+from uno_jax.batch import Batch
+from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
+from uno_jax.data.transforms import to_float
+from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
+from uno_jax.models.decoder import Past
+from uno_jax.sampling.cache import read_context
+from uno_jax.sampling.flow import Branches, denoise, initial_noise
+from uno_jax.sampling.schedule import FlowConfig
+
+MODEL = small_model()
+PARAMS = small_params(MODEL)
+SEED = 5
+
+PROMPT: Plan = (Text(ids=(4, 5, 6)),)
+INSTRUCTION: Plan = (
+    CleanLatents(pixels=latents_of(1, 2, seed=2)),
+    VitImage(pixels=patches_of(1, 2, seed=2)),
+    Text(ids=(7, 8)),
+)
+# Two pictures that differ in everything: kind of context, size, seed.
+DRAWN = guided_plan(PROMPT, 16, 16, seed=7)
+EDITED = guided_plan(INSTRUCTION, 8, 24, seed=8)
+
+
+def latents_in(batch: Batch) -> np.ndarray:
+    """Latents for context images: their pixels, which are as many numbers."""
+    return to_float(batch.latent_moments)
+
+
+@functools.cache
+def _reader() -> Any:
+    return quick_jit(functools.partial(read_branches, model=MODEL))
+
+
+@functools.cache
+def _context_reader() -> Any:
+    return quick_jit(functools.partial(read_context, model=MODEL))
+
+
+@functools.cache
+def _sampler(config: FlowConfig) -> Any:
+    return quick_jit(functools.partial(denoise, model=MODEL, config=config, trajectory=True))
+
+
+@functools.cache
+def _noise() -> Any:
+    return quick_jit(functools.partial(initial_noise, seed=SEED, model=MODEL))
+
+
+def read(batch: Batch, past: Past | None = None) -> Past:
+    return _context_reader()(PARAMS, batch, latents_in(batch), past=past)
+
+
+def branches_of(plans: Sequence[GuidedPlan], rows: int | None = None) -> Branches:
+    inputs = picture_inputs(plans, LAYOUT, TOKENIZER, rows)
+    return _reader()(PARAMS, inputs, latents_in(inputs.context))
+
+
+def noise_of(branches: Branches) -> np.ndarray:
+    return np.asarray(_noise()(branches.conditional.target))
+
+
+def sample(branches: Branches, config: FlowConfig, start: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+    """Final latents and trajectory, padding and all."""
+    start = noise_of(branches) if start is None else start
+    return _sampler(config)(PARAMS, branches, start)
+
+
+def pictures(plans: Sequence[GuidedPlan], config: FlowConfig, rows: int | None = None) -> list[np.ndarray]:
+    """The latents of each picture, without padding."""
+    branches = branches_of(plans, rows)
+    real = np.asarray(branches.conditional.target.generation.sample) > 0
+    final, _ = sample(branches, config)
+    return [np.asarray(final)[i][real[i]] for i in range(len(plans))]

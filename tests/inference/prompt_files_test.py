@@ -1,0 +1,139 @@
+"""Prompt files: what a line may say, and what is said of lines that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers.made_up_plans import latents_of
+from tests.helpers.small_loaded import small_generator
+from uno_jax.inference.generate import Request
+from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.prompt_files import PromptError, check_prompts, prompts_of_arguments, read_prompts
+
+SETTINGS = PictureSettings(timesteps=7)
+
+
+def jsonl(folder: Path, *lines: object) -> Path:
+    file = folder / "prompts.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return file
+
+
+def save_picture(file: Path) -> Path:
+    Image.fromarray(latents_of(1, 2)).save(file)
+    return file
+
+
+def test_a_text_file_holds_a_prompt_a_line(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red heart\n\n  Grüße! \n")
+    prompts = read_prompts(tmp_path / "prompts.txt", SETTINGS)
+    assert [(p.id, p.request) for p in prompts] == [
+        ("00000-a-red-heart", Request(("a red heart",), SETTINGS)),
+        ("00001-grüße", Request(("Grüße!",), SETTINGS)),
+    ]
+    assert prompts[1].where == f"{tmp_path}/prompts.txt:3"
+
+
+def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
+    file = jsonl(
+        tmp_path,
+        {"prompt": "one", "seed": 3, "size": "8x16", "interval": [0, 1]},
+        {"id": "two", "prompt": "make it blue", "images": ["a.png", "b.png"]},
+        {"context": [{"image": "a.png"}, "then", {"image": "b.png"}]},
+    )
+    one, two, three = read_prompts(file, SETTINGS)
+    assert one.request == Request(("one",), PictureSettings(3, "8x16", timesteps=7, interval=(0.0, 1.0)))
+    assert two.id == "two"
+    assert two.request == Request((tmp_path / "a.png", tmp_path / "b.png", "make it blue"), SETTINGS)
+    assert three.request.context == (tmp_path / "a.png", "then", tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param("[" * 100_000, "its brackets are nested too deeply; write one JSON object a line", id="nested"),
+        ("{", r"not JSON \(Expecting property name.* at character 2\); write one JSON object a line"),
+        ("[1]", "a JSON list, not an object"),
+        ({"images": []}, "prompt is missing: expected a text"),
+        ({"prompt": 3}, "prompt is 3: expected a text"),
+        ({"prompt": "a", "images": "a.png"}, "images is 'a.png': expected a list of paths"),
+        ({"prompt": "a", "context": ["a"]}, "context and prompt: give the one or the others"),
+        ({"context": [3]}, r"context\[0\] is 3: expected a text or"),
+        ({"prompt": "a", "sed": 3}, "settings.sed is not a field of PictureSettings; did you mean seed"),
+        ({"prompt": "a", "seed": "3"}, r"settings.seed is '3' \(str\): expected int"),
+        ({"prompt": "a", "timesteps": 1}, "settings: timesteps is 1: expected 2 or more"),
+        ({"prompt": "a", "id": "../a"}, "id is '../a': expected letters"),
+        ({"prompt": "a", "id": "ü" * 101}, "id is of 202 bytes: expected at most 200"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(tmp_path, line, problem):
+    with pytest.raises(PromptError, match=rf"prompts\.jsonl:2: {problem}"):
+        read_prompts(jsonl(tmp_path, {"prompt": "fine"}, line), SETTINGS)
+
+
+def test_all_wrong_lines_are_named_at_once(tmp_path):
+    with pytest.raises(PromptError) as raised:
+        read_prompts(jsonl(tmp_path, "{", {"prompt": "a", "id": "a"}, {"prompt": "b", "id": "a"}), SETTINGS)
+    lines = str(raised.value).split("\n")
+    assert "prompts.jsonl:1: not JSON" in lines[0]
+    assert "prompts.jsonl:3: id 'a' is that of" in lines[1]
+
+
+def test_a_file_without_prompts_is_refused(tmp_path):
+    with pytest.raises(PromptError, match=r"prompts\.jsonl: no prompts in it"):
+        read_prompts(jsonl(tmp_path, ""), SETTINGS)
+    with pytest.raises(PromptError, match=r"missing\.txt: cannot be read \(No such file"):
+        read_prompts(tmp_path / "missing.txt", SETTINGS)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(PromptError, match=r"latin\.txt: not UTF-8 text \(byte 4\)"):
+        read_prompts(tmp_path / "latin.txt", SETTINGS)
+
+
+def test_the_case_of_the_suffix_does_not_matter(tmp_path):
+    file = jsonl(tmp_path, {"prompt": "one"}).rename(tmp_path / "prompts.JSONL")
+    assert [prompt.text for prompt in read_prompts(file, SETTINGS)] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "prompts.NDJSON"])
+def test_json_of_another_name_is_not_drawn_as_text(tmp_path, name):
+    file = jsonl(tmp_path, {"prompt": "one"}).rename(tmp_path / name)
+    with pytest.raises(PromptError, match=rf"{name}: .* with a JSON object a line, name it \.jsonl"):
+        read_prompts(file, SETTINGS)
+
+
+def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_path):
+    save_picture(tmp_path / "fine.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
+    file = jsonl(
+        tmp_path,
+        {"prompt": "a", "images": ["fine.png"]},
+        {"prompt": "a", "images": ["damaged.png", "fine.png"]},
+        {"prompt": "a", "images": ["missing.png"]},
+        {"prompt": "a", "size": "9x9"},
+    )
+    with pytest.raises(PromptError) as raised:
+        list(check_prompts(read_prompts(file, SETTINGS), small_generator()))
+    damaged, missing, size = str(raised.value).split("\n")
+    assert "prompts.jsonl:2: picture: " in damaged
+    assert "damaged.png: 60 bytes that are no readable picture" in damaged
+    assert "prompts.jsonl:3: " in missing
+    assert "missing.png cannot be read (No such file" in missing
+    assert "prompts.jsonl:4: size is 9x9" in size
+
+
+@pytest.mark.parametrize(("prompt", "negative"), [("caf\udce9", ""), ("fine", "\ud800")])
+def test_what_is_no_unicode_text_is_named_before_any_work(prompt, negative):
+    prompts = prompts_of_arguments([prompt], [], PictureSettings(negative=negative))
+    with pytest.raises(PromptError, match="^--prompt 0: .* is no Unicode text"):
+        list(check_prompts(prompts, small_generator()))
+
+
+def test_prompts_of_a_command_line_are_about_all_of_its_pictures():
+    one, two = prompts_of_arguments(["a", "b"], ["x.png", "y.png"], SETTINGS)
+    assert one.request == Request((Path("x.png"), Path("y.png"), "a"), SETTINGS)
+    assert two.request == Request((Path("x.png"), Path("y.png"), "b"), SETTINGS)
+    assert (one.id, two.where) == ("00000-a", "--prompt 1")

@@ -1,0 +1,96 @@
+"""`openmoji_uno`, shrunk, as two processes of `launch/local_multihost.sh`: killed or told to stop, and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.run.run_test import records
+from uno_jax.data.records import write_records
+from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.training.metrics import read_metrics
+
+pytestmark = pytest.mark.slow
+
+LOSSES = ("loss", "flow", "caption", "visual")
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    """A config of a tiny model on a tiny dataset."""
+    directory = tmp_path_factory.mktemp("local")
+    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
+    write_records(directory / "data", "squares", splits, description="squares", license_text="none")
+    texts = [text for record in records("train") for text in (record.prompt, *record.captions)]
+    train_tokenizer(texts, 300, directory / "data" / "tokenizer")
+    changes = {"steps": STEPS, "checkpoint.every": 1}
+    file = directory / "config.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "from configs import openmoji_uno\n"
+        "from tests.run.run_test import tiny\n"
+        "from uno_jax.config import to_config_dict\n"
+        "def get_config():\n"
+        f"    config = tiny(openmoji_uno.get_config(), Path({str(directory / 'data')!r}), **{changes!r})\n"
+        "    return to_config_dict(config)\n"
+    )
+    return file
+
+
+def start(config_file: Path, workdir: Path) -> subprocess.Popen:
+    """Two processes, in a process group of their own."""
+    command = [ROOT / "launch" / "local_multihost.sh", "2", f"--python={sys.executable}", "--"]
+    arguments = [f"--config={config_file}", f"--workdir={workdir}"]
+    return subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+
+
+def wait_for_checkpoint(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    while not (workdir / "checkpoints" / str(step)).is_dir():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def losses(workdir: Path) -> dict[int, list[float]]:
+    """Of every step."""
+    lines = read_metrics(workdir / "metrics.jsonl")
+    return {int(line["step"]): [line[name] for name in LOSSES] for line in lines if "loss" in line}
+
+
+@pytest.fixture(scope="module")
+def unbroken(config_file, tmp_path_factory) -> dict[int, list[float]]:
+    workdir = tmp_path_factory.mktemp("unbroken")
+    finish(start(config_file, workdir))
+    return losses(workdir)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to stop"])
+def test_a_run_that_ended_early_resumes_to_the_same_losses(config_file, unbroken, tmp_path, ending):
+    process = start(config_file, tmp_path)
+    wait_for_checkpoint(process, tmp_path, 2)
+    if ending == signal.SIGKILL:
+        os.killpg(process.pid, ending)  # all of it, as when the machine goes
+        process.communicate()
+    else:
+        process.send_signal(ending)
+        finish(process, 128 + ending)
+    assert max(losses(tmp_path), default=0) < STEPS
+    finish(start(config_file, tmp_path))
+    assert losses(tmp_path).keys() == unbroken.keys() == set(range(1, STEPS + 1))
+    for step, expected in unbroken.items():
+        np.testing.assert_array_equal(losses(tmp_path)[step], expected)

@@ -1,0 +1,222 @@
+"""Autoencoders, latent patches, and the encoding of packed batches."""
+
+import functools
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.eight_device_process import run_with_eight_devices
+from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.batch import Batch, TokenSource
+from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents, unpatchify_latents
+from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.config import AutoencoderConfig, ModelConfig
+from uno_jax.models.positions import pixels_to_float
+from uno_jax.parallel.mesh import host_mesh, replicated
+
+FLUX = AutoencoderConfig(
+    base_channels=32, channel_multipliers=(1, 1), num_residual_blocks=1, latent_channels=2, downsample=2
+)
+PIXEL = AutoencoderConfig(kind="pixel", latent_channels=12, downsample=2)
+SIDE = 4  # of the latent position table
+
+
+def model_config(autoencoder):
+    return ModelConfig(autoencoder=autoencoder, latent_patch_size=2, max_latent_size=SIDE)
+
+
+@functools.cache
+def variables_of(autoencoder):
+    """Random parameters of every leaf; biases and scales too, so that none is idle."""
+    image = jax.ShapeDtypeStruct((1, 4, 4, 3), np.float32)
+    shapes = jax.eval_shape(autoencoder.init, jax.random.key(0), image)
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: generator.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(autoencoder, variables, images):
+    return autoencoder.apply(variables, images, method="encode")
+
+
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes)
+def test_unpatchify_inverts_patchify(size):
+    rows, columns, patch, channels = size
+    latents = np.arange(2 * rows * patch * columns * patch * channels).reshape(2, rows * patch, columns * patch, -1)
+    tokens = patchify_latents(latents, patch)
+    assert tokens.shape == (2, rows * columns, patch * patch * channels)
+    np.testing.assert_array_equal(unpatchify_latents(tokens, rows, columns, patch), latents)
+
+
+def test_a_patch_flattens_row_column_channel_with_the_channel_fastest():
+    latents = np.arange(2 * 4 * 3).reshape(1, 2, 4, 3)
+    second = patchify_latents(latents, 2)[0, 1]
+    np.testing.assert_array_equal(second, latents[0, :2, 2:].reshape(-1))
+
+
+def test_sampling_scales_mean_plus_deviation_times_noise():
+    moments = np.array([[3.0, 2 * np.log(5.0)]])
+    np.testing.assert_allclose(
+        sample_latents(moments, np.array([[2.0]]), 0.5, 1.0), [[0.5 * (3 + 5 * 2 - 1)]], rtol=1e-6
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**16))
+def test_pixel_autoencoder_loses_nothing(rows, columns, seed):
+    images = np.random.default_rng(seed).uniform(-1, 1, (2, 2 * rows, 2 * columns, 3)).astype(np.float32)
+    autoencoder = make_autoencoder(PIXEL)
+    np.testing.assert_allclose(autoencoder.apply({}, images), images, atol=1e-6)
+
+
+def test_a_sample_of_the_pixel_autoencoder_is_its_mean():
+    autoencoder = make_autoencoder(PIXEL)
+    moments = encode(autoencoder, {}, np.full((1, 4, 4, 3), 0.5, np.float32))
+    still, noisy = (sample_latents(moments, noise, 0.3, 0.1) for noise in (0.0, 5.0))
+    np.testing.assert_array_equal(still, noisy)
+
+
+def test_flux_halves_the_sides_for_every_level_but_one():
+    autoencoder = make_autoencoder(FLUX)
+    image = jax.ShapeDtypeStruct((1, 4, 8, 3), np.float32)
+    moments = jax.eval_shape(functools.partial(encode, autoencoder), variables_of(autoencoder), image)
+    assert moments.shape == (1, 2, 4, 2 * FLUX.latent_channels)
+
+
+@pytest.mark.parametrize("config", [FLUX, PIXEL])
+def test_sides_that_do_not_divide_are_an_error(config):
+    autoencoder = make_autoencoder(config)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        encode(autoencoder, variables_of(autoencoder), np.zeros((1, 4, 5, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (AutoencoderConfig(kind="vq"), "autoencoder.kind"),
+        (AutoencoderConfig(downsample=4), "autoencoder.downsample"),
+        (AutoencoderConfig(base_channels=20), "autoencoder.base_channels"),
+        (AutoencoderConfig(kind="pixel"), "autoencoder.latent_channels"),
+    ],
+)
+def test_impossible_sizes_name_the_field(config, field):
+    with pytest.raises(ValueError, match=field):
+        make_autoencoder(config)
+
+
+# (row, sample, image) -> pixels; two sizes, one of them three times, and padding at the end of both rows.
+GRIDS = {(0, 1, 0): (1, 2), (0, 1, 1): (2, 1), (0, 2, 0): (1, 2), (1, 1, 0): (1, 2)}
+TOKENS = 7
+
+
+def batch_of(images, config, tokens=TOKENS):
+    """A batch whose generation buffer holds the images (in order), and whose other regions are empty."""
+    side = config.pixels_per_token
+    pixels = np.full((2, tokens, 3 * side**2), 77, np.uint8)
+    sample, image, positions = (np.zeros((2, tokens), np.int32) for _ in range(3))
+    used = [0, 0]
+    for (row, sample_number, image_number), picture in images.items():
+        rows, columns = picture.shape[0] // side, picture.shape[1] // side
+        span = slice(used[row], used[row] + rows * columns)
+        squares = picture.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
+        pixels[row, span] = squares.reshape(rows * columns, -1)
+        sample[row, span], image[row, span] = sample_number, image_number
+        positions[row, span] = (np.arange(rows)[:, None] * SIDE + np.arange(columns)).reshape(-1)
+        used[row] += rows * columns
+    empty = np.zeros((2, 0), np.int32)
+    batch = Batch(**{name: empty for name in Batch._fields})
+    return batch._replace(
+        generation=TokenMetadata(sample, *[np.zeros_like(sample)] * 5),
+        latent_source=TokenSource(np.zeros_like(sample), image, np.zeros_like(sample)),
+        latent_positions=positions,
+        latent_moments=pixels,
+    )
+
+
+def pictures(config, grids=GRIDS):
+    generator, side = np.random.default_rng(0), config.pixels_per_token
+    return {
+        key: generator.integers(0, 256, (rows * side, columns * side, 3), dtype=np.uint8)
+        for key, (rows, columns) in grids.items()
+    }
+
+
+@pytest.mark.parametrize("pixels_at_once", [1, 2**20])
+@pytest.mark.parametrize("autoencoder_config", [FLUX, PIXEL], ids=["flux", "pixel"])
+def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, pixels_at_once):
+    config = model_config(autoencoder_config)
+    autoencoder = make_autoencoder(autoencoder_config)
+    variables = variables_of(autoencoder)
+    images = pictures(config)
+    encoded = encode_batch(
+        autoencoder, variables.get("params", {}), batch_of(images, config), config, pixels_at_once=pixels_at_once
+    )
+    used = [0, 0]
+    for (row, _, _), picture in images.items():
+        moments = encode(autoencoder, variables, pixels_to_float(picture)[None])
+        mean, log_variance = np.split(np.asarray(moments), 2, axis=-1)
+        expected = np.concatenate([patchify_latents(half, 2)[0] for half in (mean, log_variance)], axis=-1)
+        actual = encoded.latent_moments[row, used[row] : used[row] + len(expected)]
+        np.testing.assert_allclose(actual, expected, atol=2e-5)
+        used[row] += len(expected)
+    for row in range(2):
+        assert not np.any(encoded.latent_moments[row, used[row] :])
+
+
+def test_the_program_of_a_size_is_compiled_once_whatever_sizes_come_with_it(caplog):
+    config, autoencoder = model_config(FLUX), make_autoencoder(FLUX)
+    params = jax.device_put(variables_of(autoencoder)["params"], replicated(host_mesh()))
+    small, large = {(0, 1, 0): (1, 1)}, {(1, 1, 0): (2, 3)}
+
+    def programs_for(grids) -> int:
+        batch = batch_of(pictures(config, grids), config)
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+            encode_batch(autoencoder, params, batch, config)
+        return caplog.text.count("Finished XLA compilation of jit(_encode_images)")
+
+    assert [programs_for(grids) for grids in (large, small | large, small, large)] == [1, 1, 0, 0]
+
+
+def test_the_devices_of_a_host_share_the_images():
+    """Float32 convolutions, over other numbers of images together."""
+    found = json.loads(run_with_eight_devices("-m", "tests.helpers.encoding_on_eight_devices").splitlines()[-1])
+    assert found["difference"] <= 1e-6 * found["largest"]
+    assert found["devices"] == 8
+    assert found["share"] == pytest.approx(1 / 8, rel=0.01)
+
+
+def test_moments_that_are_precomputed_are_kept():
+    config = model_config(FLUX)
+    batch = batch_of({}, config)._replace(latent_moments=np.ones((2, TOKENS, 16), np.float32))
+    assert encode_batch(make_autoencoder(FLUX), {}, batch, config) is batch
+
+
+def test_a_batch_without_latents_has_moments_of_length_zero():
+    config = model_config(FLUX)
+    encoded = encode_batch(make_autoencoder(FLUX), {}, batch_of({}, config, tokens=0), config)
+    assert encoded.latent_moments.shape == (2, 0, 2 * config.latent_size)
+
+
+def test_tokens_that_are_no_whole_grid_name_their_image():
+    config = model_config(FLUX)
+    batch = batch_of(pictures(config), config)
+    batch.latent_positions[0, 1] = 3
+    with pytest.raises(ValueError, match=r"row 0, tokens 0 to 1 \(sample 1, latent image 0\)"):
+        encode_batch(make_autoencoder(FLUX), {}, batch, config)
+
+
+def test_pixels_of_another_width_are_an_error():
+    config = model_config(FLUX)
+    batch = batch_of({}, config)._replace(latent_moments=np.zeros((2, TOKENS, 5), np.uint8))
+    with pytest.raises(ValueError, match="expected uint8 pixels, 4 \\* 4 \\* 3 = 48"):
+        encode_batch(make_autoencoder(FLUX), {}, batch, config)

@@ -1,0 +1,314 @@
+"""The whole model on made-up plans: what depends on what, and what does not matter.
+
+Predictions are compared to 2e-5 (float32 agreement, as against the reference); what may not depend on something at all
+is compared to 1e-6, because hidden tokens still take part in the same sums, with weights of exactly 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.interleaved_decoder import interleaved_decoder
+from tests.helpers.made_up_plans import (
+    EDITING,
+    NAMED,
+    SECOND_ROUND,
+    TEXT_TO_IMAGE,
+    Sample,
+    latents_of,
+    patches_of,
+    places_of,
+    plans,
+    slow_mask,
+    slow_sequence,
+)
+from tests.helpers.made_up_records import LAYOUT
+from tests.helpers.small_model import CAPACITIES, model_batch, quick_jit, small_model, small_params
+from uno_jax.attention.metadata import NOISED
+from uno_jax.batch import REGIONS, Batch
+from uno_jax.data.layout import sample_lengths
+from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan, Text, VitImage
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.positions import pixels_to_float
+from uno_jax.models.unified import SMALLEST_DIVISOR_TIME, Predictions, UnifiedModel
+from uno_jax.models.vision import Connector, VisionEncoder
+from uno_jax.objectives.draws import Draws, draw
+
+MODEL = small_model()
+params_of = functools.cache(small_params)
+
+
+@functools.cache
+def predictor(config: ModelConfig):
+    """The compiled forward pass of a model, answers included."""
+    model = UnifiedModel(config)
+
+    @quick_jit
+    def predict(params, batch: Batch, draws: Draws) -> Predictions:
+        return model.apply({"params": params}, batch, draws.noised, draws.latent_times, answers=True)
+
+    return predict
+
+
+draws_of = quick_jit(functools.partial(draw, seed=0, shift=1.0, autoencoder=MODEL.autoencoder))
+
+
+def three_rows(*rows) -> Batch:
+    """A batch of three rows, the last of them empty where fewer are given: one shape, compiled once."""
+    return model_batch(*rows, *[()] * (3 - len(rows)))
+
+
+def predict(batch: Batch, config: ModelConfig = MODEL) -> Predictions:
+    return jax.device_get(predictor(config)(params_of(config), batch, draws_of(batch)))
+
+
+def without_supervision(plan: Plan, *, caption: bool = True, queries: bool = True) -> Plan:
+    nothing = {"caption": None} if caption else {}
+    nothing |= {"query_pixels": None} if queries else {}
+    return tuple(dataclasses.replace(x, **nothing) if isinstance(x, NoisedTarget) else x for x in plan)
+
+
+def fits(samples: list[Plan]) -> bool:
+    lengths = [sample_lengths(plan, LAYOUT) for plan in samples]
+    return all(sum(x[region] for x in lengths) <= CAPACITIES[region] for region in REGIONS)
+
+
+def region_samples(batch: Batch) -> dict[str, np.ndarray]:
+    """Sample numbers `[rows, tokens]` of each region."""
+    widths = [x.shape[1] for x in (batch.text_ids, batch.vit_image, batch.caption_ids)]
+    parts = np.split(batch.understanding.sample, np.cumsum(widths), axis=1)
+    return dict(zip(REGIONS, [*parts, batch.generation.sample], strict=True))
+
+
+REGION_OF = {
+    "velocity": "latent",
+    "text_logits": "text",
+    "caption_logits": "caption",
+    "query_prediction": "query",
+    "query_target": "query",
+}
+
+
+def real(batch: Batch, name: str, predictions: Predictions) -> np.ndarray:
+    """A prediction of the tokens that are no padding (padding's mean nothing)."""
+    return getattr(predictions, name)[region_samples(batch)[REGION_OF[name]] > 0]
+
+
+def close(actual, expected, tolerance: float = 2e-5):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+mixes = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+
+
+# Supervision
+
+
+@mixes
+@given(row=st.lists(plans(most_items=3), min_size=1, max_size=3), caption=st.booleans())
+def test_supervision_tokens_leave_the_velocity_unchanged(row, caption):
+    assume(fits(row))
+    batch = three_rows(row)
+    supervised = predict(batch)
+    alone = predict(three_rows([without_supervision(plan, caption=caption) for plan in row]))
+    for name in ("velocity", "text_logits"):
+        close(real(batch, name, supervised), real(batch, name, alone), 1e-6)
+
+
+def test_caption_and_metaqueries_do_not_depend_on_each_other():
+    batch = three_rows([SECOND_ROUND])
+    both = predict(batch)
+    captions = predict(three_rows([without_supervision(SECOND_ROUND, caption=False)]))
+    queries = predict(three_rows([without_supervision(SECOND_ROUND, queries=False)]))
+    close(real(batch, "caption_logits", captions), real(batch, "caption_logits", both), 1e-6)
+    close(real(batch, "query_prediction", queries), real(batch, "query_prediction", both), 1e-6)
+
+
+OTHER_PROMPT = (Text(ids=(70, 80, 90)), *TEXT_TO_IMAGE[1:])
+OTHER_SOURCE = (
+    CleanLatents(pixels=latents_of(1, 2, seed=12)),
+    VitImage(pixels=patches_of(1, 2, seed=12)),
+    Text(ids=(70, 80)),
+    *EDITING[3:],
+)
+one_layer = small_model(decoder={"num_layers": 1})
+each_context = pytest.mark.parametrize(
+    ("plan", "other"),
+    [(TEXT_TO_IMAGE, OTHER_PROMPT), (EDITING, OTHER_SOURCE)],
+    ids=["prompt", "source and instruction"],
+)
+
+
+def blinded(batch: Batch, latents: bool = True, delimiters: bool = True) -> Batch:
+    """The noised blocks' latents, delimiters, or both no longer see their context, but still each other."""
+
+    def cut(metadata, chosen):
+        return metadata._replace(last_visible=np.where((metadata.role == NOISED) & chosen, -1, metadata.last_visible))
+
+    return batch._replace(understanding=cut(batch.understanding, delimiters), generation=cut(batch.generation, latents))
+
+
+def supervision_change(first: Batch, second: Batch, config: ModelConfig) -> tuple[float, float]:
+    """By how much two batches differ in captions and in metaqueries."""
+    a, b = predict(first, config), predict(second, config)
+
+    def change(name: str) -> float:
+        return float(np.max(np.abs(real(first, name, a) - real(second, name, b))))
+
+    return change("caption_logits"), change("query_prediction")
+
+
+@each_context
+def test_in_one_layer_supervision_cannot_depend_on_the_context(plan, other):
+    """The block's keys and values of the first layer know nothing of the context yet."""
+    assert max(supervision_change(three_rows([plan]), three_rows([other]), one_layer)) < 1e-6
+
+
+@each_context
+def test_in_two_layers_supervision_depends_on_the_context(plan, other):
+    assert min(supervision_change(three_rows([plan]), three_rows([other]), MODEL)) > 1e-3
+
+
+@each_context
+def test_supervision_depends_on_the_context_through_the_noised_block_only(plan, other):
+    assert max(supervision_change(blinded(three_rows([plan])), blinded(three_rows([other])), MODEL)) < 1e-6
+
+
+@each_context
+@pytest.mark.parametrize("part", ["latents", "delimiters"])
+def test_latents_and_delimiters_each_carry_the_context(plan, other, part):
+    blind = {"latents": part != "latents", "delimiters": part != "delimiters"}
+    assert (
+        min(supervision_change(blinded(three_rows([plan]), **blind), blinded(three_rows([other]), **blind), MODEL))
+        > 1e-3
+    )
+
+
+# Layout
+
+
+@mixes
+@given(row=st.lists(plans(most_items=3) | st.sampled_from(NAMED), min_size=2, max_size=2))
+def test_a_packed_sample_is_predicted_as_the_sample_alone(row):
+    """Rows 0 and 1 hold a sample each, row 2 holds both."""
+    assume(fits(row))
+    samples = [Sample(plan, occurrence=5 + 7 * i) for i, plan in enumerate(row)]
+    batch = three_rows(samples[:1], samples[1:], samples)
+    draws = jax.device_get(draws_of(batch))
+    predictions = predict(batch)
+    regions = region_samples(batch)
+    for region, values in (
+        ("latent", draws.latent_times),
+        ("latent", draws.noise),
+        ("latent", draws.latents),
+        ("caption", draws.caption_times),
+        ("query", draws.query_times),
+        *((region, getattr(predictions, name)) for name, region in REGION_OF.items()),
+    ):
+        for number in (1, 2):
+            alone = values[number - 1][regions[region][number - 1] == 1]
+            packed = values[2][regions[region][2] == number]
+            close(packed, alone)
+
+
+@quick_jit
+def final_states(params, batch: Batch, draws: Draws):
+    """What enters the decoder and what leaves it, both buffers in a row: `[B, U + G, D]` twice."""
+    model = UnifiedModel(MODEL)
+    streams, _ = model.apply({"params": params}, batch, draws.noised, draws.latent_times, method="embed")
+    hidden = model.apply({"params": params}, method=lambda m: m.decoder(streams, batch.understanding, batch.generation))
+    return tuple(jax.numpy.concatenate(x, axis=1) for x in (streams, hidden))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(plan=plans(most_items=3) | st.sampled_from(NAMED))
+def test_two_buffers_are_one_interleaved_sequence(plan):
+    assume(fits([plan]))
+    tokens = slow_sequence(plan)
+    assume(tokens)
+    batch = three_rows([plan])
+    params = params_of(MODEL)
+    before, after = (x[0, places_of(plan, batch)] for x in jax.device_get(final_states(params, batch, draws_of(batch))))
+    expected = interleaved_decoder(
+        params["decoder"],
+        MODEL.decoder,
+        before,
+        experts=["generation" if token.region == "latent" else "understanding" for token in tokens],
+        positions=[token.position for token in tokens],
+        mask=slow_mask(plan),
+    )
+    close(after, expected)
+
+
+# Encoders and parametrisation
+
+
+def test_precomputed_vision_features_predict_what_pixels_do():
+    batch = three_rows([EDITING, SECOND_ROUND], [NAMED[3]])
+    encode = quick_jit(lambda *x: VisionEncoder(MODEL.vision).apply({"params": params_of(MODEL)["vision"]}, *x))
+    features = batch._replace(
+        vit_patches=encode(pixels_to_float(batch.vit_patches), batch.vit_positions, batch.vit_image),
+        target_patches=encode(pixels_to_float(batch.target_patches), batch.target_positions, batch.target_image),
+    )
+    pixels, precomputed = predict(batch), predict(features)
+    for name in REGION_OF:
+        close(real(batch, name, precomputed), real(batch, name, pixels))
+
+
+def test_metaqueries_can_predict_what_the_connector_gives():
+    config = dataclasses.replace(MODEL, metaquery_target="connector")
+    batch = three_rows([EDITING])
+    connected = predict(batch, config)
+    before = predict(batch).query_target
+    connector = Connector(MODEL.decoder.hidden_size)
+    close(connected.query_target, connector.apply({"params": params_of(config)["connector"]}, before))
+    assert connected.query_prediction.shape == connected.query_target.shape
+
+
+X0 = dataclasses.replace(MODEL, prediction="x0")
+
+
+def test_an_x0_model_that_knows_the_latents_predicts_the_velocity():
+    """Latents that are all one constant, and an output projection whose bias is that constant."""
+    batch = three_rows([SECOND_ROUND])
+    draws = jax.device_get(draws_of(batch))
+    draws = draws._replace(latents=np.full_like(draws.latents, 0.3))
+    output = {"kernel": np.zeros_like(params_of(X0)["latent_out"]["kernel"]), "bias": np.full(MODEL.latent_size, 0.3)}
+    params = {**params_of(X0), "latent_out": jax.tree.map(np.float32, output)}
+    velocity = predictor(X0)(params, batch, draws).velocity
+    late = batch.latent_loss & (draws.latent_times > SMALLEST_DIVISOR_TIME)
+    assert late.any()
+    close(velocity[late], (draws.noise - draws.latents)[late])
+
+
+def test_the_output_is_a_velocity_or_an_x0():
+    """The same weights: what one model takes for the velocity is the other's x_0, and x_t = x_0 + t * velocity."""
+    batch = three_rows([TEXT_TO_IMAGE, EDITING])
+    draws = jax.device_get(draws_of(batch))
+    output, velocity = predict(batch).velocity, predict(batch, X0).velocity
+    t = np.maximum(draws.latent_times, SMALLEST_DIVISOR_TIME)[..., None]
+    close(output + t * velocity, draws.noised)
+
+
+def test_padding_gives_finite_predictions():
+    for name, values in predict(three_rows([TEXT_TO_IMAGE]))._asdict().items():
+        assert np.isfinite(values).all(), name
+
+
+def test_an_empty_region_is_allowed():
+    """A batch of flow matching only has no caption and no metaquery region at all."""
+    capacities = {**CAPACITIES, "caption": 0, "query": 0}
+    plan = without_supervision(TEXT_TO_IMAGE)
+    batch = model_batch([plan], capacities=capacities)
+    predictions = predict(batch)
+    latents = batch.generation.sample[0] > 0
+    expected = predict(three_rows([plan])).velocity[0, latents]
+    close(predictions.velocity[0, latents], expected)
+    assert predictions.query_prediction.shape[1] == predictions.caption_logits.shape[1] == 0

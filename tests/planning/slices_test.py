@@ -1,0 +1,86 @@
+"""The real compiler's word on the smallest slice: slow, and only where libtpu is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")]
+
+# Every part of the model, narrow: it compiles in a fraction of the time.
+NARROW = [
+    "--config.model.decoder.num_layers=2",
+    "--config.model.decoder.vocab_size=4096",
+    "--config.model.decoder.mlp_size=2048",
+    "--config.model.vision.num_layers=2",
+    "--config.data.latent_tokens=1024",
+    "--config.data.vae_transform.max_side=512",
+]
+
+
+def run_aot(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "uno_jax.aot", "--json", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def aot(*arguments: str) -> dict:
+    result = run_aot(*arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_narrow_model_is_planned_with_every_number():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", *NARROW)
+    assert plan["fits"]
+    assert plan["chips"] == 4
+    assert plan["images_per_chip"] == 1
+    assert plan["bound_by"] in ("arithmetic", "memory", "interconnect")
+    assert plan["collective_bytes_per_chip"]["fsdp"] > 0
+    assert 1 < plan["flops_ratio"] < 3
+    state = sum(size for part, size in plan["hbm_state_gib"].items() if part != "gradients")
+    assert plan["hbm_arguments_gib"] == pytest.approx(state, abs=0.05)
+    parts = [plan[f"hbm_{part}_gib"] for part in ("arguments", "temporaries", "program", "autoencoder")]
+    assert plan["hbm_peak_gib"] == pytest.approx(sum(parts), abs=0.01)
+    assert plan["gradient_probe_gib"] is None
+
+
+def test_a_gradient_probe_is_planned_too():
+    plan = aot("--config=configs/tpu/v5e_16.py", "--topology=v5e:4x4", "--config.objective.balance.every=100", *NARROW)
+    assert plan["gradient_probe_gib"] == plan["hbm_peak_gib"] > sum(plan["hbm_state_gib"].values())
+
+
+def test_an_edit_is_planned_in_rows_that_are_made_long_enough():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--task=editing", *NARROW)
+    assert plan["images_per_chip"] == 1
+    assert plan["widened_rows"] == {"config.data.latent_tokens": 2048, "config.data.vit_tokens": 1369}
+
+
+def test_a_sampler_on_one_chip_is_planned_with_the_kernel_of_that_chip():
+    plan = aot("--config=configs/tpu/v6e_1.py", "--topology=v6e:1x1", "--sample=1", "--timesteps=3", *NARROW)
+    assert plan["executed_flops_by_source"]["attention_forward"] > 0
+
+
+def test_what_does_not_fit_is_said_with_what_to_do():
+    plan = aot("--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2", "--config.data.rows=64")
+    assert not plan["fits"]
+    assert plan["hbm_peak_gib"] > plan["hbm_capacity_gib"]
+    assert "config.data.rows=32" in " ".join(plan["remedies"])
+
+
+def test_rows_that_the_hosts_of_the_slice_cannot_read_are_refused_before_anything_is_compiled():
+    result = run_aot("--config=configs/tpu/v5e_16.py", "--topology=v5e:4x4", "--config.data.rows=16")
+    assert result.returncode == 1
+    assert "data.rows is 16, not a multiple of data.virtual_shards = 32" in result.stderr

@@ -1,0 +1,99 @@
+"""Signals that do not end what is going on in its middle."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from uno_jax.process.signals import exit_on_signals, signals_held, stop_event
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+def exits(signum: int, frame: object) -> None:
+    raise InterruptedError(signum)
+
+
+@pytest.fixture(params=SIGNALS)
+def signum(request) -> int:
+    """A signal whose handler outside of all contexts raises InterruptedError."""
+    previous = {number: signal.signal(number, exits) for number in SIGNALS}
+    yield request.param
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_sets_the_event_and_the_next_acts_as_outside(signum):
+    with stop_event() as stop:
+        signal.raise_signal(signum)
+        assert stop.is_set()
+        with pytest.raises(InterruptedError):
+            signal.raise_signal(signum)
+
+
+def test_a_signal_is_an_exit_with_its_status(signum):
+    with pytest.raises(SystemExit) as exited, exit_on_signals():
+        signal.raise_signal(signum)
+    assert exited.value.code == 128 + signum
+
+
+def get_while_held(*signals: int, done: list[str], error: Exception | None = None) -> None:
+    with signals_held():
+        for number in signals:
+            signal.raise_signal(number)
+        if error:
+            raise error
+        done.append("block")
+
+
+def test_a_signal_that_is_held_acts_when_the_block_is_through(signum):
+    done: list[str] = []
+    with pytest.raises(InterruptedError, match=str(int(signum))):
+        get_while_held(signum, done=done)
+    assert done == ["block"]
+
+
+def test_a_signal_that_is_held_acts_after_an_error_of_the_block(signum):
+    error = ValueError()
+    with pytest.raises(InterruptedError) as interrupted:
+        get_while_held(signum, done=[], error=error)
+    assert interrupted.value.__context__ is error
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_second_signal_is_not_held(signum, second):
+    done: list[str] = []
+    with pytest.raises(InterruptedError):
+        get_while_held(signum, second, done=done)
+    assert done == []
+
+
+def test_what_is_held_goes_to_the_context_around(signum):
+    with stop_event() as stop:
+        with signals_held():
+            signal.raise_signal(signum)
+            assert not stop.is_set()
+        assert stop.is_set()
+
+
+@pytest.mark.parametrize("context", [stop_event, exit_on_signals, signals_held])
+def test_handlers_are_as_before_when_a_block_is_left(signum, context):
+    with context():
+        assert signal.getsignal(signum) is not exits
+    assert signal.getsignal(signum) is exits
+
+
+@pytest.mark.parametrize("context", [stop_event, exit_on_signals, signals_held])
+def test_another_thread_leaves_handlers_alone(signum, context):
+    seen = []
+
+    def look() -> None:
+        with context():
+            seen.append(signal.getsignal(signum))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [exits]

@@ -1,0 +1,117 @@
+"""Sheets of samples during training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from tests.helpers.made_up_plans import latents_of
+from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer
+from tests.helpers.small_model import small_model, small_params
+from uno_jax.attention.metadata import CAPTION, CONTEXT, NOISED
+from uno_jax.config import ConfigError
+from uno_jax.data.plans import NoisedTarget
+from uno_jax.data.records import write_records
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.run.config import PicturesConfig, RunConfig, check_config
+from uno_jax.run.pictures import caption_inputs, choose_records, make_draw_pictures
+from uno_jax.run.run import RunContext
+from uno_jax.sheets.samples import Example, Picture, draw_sheet
+
+TOKENIZER = small_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> RunConfig:
+    """A run on a dataset of 12 test records: four of each of text_to_image, editing and understanding."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads them
+    directory = tmp_path_factory.mktemp("pictures") / "data"
+    splits = {"train": lambda: make_records(3), "test": lambda: make_records(12)}
+    write_records(directory, "made_up", splits, description="made up", license_text="none")
+    return RunConfig(
+        model=small_model(),
+        data=small_config(directory=str(directory)),
+        pictures=PicturesConfig(every=1, examples=3, timesteps=2, caption_tokens=4),
+    )
+
+
+def with_task_weights(config: RunConfig, **weights: float) -> RunConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, task_weights=weights))
+
+
+def test_examples_are_the_same_every_time_and_of_every_task_with_a_target(config):
+    records = choose_records(config)
+    assert [record.task for record in records] == ["text_to_image", "editing", "editing"]
+    assert records == choose_records(config)
+
+
+def test_examples_are_of_the_tasks_that_are_trained(config):
+    assert {r.task for r in choose_records(with_task_weights(config, editing=1.0, understanding=1.0))} == {"editing"}
+
+
+def test_no_more_examples_than_records(config):
+    many = dataclasses.replace(config, pictures=PicturesConfig(examples=100))
+    ids = [record.id for record in choose_records(many)]
+    assert len(ids) == len(set(ids)) == 8
+
+
+def test_a_split_without_targets_is_refused(config):
+    with pytest.raises(ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.*set it to 0"):
+        choose_records(with_task_weights(config, understanding=1.0))
+
+
+@pytest.mark.parametrize("change", [{"examples": 0}, {"timesteps": 1}, {"caption_tokens": 1}])
+def test_settings_that_draw_nothing_are_refused(config, change):
+    pictures = dataclasses.replace(config.pictures, **change)
+    with pytest.raises(ConfigError, match=f"config.pictures.{next(iter(change))} is"):
+        check_config(dataclasses.replace(config, pictures=pictures))
+
+
+def test_a_caption_is_read_from_the_target_alone():
+    targets = [NoisedTarget(pixels=latents_of(2, 2)), NoisedTarget(pixels=latents_of(1, 2))]
+    blocks, first = caption_inputs(targets, LAYOUT, TOKENIZER, rows=3)
+    assert (blocks.understanding.role == NOISED).sum(axis=1).tolist() == [2, 2, 0]
+    assert (blocks.generation.role == NOISED).sum(axis=1).tolist() == [4, 2, 0]
+    assert not (blocks.understanding.role == CONTEXT).any()
+    assert first.role.tolist() == [[CAPTION], [CAPTION], [0]]
+    assert first.block.tolist() == [[1], [1], [0]]
+
+
+def context(config: RunConfig, workdir: Path) -> RunContext:
+    return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir)
+
+
+def test_a_sheet_is_written_for_a_step_and_depends_on_the_parameters_alone(config, tmp_path):
+    draw_pictures = make_draw_pictures(context(config, tmp_path))
+    for step, seed in ((0, 0), (1, 0), (2, 1)):
+        draw_pictures(step, small_params(config.model, seed))
+    sheets = [np.asarray(Image.open(tmp_path / "pictures" / f"step_00000{step}.png")) for step in range(3)]
+    # Below the title, which names the step.
+    first, same, other = (sheet[50:] for sheet in sheets)
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (200, 0, 200)]
+
+
+def test_a_sheet_holds_every_picture_once_scaled_up_on_white():
+    solid = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
+    one = Example("text_to_image", "a prompt", (Picture("target", solid[0], "red"), Picture("sample", solid[1])))
+    two = Example("editing", "an edit", tuple(Picture("picture", pixels) for pixels in solid[2:]))
+    sheet = np.asarray(draw_sheet("step 1", [one, two]))
+    assert [int((sheet == colour).all(axis=-1).sum()) for colour in COLOURS] == [128 * 128] * 5
+    assert (sheet[:10] == 255).all()
+
+
+def test_large_pictures_keep_their_size():
+    picture = np.full((30, 200, 3), COLOURS[0], np.uint8)
+    sheet = np.asarray(draw_sheet("", [Example("text_to_image", "", (Picture("", picture),))]))
+    assert (sheet == COLOURS[0]).all(axis=-1).sum() == 30 * 200

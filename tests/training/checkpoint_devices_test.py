@@ -1,0 +1,89 @@
+"""Checkpoints do not depend on the devices that they were written on, nor on those that they are read on."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from tests.helpers.eight_device_checkpoints import WIDE, train_state
+from tests.helpers.eight_device_process import run_with_eight_devices
+from tests.helpers.small_model import small_params
+from tests.helpers.small_public import write_public
+from tests.interop.load_test import write_checkpoint
+from uno_jax.interop.load import load_model
+from uno_jax.interop.public import load_public
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.parallel.parameters import with_shardings
+from uno_jax.training.checkpoints import Checkpoints
+
+ONE = make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def write_state(directory):
+    """A checkpoint of a train state on one device, and of a position in the data."""
+    state, data_state = train_state(ONE), {"shard_0000_of_0001": {"next": 5}}
+    checkpoints = Checkpoints(directory, keep=1, assets={})
+    checkpoints.save(3, state, data_state)
+    checkpoints.close()
+    return state, data_state
+
+
+def assert_restored(directory, state, data_state):
+    """Demands that the checkpoint, restored on one device, is what `write_state` wrote."""
+    checkpoints = Checkpoints(directory, keep=1, assets={})
+    restored, restored_data = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
+    checkpoints.close()
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert restored_data == data_state
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """What one device wrote, what eight made of it, and how many leaves they cut."""
+    directory = tmp_path_factory.mktemp("devices")
+    write_public(directory / "public", decoder={"intermediate_size": 4096})
+    write_checkpoint(directory / "run", model=WIDE, params=small_params(WIDE))
+    write_state(directory / "state")
+    printed = run_with_eight_devices("-m", "tests.helpers.eight_device_checkpoints", str(directory))
+    return directory, json.loads(printed.splitlines()[-1])
+
+
+def assert_equal(actual, expected):
+    flat = flatten_dict(expected, sep="/")
+    assert set(actual) == set(flat)
+    for name, leaf in flat.items():
+        assert actual[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
+
+
+def test_leaves_are_cut_there(directory):
+    assert all(number > 0 for number in directory[1])
+
+
+def test_a_public_directory_is_read_in_any_cut(directory):
+    assert_equal(np.load(directory[0] / "placed.npz"), load_public(directory[0] / "public").params)
+
+
+def test_what_eight_devices_imported_one_device_reads(directory):
+    imported, public = load_model(directory[0] / "imported"), load_model(directory[0] / "public")
+    assert_equal(flatten_dict(imported.params, sep="/"), public.params)
+    assert_equal(flatten_dict(imported.autoencoder_params, sep="/"), public.autoencoder_params)
+
+
+def test_what_one_device_saved_eight_devices_read(directory):
+    assert_equal(np.load(directory[0] / "restored.npz"), small_params(WIDE))
+
+
+def test_what_eight_devices_saved_one_device_reads(directory):
+    saved = load_model(directory[0] / "saved")
+    assert jax.tree.leaves(saved.params)[0].sharding.num_devices == 1
+    assert_equal(flatten_dict(saved.params, sep="/"), small_params(WIDE))
+
+
+def test_a_whole_train_state_goes_from_one_device_to_eight_and_back(directory):
+    assert_restored(directory[0] / "resumed", train_state(ONE), {"shard_0000_of_0001": {"next": 5}})

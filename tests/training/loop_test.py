@@ -1,0 +1,230 @@
+"""The loop: metrics one step late, checkpoints of exactly the right state, and what it does when told to stop.
+
+The step here is a real jitted one over a real TrainState, of one parameter; tests/run/run_test.py runs whole models.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.config import ConfigError
+from uno_jax.parallel.mesh import MeshConfig, make_mesh
+from uno_jax.parallel.parameters import with_shardings
+from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
+from uno_jax.training.loop import Parts, Schedule, run_loop
+from uno_jax.training.state import TrainState, create_state
+
+
+class TinyBatch(NamedTuple):
+    """As much of a batch as the loop looks at, and a value for the step."""
+
+    understanding: TokenMetadata
+    generation: TokenMetadata
+    latent_loss: np.ndarray
+    latent_index: np.ndarray
+    value: np.ndarray
+
+
+class Packed(NamedTuple):
+    batch: TinyBatch
+    sample_ids: list[list[str]]
+    stats: dict[str, float]
+
+
+class Numbers:
+    """An iterator over 1, 2, 3, ... as batches, up to `last`; number `bad` is infinite."""
+
+    def __init__(self, bad: int | None = None, last: int | None = None):
+        self.count, self.bad, self.last = 0, bad, last
+
+    def __next__(self) -> Packed:
+        if self.count == self.last:
+            raise StopIteration
+        self.count += 1
+        value = np.inf if self.count == self.bad else self.count
+        tokens = TokenMetadata(*(np.ones((1, 3), np.int32) for _ in TokenMetadata._fields))
+        batch = TinyBatch(tokens, tokens, np.ones((1, 3), bool), np.arange(3)[None], np.full((1,), value, np.float32))
+        return Packed(batch, [[f"sample_{self.count}"]], {"padding/text": 0.5})
+
+    def get_state(self) -> dict[str, Any]:
+        return {"shard": {"next": self.count}}
+
+
+def new_state() -> TrainState:
+    return create_state({"weight": jnp.zeros(())}, ("",), optax.sgd(1.0), ema=False)
+
+
+@jax.jit
+def add(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Adds the batch's value to the weight; latches at a value that is not finite."""
+    value = jnp.sum(batch.value)
+    applied = jnp.isfinite(value) & ~state.latched
+    weight = state.trainable["weight"]
+    state = state.replace(
+        step=state.step + applied,
+        trainable={"weight": jnp.where(applied, weight + value, weight)},
+        latched=state.latched | ~jnp.isfinite(value),
+    )
+    return state, {"loss": value, "flow": value, "latched": state.latched}
+
+
+class Recorded:
+    """What the loop called, in order."""
+
+    def __init__(self, checkpoints: Checkpoints, **changes: Any):
+        self.events: list[tuple] = []
+        parts = {
+            "train_step": add,
+            "put": jax.device_put,
+            "checkpoints": checkpoints,
+            "on_metrics": lambda step, metrics, counts: self.events.append(("metrics", step, metrics["loss"])),
+            "on_evaluate": lambda step, params: self.events.append(("evaluate", step, float(params["weight"]))),
+            "draw_pictures": lambda step, params: self.events.append(("pictures", step)),
+        }
+        self.parts = Parts(**(parts | changes))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=10, assets={"config.json": b"{}"})
+    yield checkpoints
+    checkpoints.close()
+
+
+def restore(checkpoints: Checkpoints, step: int) -> tuple[TrainState, dict]:
+    return checkpoints.restore(step, with_shardings(new_state(), make_mesh(MeshConfig(), jax.devices()[:1])))
+
+
+def test_metrics_are_read_one_step_late(checkpoints):
+    events: list[tuple] = []
+
+    def step(state: TrainState, batch: TinyBatch) -> tuple:
+        events.append(("dispatched", int(batch.value[0])))
+        return add(state, batch)
+
+    def on_metrics(step: int, metrics: dict, counts: Any) -> None:
+        events.append(("read", step))
+
+    recorded = Recorded(checkpoints, train_step=jax.transfer_guard("allow")(step), on_metrics=on_metrics)
+    run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=3))
+    assert events == [
+        ("dispatched", 1),
+        ("dispatched", 2),
+        ("read", 1),
+        ("dispatched", 3),
+        ("read", 2),
+        ("read", 3),
+    ]
+
+
+def test_things_happen_when_they_are_due_and_see_the_state_of_that_step(checkpoints):
+    recorded = Recorded(checkpoints)
+    schedule = Schedule(steps=4, checkpoint_every=2, evaluate_every=3, pictures_every=2)
+    state, finished = run_loop(new_state(), Numbers(), recorded.parts, schedule)
+    assert finished
+    assert float(state.trainable["weight"]) == 1 + 2 + 3 + 4
+    assert recorded.events == [
+        ("evaluate", 0, 0.0),
+        ("pictures", 0),
+        ("metrics", 1, 1.0),
+        ("metrics", 2, 2.0),
+        ("pictures", 2),
+        ("metrics", 3, 3.0),
+        ("evaluate", 3, 6.0),
+        ("metrics", 4, 4.0),
+        ("evaluate", 4, 10.0),
+        ("pictures", 4),
+    ]
+    assert [int(restore(checkpoints, step)[0].trainable["weight"]) for step in (2, 4)] == [3, 10]
+
+
+def test_the_saved_data_position_is_that_of_the_saved_step(checkpoints):
+    run_loop(new_state(), Numbers(), Recorded(checkpoints).parts, Schedule(steps=5, checkpoint_every=2))
+    assert [restore(checkpoints, step)[1]["shard"]["next"] for step in (2, 4, 5)] == [2, 4, 5]
+
+
+def test_counts_are_of_real_tokens_and_noised_targets(checkpoints):
+    counted = []
+    recorded = Recorded(checkpoints, on_metrics=lambda step, metrics, counts: counted.append(counts))
+    run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=1))
+    assert counted == [(6, 1, {"padding/text": 0.5})]
+
+
+def test_a_non_finite_step_ends_the_run_with_its_samples_and_the_state_before_it(checkpoints):
+    recorded = Recorded(checkpoints)
+    with pytest.raises(FloatingPointError) as error:
+        run_loop(new_state(), Numbers(bad=3), recorded.parts, Schedule(steps=9))
+    message = str(error.value)
+    assert message.startswith("step 3: a non-finite loss or gradient (loss inf, flow inf)")
+    assert "row 0: sample_3" in message
+    assert str(checkpoints.directory / "2") in message
+    state, data = restore(checkpoints, 2)
+    assert (float(state.trainable["weight"]), int(state.step), bool(state.latched)) == (3.0, 2, True)
+    assert data == {"shard": {"next": 2}}
+    assert [event for event in recorded.events if event[0] == "metrics"] == [("metrics", 1, 1.0), ("metrics", 2, 2.0)]
+
+
+def test_a_non_finite_step_that_is_due_for_a_checkpoint_is_not_saved_as_that_step(checkpoints):
+    with pytest.raises(FloatingPointError):
+        run_loop(new_state(), Numbers(bad=4), Recorded(checkpoints).parts, Schedule(steps=9, checkpoint_every=2))
+    assert find_checkpoint(checkpoints.directory).name == "3"
+
+
+def test_where_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):
+    recorded = Recorded(checkpoints)
+    with pytest.raises(ConfigError, match="the data end after step 3 of 9, .* give steps=3, or data.epochs=0"):
+        run_loop(new_state(), Numbers(last=3), recorded.parts, Schedule(steps=9))
+    state, data = restore(checkpoints, 3)
+    assert (float(state.trainable["weight"]), data) == (6.0, {"shard": {"next": 3}})
+    assert [event for event in recorded.events if event[0] == "metrics"][-1] == ("metrics", 3, 3.0)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_and_stops(checkpoints, signum):
+    def on_metrics(step: int, metrics: dict, counts: Any) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signum)
+
+    before = signal.getsignal(signum)
+    recorded = Recorded(checkpoints, on_metrics=on_metrics)
+    state, finished = run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=9))
+    assert not finished
+    assert int(state.step) == 3  # the step that was dispatched when step 2 was read
+    saved, data = restore(checkpoints, 3)
+    assert float(saved.trainable["weight"]) == 6.0
+    assert data == {"shard": {"next": 3}}
+    assert signal.getsignal(signum) is before
+
+
+def test_the_gradient_probe_sees_the_batch_of_the_coming_step(checkpoints):
+    @jax.jit
+    def probe(state: TrainState, batch: TinyBatch) -> tuple:
+        return state, {"gradient_norm/flow": jnp.sum(batch.value)}
+
+    read = []
+    recorded = Recorded(
+        checkpoints,
+        probe=probe,
+        on_metrics=lambda step, metrics, counts: read.append((step, metrics.get("gradient_norm/flow"))),
+    )
+    run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=4, probe_every=2))
+    assert read == [(1, 1.0), (2, None), (3, 3.0), (4, None)]
+
+
+def test_a_loop_goes_on_from_the_step_of_its_state(checkpoints):
+    numbers = Numbers()
+    numbers.count = 2
+    state = new_state().replace(step=jnp.int32(2), trainable={"weight": jnp.float32(3)})
+    recorded = Recorded(checkpoints)
+    state, _ = run_loop(state, numbers, recorded.parts, Schedule(steps=4))
+    assert float(state.trainable["weight"]) == 1 + 2 + 3 + 4
+    assert ("evaluate", 0, 0.0) not in recorded.events

@@ -1,0 +1,87 @@
+"""What trains and what is frozen: parameters by path."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.small_model import small_model
+from uno_jax.training.initialise import abstract_params
+from uno_jax.training.state import EVERYTHING, UNO_TRAINABLE, create_state, merge, partition
+
+PARAMS = {
+    "decoder": {"norm": {"generation": jnp.ones(2), "understanding": jnp.zeros(2)}, "norms": jnp.ones(1)},
+    "latent_in": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)},
+}
+PATHS = ["/".join(path) for path in flatten_dict(PARAMS)]
+
+
+@given(trainable=st.lists(st.sampled_from([*PATHS, "decoder", "decoder/norm", "latent_in"])))
+def test_merge_puts_together_what_partition_took_apart(trainable):
+    train, frozen = partition(PARAMS, trainable)
+    assert not set(flatten_dict(train)) & set(flatten_dict(frozen))
+    whole = merge(train, frozen)
+    assert jax.tree.structure(whole) == jax.tree.structure(PARAMS)
+    assert all(a is b for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(PARAMS), strict=True))
+
+
+def test_a_prefix_is_whole_names():
+    train, _ = partition(PARAMS, ["decoder/norm"])
+    assert set(flatten_dict(train, sep="/")) == {"decoder/norm/generation", "decoder/norm/understanding"}
+
+
+def test_everything_leaves_nothing_frozen():
+    train, frozen = partition(PARAMS, EVERYTHING)
+    assert jax.tree.structure(train) == jax.tree.structure(PARAMS)
+    assert not frozen
+
+
+def test_a_prefix_that_no_parameter_has_is_refused():
+    with pytest.raises(ValueError, match=r"trainable names \['latent'\], which no parameter has; the parts are"):
+        partition(PARAMS, ["latent_in", "latent"])
+
+
+def test_a_model_without_metaqueries_has_none_to_train():
+    params = abstract_params(small_model(num_metaqueries=0))
+    train, _ = partition(params, UNO_TRAINABLE)
+    assert "metaqueries" not in train
+
+
+def test_uno_trains_the_generation_expert_the_latent_projections_the_timestep_embedder_and_the_metaqueries():
+    train, frozen = partition(abstract_params(small_model()), UNO_TRAINABLE)
+    assert set(train) == {"decoder", "latent_in", "latent_out", "timestep_embedder", "metaqueries"}
+    assert set(train["decoder"]["layers"]) == set(train["decoder"]["norm"]) == {"generation"}
+    assert set(frozen) == {"decoder", "vision", "connector"}
+    assert set(frozen["decoder"]) == {"embedding", "head", "layers", "norm"}
+    assert set(frozen["decoder"]["layers"]) == set(frozen["decoder"]["norm"]) == {"understanding"}
+
+
+def test_only_trainable_leaves_have_optimizer_state_and_an_average():
+    state = create_state(PARAMS, ["latent_in"], optax.adam(0.1), ema=True)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert sorted(shapes) == sorted(2 * [leaf.shape for leaf in jax.tree.leaves(PARAMS["latent_in"])])
+    assert set(state.ema) == {"latent_in"}
+
+
+def test_the_average_is_float32_whatever_the_parameters_are():
+    params = {"latent_in": jnp.full(3, 0.1, jnp.bfloat16)}
+    state = create_state(params, EVERYTHING, optax.adam(0.1), ema=True)
+    assert state.trainable["latent_in"].dtype == jnp.bfloat16
+    assert state.ema["latent_in"].dtype == jnp.float32
+    np.testing.assert_array_equal(state.ema["latent_in"], params["latent_in"].astype(jnp.float32))
+
+
+def test_a_fresh_state_can_be_donated():
+    state = create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=True)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.trainable, state.opt_state, state.ema))]
+    assert len(set(buffers)) == len(buffers)
+
+
+def test_without_an_average_there_is_none():
+    assert create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=False).ema is None

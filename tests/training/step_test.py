@@ -1,0 +1,282 @@
+"""The train step: what an update changes, accumulation, and what happens at a value that is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from tests.helpers.made_up_plans import EDITING, RECONSTRUCTION, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
+from tests.helpers.small_model import CAPACITIES, model_batch, quick_jit, small_model, small_params
+from uno_jax.batch import Batch
+from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
+from uno_jax.training.optimizer import OptimizerConfig, ema_decay, make_optimizer
+from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
+from uno_jax.training.step import StepConfig, loss_weights, make_evaluation_step, make_train_step
+
+STEPS = 10
+# A large epsilon: where a gradient is close to 0, Adam would turn its rounding error into a whole step.
+OPTIMIZER = OptimizerConfig(learning_rate=0.01, schedule="cosine", epsilon=1e-3, ema_decay=0.5)
+BASE = StepConfig(small_model(), ObjectiveConfig(answer_weight=0.5), OPTIMIZER, STEPS, seed=0)
+ACCUMULATING = dataclasses.replace(BASE, optimizer=dataclasses.replace(OPTIMIZER, accumulation=2))
+WARM_UP_STEPS = 2
+# All that the others leave off, compiled as one program.
+CAREFUL = dataclasses.replace(
+    BASE,
+    objective=ObjectiveConfig(balance=BalanceConfig(caption=0.5, visual=0.25)),
+    optimizer=dataclasses.replace(OPTIMIZER, nonfinite="skip", metaquery_warmup_steps=WARM_UP_STEPS, weight_decay=0.1),
+)
+
+
+@functools.cache
+def stepper(config: StepConfig):
+    return quick_jit(make_train_step(config))
+
+
+def new_state(config: StepConfig = BASE) -> TrainState:
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    return create_state(small_params(config.model), UNO_TRAINABLE, optimizer, ema=True)
+
+
+def batch_number(number: int) -> Batch:
+    """Four rows, unevenly filled, that train every loss."""
+    plans = (TEXT_TO_IMAGE, UNDERSTANDING, EDITING, SECOND_ROUND, RECONSTRUCTION)
+    first, *rest = (Sample(plan, occurrence=5 * number + i) for i, plan in enumerate(plans))
+    return model_batch([first, *rest[:1]], rest[1:2], rest[2:], [])
+
+
+def not_finite(number: int) -> Batch:
+    """A batch with one latent token that is not a number."""
+    batch = batch_number(number)
+    batch.latent_moments[0, 0] = np.nan
+    return batch
+
+
+def run(config: StepConfig, state: TrainState, *batches: Batch) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The state after the batches, and the metrics of the last."""
+    for batch in batches:
+        state, metrics = stepper(config)(state, batch)
+    return jax.device_get((state, metrics))
+
+
+def assert_identical(actual, expected):
+    """Bit by bit."""
+    jax.tree.map(np.testing.assert_array_equal, actual, jax.device_get(expected))
+
+
+def changed(before, after) -> set[str]:
+    """Paths of the leaves that are not what they were."""
+    before, after = (flatten_dict(jax.device_get(tree), sep="/") for tree in (before, after))
+    assert before.keys() == after.keys()
+    return {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+# An update
+
+
+def test_every_trainable_leaf_moves_and_frozen_leaves_stay_bit_identical():
+    state, _ = run(BASE, new_state(), *map(batch_number, range(3)))
+    assert state.step == 3
+    assert_identical(state.frozen, new_state().frozen)
+    assert changed(new_state().trainable, state.trainable) == set(flatten_dict(state.trainable, sep="/"))
+
+
+def test_the_same_batches_give_the_same_state_bit_by_bit():
+    first, _ = run(BASE, new_state(), batch_number(0), batch_number(1))
+    second, _ = run(BASE, new_state(), batch_number(0), batch_number(1))
+    assert_identical(first, second)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    _, metrics = run(BASE, new_state(), batch_number(0))
+    parts = ("flow", "caption", "visual", "answer")
+    np.testing.assert_allclose(metrics["loss"], sum(metrics[f"weight/{p}"] * metrics[p] for p in parts), rtol=1e-6)
+    assert [float(metrics[f"weight/{p}"]) for p in parts] == [1.0, 0.25, 0.5, 0.5]
+
+
+def test_splits_by_time_and_task_are_means_that_add_up_to_the_loss():
+    _, metrics = run(BASE, new_state(), batch_number(0))
+    for loss in ("flow", "caption", "visual"):
+        for kind in ("t", "task"):
+            names = [n for n in metrics if n.startswith(f"{loss}/") and n.startswith(f"{loss}/t0") == (kind == "t")]
+            total = sum(metrics[name] * metrics[f"tokens/{name}"] for name in names)
+            np.testing.assert_allclose(total / metrics[f"tokens/{loss}"], metrics[loss], rtol=1e-5)
+
+
+def test_the_average_follows_the_trainable_leaves_with_its_warm_up():
+    states = [new_state()]
+    for number in range(3):
+        states.append(run(BASE, states[-1], batch_number(number))[0])
+    for n, (before, after) in enumerate(zip(states, states[1:], strict=False)):
+        decay = float(ema_decay(OPTIMIZER, jnp.array(n)))
+        jax.tree.map(
+            lambda old, new, average, d=decay: np.testing.assert_allclose(average, d * old + (1 - d) * new, atol=1e-6),
+            before.ema,
+            after.trainable,
+            after.ema,
+        )
+
+
+def test_training_on_one_batch_lowers_its_loss():
+    batch = batch_number(0)
+    _, first = run(BASE, new_state(), batch)
+    _, last = run(BASE, new_state(), *[batch] * 8)
+    assert last["loss"] < first["loss"]
+
+
+# Accumulation
+
+
+def test_accumulation_equals_the_large_batch():
+    """Float32 sums in another order: 1e-5 of each leaf's norm, for gradients (Adam's first moments) and updates."""
+    large, of_large = run(BASE, new_state(), batch_number(0))
+    small, of_small = run(ACCUMULATING, new_state(), batch_number(0))
+    assert of_large.keys() == of_small.keys()
+    for name, value in of_large.items():
+        np.testing.assert_allclose(of_small[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    start = jax.device_get(new_state().trainable)
+
+    def compare(actual, expected, origin=0.0):
+        assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected - origin)
+
+    jax.tree.map(compare, small.opt_state, large.opt_state)
+    jax.tree.map(compare, small.trainable, large.trainable, start)
+
+
+def test_an_evaluation_in_microbatches_gives_the_losses_of_the_whole_batch():
+    params = small_params(BASE.model)
+    whole, parts = (quick_jit(make_evaluation_step(config))(params, batch_number(0)) for config in (BASE, ACCUMULATING))
+    assert parts.keys() == whole.keys()
+    for name, (total, count) in whole.items():
+        np.testing.assert_allclose(parts[name][0], total, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert parts[name][1] == count
+
+
+def test_an_evaluation_needs_less_memory_in_microbatches():
+    def temporaries(config: StepConfig) -> int:
+        step = jax.jit(make_evaluation_step(config))
+        compiled = step.lower(small_params(config.model), batch_number(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(ACCUMULATING) < 0.75 * temporaries(BASE)
+
+
+def test_accumulation_takes_rows_without_one_of_the_regions():
+    batch = model_batch([TEXT_TO_IMAGE], [TEXT_TO_IMAGE], capacities=CAPACITIES | {"vit": 0})
+    state = new_state()
+    after, _ = jax.eval_shape(make_train_step(ACCUMULATING), state, batch)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+
+
+@pytest.mark.parametrize("config", [BASE, ACCUMULATING])
+def test_gradients_of_bfloat16_leaves_are_summed_and_measured_in_float32(config):
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small_params(config.model))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda: create_state(low, UNO_TRAINABLE, optimizer, ema=True))
+    after, metrics = jax.eval_shape(make_train_step(config), state, batch_number(0))
+    assert metrics["gradient_norm"].dtype == jnp.float32
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+
+
+# Values that are not finite
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_and_latches():
+    before, _ = run(BASE, new_state(), batch_number(0))
+    after, metrics = run(BASE, before, not_finite(1))
+    assert_identical(after, dataclasses.replace(before, latched=np.array(True)))
+    assert not metrics["finite"]
+    assert metrics["latched"]
+    assert not np.isfinite(metrics["loss"])
+
+
+def test_a_latched_state_stays_as_it_is_whatever_comes():
+    latched, _ = run(BASE, new_state(), batch_number(0), not_finite(1))
+    after, metrics = run(BASE, latched, batch_number(2), not_finite(3), batch_number(4))
+    assert_identical(after, latched)
+    assert metrics["finite"]
+    assert metrics["latched"]
+
+
+def test_a_value_that_is_not_finite_in_any_microbatch_refuses_the_whole_batch():
+    before = new_state(ACCUMULATING)
+    after, _ = run(ACCUMULATING, before, not_finite(0))
+    assert_identical(after, dataclasses.replace(before, latched=np.array(True)))
+
+
+def test_skipping_drops_the_batch_counts_it_and_goes_on():
+    without, _ = run(CAREFUL, new_state(CAREFUL), batch_number(0))
+    skipped, metrics = run(CAREFUL, new_state(CAREFUL), batch_number(0), not_finite(1))
+    assert_identical(
+        skipped, dataclasses.replace(without, step=without.step + 1, skipped=np.array(1, without.skipped.dtype))
+    )
+    assert not metrics["finite"]
+    assert not metrics["latched"]
+    after, metrics = run(CAREFUL, skipped, batch_number(2))
+    assert (after.step, after.skipped, metrics["skipped"]) == (3, 1, 1)
+    assert changed(skipped.trainable, after.trainable)
+
+
+def test_a_skipped_batch_moves_neither_the_schedule_nor_a_warm_up():
+    before, _ = run(CAREFUL, new_state(CAREFUL), batch_number(0))
+    plain, of_plain = run(CAREFUL, before, batch_number(2))
+    after_a_skip, of_skip = run(CAREFUL, before, not_finite(1), batch_number(2))
+    assert of_plain["learning_rate"] == of_skip["learning_rate"]
+    table, average = (tree["metaqueries"]["table"] for tree in (plain.trainable, plain.ema))
+    assert_identical(after_a_skip.trainable["metaqueries"]["table"], table)
+    assert_identical(after_a_skip.ema["metaqueries"]["table"], average)
+
+
+# Warm-up of the metaqueries
+
+
+def test_the_warm_up_moves_the_metaqueries_and_their_head_alone():
+    start = new_state(CAREFUL)
+    warm, _ = run(CAREFUL, start, *map(batch_number, range(WARM_UP_STEPS)))
+    assert changed(start.trainable, warm.trainable) == {
+        "metaqueries/table",
+        "metaqueries/head/kernel",
+        "metaqueries/head/bias",
+    }
+
+
+def test_after_the_warm_up_everything_moves():
+    warm, _ = run(CAREFUL, new_state(CAREFUL), *map(batch_number, range(WARM_UP_STEPS)))
+    after, _ = run(CAREFUL, warm, batch_number(WARM_UP_STEPS))
+    assert changed(warm.trainable, after.trainable) == set(flatten_dict(after.trainable, sep="/"))
+
+
+# Weights
+
+
+NORMS = {"flow": jnp.float32(2.0), "caption": jnp.float32(8.0), "visual": jnp.float32(0.5)}
+
+
+def test_a_balanced_weight_is_the_fraction_of_the_flow_gradient_over_the_losss_own():
+    state = dataclasses.replace(new_state(CAREFUL), gradient_norms=NORMS)
+    _, metrics = run(CAREFUL, state, batch_number(0))
+    np.testing.assert_allclose(metrics["weight/caption"], 0.5 * 2.0 / 8.0)
+    np.testing.assert_allclose(metrics["weight/visual"], 0.25 * 2.0 / 0.5)
+    weighted = sum(metrics[f"weight/{p}"] * metrics[p] for p in ("flow", "caption", "visual"))
+    np.testing.assert_allclose(metrics["loss"], weighted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unmeasured", ["flow", "caption"])
+def test_the_fixed_weight_holds_until_both_norms_are_measured(unmeasured):
+    weights = loss_weights({**NORMS, unmeasured: jnp.float32(0)}, CAREFUL.objective)
+    assert weights["caption"] == CAREFUL.objective.caption_weight
+
+
+def test_a_loss_without_a_balance_keeps_its_weight():
+    objective = ObjectiveConfig(caption_weight=0.3, balance=BalanceConfig(visual=0.1))
+    assert loss_weights(NORMS, objective)["caption"] == 0.3
+
+
+def test_the_balance_counts_the_flow_weight():
+    objective = ObjectiveConfig(flow_weight=3.0, balance=BalanceConfig(caption=0.5))
+    np.testing.assert_allclose(loss_weights(NORMS, objective)["caption"], 0.5 * 3.0 * 2.0 / 8.0)

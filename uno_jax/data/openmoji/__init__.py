@@ -1,0 +1,1 @@
+"""The embedded dataset: pictures, captions and edits made from OpenMoji's drawings."""

@@ -1,0 +1,120 @@
+"""Packed rows to a `Batch`: regions side by side, samples one after the other in each region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.batch import REGIONS, Batch, Layout, TokenSource
+from uno_jax.data.layout import Regions, region_dtypes
+
+
+class PackedRegion(NamedTuple):
+    """One region of one or more rows: `[..., tokens]`, padding at the end."""
+
+    tokens: np.ndarray
+    """Structured, a field for each array of the region (`region_dtypes`); zeros where there is padding."""
+    sample: Int[np.ndarray, "*rows tokens"]
+    """Number of the sample in its row, from 1; 0 for padding."""
+
+
+Row = Mapping[str, PackedRegion]
+
+
+def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: Layout) -> Row:
+    """Puts the samples into one row, in their order.
+
+    Args:
+      samples: what `lay_out` gave; may be empty, then the row is all padding.
+      capacities: tokens of the row in each region.
+      layout: sizes of the model.
+
+    Raises:
+      ValueError: the samples do not fit; names the region.
+    """
+    row = {}
+    for region in REGIONS:
+        tokens = np.zeros(capacities[region], region_dtypes(layout)[region])
+        number = np.zeros(capacities[region], np.int32)
+        used = 0
+        for i, sample in enumerate(samples, start=1):
+            end = used + len(sample[region])
+            if end > capacities[region]:
+                raise ValueError(
+                    f"{len(samples)} samples need more than the {capacities[region]} {region} tokens of a row: make "
+                    f"{region}_tokens larger, or put fewer samples into a row"
+                )
+            tokens[used:end] = sample[region]
+            number[used:end] = i
+            used = end
+        row[region] = PackedRegion(tokens, number)
+    return row
+
+
+def make_batch(rows: Sequence[Row]) -> Batch:
+    """A batch of packed rows; pixels are uint8 and wait for the autoencoder (`Batch.latent_moments`)."""
+    region = {
+        name: PackedRegion(*(np.stack(arrays) for arrays in zip(*(row[name] for row in rows), strict=True)))
+        for name in REGIONS
+    }
+
+    def field(name: str, key: str) -> np.ndarray:
+        return np.ascontiguousarray(region[name].tokens[key])
+
+    def metadata(*names: str) -> TokenMetadata:
+        fields = {
+            key: np.concatenate([region[name].tokens[key] for name in names], axis=-1)
+            for key in TokenMetadata._fields
+            if key != "sample"
+        }
+        return TokenMetadata(sample=np.concatenate([region[name].sample for name in names], axis=-1), **fields)
+
+    def source(name: str) -> TokenSource:
+        return TokenSource(*(field(name, key) for key in TokenSource._fields))
+
+    return Batch(
+        understanding=metadata("text", "vit", "caption", "query"),
+        generation=metadata("latent"),
+        text_ids=field("text", "ids"),
+        text_labels=field("text", "labels"),
+        text_loss=field("text", "loss"),
+        vit_patches=field("vit", "patches"),
+        vit_positions=field("vit", "positions"),
+        vit_image=_number_runs(region["vit"].sample, region["vit"].tokens["image"]),
+        caption_ids=field("caption", "ids"),
+        caption_labels=field("caption", "labels"),
+        caption_loss=field("caption", "loss"),
+        caption_source=source("caption"),
+        query_index=field("query", "index"),
+        query_loss=field("query", "loss"),
+        query_source=source("query"),
+        target_patches=field("query", "patches"),
+        target_positions=field("query", "positions"),
+        target_image=_number_runs(region["query"].sample, region["query"].tokens["target"]),
+        latent_moments=field("latent", "pixels"),
+        latent_positions=field("latent", "positions"),
+        latent_index=field("latent", "index"),
+        latent_time_scale=field("latent", "time_scale"),
+        latent_loss=field("latent", "loss"),
+        latent_source=source("latent"),
+    )
+
+
+def padding_share(batch: Batch) -> dict[str, float]:
+    """Share of each region's tokens that is padding; regions of length 0 are left out."""
+    lengths = (batch.text_ids, batch.vit_image, batch.caption_ids, batch.query_index)
+    starts = np.cumsum([0] + [array.shape[1] for array in lengths])
+    samples = [batch.understanding.sample[:, a:b] for a, b in pairwise(starts)]
+    samples.append(batch.generation.sample)
+    return {region: float(np.mean(sample == 0)) for region, sample in zip(REGIONS, samples, strict=True) if sample.size}
+
+
+def _number_runs(sample: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Numbers of images in a row, from 1, given their numbers within each sample; 0 for padding."""
+    starts = (sample > 0) & ((np.diff(sample, prepend=0) != 0) | (np.diff(image, prepend=0) != 0))
+    return np.where(sample > 0, np.cumsum(starts, axis=-1), 0).astype(np.int32)

@@ -1,0 +1,192 @@
+"""Pictures during training: what the model makes of a few held-out records, and what it reads in them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.batch import TASKS, Batch, Layout
+from uno_jax.config import ConfigError
+from uno_jax.data.layout import lay_out
+from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, make_sample
+from uno_jax.data.records import Record, open_records, record_tasks
+from uno_jax.data.sampling_rows import context_batch, part, token_count
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.inference.picture_files import write_png
+from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.config import layout_of
+from uno_jax.objectives.draws import draw
+from uno_jax.parallel.mesh import jit_whole, own_rows, put_rows, row_parts
+from uno_jax.run.config import RunConfig
+from uno_jax.run.run import RunContext
+from uno_jax.sampling.cache import read_context
+from uno_jax.sampling.decode import decode_pictures
+from uno_jax.sampling.flow import sample_latents
+from uno_jax.sampling.guidance import GuidanceConfig
+from uno_jax.sampling.schedule import FlowConfig
+from uno_jax.sampling.text import TextConfig, write_text, written_ids
+from uno_jax.sheets.samples import Example, Picture, draw_sheet
+from uno_jax.training.state import Params
+
+TASKS_WITH_TARGET = ("text_to_image", "editing")
+
+
+class Sampled(NamedTuple):
+    """What the model made of the examples."""
+
+    latents: Float[np.ndarray, "rows tokens features"]
+    """Of the sampled pictures, each from token 0."""
+    target_captions: list[str]
+    sample_captions: list[str]
+
+
+def make_draw_pictures(context: RunContext) -> Callable[[int, Params], None]:
+    """A function that draws a sheet of samples and captions, `pictures/step_<step>.png` in the workdir.
+
+    The records, their noise and everything else but the parameters are the same at every step.
+
+    Raises:
+      ConfigError: the held-out split has no record with a target picture.
+    """
+    config = context.config
+    records, layout = choose_records(config), layout_of(config.model)
+    plans = [_plan(record, config, context.tokenizer) for record in records]
+    grids = [_grid(plan, layout) for plan in plans]
+    sample = _make_sample(context, plans)
+    autoencoder = make_autoencoder(config.model.autoencoder)
+
+    def draw_pictures(step: int, params: Params) -> None:
+        sampled = sample(params)
+        if jax.process_index() != 0:
+            return
+        tokens = [sampled.latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]
+        pictures = decode_pictures(autoencoder, context.autoencoder_params, tokens, grids, config.model)
+        examples = [
+            Example(
+                record.task,
+                record.prompt,
+                (
+                    *(Picture("source", item.pixels) for item in plan if isinstance(item, CleanLatents)),
+                    Picture("target", _target(plan).pixels, sampled.target_captions[i]),
+                    Picture("sample", pictures[i], sampled.sample_captions[i]),
+                ),
+            )
+            for i, (record, plan) in enumerate(zip(records, plans, strict=True))
+        ]
+        path = context.workdir / "pictures" / f"step_{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, draw_sheet(f"step {step}", examples))
+
+    return draw_pictures
+
+
+def choose_records(config: RunConfig) -> list[Record]:
+    """The examples: evenly spaced held-out records, as many of each task that has a target picture and is trained.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    directory, split, weights = config.data.directory, config.evaluation.split, config.data.task_weights
+    tasks, source = record_tasks(directory, split), open_records(directory, split)
+    names = [name for name in TASKS_WITH_TARGET if not weights or weights.get(name, 0) > 0]
+    groups = [group for name in names if len(group := np.flatnonzero(tasks == TASKS.index(name))) > 0]
+    if not groups:
+        raise ConfigError(
+            f"config.pictures.every is {config.pictures.every}, but split {split!r} of {directory} holds no record of "
+            f"{' or '.join(names) or 'a task with a target picture'}: set it to 0"
+        )
+    chosen = []
+    for i, group in enumerate(groups):
+        count = min((config.pictures.examples + i) // len(groups), len(group))
+        chosen += [source[int(group[at])] for at in np.linspace(0, len(group) - 1, count).round().astype(int)]
+    return chosen
+
+
+def caption_inputs(
+    targets: Sequence[NoisedTarget], layout: Layout, tokenizer: Tokenizer, rows: int
+) -> tuple[Batch, TokenMetadata]:
+    """The noised targets alone, with pixels, padded to `rows` rows; and the first tokens of their captions.
+
+    A caption is read without any context: it says what the understanding expert sees in the picture, and nothing of
+    the prompt.
+    """
+    blocks, captions = [], []
+    for i, target in enumerate(targets):
+        block = token_count((NoisedTarget(pixels=target.pixels),), layout)
+        regions = lay_out((NoisedTarget(pixels=target.pixels, caption=()),), layout, tokenizer, occurrence=i)
+        blocks.append(part(regions, 0, block))
+        captions.append(part(regions, block))
+    first = context_batch(captions, layout, rows).understanding
+    return context_batch(blocks, layout, rows), TokenMetadata(*(x[:, :1] for x in first))
+
+
+def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params], Sampled]:
+    """A function that samples the pictures of the plans, and writes captions of their targets and of the samples."""
+    config, mesh, tokenizer = context.config, context.mesh, context.tokenizer
+    model, settings, seed, layout = config.model, config.pictures, config.seed, layout_of(config.model)
+    rows = -(-len(plans) // row_parts(mesh)) * row_parts(mesh)
+    autoencoder = make_autoencoder(model.autoencoder)
+    guidance = GuidanceConfig(settings.text_scale, image_scale=1.0, interval=(0.0, 1.0), rescale_min=1.0)
+    flow = FlowConfig(settings.timesteps, config.objective.time_shift, guidance)
+    text = TextConfig(settings.caption_tokens)
+
+    guided = [guided_plan(plan[:-1], *_target(plan).pixels.shape[:2], seed=number) for number, plan in enumerate(plans)]
+    inputs = own_rows(picture_inputs(guided, layout, tokenizer, rows), mesh)
+    blocks, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows), mesh)
+    encode = functools.partial(encode_batch, autoencoder, context.autoencoder_params, config=model)
+    inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
+    blocks, first = put_rows((encode(blocks), first), mesh)
+
+    jit = functools.partial(jit_whole, mesh=mesh)
+
+    def latents_of(batch: Batch) -> Array:
+        return draw(batch, seed, 1.0, model.autoencoder).latents
+
+    @jit
+    def sample(params: Params, inputs: PictureInputs) -> Array:
+        branches = read_branches(params, inputs, latents_of(inputs.context), model)
+        return sample_latents(params, branches, model, flow, seed)
+
+    @jit
+    def write(params: Params, blocks: Batch, first: TokenMetadata, latents: Array) -> Array:
+        past = read_context(params, blocks, latents, model)
+        return write_text(params, past, first, tokenizer.start, (tokenizer.end,), model, text)
+
+    target_latents = jit(latents_of)(blocks)
+
+    def texts(params: Params, latents: Array) -> list[str]:
+        ids = np.asarray(write(params, blocks, first, latents))[: len(plans)]
+        return [tokenizer.decode(written_ids(row, (tokenizer.end,))) for row in ids]
+
+    def sampled(params: Params) -> Sampled:
+        latents = sample(params, inputs)
+        return Sampled(np.asarray(latents), texts(params, target_latents), texts(params, latents))
+
+    return sampled
+
+
+def _plan(record: Record, config: RunConfig, tokenizer: Tokenizer) -> Plan:
+    """The record's whole context and its target, without supervision, whatever method is trained."""
+    data = config.data
+    inputs = Inputs(tokenizer, data.vae_transform, data.vit_transform, data.metaquery_transform)
+    return make_sample(record, MethodConfig(method="sft"), inputs, np.random.default_rng(0)).plan
+
+
+def _target(plan: Plan) -> NoisedTarget:
+    target = plan[-1]
+    assert isinstance(target, NoisedTarget)
+    return target
+
+
+def _grid(plan: Plan, layout: Layout) -> tuple[int, int]:
+    """Rows and columns of the target's latent tokens."""
+    height, width, _ = _target(plan).pixels.shape
+    return height // layout.pixels_per_token, width // layout.pixels_per_token

@@ -1,0 +1,78 @@
+"""The train state and the jitted step of a run: a run calls them, a plan compiles them for chips that are not there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from uno_jax.config import ConfigError
+from uno_jax.parallel.axes import on_mesh
+from uno_jax.parallel.mesh import batch_sharding, replicated
+from uno_jax.parallel.parameters import tree_shardings
+from uno_jax.run.config import RunConfig
+from uno_jax.run.start import abstract_run_params
+from uno_jax.training.optimizer import make_optimizer
+from uno_jax.training.state import Params, TrainState, create_state
+from uno_jax.training.step import StepConfig
+
+
+def config_errors(function: Callable, *args: Any) -> Any:
+    """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
+    try:
+        return function(*args)
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from error
+
+
+def step_config(config: RunConfig) -> StepConfig:
+    """What the run's steps are made of."""
+    return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
+
+
+def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
+    """The state before the first step, every leaf in its place on the mesh; `params` are donated."""
+    create = _state_maker(config)
+    shardings = _state_shardings(config, config_errors(jax.eval_shape, create, params), mesh)
+    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and places of the state."""
+    state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
+    shardings = _state_shardings(config, state, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
+    """`step(state, batch) -> (state, metrics)` jitted for the mesh, the state donated.
+
+    Args:
+      step: from `make_train_step` or `make_gradient_probe`.
+      state: arrays, or `jax.ShapeDtypeStruct` with shardings; it comes back in the same places.
+      mesh: where they lie.
+    """
+    states = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(
+        on_mesh(mesh)(step),
+        in_shardings=(states, batch_sharding(mesh)),
+        out_shardings=(states, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _state_shardings(config: RunConfig, state: TrainState, mesh: Mesh) -> Any:
+    shardings = tree_shardings(state, mesh)
+    if config.optimizer.ema_memory == "device":
+        return shardings
+    ema = jax.tree.map(lambda sharding: sharding.with_memory_kind("pinned_host"), shardings.ema)
+    return dataclasses.replace(shardings, ema=ema)
+
+
+def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
+    optimizer = config_errors(make_optimizer, config.optimizer, config.steps)
+    ema = config.optimizer.ema_decay > 0
+    return lambda params: create_state(params, config.trainable, optimizer, ema=ema)

@@ -1,0 +1,320 @@
+"""Puts a training run together from its config, and runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.console
+from jax.sharding import Mesh
+
+from uno_jax.batch import REGIONS, Batch
+from uno_jax.config import ConfigError, json_file
+from uno_jax.data.config import DataConfig
+from uno_jax.data.pipeline import make_batches
+from uno_jax.data.records import open_records
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.interop.load import restore_autoencoder
+from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.config import layout_of
+from uno_jax.parallel.hosts import gather_json, gather_shares
+from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, replicated, row_share
+from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
+from uno_jax.run.start import Start, check_resumed, run_provenance, start_params, tokenizer_directory
+from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, holds_averages
+from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
+from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
+from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
+from uno_jax.training.profiler import Profiler
+from uno_jax.training.report import held_out_table, startup_table
+from uno_jax.training.state import Params, TrainState, merge
+from uno_jax.training.step import StepConfig, make_evaluation_step, make_gradient_probe, make_train_step
+
+HELD_OUT = "held_out/"
+
+
+class RunContext(NamedTuple):
+    """What a picture-drawing function may need of the run."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+    mesh: Mesh
+    autoencoder_params: Params
+    workdir: Path
+
+
+DrawPictures = Callable[[int, Params], None]
+
+
+def run(
+    config: RunConfig,
+    workdir: str | Path,
+    *,
+    make_draw_pictures: Callable[[RunContext], DrawPictures] | None = None,
+    console: rich.console.Console | None = None,
+) -> bool:
+    """Trains by `config` in `workdir`, going on from its newest checkpoint if there is one.
+
+    `make_draw_pictures` gives the function that draws a grid of samples into the workdir, every
+    `config.pictures.every` steps.
+
+    Returns:
+      Whether the run came to its last step; False if it was told to stop.
+
+    Raises:
+      ConfigError: the config cannot be run, or its model is not that of the checkpoint to go on from, or its data end
+        before its steps do.
+      FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
+    """
+    # All hosts compute, one speaks.
+    workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
+    check_config(config)
+    mesh = make_mesh(config.mesh)
+    check_rows(config.data.rows, mesh, field="config.data.rows")
+    check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
+    resumed = find_checkpoint(workdir / "checkpoints")
+    _check_workdir(workdir, resumed)
+    _check_same_on_all_hosts(workdir, resumed)
+    if resumed is not None:
+        check_resumed(config, resumed)
+    files = tokenizer_directory(config, resumed)
+    tokenizer = read_tokenizer(config, files)
+    batches = config_errors(_batches, config, config.data, tokenizer, mesh)
+
+    assets = _assets(config, files) | run_provenance(config, resumed).assets()
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
+    if resumed is None:
+        start = start_params(config, mesh)
+        state = new_state(config, start.params, mesh)
+    else:
+        state, data_state = checkpoints.restore(int(resumed.name), abstract_state(config, mesh))
+        # A state that latched is saved as it was; to go on from it is to try its batch again.
+        state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
+        config_errors(batches.set_state, data_state)
+        begun = " (it holds no averages: they begin here)" if state.ema and not holds_averages(resumed) else ""
+        params = merge(state.trainable, state.frozen)
+        start = Start(params, restore_autoencoder(config.model, resumed), f"{resumed}{begun}")
+
+    context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
+    console.print(_startup(context, files, state, start))
+    if resumed is not None and int(resumed.name) >= config.steps:
+        console.print(
+            f"The run in {workdir} is complete: {resumed.name} steps. Give more config.steps, or another workdir."
+        )
+        _print_held_out(workdir, config.steps, console)
+        return True
+    writer = None
+    if jax.process_index() == 0:
+        writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
+    progress = Progress(console, config.steps, config.log_every, start=int(state.step))
+    profiler = Profiler(config.profile, workdir / "profile")
+    try:
+        parts = _parts(context, state, checkpoints, writer, progress, make_draw_pictures)
+        parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
+        state, finished = run_loop(state, batches, parts, _schedule(config))
+    finally:
+        profiler.close()
+        progress.close()
+        if writer is not None:
+            writer.close()
+        checkpoints.close()
+        batches.close()
+    if finished:
+        _print_held_out(workdir, config.steps, console)
+    else:
+        console.print(f"Stopped at step {int(state.step)}, and saved. The same command goes on from there.")
+    return finished
+
+
+def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
+    """The tokenizer in `directory`.
+
+    Raises:
+      FileNotFoundError: one of its files is missing.
+      ConfigError: one of them is damaged, or it has more ids than the model's vocabulary.
+    """
+    tokenizer = config_errors(Tokenizer.from_directory, directory)
+    if len(tokenizer) > config.model.decoder.vocab_size:
+        raise ConfigError(
+            f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in {directory} "
+            f"has {len(tokenizer)} ids: give at least that"
+        )
+    return tokenizer
+
+
+def _check_workdir(workdir: Path, resumed: Path | None) -> None:
+    """Demands that what a workdir is later taken for is what its run wrote: not an import, nor another run's folder."""
+    found, own = find_checkpoint(workdir) or resumed, (workdir / "checkpoints").resolve()
+    if found is not None and (found.parent != own or not (found / "training").is_dir()):
+        raise ConfigError(
+            f"the workdir is {workdir}, but {found} is no checkpoint that its run could go on from: give a run's own "
+            f"workdir; or another one, and --config.init_from={found} to start from that model"
+        )
+
+
+def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:
+    found = [name or "none" for name in gather_json(resumed and resumed.name)]
+    if len(set(found)) > 1:
+        raise ConfigError(
+            f"the hosts find different checkpoints in {workdir}: {', '.join(found)}. Give a workdir that they all share"
+        )
+
+
+def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
+    share = row_share(mesh)
+    return make_batches(data, layout_of(config.model), tokenizer, host_index=share.number, host_count=share.total)
+
+
+def _schedule(config: RunConfig) -> Schedule:
+    return Schedule(
+        steps=config.steps,
+        checkpoint_every=config.checkpoint.every,
+        probe_every=config.objective.balance.every,
+        evaluate_every=config.evaluation.every,
+        pictures_every=config.pictures.every,
+    )
+
+
+def _parts(
+    context: RunContext,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter | None,
+    progress: Progress,
+    make_draw_pictures: Callable[[RunContext], DrawPictures] | None,
+) -> Parts:
+    config, mesh = context.config, context.mesh
+    parts = step_config(config)
+    encode, hosts = make_encode(context), row_share(mesh).total
+    window = LogWindow(config.log_every, functools.partial(gather_shares, mesh=mesh))
+    evaluate: Callable[[int, Params], None] | None = None
+    constants: dict[str, float] = {}
+    if config.evaluation.batches:
+        evaluate, constants = _make_evaluate(context, parts, state, writer)
+
+    def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
+        # As if the other hosts' rows were as full; a line of metrics is the mean over hosts, and so exact.
+        speed = progress.update(step, metrics, counts.tokens * hosts, counts.images * hosts)
+        line = window.add(step, metrics, {**counts.stats, **speed, **constants})
+        if line is not None and writer is not None:
+            writer.write(step, line)
+
+    return Parts(
+        train_step=jit_step(make_train_step(parts), state, mesh),
+        probe=jit_step(make_gradient_probe(parts), state, mesh),
+        put=lambda batch: put_rows(encode(batch), mesh),
+        checkpoints=checkpoints,
+        autoencoder=context.autoencoder_params,
+        on_metrics=on_metrics,
+        on_evaluate=evaluate,
+        draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures.every else None,
+    )
+
+
+def make_encode(context: RunContext) -> Callable[[Batch], Batch]:
+    """A function that encodes the latent images of a host's batch."""
+    autoencoder = make_autoencoder(context.config.model.autoencoder)
+    return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)
+
+
+def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
+    """The data of held-out losses: without an end, nothing dropped, or the prompts only; else as in training."""
+    return dataclasses.replace(
+        config.data,
+        split=config.evaluation.split,
+        epochs=0,
+        supervise="always",
+        text_dropout=0.0 if prompts else 1.0,
+        vae_dropout=0.0,
+        vit_dropout=0.0,
+        shuffle=True,
+        prefetch=0,
+    )
+
+
+def _make_evaluate(
+    context: RunContext, parts: StepConfig, state: TrainState, writer: MetricsWriter | None
+) -> tuple[Callable[[int, Params], None], dict[str, float]]:
+    """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
+    config, mesh = context.config, context.mesh
+    batches = {
+        name: held_out_batches(context, held_out_data(config, prompts=prompts))
+        for name, prompts in (("", True), ("prompt_dropped/", False))
+    }
+    params = merge(state.trainable, state.frozen)
+    step = jit_whole(make_evaluation_step(parts), mesh)
+    constants = {f"constant/{name}": value for name, value in constant_cross_entropy(batches[""], mesh).items()}
+    visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], mesh)
+    if visual is not None:
+        constants["constant/visual"] = visual
+
+    def evaluate(at: int, params: Params) -> None:
+        losses = {
+            prefix + name: value
+            for prefix, held_out in batches.items()
+            for name, value in mean_losses(step, params, held_out, mesh).items()
+        }
+        if writer is not None:
+            writer.write(at, {HELD_OUT + name: value for name, value in (losses | constants).items()})
+
+    return evaluate, constants
+
+
+def held_out_batches(context: RunContext, data: DataConfig) -> list[Batch]:
+    """This host's held-out batches, encoded, in the host's memory: an evaluation then costs its steps only."""
+    batches = config_errors(_batches, context.config, data, context.tokenizer, context.mesh)
+    encode = make_encode(context)
+    try:
+        return [jax.device_get(encode(next(batches).batch)) for _ in range(context.config.evaluation.batches)]
+    finally:
+        batches.close()
+
+
+def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
+    """What makes a checkpoint complete on another machine."""
+    files = {
+        "config.json": json_file(config),
+        "model.json": json_file(config.model),
+    }
+    return files | {name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
+
+
+def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start) -> Any:
+    config, data = context.config, context.config.data
+    mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one"
+    hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+    sizes = ", ".join(
+        f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
+    )
+    facts = [
+        ("records", f"{sizes}  ({data.directory})"),
+        ("method", data.method),
+        ("tokenizer", f"{len(context.tokenizer):,} ids  ({tokenizer})"),
+        ("parameters from", start.origin),
+        ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
+        ("output", str(context.workdir)),
+    ]
+    tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}
+    title = f"{config.steps} steps of {data.rows} rows"
+    return startup_table(title, state.trainable, state.frozen, start.autoencoder, tokens, facts)
+
+
+def _print_held_out(workdir: Path, steps: int, console: rich.console.Console) -> None:
+    """The last table, from `metrics.jsonl`, so that it does not matter how often the run was interrupted."""
+    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if any(key.startswith(HELD_OUT) for key in line)]
+    if not lines:
+        return
+    first, last = (
+        {name.removeprefix(HELD_OUT): float(value) for name, value in line.items() if name != "step"}
+        for line in (lines[0], lines[-1])
+    )
+    constants = {name.removeprefix("constant/"): value for name, value in last.items() if name.startswith("constant/")}
+    console.print(held_out_table(first if lines[0]["step"] == 0 else None, last, constants, steps))

@@ -1,0 +1,1 @@
+"""Sheets of pictures: of a dataset's records, and of a model's samples."""
