@@ -58,6 +58,11 @@ class Reference:
     def json(self, file: str) -> Any:
         return json.loads((self.directory / file).read_text())
 
+    @property
+    def time_shift(self) -> float:
+        """The shift of the times that the case was trained with."""
+        return self.json("config.json").get("timestep_shift", 1.0)
+
 
 def _same_shape(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
     actual = np.asarray(actual)

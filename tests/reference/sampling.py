@@ -106,10 +106,14 @@ def _editing(reference: Reference, model: _Model) -> Iterator[Check]:
     yield Check(FILE, "edit/cfg_text_ctx_key_last", _in_order(without_text.keys[-1], without_text), close())
     yield Check(FILE, "edit/cfg_img_ctx_key_last", _in_order(without_image.keys[-1], without_image), close())
     states = reference.expected(FILE, "edit/global/x_t")
+    times = reference.expected(FILE, "edit/global/t")
+    lowest, highest = stated["cfg_interval"]
+    guided = ((lowest < times) & (times <= highest))[:, None, None]
     names = ("v_cond", "v_cfg_text", "v_cfg_img")
     for name, branch in zip(names, (branch for branch in branches if branch), strict=True):
-        velocities = _velocities(model, branch, states[:-1], reference.expected(FILE, "edit/global/t"))
-        yield Check(FILE, f"edit/global/{name}", velocities, close())
+        velocities = _velocities(model, branch, states[:-1], times)
+        # Where guidance is off, the original computes the conditional branch alone, and stores zeros for the others.
+        yield Check(FILE, f"edit/global/{name}", velocities if name == "v_cond" else velocities * guided, close())
 
 
 def _branches(

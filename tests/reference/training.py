@@ -41,7 +41,7 @@ def checks(reference: Reference) -> Iterator[Check]:
     shapes = reference.array("packing.npz", f"{PACK}/patchified_vae_latent_shapes")
     clean = patch_latents(reference.array(FILE, "padded_latent"), shapes, config.latent_patch_size)
     raw_times = reference.array("packing.npz", f"{PACK}/packed_timesteps")
-    times = shifted_time(jnp.asarray(raw_times), reference.json("config.json").get("timestep_shift", 1.0))
+    times = shifted_time(jnp.asarray(raw_times), reference.time_shift)
     yield Check(FILE, "timesteps_shifted", times, close())
 
     draws = Draws(

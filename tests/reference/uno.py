@@ -88,7 +88,7 @@ def _draws(reference: Reference, batch: Any, index: Any, patch: int) -> tuple[Dr
     shapes = reference.array(FILE, "in/patchified_vae_latent_shapes")
     clean = patch_latents(reference.array(FILE, "in/padded_latent"), shapes, patch)
     raw = reference.array(FILE, "in/timesteps_raw")
-    times = np.asarray(shifted_time(jnp.asarray(raw), 1.0))
+    times = np.asarray(shifted_time(jnp.asarray(raw), reference.time_shift))
     draws = Draws(
         latents=into_buffer(clean, latent),
         noise=into_buffer(reference.array(FILE, "in/noise"), latent),
