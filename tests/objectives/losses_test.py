@@ -17,17 +17,20 @@ from uno_jax.batch import TASKS, Batch
 from uno_jax.models.config import AutoencoderConfig
 from uno_jax.models.unified import Predictions
 from uno_jax.objectives.breakdown import TIME_BINS, loss_sums
-from uno_jax.objectives.config import LOSSES, ObjectiveConfig
+from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
+from uno_jax.objectives.distances import cross_entropy, visual_distance
 from uno_jax.objectives.draws import Draws, draw, shifted_time
 from uno_jax.objectives.losses import (
+    GRADIENT_NORMS,
+    LOSSES,
+    SUPERVISION,
     TokenLosses,
-    cross_entropy,
+    active_losses,
     fixed_weights,
     loss_counts,
     reduce_losses,
     token_losses,
     total_loss,
-    visual_distance,
 )
 
 AUTOENCODER = small_model().autoencoder
@@ -107,13 +110,55 @@ def test_clean_context_latents_have_no_flow_loss():
     assert np.any((batch.generation.sample > 0) & ~losses["flow"].counts)
 
 
-def test_answers_are_a_loss_only_where_the_vocabulary_head_ran_on_them():
+def test_answers_are_a_loss_only_where_their_weight_is_not_zero():
     batch = model_batch([UNDERSTANDING])
     predictions = zero_predictions(batch)
-    with_answers = token_losses(predictions, batch, zero_draws(batch), ObjectiveConfig())
+    config = ObjectiveConfig(answer_weight=0.1)
+    with_answers = token_losses(predictions, batch, zero_draws(batch), config)
     without = token_losses(predictions._replace(text_logits=None), batch, zero_draws(batch), ObjectiveConfig())
-    assert set(with_answers) == set(LOSSES)
+    assert set(with_answers) == {"flow", "caption", "visual", "answer"}
     assert set(without) == {"flow", "caption", "visual"}
+
+
+# Their table
+
+
+def test_names_of_losses_differ():
+    assert len({loss.name for loss in LOSSES}) == len(LOSSES)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_the_config_has_the_fields_of_a_loss(loss):
+    config = ObjectiveConfig(**{loss.weight: 0.5})
+    assert loss.weight_in(config) == 0.5
+    if loss.time_power:
+        config = ObjectiveConfig(**{loss.time_power: 2.0})
+        assert loss.time_power_in(config) == 2.0
+    if loss.supervision:
+        config = ObjectiveConfig(balance=BalanceConfig(**{loss.name: 0.25}))
+        assert loss.balance_in(config) == 0.25
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_only_a_loss_of_tokens_with_time_has_a_weight_over_t(loss):
+    assert loss.tokens.time is not None or loss.time_power is None
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+def test_the_value_of_a_loss_has_the_shape_of_its_mask(loss):
+    batch = model_batch([TEXT_TO_IMAGE, UNDERSTANDING], [EDITING])
+    value = loss.function(zero_predictions(batch), batch, zero_draws(batch), ObjectiveConfig())
+    assert value.shape == loss.tokens.mask(batch).shape
+
+
+def test_gradient_norms_are_those_of_the_flow_loss_and_of_supervision():
+    assert GRADIENT_NORMS == ("flow", "caption", "visual")
+
+
+@pytest.mark.parametrize("loss", SUPERVISION, ids=lambda loss: loss.name)
+def test_a_balanced_loss_is_active_at_weight_zero(loss):
+    config = ObjectiveConfig(**{loss.weight: 0.0}, balance=BalanceConfig(**{loss.name: 0.1}))
+    assert loss in active_losses(config)
 
 
 # Their reduction
@@ -208,7 +253,7 @@ def test_a_time_belongs_to_the_bin_it_opens_and_one_to_the_last():
 
 
 def test_answers_have_tasks_and_no_time_bins():
-    names = set(loss_sums({"answer": token_losses_at_random(3, 0)}))
+    names = set(loss_sums({"answer": token_losses_at_random(3, 0)._replace(time=None)}))
     assert names == {"answer", *(f"answer/{task}" for task in TASKS)}
 
 

@@ -18,8 +18,9 @@ from uno_jax.interop.names import model_tensors
 from uno_jax.interop.public import load_public
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.distances import visual_distance
 from uno_jax.objectives.draws import Draws, shifted_time
-from uno_jax.objectives.losses import loss_counts, reduce_losses, token_losses, total_loss, visual_distance
+from uno_jax.objectives.losses import loss_counts, reduce_losses, token_losses, total_loss
 from uno_jax.training.state import UNO_TRAINABLE, merge, partition
 
 FILE = "uno.npz"

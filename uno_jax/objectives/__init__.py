@@ -1,1 +1,1 @@
-"""Flow matching, caption cross-entropy, metaquery regression, and their sum."""
+"""The losses, their weighted sum, and the randomness of a step."""

@@ -16,12 +16,12 @@ def loss_sums(losses: dict[str, TokenLosses]) -> dict[str, tuple[Array, Array]]:
     """(sum, count) of each unweighted loss, in total and split by time bin and by task.
 
     Names: `flow`, `flow/t0.00-0.25`, `flow/editing`. A mean over several batches or hosts is the sum of sums over the
-    sum of counts. Answers have no time and so no time bins.
+    sum of counts. A loss of tokens without time has no time bins.
     """
     sums = {}
     for name, loss in losses.items():
         sums[name] = _sum(loss.value, loss.counts)
-        if name != "answer":
+        if loss.time is not None:
             time_bin = jnp.clip((loss.time * TIME_BINS).astype(jnp.int32), 0, TIME_BINS - 1)
             for i in range(TIME_BINS):
                 low, high = i / TIME_BINS, (i + 1) / TIME_BINS

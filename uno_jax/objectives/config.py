@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-LOSSES = ("flow", "caption", "visual", "answer")
-SUPERVISION = ("caption", "visual")
-
 
 @dataclass(frozen=True)
 class BalanceConfig:

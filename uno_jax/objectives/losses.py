@@ -1,17 +1,182 @@
-"""The losses of every token, and their sum: flow matching, caption and answer cross-entropy, metaquery regression."""
+"""The table of losses: the function of each, its row, and their weighted sum.
+
+To add a loss, write its function and its row here, and its fields in `ObjectiveConfig`. The train step, metrics,
+held-out losses, tables and plans read the table.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from uno_jax.batch import TASKS, Batch
 from uno_jax.models.unified import Predictions
-from uno_jax.objectives.config import LOSSES, ObjectiveConfig
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.constant import ConstantPredictor, label_entropy, mean_target_distance
+from uno_jax.objectives.distances import cross_entropy, visual_distance
 from uno_jax.objectives.draws import Draws
+
+
+def flow_loss(
+    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch latents"]:
+    """Mean over a latent token's features of (v - (noise - x_0)) ** 2 (design section 2; public flow loss)."""
+    target = draws.noise - draws.latents
+    return jnp.mean(jnp.square(predictions.velocity - target), axis=-1)
+
+
+def caption_loss(
+    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch captions"]:
+    """Cross-entropy of the caption that the understanding expert reads off the noised target."""
+    return cross_entropy(predictions.caption_logits, batch.caption_labels)
+
+
+def visual_loss(
+    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch queries"]:
+    """Distance of each metaquery's prediction to the vision features of its patch of the clean target."""
+    return visual_distance(predictions.query_prediction, predictions.query_target, config.visual_loss)
+
+
+def answer_loss(
+    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch text"]:
+    """Cross-entropy of answers in the context text."""
+    assert predictions.text_logits is not None, "the vocabulary head did not run on context text"
+    return cross_entropy(predictions.text_logits, batch.text_labels)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A kind of token that can have a loss."""
+
+    mask: Callable[[Batch], Bool[Array, "batch tokens"]]
+    """Which tokens have one. Their number in the whole global batch is the denominator."""
+    time: Callable[[Draws], Float[Array, "batch tokens"]] | None
+    """Time of their noised image, in [0, 1]; None for tokens without time."""
+    task: Callable[[Batch], Int[Array, "batch tokens"]]
+    """Index into TASKS."""
+
+
+LATENTS = Tokens(
+    mask=lambda batch: batch.latent_loss,
+    time=lambda draws: draws.latent_times,
+    task=lambda batch: batch.latent_source.task,
+)
+CAPTIONS = Tokens(
+    mask=lambda batch: batch.caption_loss,
+    time=lambda draws: draws.caption_times,
+    task=lambda batch: batch.caption_source.task,
+)
+QUERIES = Tokens(
+    mask=lambda batch: batch.query_loss,
+    time=lambda draws: draws.query_times,
+    task=lambda batch: batch.query_source.task,
+)
+ANSWERS = Tokens(
+    mask=lambda batch: batch.text_loss,
+    time=None,
+    task=lambda batch: jnp.full_like(batch.text_ids, TASKS.index("understanding")),
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A row of the table of losses."""
+
+    name: str
+    """Its name in metrics and checkpoints."""
+    label: str
+    """Its name in tables for people."""
+    function: Callable[[Predictions, Batch, Draws, ObjectiveConfig], Float[Array, "batch tokens"]]
+    """The value of every token, float32; values outside the mask are ignored."""
+    tokens: Tokens
+    weight: str
+    """Field of `ObjectiveConfig`: the weight in the total."""
+    time_power: str | None = None
+    """Field of `ObjectiveConfig`: the power of the weight over t. None: no such weight."""
+    supervision: bool = False
+    """Whether it is one of UNO's: its gradient norm is measured, and the field of its name in `BalanceConfig` balances
+    it against the flow loss."""
+    always: bool = False
+    """Whether it is computed where its weight is 0, too: for metrics."""
+    text_logits: bool = False
+    """Whether it reads the logits of context text, on which the vocabulary head does not run otherwise."""
+    constant: ConstantPredictor | None = None
+    """What it is compared with: the best constant predictor."""
+
+    def weight_in(self, config: ObjectiveConfig) -> float:
+        """The configured weight."""
+        return getattr(config, self.weight)
+
+    def time_power_in(self, config: ObjectiveConfig) -> float:
+        """The configured power of the weight over t; 0 for a loss without one."""
+        return getattr(config, self.time_power) if self.time_power else 0.0
+
+    def balance_in(self, config: ObjectiveConfig) -> float:
+        """The configured fraction of the flow loss's gradient norm; 0 for a fixed weight."""
+        return getattr(config.balance, self.name) if self.supervision else 0.0
+
+
+LOSSES = (
+    Loss(
+        name="flow",
+        label="flow matching",
+        function=flow_loss,
+        tokens=LATENTS,
+        weight="flow_weight",
+        time_power="flow_time_power",
+        always=True,
+    ),
+    Loss(
+        name="caption",
+        label="caption",
+        function=caption_loss,
+        tokens=CAPTIONS,
+        weight="caption_weight",
+        time_power="caption_time_power",
+        supervision=True,
+        always=True,
+        constant=functools.partial(label_entropy, labels=lambda batch: batch.caption_labels),
+    ),
+    Loss(
+        name="visual",
+        label="visual",
+        function=visual_loss,
+        tokens=QUERIES,
+        weight="visual_weight",
+        time_power="visual_time_power",
+        supervision=True,
+        always=True,
+        constant=mean_target_distance,
+    ),
+    Loss(
+        name="answer",
+        label="answer",
+        function=answer_loss,
+        tokens=ANSWERS,
+        weight="answer_weight",
+        text_logits=True,
+        constant=functools.partial(label_entropy, labels=lambda batch: batch.text_labels),
+    ),
+)
+"""The order is that of the terms of the total, and of tables."""
+
+SUPERVISION = tuple(loss for loss in LOSSES if loss.supervision)
+
+GRADIENT_NORMS = ("flow", *(loss.name for loss in SUPERVISION))
+"""Losses whose gradient norms into the generation expert are measured."""
+
+
+def active_losses(config: ObjectiveConfig) -> tuple[Loss, ...]:
+    """The losses that a step computes."""
+    return tuple(loss for loss in LOSSES if loss.always or loss.weight_in(config) or loss.balance_in(config))
 
 
 class TokenLosses(NamedTuple):
@@ -20,83 +185,29 @@ class TokenLosses(NamedTuple):
     value: Float[Array, "batch tokens"]
     counts: Bool[Array, "batch tokens"]
     """Which tokens have this loss."""
-    time: Float[Array, "batch tokens"]
+    time: Float[Array, "batch tokens"] | None
+    """None for tokens without time."""
     task: Int[Array, "batch tokens"]
-
-
-def flow_loss(predictions: Predictions, batch: Batch, draws: Draws) -> TokenLosses:
-    """Mean over a latent token's features of (v - (noise - x_0)) ** 2 (design section 2; public flow loss)."""
-    target = draws.noise - draws.latents
-    value = jnp.mean(jnp.square(predictions.velocity - target), axis=-1)
-    return TokenLosses(value, batch.latent_loss, draws.latent_times, batch.latent_source.task)
-
-
-def cross_entropy(
-    logits: Float[Array, "batch tokens vocab"], labels: Int[Array, "batch tokens"]
-) -> Float[Array, "batch tokens"]:
-    """-log p(label), float32."""
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
-
-
-def caption_loss(predictions: Predictions, batch: Batch, draws: Draws) -> TokenLosses:
-    """Cross-entropy of the caption that the understanding expert reads off the noised target."""
-    value = cross_entropy(predictions.caption_logits, batch.caption_labels)
-    return TokenLosses(value, batch.caption_loss, draws.caption_times, batch.caption_source.task)
-
-
-def answer_loss(predictions: Predictions, batch: Batch) -> TokenLosses:
-    """Cross-entropy of answers in the context text; they have no time, and count as understanding."""
-    assert predictions.text_logits is not None, "the vocabulary head did not run on context text"
-    value = cross_entropy(predictions.text_logits, batch.text_labels)
-    task = jnp.full_like(batch.text_ids, TASKS.index("understanding"))
-    return TokenLosses(value, batch.text_loss, jnp.zeros_like(value), task)
-
-
-def visual_distance(
-    prediction: Float[Array, "*tokens features"], target: Float[Array, "*tokens features"], kind: str
-) -> Float[Array, "*tokens"]:
-    """1 - cosine, mean squared difference, or mean smooth-l1 (quadratic below 1) over the features, float32."""
-    if kind == "cosine":
-        product = jnp.sum(prediction * target, axis=-1)
-        return 1 - product / (_norm(prediction) * _norm(target))
-    difference = jnp.abs(prediction - target)
-    if kind == "mse":
-        return jnp.mean(jnp.square(difference), axis=-1)
-    if kind == "smooth_l1":
-        return jnp.mean(jnp.where(difference < 1, 0.5 * jnp.square(difference), difference - 0.5), axis=-1)
-    raise ValueError(f"objective.visual_loss is {kind!r}; it must be cosine, mse or smooth_l1")
-
-
-def _norm(x: Array) -> Array:
-    # Clamped under the root, so that a zero vector has a zero gradient and not a NaN.
-    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1), 1e-16))
-
-
-def visual_loss(predictions: Predictions, batch: Batch, draws: Draws, kind: str) -> TokenLosses:
-    """Distance of each metaquery's prediction to the vision features of its patch of the clean target."""
-    value = visual_distance(predictions.query_prediction, predictions.query_target, kind)
-    return TokenLosses(value, batch.query_loss, draws.query_times, batch.query_source.task)
 
 
 def token_losses(
     predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
 ) -> dict[str, TokenLosses]:
-    """Every loss that the batch can have, by name; `answer` only where its weight is not 0."""
-    losses = {
-        "flow": flow_loss(predictions, batch, draws),
-        "caption": caption_loss(predictions, batch, draws),
-        "visual": visual_loss(predictions, batch, draws, config.visual_loss),
+    """The active losses, by name."""
+    return {
+        loss.name: TokenLosses(
+            value=loss.function(predictions, batch, draws, config),
+            counts=loss.tokens.mask(batch),
+            time=loss.tokens.time(draws) if loss.tokens.time else None,
+            task=loss.tokens.task(batch),
+        )
+        for loss in active_losses(config)
     }
-    if predictions.text_logits is not None:
-        losses["answer"] = answer_loss(predictions, batch)
-    return losses
 
 
 def loss_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
     """How many tokens each loss has in the batch, any leading axes included: the denominators."""
-    masks = (batch.latent_loss, batch.caption_loss, batch.query_loss, batch.text_loss)
-    return {name: jnp.sum(mask, dtype=jnp.float32) for name, mask in zip(LOSSES, masks, strict=True)}
+    return {loss.name: jnp.sum(loss.tokens.mask(batch), dtype=jnp.float32) for loss in LOSSES}
 
 
 def reduce_losses(
@@ -107,16 +218,11 @@ def reduce_losses(
     `counts` is of the whole global batch, all microbatches included, so accumulation, packing and sharding cannot
     change a loss. The weight over t multiplies the numerator only.
     """
-    powers = {
-        "flow": config.flow_time_power,
-        "caption": config.caption_time_power,
-        "visual": config.visual_time_power,
-        "answer": 0.0,
-    }
+    powers = {loss.name: loss.time_power_in(config) for loss in LOSSES}
     reduced = {}
     for name, loss in losses.items():
         value = jnp.where(loss.counts, loss.value, 0.0)
-        if powers[name]:
+        if loss.time is not None and powers[name]:
             value = value * (1 - loss.time) ** powers[name]
         reduced[name] = jnp.sum(value) / jnp.maximum(counts[name], 1.0)
     return reduced
@@ -124,7 +230,7 @@ def reduce_losses(
 
 def fixed_weights(config: ObjectiveConfig) -> dict[str, float]:
     """The weight of each loss as configured."""
-    return {name: getattr(config, f"{name}_weight") for name in LOSSES}
+    return {loss.name: loss.weight_in(config) for loss in LOSSES}
 
 
 def total_loss(reduced: dict[str, Array], weights: dict[str, Array | float]) -> Float[Array, ""]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uno_jax.config import ConfigError
-from uno_jax.objectives.config import SUPERVISION
+from uno_jax.objectives.losses import SUPERVISION
 from uno_jax.parallel.mesh import make_mesh, row_parts
 from uno_jax.planning.chips import GIB, Slice, describe_devices
 from uno_jax.planning.plan import Plan
@@ -130,9 +130,9 @@ def remedies(plan: Plan) -> list[str]:
 
 
 def _no_probe(config: RunConfig) -> str:
-    every, *fractions = (f"config.objective.balance.{name}=0" for name in ("every", *SUPERVISION))
-    balance = config.objective.balance
-    return " and ".join([every, *fractions] if any(getattr(balance, name) for name in SUPERVISION) else [every])
+    balanced = any(loss.balance_in(config.objective) for loss in SUPERVISION)
+    names = ["every", *(loss.name for loss in SUPERVISION if balanced)]
+    return " and ".join(f"config.objective.balance.{name}=0" for name in names)
 
 
 def sampler_remedies(plan: SamplerPlan) -> list[str]:

@@ -13,7 +13,8 @@ from uno_jax.data.config import DataConfig
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import REMAT_POLICIES
-from uno_jax.objectives.config import SUPERVISION, ObjectiveConfig
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.losses import SUPERVISION
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.training.checkpoints import CheckpointConfig
 from uno_jax.training.optimizer import OptimizerConfig
@@ -143,9 +144,10 @@ def check_config(config: RunConfig) -> None:
             f"config.objective.time_shift is {config.objective.time_shift}: give a positive number",
         ),
         (
-            balance.every > 0 or not any(getattr(balance, name) for name in SUPERVISION),
-            f"config.objective.balance.every is {balance.every}, so that the gradient norms that caption and visual of "
-            "config.objective.balance ask for are never measured: give at least 1, or set both to 0",
+            balance.every > 0 or not any(loss.balance_in(config.objective) for loss in SUPERVISION),
+            f"config.objective.balance.every is {balance.every}, so that the gradient norms that "
+            f"{' and '.join(loss.name for loss in SUPERVISION)} of config.objective.balance ask for are never "
+            "measured: give at least 1, or set them to 0",
         ),
         *_ranges(config),
         (

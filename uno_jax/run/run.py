@@ -24,13 +24,14 @@ from uno_jax.interop.load import restore_autoencoder
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import layout_of
+from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, replicated, row_share
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
 from uno_jax.run.start import Start, check_resumed, run_provenance, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, holds_averages
-from uno_jax.training.evaluation import constant_cross_entropy, constant_visual_loss, mean_losses
+from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
 from uno_jax.training.profiler import Profiler
@@ -247,14 +248,12 @@ def _make_evaluate(
     config, mesh = context.config, context.mesh
     batches = {
         name: held_out_batches(context, held_out_data(config, prompts=prompts))
-        for name, prompts in (("", True), ("prompt_dropped/", False))
+        for name, prompts in (("", True), (PROMPT_DROPPED, False))
     }
     params = merge(state.trainable, state.frozen)
     step = jit_whole(make_evaluation_step(parts), mesh)
-    constants = {f"constant/{name}": value for name, value in constant_cross_entropy(batches[""], mesh).items()}
-    visual = constant_visual_loss(config.model, config.objective.visual_loss, params, batches[""], mesh)
-    if visual is not None:
-        constants["constant/visual"] = visual
+    constant = constant_losses(HeldOut(batches[""], params, config.model, config.objective, mesh))
+    constants = {f"constant/{name}": value for name, value in constant.items()}
 
     def evaluate(at: int, params: Params) -> None:
         losses = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
+from uno_jax.objectives.losses import LOSSES
 from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.process.signals import stop_event
 from uno_jax.training.checkpoints import Checkpoints, DataState
@@ -188,7 +189,7 @@ def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
 
 
 def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: Any) -> str:
-    shown = ("loss", "flow", "caption", "visual", "answer", "gradient_norm")
+    shown = ("loss", *(loss.name for loss in LOSSES), "gradient_norm")
     losses = ", ".join(f"{name} {metrics[name]:g}" for name in shown if name in metrics)
     rows = [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
     samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(rows) if ids)

@@ -13,6 +13,8 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from uno_jax.objectives.losses import LOSSES
+
 Scalars = Mapping[str, float]
 
 
@@ -148,7 +150,8 @@ class Progress:
     def update(self, step: int, scalars: Scalars, tokens: int, images: int) -> dict[str, float]:
         """Shows the metrics of `step`, whose batch held so many real tokens and noised images; returns throughput."""
         speed = self._speed.update(step, tokens, images)
-        losses = "  ".join(f"{name} {scalars[name]:.4f}" for name in LOSSES_SHOWN if scalars.get(f"tokens/{name}", 0))
+        shown = [loss.name for loss in LOSSES if scalars.get(f"tokens/{loss.name}", 0)]
+        losses = "  ".join(f"{name} {scalars[name]:.4f}" for name in shown)
         left = speed["seconds_per_step"] * (self._steps - step)
         text = f"{losses}  {speed['tokens_per_second']:,.0f} tokens/s  {speed['images_per_second']:.1f} images/s"
         text += f"  {_duration(left)} left"
@@ -162,9 +165,6 @@ class Progress:
         """Leaves the line as it is."""
         if self._bar is not None:
             self._bar.stop()
-
-
-LOSSES_SHOWN = ("flow", "caption", "visual", "answer")
 
 
 class Throughput:

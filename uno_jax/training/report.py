@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import rich.table
 from flax.traverse_util import flatten_dict
 
 from uno_jax.models.adapters import ADAPTERS
+from uno_jax.objectives.losses import LOSSES, SUPERVISION
+from uno_jax.training.evaluation import PROMPT_DROPPED
 from uno_jax.training.state import Params
 
 # Parts of the model that people know, and the parameter paths that make them up.
@@ -89,7 +91,7 @@ def held_out_table(
     table.add_column(f"step {steps}", justify="right")
     table.add_column("", justify="left")
     table.add_column("always the same answer", justify="right")
-    for name, label in HELD_OUT_ROWS:
+    for name, label in _held_out_rows():
         if name not in after:
             continue
         start = (before or {}).get(name)
@@ -105,14 +107,12 @@ def held_out_table(
     return table
 
 
-HELD_OUT_ROWS = (
-    ("flow", "flow matching"),
-    ("caption", "caption"),
-    ("prompt_dropped/caption", "caption, prompt dropped"),
-    ("visual", "visual"),
-    ("prompt_dropped/visual", "visual, prompt dropped"),
-    ("answer", "answer"),
-)
+def _held_out_rows() -> Iterator[tuple[str, str]]:
+    """The name and label of each row: every loss, and supervision also where prompts are dropped."""
+    for loss in LOSSES:
+        yield loss.name, loss.label
+        if loss in SUPERVISION:
+            yield PROMPT_DROPPED + loss.name, f"{loss.label}, prompt dropped"
 
 
 def _count(n: int) -> str:

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Int
 
 from uno_jax.models.adapters import ADAPTERS
+from uno_jax.objectives.losses import GRADIENT_NORMS
 
 Params = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def create_state(
         opt_state=optimizer.init(train),
         # Copies: a donated state may not hold one buffer twice.
         ema=jax.tree.map(lambda x: jnp.array(x, jnp.float32), train) if ema else None,
-        gradient_norms={name: jnp.zeros((), jnp.float32) for name in ("flow", "caption", "visual")},
+        gradient_norms={name: jnp.zeros((), jnp.float32) for name in GRADIENT_NORMS},
         latched=jnp.zeros((), bool),
         skipped=jnp.zeros((), jnp.int32),
     )

@@ -17,9 +17,18 @@ from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.breakdown import loss_sums
-from uno_jax.objectives.config import SUPERVISION, ObjectiveConfig
+from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.draws import Draws, draw
-from uno_jax.objectives.losses import fixed_weights, loss_counts, reduce_losses, token_losses, total_loss
+from uno_jax.objectives.losses import (
+    GRADIENT_NORMS,
+    SUPERVISION,
+    active_losses,
+    fixed_weights,
+    loss_counts,
+    reduce_losses,
+    token_losses,
+    total_loss,
+)
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate_schedule, make_optimizer
 from uno_jax.training.state import Params, TrainState, merge, partition
 
@@ -39,7 +48,7 @@ class StepConfig:
     @property
     def answers(self) -> bool:
         """Whether the vocabulary head runs on context text."""
-        return self.objective.answer_weight != 0
+        return any(loss.text_logits for loss in active_losses(self.objective))
 
 
 def draw_for(batch: Batch, config: StepConfig) -> Draws:
@@ -59,11 +68,11 @@ def loss_weights(gradient_norms: dict[str, Array], objective: ObjectiveConfig) -
     supervision loss's gradient norm into the generation expert that fraction of the flow loss's."""
     weights: dict[str, Array | float] = dict(fixed_weights(objective))
     flow = gradient_norms["flow"] * objective.flow_weight
-    for name in SUPERVISION:
-        fraction, norm = getattr(objective.balance, name), gradient_norms[name]
+    for loss in SUPERVISION:
+        fraction, norm = loss.balance_in(objective), gradient_norms[loss.name]
         if fraction:
             measured = (norm > 0) & (flow > 0)
-            weights[name] = jnp.where(measured, fraction * flow / jnp.maximum(norm, 1e-20), weights[name])
+            weights[loss.name] = jnp.where(measured, fraction * flow / jnp.maximum(norm, 1e-20), weights[loss.name])
     return weights
 
 
@@ -206,7 +215,7 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
     non-finite norm, leaves its estimate alone.
     """
     balance = config.objective.balance
-    names = ("flow", *SUPERVISION)
+    names = tuple(loss.name for loss in active_losses(config.objective) if loss.name in GRADIENT_NORMS)
 
     def probe(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         counts = loss_counts(batch)
@@ -238,7 +247,7 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
             name: _running_estimate(state.gradient_norms[name], norms[name], counts[name], balance.decay)
             for name in names
         }
-        return dataclasses.replace(state, gradient_norms=estimates), metrics
+        return dataclasses.replace(state, gradient_norms={**state.gradient_norms, **estimates}), metrics
 
     return probe
 

@@ -1,0 +1,94 @@
+"""Constant predictors: the loss that is reached by always predicting the same."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from uno_jax.batch import Batch
+from uno_jax.models.config import ModelConfig
+from uno_jax.models.unified import UnifiedModel
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.distances import visual_distance
+from uno_jax.parallel.hosts import gather_json, gather_shares
+from uno_jax.parallel.mesh import jit_whole, put_rows
+
+Mask = Callable[[Batch], Bool[Array, "batch tokens"]]
+Params = Mapping[str, Any]
+
+
+class HeldOut(NamedTuple):
+    """The batches that a constant predictor is fitted to and measured on, and the model that makes their targets."""
+
+    batches: Sequence[Batch]
+    """This host's share, encoded, in the host's memory."""
+    params: Params
+    model: ModelConfig
+    objective: ObjectiveConfig
+    mesh: Mesh
+
+
+ConstantPredictor = Callable[[HeldOut, Mask], float | None]
+"""Mean loss of the best constant predictor over the tokens of all hosts; None if there are none.
+
+All hosts call it together."""
+
+
+def label_entropy(
+    held_out: HeldOut, mask: Mask, *, labels: Callable[[Batch], Int[Array, "batch tokens"]]
+) -> float | None:
+    """Cross-entropy of the predictor that knows how often each label occurs: the entropy of the labels."""
+    own = np.concatenate([labels(batch)[mask(batch)] for batch in held_out.batches])
+    own_counts = {str(label): int(n) for label, n in zip(*np.unique_counts(own), strict=True)}
+    counts: Counter[str] = Counter()
+    for host in gather_shares(own_counts, held_out.mesh):
+        counts.update(host)
+    if not counts:
+        return None
+    share = np.array(list(counts.values())) / counts.total()
+    return float(-np.sum(share * np.log(share)))
+
+
+def mean_target_distance(held_out: HeldOut, mask: Mask) -> float | None:
+    """Visual distance of the mean target (for the cosine: the mean of unit targets) to the target of every patch."""
+    batches, params, mesh = held_out.batches, held_out.params, held_out.mesh
+    if not any(gather_json(any(np.any(mask(batch)) for batch in batches))):
+        return None
+    settings = (held_out.model, held_out.objective.visual_loss, mask)
+    target_sum = jit_whole(functools.partial(_target_sum, *settings), mesh)
+    distance_sum = jit_whole(functools.partial(_distance_sum, *settings), mesh)
+    sums = [jax.device_get(target_sum(params, put_rows(batch, mesh))) for batch in batches]
+    count = sum(float(tokens) for _, tokens in sums)
+    constant = np.float32(np.sum([np.float64(total) for total, _ in sums], axis=0) / count)
+    losses = [float(jax.device_get(distance_sum(params, put_rows(batch, mesh), constant))) for batch in batches]
+    return sum(losses) / count
+
+
+def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "batch queries features"]:
+    shape = batch.latent_positions.shape
+    latents = jnp.zeros((*shape, model.latent_size))
+    embedded: Any = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
+    return embedded[1]
+
+
+def _target_sum(model: ModelConfig, kind: str, mask: Mask, params: Params, batch: Batch) -> tuple[Array, Array]:
+    target, counts = _targets(model, params, batch), mask(batch)
+    if kind == "cosine":
+        target = target / jnp.maximum(jnp.linalg.norm(target, axis=-1, keepdims=True), 1e-8)
+    return jnp.sum(jnp.where(counts[..., None], target, 0.0), axis=(0, 1)), jnp.sum(counts, dtype=jnp.float32)
+
+
+def _distance_sum(
+    model: ModelConfig, kind: str, mask: Mask, params: Params, batch: Batch, constant: Float[Array, " features"]
+) -> Float[Array, ""]:
+    target = _targets(model, params, batch)
+    distance = visual_distance(jnp.broadcast_to(constant, target.shape), target, kind)
+    return jnp.sum(jnp.where(mask(batch), distance, 0.0))

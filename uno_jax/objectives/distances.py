@@ -1,0 +1,35 @@
+"""Distances between a prediction and its target, one value a token."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def cross_entropy(
+    logits: Float[Array, "batch tokens vocab"], labels: Int[Array, "batch tokens"]
+) -> Float[Array, "batch tokens"]:
+    """-log p(label), float32."""
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def visual_distance(
+    prediction: Float[Array, "*tokens features"], target: Float[Array, "*tokens features"], kind: str
+) -> Float[Array, "*tokens"]:
+    """1 - cosine, mean squared difference, or mean smooth-l1 (quadratic below 1) over the features, float32."""
+    if kind == "cosine":
+        product = jnp.sum(prediction * target, axis=-1)
+        return 1 - product / (_norm(prediction) * _norm(target))
+    difference = jnp.abs(prediction - target)
+    if kind == "mse":
+        return jnp.mean(jnp.square(difference), axis=-1)
+    if kind == "smooth_l1":
+        return jnp.mean(jnp.where(difference < 1, 0.5 * jnp.square(difference), difference - 0.5), axis=-1)
+    raise ValueError(f"objective.visual_loss is {kind!r}; it must be cosine, mse or smooth_l1")
+
+
+def _norm(x: Array) -> Array:
+    # Clamped under the root, so that a zero vector has a zero gradient and not a NaN.
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1), 1e-16))
