@@ -1,0 +1,77 @@
+"""The loss of always predicting the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.helpers.made_up_plans import TEXT_TO_IMAGE, UNDERSTANDING
+from tests.helpers.small_model import model_batch, small_model, small_params
+from uno_jax.batch import Batch
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.constant import HeldOut, label_entropy, mean_target_distance
+from uno_jax.objectives.losses import CAPTIONS, QUERIES
+from uno_jax.parallel.mesh import host_mesh
+
+
+def held_out(*batches: Batch, kind: str = "cosine") -> HeldOut:
+    model = small_model()
+    return HeldOut(batches, small_params(model), model, ObjectiveConfig(visual_loss=kind), host_mesh())
+
+
+def caption_entropy(*batches: Batch) -> float | None:
+    return label_entropy(held_out(*batches), CAPTIONS.mask, labels=lambda batch: batch.caption_labels)
+
+
+def with_captions(*labels: int) -> Batch:
+    """One row whose caption tokens have these labels."""
+    batch = model_batch([])
+    padding = [0] * (batch.caption_labels.shape[1] - len(labels))
+    return batch._replace(
+        caption_labels=np.array([[*labels, *padding]], np.int32),
+        caption_loss=np.array([[True] * len(labels) + [False] * len(padding)]),
+    )
+
+
+def test_the_best_constant_predictor_of_labels_loses_their_entropy():
+    expected = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    np.testing.assert_allclose(caption_entropy(with_captions(7, 7), with_captions(5, 7)), expected)
+
+
+def test_one_label_alone_has_no_entropy():
+    assert caption_entropy(with_captions(5, 5, 5)) == 0
+
+
+def with_targets(*targets: float) -> Batch:
+    """One row of text to image whose first metaqueries have these targets, the same in every feature."""
+    batch, width = model_batch([TEXT_TO_IMAGE]), small_model().vision.hidden_size
+    of_queries = np.zeros((*batch.query_index.shape, width), np.float32)
+    of_queries[0, : len(targets)] = np.array(targets)[:, None]
+    return batch._replace(
+        target_patches=of_queries,
+        vit_patches=np.zeros((*batch.vit_image.shape, width), np.float32),
+        query_loss=np.arange(batch.query_index.shape[1])[None] < len(targets),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("mse", (2**2 + 0 + 2**2) / 3),  # from the mean, 3
+        ("cosine", 0.0),  # all point the same way
+    ],
+)
+def test_the_constant_predictor_of_features_predicts_their_mean(kind, expected):
+    constant = mean_target_distance(held_out(with_targets(1.0, 3.0), with_targets(5.0), kind=kind), QUERIES.mask)
+    np.testing.assert_allclose(constant, expected, atol=1e-6)
+
+
+def test_the_cosine_of_the_constant_predictor_is_that_to_the_mean_of_unit_targets():
+    constant = mean_target_distance(held_out(with_targets(9.0, 1.0, -5.0)), QUERIES.mask)
+    np.testing.assert_allclose(constant, (0 + 0 + 2) / 3, atol=1e-6)
+
+
+def test_without_tokens_there_is_no_constant_predictor():
+    batch = model_batch([UNDERSTANDING])
+    assert caption_entropy(batch) is None
+    assert mean_target_distance(held_out(batch), QUERIES.mask) is None
