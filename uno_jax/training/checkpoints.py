@@ -84,7 +84,8 @@ class Checkpoints:
 
         `target` is a TrainState of `jax.ShapeDtypeStruct` with shardings, or of arrays: shapes, dtypes and places
         come from it, so a checkpoint may be restored onto another mesh than the one it was saved from. Averages that
-        it has and the checkpoint has not begin with the parameters.
+        it has and the checkpoint has not begin with the parameters; gradient norms of losses that the checkpoint does
+        not know begin at 0, not measured.
 
         Raises:
           CheckpointMismatch: the checkpoint's tensors are not those of `target`.
@@ -92,7 +93,7 @@ class Checkpoints:
         """
         directory = self.directory / str(step)
         params = restore_tree(directory / "params", merge(target.trainable, target.frozen))
-        training = restore_tree(directory / "training", {name: getattr(target, name) for name in _TRAINING})
+        training = _restore_training(directory / "training", target)
         paths = ["/".join(path) for path in flatten_dict(target.trainable)]
         trainable, frozen = partition(params, paths)
         if target.ema is None:
@@ -111,6 +112,19 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and ends the threads that save."""
         self._manager.close()
+
+
+def _restore_training(directory: Path, target: TrainState) -> dict[str, Any]:
+    saved = saved_leaves(directory)
+    known = {name: leaf for name, leaf in target.gradient_norms.items() if f"gradient_norms/{name}" in saved}
+    fields = {name: getattr(target, name) for name in _TRAINING}
+    restored = restore_tree(directory, {**fields, "gradient_norms": known})
+    new = {
+        name: jax.device_put(jnp.zeros((), leaf.dtype), leaf.sharding)
+        for name, leaf in target.gradient_norms.items()
+        if name not in known
+    }
+    return {**restored, "gradient_norms": {**restored["gradient_norms"], **new}}
 
 
 def save_model(directory: Path, params: Params, autoencoder: Params, assets: Mapping[str, bytes]) -> None:
