@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from uno_jax.interop.json_object import read_json_object, section
+from uno_jax.interop.json_object import read_object, section
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import read_leaf, stored_dtype
 from uno_jax.interop.public import is_public_directory, open_public
@@ -158,4 +158,4 @@ def _public(directory: Path) -> Contents:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return read_json_object(file) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}

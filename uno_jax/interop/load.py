@@ -18,7 +18,7 @@ from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
-from uno_jax.interop.json_object import number, read_json_object, section
+from uno_jax.interop.json_object import number, read_object, section
 from uno_jax.interop.public import is_public_directory, load_public
 from uno_jax.interop.sizes import OUR_SECTION, model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
@@ -100,7 +100,7 @@ def saved_model_config(checkpoint: Path) -> ModelConfig:
       CheckpointError: `assets/model.json` is missing or damaged, or a field is wrong.
     """
     file = checkpoint / "assets" / "model.json"
-    return _convert(read_json_object(file), ModelConfig, f"{file}: model")
+    return _convert(read_object(file), ModelConfig, f"{file}: model")
 
 
 def saved_settings(checkpoint: Path) -> SamplingSettings:
@@ -110,7 +110,7 @@ def saved_settings(checkpoint: Path) -> SamplingSettings:
       CheckpointError: `assets/config.json` is missing, or a field is wrong.
     """
     file = checkpoint / "assets" / "config.json"
-    config = read_json_object(file)
+    config = read_object(file)
     data, objective = (section(config, name, str(file)) for name in ("data", "objective"))
     return SamplingSettings(
         _transform(data, "vae_transform", file) or PUBLIC_VAE_TRANSFORM,
@@ -214,7 +214,7 @@ def public_settings(directory: Path, model: ModelConfig) -> SamplingSettings:
       CheckpointError: a field that is wrong.
     """
     file = directory / "config.json"
-    ours = section(read_json_object(file), OUR_SECTION, str(file)) if file.is_file() else {}
+    ours = section(read_object(file), OUR_SECTION, str(file)) if file.is_file() else {}
     return SamplingSettings(
         _transform(ours, "vae_transform", file)
         or _fitting(PUBLIC_VAE_TRANSFORM, model.max_latent_size, model.pixels_per_token),
