@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from uno_jax.config import json_file
 from uno_jax.interop.json_object import read_object, section
 from uno_jax.interop.names import fixed_tables
-from uno_jax.interop.public import PublicFiles
+from uno_jax.interop.public_files import PublicFiles
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
