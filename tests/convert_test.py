@@ -139,11 +139,16 @@ def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, mess
     assert [path.name for path in tmp_path.iterdir()] == ["public"]
 
 
+def test_a_checkpoint_of_ours_is_not_imported(imported, tmp_path):
+    assert f"{imported[0]}: it is a checkpoint of ours already" in fail("import", imported[0], tmp_path / "again")
+
+
 def test_the_command_says_what_is_wrong_and_nothing_else(tmp_path):
     command = [sys.executable, "-m", "uno_jax.convert", "import", str(tmp_path / "nothing"), str(tmp_path / "new")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr == f"CheckpointError: {tmp_path}/nothing: there is no such directory\n"
+    assert result.stderr.startswith(f"CheckpointError: {tmp_path}/nothing: no checkpoint is there; expected ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["import"], ["import", "a"], ["import", "a", "b", "c"], ["move", "a", "b"]])

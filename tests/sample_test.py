@@ -147,7 +147,9 @@ def test_thoughts_are_written_as_options_say_and_the_picture_says_so(checkpoint,
 def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     (tmp_path / "prompts.jsonl").write_text("{")
     nothing = tmp_path / "nothing"
-    assert "prompts.jsonl:1: not JSON" in fail(nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}")
+    assert "prompts.jsonl:1: not valid JSON" in fail(
+        nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}"
+    )
     assert "give --prompt or --prompts" in fail(nothing, tmp_path / "out")
     assert "text_scale is nan" in fail(nothing, tmp_path / "out", "--prompt=a", "--text_scale=nan")
     assert "--sheet is -1: expected 0 or more" in fail(nothing, tmp_path / "out", "--prompt=a", "--sheet=-1")

@@ -20,14 +20,11 @@ from rich.console import Console
 from uno_jax.config import ConfigError, to_json
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.compare import compare, comparison_table, config_differences, differing_table
-from uno_jax.interop.contents import open_contents
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
-from uno_jax.interop.load import public_settings, read_tokenizer, saved_model_config, saved_settings
 from uno_jax.interop.merge import without_adapters
-from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.public_json import not_public, public_code_fields
-from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.interop.source import OrbaxCheckpoint, PublicDirectory, find_source, read_tokenizer
 from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_table, read_parts
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.hosts import failing_together, join_hosts
@@ -138,15 +135,17 @@ def _import(options: argparse.Namespace, console: Console) -> bool:
 
 def _import_here(options: argparse.Namespace, console: Console) -> None:
     """This host's part of an import."""
-    source = Path(options.source)
-    model = model_config_from_directory(source)
-    tokenizer = read_tokenizer(source, model, public=True)
-    settings = public_settings(source, model)
+    source = find_source(options.source)
+    if not isinstance(source, PublicDirectory):
+        raise CheckpointError(
+            f"{source.path}: it is a checkpoint of ours already; give a directory in the public layout"
+        )
+    model, tokenizer, settings = source.model(), source.tokenizer(), source.settings()
     imported = import_public(
-        source,
+        source.path,
         options.destination,
         make_mesh(MeshConfig(**{axis: getattr(options, axis) for axis in MESH_AXES})),
-        tokenizer={name: (source / name).read_bytes() for name in TOKENIZER_FILES},
+        tokenizer={name: (source.path / name).read_bytes() for name in TOKENIZER_FILES},
         settings={
             "data": {name: to_json(getattr(settings, name)) for name in ("vae_transform", "vit_transform")},
             "objective": {"time_shift": settings.time_shift},
@@ -154,32 +153,32 @@ def _import_here(options: argparse.Namespace, console: Console) -> None:
         overwrite=options.overwrite,
     )
     if jax.process_index() == 0:
-        leaves = flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/")
-        console.print(parts_table(leaves))
+        console.print(
+            parts_table(flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/"))
+        )
         _print(console, f"tokenizer: {len(tokenizer)} ids, of a vocabulary of {model.decoder.vocab_size}")
-        _print(console, f"imported {source} as the checkpoint {options.destination}")
+        _print(console, f"imported {source.path} as the checkpoint {options.destination}")
 
 
 def _export(options: argparse.Namespace, console: Console) -> bool:
-    contents = open_contents(options.source, ema=options.ema)
-    if contents.public:
-        raise CheckpointError(f"{options.source}: it is in the public layout already")
-    checkpoint = contents.where
-    saved = saved_model_config(checkpoint)
-    read_tokenizer(checkpoint / "assets", saved, public=True)
-    contents, model, provenance = without_adapters(contents, saved, saved_provenance(checkpoint))
+    source = find_source(options.source)
+    if not isinstance(source, OrbaxCheckpoint):
+        raise CheckpointError(f"{source.path}: it is in the public layout already; give a checkpoint of ours")
+    saved = source.model()
+    read_tokenizer(source.tokenizer_directory, saved, listed=True)
+    contents, model, provenance = without_adapters(source.contents(ema=options.ema), saved, source.provenance())
     export_public(
         contents,
         options.destination,
         model,
         provenance,
         ExportConfig(options.dtype, options.shard_size),
-        tokenizer={name: read_asset(checkpoint, name) for name in TOKENIZER_FILES},
-        sampling=to_json(saved_settings(checkpoint)),
+        tokenizer={name: read_asset(source.path, name) for name in TOKENIZER_FILES},
+        sampling=to_json(source.settings()),
         overwrite=options.overwrite,
     )
     made = Path(options.destination)
-    console.print(parts_table(open_contents(made).leaves))
+    console.print(parts_table(PublicDirectory(made).contents().leaves))
     _print(console, f"exported {_shown(contents.where)}{', averages' if options.ema else ''}, to")
     for file in sorted(made.iterdir()):
         _print(console, f"{file.stat().st_size:>16,}  {file}")
@@ -200,7 +199,8 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> bool:
-    contents = open_contents(options.source, ema=options.ema)
+    source = find_source(options.source)
+    contents = source.contents(ema=options.ema)
     read = None if options.skip_hash else read_parts(contents)
     console.print(parts_table(contents.leaves, read))
     for name in read.not_finite if read else ():
@@ -209,7 +209,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> bool:
     for name, value in facts(contents):
         _print(console, f"{name}: {value}")
     if not contents.public:
-        provenance = saved_provenance(contents.where)
+        provenance = source.provenance()
         _print(console, f"trained: {', '.join(map(_prefix, provenance.trained)) or 'nothing'}")
         _print(console, f"imported: {_counted(provenance.dtypes.values()) or 'nothing'}")
     for name, text in flat_config(contents.config).items():
@@ -220,8 +220,8 @@ def _inspect(options: argparse.Namespace, console: Console) -> bool:
 
 
 def _diff(options: argparse.Namespace, console: Console) -> bool:
-    first = open_contents(options.first, ema=options.ema in ("first", "both"))
-    second = open_contents(options.second, ema=options.ema in ("second", "both"))
+    first = find_source(options.first).contents(ema=options.ema in ("first", "both"))
+    second = find_source(options.second).contents(ema=options.ema in ("second", "both"))
     comparison = compare(first, second)
     for which, contents in (("first", first), ("second", second)):
         averages = ", averages" if options.ema in (which, "both") else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
@@ -25,6 +24,7 @@ from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.records import SPLITS, Record, open_records, record_tasks, write_records
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.process.json_reader import JsonError, read_json_object
 from uno_jax.sheets.records import make_contact_sheet
 
 FLAGS = flags.FLAGS
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     console = Console(soft_wrap=True)
     try:
         _prepare(console)
-    except (PrepareError, OSError) as error:
+    except (PrepareError, JsonError, OSError) as error:
         console.print(f"[red]{'Stopped'}[/red]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(1)
@@ -240,7 +240,7 @@ def _count(directory: Path) -> dict[str, dict[str, int]]:
 
 def _read_manifest(directory: Path) -> dict | None:
     path = directory / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json_object(path) if path.is_file() else None
 
 
 def _print_summary(console: Console, out: Path) -> None:

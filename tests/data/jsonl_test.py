@@ -86,7 +86,7 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (QUESTION | {"answer": ""}, "answer", "missing or empty"),
         (QUESTION | {"captions": ["x"]}, "captions", "have no captions"),
         ([1, 2], "(line)", "not an object"),
-        (b'{"id": ', "(line)", "not JSON"),
+        (b'{"id": ', "(line)", "not valid JSON"),
         (b"[" * 100_000, "(line)", "nested too deeply"),
         (b'{"id": "\xff"}', "(line)", "not UTF-8"),
     ],

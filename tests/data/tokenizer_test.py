@@ -124,7 +124,7 @@ def one_added(key: str, entry: Any) -> bytes:
         ("vocab.json", lambda whole: b"[" * 100_000, "not valid JSON"),
         ("vocab.json", lambda whole: b"[]", "expected a JSON object, found list"),
         ("vocab.json", lambda whole: b'{"a": "0"}', "expected an integer id for every token"),
-        ("vocab.json", lambda whole: b"\xff\xfe\x00", "not UTF-8 text"),
+        ("vocab.json", lambda whole: b"\xff\xfe\x00", "not valid JSON (byte 1 is not UTF-8)"),
         ("vocab.json", lambda whole: with_id(whole, the=99999), "no token has id 476; expected every id from 0 to 599"),
         ("vocab.json", lambda whole: with_id(whole, the=3), "two tokens have id 3"),
         ("merges.txt", lambda whole: first_lines(whole, 172), "no merge makes 173 tokens of vocab.json"),

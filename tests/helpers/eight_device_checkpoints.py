@@ -26,7 +26,7 @@ from tests.interop.load_test import TOKENIZER
 from uno_jax.interop.imports import import_public
 from uno_jax.interop.load import load_model
 from uno_jax.interop.names import leaf_shape
-from uno_jax.interop.public import open_public, place_public
+from uno_jax.interop.public_files import open_public, place_public
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.training.checkpoints import Checkpoints, save_model
@@ -45,7 +45,7 @@ def place_all_cut(directory: Path, mesh: Mesh) -> Any:
         axes = [axis for axis, size in enumerate(shape) if size % mesh.shape["fsdp"] == 0]
         return NamedSharding(mesh, PartitionSpec(*[None] * axes[-1], "fsdp") if axes else PartitionSpec())
 
-    return place_public(public, sharding_policy=sharding).params
+    return place_public(public, sharding).params
 
 
 def cut(params: Any) -> int:

@@ -55,8 +55,10 @@ def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        pytest.param("[" * 100_000, "its brackets are nested too deeply; write one JSON object a line", id="nested"),
-        ("{", r"not JSON \(Expecting property name.* at character 2\); write one JSON object a line"),
+        pytest.param(
+            "[" * 100_000, r"not valid JSON \(brackets nested too deeply\); write one JSON object a line", id="nested"
+        ),
+        ("{", r"not valid JSON \(Expecting property name.* at character 2\); write one JSON object a line"),
         ("[1]", "a JSON list, not an object"),
         ({"images": []}, "prompt is missing: expected a text"),
         ({"prompt": 3}, "prompt is 3: expected a text"),
@@ -79,7 +81,7 @@ def test_all_wrong_lines_are_named_at_once(tmp_path):
     with pytest.raises(PromptError) as raised:
         read_prompts(jsonl(tmp_path, "{", {"prompt": "a", "id": "a"}, {"prompt": "b", "id": "a"}), SETTINGS)
     lines = str(raised.value).split("\n")
-    assert "prompts.jsonl:1: not JSON" in lines[0]
+    assert "prompts.jsonl:1: not valid JSON" in lines[0]
     assert "prompts.jsonl:3: id 'a' is that of" in lines[1]
 
 

@@ -24,7 +24,8 @@ from tests.helpers.small_public import write_public
 from tests.interop.load_test import MODEL, write_checkpoint
 from uno_jax import convert
 from uno_jax.interop.compare import difference
-from uno_jax.interop.contents import Contents, open_contents
+from uno_jax.interop.contents import Contents
+from uno_jax.interop.source import find_source
 from uno_jax.interop.summary import read_parts
 from uno_jax.training.checkpoints import find_checkpoint
 
@@ -46,7 +47,7 @@ def directory(tmp_path_factory):
 
 def test_inspect_tells_the_size_of_every_part_and_its_hash(directory):
     printed = succeed("inspect", directory / "run")
-    digest = read_parts(open_contents(directory / "run")).hashes["generation expert"][:16]
+    digest = read_parts(find_source(directory / "run").contents()).hashes["generation expert"][:16]
     assert f"generation expert                     │     15 │     15,680 │ float32 │  61.25 KiB │ {digest}" in printed
     assert "all                                   │     68 │    101,360 │ float32 │ 395.94 KiB │" in printed
 
@@ -95,14 +96,16 @@ def test_hashes_can_be_left_out(directory):
 
 
 def test_hashes_do_not_depend_on_the_layout(directory):
-    assert read_parts(open_contents(directory / "imported")) == read_parts(open_contents(directory / "public"))
+    assert read_parts(find_source(directory / "imported").contents()) == read_parts(
+        find_source(directory / "public").contents()
+    )
 
 
 def test_one_number_changes_the_hash_of_its_part_and_no_other(directory, tmp_path):
     params = small_params(MODEL)
     params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].add(1e-6)
     write_checkpoint(tmp_path / "run", params=params)
-    before, after = (read_parts(open_contents(path / "run")).hashes for path in (directory, tmp_path))
+    before, after = (read_parts(find_source(path / "run").contents()).hashes for path in (directory, tmp_path))
     assert {part for part in before if before[part] != after[part]} == {"connector"}
 
 
@@ -120,19 +123,19 @@ def test_a_hash_is_of_names_shapes_and_dtypes_too(other):
 
 
 def test_averages_take_the_place_of_what_was_trained(directory):
-    before, after = (read_parts(open_contents(directory / "run", ema=ema)).hashes for ema in (False, True))
+    before, after = (read_parts(find_source(directory / "run").contents(ema=ema)).hashes for ema in (False, True))
     assert {part for part in before if before[part] != after[part]} == TRAINED_PARTS
 
 
 def test_a_place_that_holds_nothing_is_named(tmp_path):
-    assert f"{tmp_path}: neither a checkpoint nor a directory" in fail("inspect", tmp_path)
+    assert f"{tmp_path}: no checkpoint is there" in fail("inspect", tmp_path)
 
 
 def test_a_diff_that_cannot_compare_says_so_with_a_status_of_its_own(directory, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         succeed("diff", directory / "run", tmp_path)
     assert exit.value.code == 2
-    assert f"CheckpointError: {tmp_path}: neither a checkpoint nor a directory" in capsys.readouterr().err
+    assert f"CheckpointError: {tmp_path}: no checkpoint is there" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

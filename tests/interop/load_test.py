@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from tests.helpers.paths import REFERENCE
+from tests.helpers.public_model import load_public
 from tests.helpers.small_model import small_model, small_params
 from uno_jax.config import to_json
 from uno_jax.data.config import DataConfig
@@ -23,7 +24,6 @@ from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.load import load_model
 from uno_jax.interop.provenance import Provenance
-from uno_jax.interop.public import load_public
 from uno_jax.models.autoencoder import FluxAutoencoder, PixelAutoencoder
 from uno_jax.models.config import AutoencoderConfig
 from uno_jax.objectives.config import ObjectiveConfig

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from uno_jax.interop.names import CONVOLUTION, LINEAR, TABLE, VECTOR, TensorName, leaf_shape
 from uno_jax.interop.place import place_leaf, read_leaf, split
-from uno_jax.interop.public import first_device
+from uno_jax.interop.public_files import first_device
 from uno_jax.interop.tensor_files import TensorFiles
 from uno_jax.process.errors import CheckpointError
 

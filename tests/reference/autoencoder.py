@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from tests.helpers.public_model import load_public
 from tests.reference.harness import Check, Reference, close
-from uno_jax.interop.public import load_public
 from uno_jax.models.autoencoder import make_autoencoder, sample_latents
 
 FILE = "vae.npz"

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from tests.helpers.public_model import load_public
 from tests.reference.harness import Check, Reference, close, gradient
 from tests.reference.packing import pack_batch
 from tests.reference.sequence import in_order, into_buffer, region, to_sequence
 from uno_jax.interop.names import TensorName, model_tensors
-from uno_jax.interop.public import load_public
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Streams

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.helpers.public_model import load_public
 from tests.reference.harness import Check, Reference, close, gradient
 from tests.reference.packing import uno_batch
 from tests.reference.sequence import in_order, into_buffer, region
 from tests.reference.training import gradient_checks, hidden_checks, patch_latents
 from uno_jax.interop.names import model_tensors
-from uno_jax.interop.public import load_public
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.distances import visual_distance

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from tests.helpers.public_model import load_public
 from tests.reference.harness import Check, Reference, close, exact
-from uno_jax.interop.public import load_public
 from uno_jax.models.positions import sincos_table_2d
 from uno_jax.models.vision import Connector, VisionEncoder
 

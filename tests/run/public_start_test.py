@@ -18,17 +18,17 @@ from safetensors.numpy import load_file
 from configs import bagel_7b_uno
 from tests.helpers.made_up_records import make_records
 from tests.helpers.paths import TESTDATA
+from tests.helpers.public_model import load_public
 from uno_jax import convert
 from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import TensorName, model_tensors
-from uno_jax.interop.public import load_public
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig
 from uno_jax.run.config import RunConfig
 from uno_jax.run.run import run
-from uno_jax.run.start import tokenizer_directory
+from uno_jax.run.start import run_source, tokenizer_directory
 from uno_jax.training.checkpoints import find_checkpoint, read_asset, restore_tree
 from uno_jax.training.metrics import read_metrics
 from uno_jax.training.state import UNO_TRAINABLE, is_under
@@ -129,20 +129,22 @@ def test_the_tokenizer_is_the_directorys_and_a_resumed_run_needs_its_checkpoint_
         assert read_asset(checkpoint, name) == (PUBLIC / name).read_bytes()
     assert str(PUBLIC) in printed
     config = tiny_7b(dataset, init_from="no longer there")
-    assert tokenizer_directory(config, checkpoint) == checkpoint / "assets"
+    assert tokenizer_directory(config, run_source(config, checkpoint)) == checkpoint / "assets"
 
 
 def test_a_tokenizer_that_the_config_names_is_stronger(dataset):
-    assert tokenizer_directory(tiny_7b(dataset, **{"data.tokenizer": "mine"})) == Path("mine")
+    config = tiny_7b(dataset, **{"data.tokenizer": "mine"})
+    assert tokenizer_directory(config, run_source(config)) == Path("mine")
 
 
 def test_parameters_drawn_afresh_are_trained_with_the_tokenizer_of_the_dataset(dataset):
-    assert tokenizer_directory(tiny_7b(dataset, init_from="")) == dataset / "tokenizer"
+    config = tiny_7b(dataset, init_from="")
+    assert tokenizer_directory(config, run_source(config)) == dataset / "tokenizer"
 
 
 def test_a_start_that_is_not_there_is_named_before_its_tokenizer(dataset):
-    with pytest.raises(ConfigError, match=r"config\.init_from is 'nowhere'"):
-        tokenizer_directory(tiny_7b(dataset, init_from="nowhere"))
+    with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint is there"):
+        run_source(tiny_7b(dataset, init_from="nowhere"))
 
 
 def test_the_resumed_run_logs_every_loss_of_every_step(finished):

@@ -375,7 +375,7 @@ def test_a_data_position_of_other_shards_is_refused(dataset, unbroken, tmp_path)
 
 def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):
     config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="config.init_from is .*nothing"):
+    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint is there"):
         start_params(config, make_mesh(config.mesh))
 
 
@@ -417,7 +417,7 @@ def test_sizes_that_do_not_go_together_are_refused(dataset, changes, expected):
         ({"model.max_latent_size": 1}, "model.max_latent_size is 1"),
         ({"data.latent_tokens": 3}, "data.latent_tokens is 3"),
         ({"model.num_metaqueries": 3}, "model.num_metaqueries is 3"),
-        ({"model.decoder.vocab_size": 270}, "config.model.decoder.vocab_size is 270"),
+        ({"model.decoder.vocab_size": 270}, r"the model's vocabulary is 270 \(model\.decoder\.vocab_size\)"),
         ({"mesh.data": 2}, "config.mesh.data .2. does not divide the number of devices"),
     ],
 )

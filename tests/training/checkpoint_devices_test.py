@@ -11,11 +11,11 @@ from flax.traverse_util import flatten_dict
 
 from tests.helpers.eight_device_checkpoints import WIDE, train_state
 from tests.helpers.eight_device_process import run_with_eight_devices
+from tests.helpers.public_model import load_public
 from tests.helpers.small_model import small_params
 from tests.helpers.small_public import write_public
 from tests.interop.load_test import write_checkpoint
 from uno_jax.interop.load import load_model
-from uno_jax.interop.public import load_public
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import Checkpoints

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from PIL import ExifTags, Image
 
 from uno_jax.data.records import Record
 from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
+from uno_jax.process.json_reader import JsonError, parse_json
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer")
@@ -113,7 +113,7 @@ def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accep
     with open(jsonl, "rb") as file:
         for entry in accepted:
             file.seek(entry.offset)
-            record = json.loads(file.readline().decode("utf-8-sig"))
+            record = parse_json(file.readline())
             yield Record(
                 id=entry.id,
                 task=entry.task,
@@ -169,17 +169,13 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
     """The record of a line, and its problems: field, what is wrong, what to do."""
+    remedy = "Write one JSON object a line, as UTF-8 text"
     try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return {}, [("(line)", f"not UTF-8 text (byte {error.start + 1})", "Save the file as UTF-8")]
-    except json.JSONDecodeError as error:
-        remedy = "Write one JSON object a line"
-        return {}, [("(line)", f"not JSON ({error.msg} at character {error.pos + 1})", remedy)]
-    except RecursionError:
-        return {}, [("(line)", "its brackets are nested too deeply", "Write one JSON object a line")]
+        record = parse_json(line)
+    except JsonError as error:
+        return {}, [("(line)", str(error), remedy)]
     if not isinstance(record, dict):
-        return {}, [("(line)", f"a JSON {type(record).__name__}, not an object", "Write one JSON object a line")]
+        return {}, [("(line)", f"a JSON {type(record).__name__}, not an object", remedy)]
     problems = [
         (field, "there is no such field", f"Use the fields {', '.join(FIELDS)}")
         for field in record

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from uno_jax.process.json_reader import read_json_object
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
@@ -52,7 +53,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerContent:
 
 
 def _read_vocabulary(file: Path) -> dict[str, int]:
-    vocabulary = _read_object(file)
+    vocabulary = read_json_object(file)
     if not all(type(id_) is int for id_ in vocabulary.values()):
         raise ValueError(f"{file}: expected an integer id for every token")
     for expected, id_ in enumerate(sorted(vocabulary.values())):
@@ -85,7 +86,7 @@ def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
 
 
 def _read_added(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    entries = _read_object(file).get("added_tokens_decoder", {})
+    entries = read_json_object(file).get("added_tokens_decoder", {})
     if not isinstance(entries, dict):
         raise ValueError(f"{file}: added_tokens_decoder is {entries!r}; expected an object of id -> token")
     for id_, entry in entries.items():
@@ -103,16 +104,6 @@ def _is_token(entry: Any) -> bool:
         and isinstance(entry.get("content"), str)
         and all(isinstance(entry.get(flag, False), bool) for flag in _FLAGS)
     )
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: not valid JSON ({error}); if it was downloaded or copied, fetch it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _read_text(file: Path) -> str:

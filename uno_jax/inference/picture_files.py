@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from uno_jax.process.json_reader import parse_json
+
 _SETTINGS, _THOUGHT = "uno_jax", "thought"
 
 
@@ -39,6 +41,6 @@ def read_settings(file: Path) -> dict[str, Any] | None:
     try:
         with Image.open(file) as image:
             image.load()
-            return json.loads(image.info[_SETTINGS])
-    except (OSError, KeyError, ValueError, SyntaxError, RecursionError):
+            return parse_json(image.info[_SETTINGS])
+    except (OSError, KeyError, ValueError, SyntaxError):
         return None

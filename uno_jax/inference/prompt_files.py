@@ -12,7 +12,6 @@ A line of a JSONL file may have these fields, and those of `PictureSettings`, wh
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.inference.contexts import ContextPart, read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.process.json_reader import JsonError, parse_json
 
 _FIELDS = ("prompt", "images", "context", "id")
 _MOST_PROBLEMS = 20  # that a message lists
@@ -131,13 +131,9 @@ def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[N
 
 def _read_line(line: str, where: str, number: int, folder: Path, settings: PictureSettings) -> Prompt:
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"not JSON ({error.msg} at character {error.pos + 1}); write one JSON object a line"
-        ) from error
-    except RecursionError:
-        raise ValueError("its brackets are nested too deeply; write one JSON object a line") from None
+        fields = parse_json(line)
+    except JsonError as error:
+        raise ValueError(f"{error}; write one JSON object a line") from error
     if not isinstance(fields, dict):
         raise ValueError(f"a JSON {type(fields).__name__}, not an object; write one JSON object a line")
     own = {name: value for name, value in fields.items() if name not in _FIELDS}

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from uno_jax.interop.json_object import read_json_object, section
+from uno_jax.interop.json_object import read_object, section
 from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.place import read_leaf, stored_dtype
-from uno_jax.interop.public import is_public_directory, open_public
+from uno_jax.interop.public_files import PublicFiles
 from uno_jax.interop.sizes import OUR_SECTION, UNO_JSON
 from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_leaves, saved_leaves
+from uno_jax.training.checkpoints import restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
 from uno_jax.training.versions import VERSIONS_FILE
 
@@ -72,26 +72,13 @@ class Contents:
         return math.prod(self.leaves[name].shape) * self.leaves[name].dtype.itemsize
 
 
-def open_contents(path: str | Path, *, ema: bool = False) -> Contents:
-    """Opens what `load_model` would load; `ema` puts the averages in the place of the trained parameters.
+def saved_contents(checkpoint: Path, *, ema: bool = False) -> Contents:
+    """Opens a checkpoint of ours; `ema` puts the averages, which it must hold, in place of the trained parameters.
 
     Raises:
-      CheckpointError: nothing is there, it is damaged, or it holds no averages.
+      CheckpointError: it is damaged, or holds parameters that no model has.
     """
-    checkpoint = find_checkpoint(path)
-    if checkpoint is not None:
-        return _saved(checkpoint, ema)
-    if not is_public_directory(path):
-        raise CheckpointError(f"{path}: neither a checkpoint nor a directory in the public layout is there")
-    if ema:
-        raise CheckpointError(f"{path}: a directory in the public layout holds no averages beside its parameters")
-    return _public(Path(path))
-
-
-def _saved(checkpoint: Path, ema: bool) -> Contents:
     items = {"params": "", "autoencoder": "autoencoder/"}
-    if ema and not holds_averages(checkpoint):
-        raise CheckpointError(f"{checkpoint}: it holds no averages (ema); its run kept none")
     if ema:
         items["ema"] = ""
     places: dict[str, tuple[Path, str]] = {}
@@ -134,8 +121,13 @@ def _step(checkpoint: Path) -> int | None:
     return int(restore_leaves(checkpoint / "training", ["step"])["step"])
 
 
-def _public(directory: Path) -> Contents:
-    public = open_public(directory)
+def public_contents(public: PublicFiles) -> Contents:
+    """What an opened directory in the public layout holds.
+
+    Raises:
+      CheckpointError: one of its JSON files is damaged.
+    """
+    directory = public.directory
     places = {"/".join(path): place for path, place in public.leaves().items()}
     names = ("config.json", "llm_config.json", "vit_config.json", UNO_JSON)
 
@@ -158,4 +150,4 @@ def _public(directory: Path) -> Contents:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return read_json_object(file) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}

@@ -23,7 +23,7 @@ from uno_jax.interop.names import (
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.place import check_finite, is_finite
 from uno_jax.interop.provenance import Provenance, computed_table
-from uno_jax.interop.public import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
+from uno_jax.interop.public_files import AUTOENCODER_FILE, MODEL_FILE, UNO_FILE, open_public
 from uno_jax.interop.public_json import public_json
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES

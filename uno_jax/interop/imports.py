@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from uno_jax.config import json_file
 from uno_jax.interop.output import new_directory
 from uno_jax.interop.provenance import public_provenance
-from uno_jax.interop.public import PublicCheckpoint, open_public, place_public
+from uno_jax.interop.public_files import Parameters, open_public, place_public
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.checkpoints import save_model
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
@@ -26,9 +26,8 @@ def import_public(
     tokenizer: Mapping[str, bytes],
     settings: Mapping[str, Any],
     overwrite: bool = False,
-) -> PublicCheckpoint:
+) -> Parameters:
     """Makes the checkpoint `destination` of the model in a public-layout directory, every tensor in its stored dtype.
-
     Args:
       source: the public-layout directory.
       destination: the checkpoint's directory; it appears when it is complete.
@@ -44,12 +43,12 @@ def import_public(
         public = open_public(source)
         trees = {**abstract_params(public.config), "autoencoder": abstract_autoencoder(public.config)}
         shardings = flatten_dict(tree_shardings(trees, mesh))
-        loaded = place_public(public, sharding_policy=lambda path: shardings[path])
+        placed = place_public(public, lambda path: shardings[path])
         assets = {
             "config.json": json_file({**settings, "model": public.config}),
             "model.json": json_file(public.config),
             **tokenizer,
             **public_provenance(public).assets(),
         }
-        save_model(partial, loaded.params, loaded.autoencoder_params, assets)
-    return loaded
+        save_model(partial, *placed, assets)
+    return placed

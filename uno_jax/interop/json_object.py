@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from uno_jax.process.errors import CheckpointError
+from uno_jax.process.json_reader import JsonError, read_json_object
 
 
-def read_json_object(file: Path) -> dict[str, Any]:
-    """The object in a file.
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint.
 
     Raises:
-      CheckpointError: there is no such file, it is no JSON, or it holds no object.
+      CheckpointError: the file cannot be read, or holds no JSON object.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return read_json_object(file)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}")
-    return value
+    except JsonError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def section(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

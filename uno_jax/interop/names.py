@@ -32,7 +32,7 @@ import numpy as np
 from uno_jax.models.config import AutoencoderConfig, ModelConfig
 from uno_jax.models.positions import TIME_FEATURES
 
-Path = tuple[str, ...]
+LeafPath = tuple[str, ...]
 Shape = tuple[int, ...]
 
 
@@ -55,7 +55,7 @@ class TensorName:
 
     public: str
     public_shape: Shape
-    path: Path
+    path: LeafPath
     transform: Transform
     layer: int | None = None
     """Index into the leading layer axis of our leaf; None where the leaf is not stacked."""
@@ -128,9 +128,9 @@ def expected_autoencoder_tensors(config: AutoencoderConfig) -> dict[str, Shape]:
     return {entry.public: entry.public_shape for entry in autoencoder_tensors(config)}
 
 
-def leaves(tensors: list[TensorName]) -> dict[Path, list[TensorName]]:
+def leaves(tensors: list[TensorName]) -> dict[LeafPath, list[TensorName]]:
     """The tensors that fill each leaf of our tree: one, or one per layer in layer order."""
-    grouped: dict[Path, list[TensorName]] = {}
+    grouped: dict[LeafPath, list[TensorName]] = {}
     for entry in tensors:
         grouped.setdefault(entry.path, []).append(entry)
     return {path: sorted(entries, key=lambda entry: entry.layer or 0) for path, entries in grouped.items()}

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from uno_jax.config import json_file
-from uno_jax.interop.json_object import read_json_object, section
+from uno_jax.interop.json_object import read_object, section
 from uno_jax.interop.names import fixed_tables
-from uno_jax.interop.public import PublicFiles
+from uno_jax.interop.public_files import PublicFiles
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
@@ -60,9 +60,7 @@ def public_provenance(public: PublicFiles) -> Provenance:
     return Provenance(
         dtypes={name: stored.dtype for part in public.parts for name, stored in part.files.tensors.items()},
         json={
-            name: read_json_object(public.directory / name)
-            for name in PUBLIC_JSON
-            if (public.directory / name).is_file()
+            name: read_object(public.directory / name) for name in PUBLIC_JSON if (public.directory / name).is_file()
         },
         tables={
             name: stored
@@ -81,8 +79,8 @@ def saved_provenance(checkpoint: Path) -> Provenance:
     assets = checkpoint / "assets"
     file, tables = assets / PROVENANCE_FILE, assets / TABLES_FILE
     if not file.is_file():  # written before there was one
-        return Provenance(trained=tuple(read_json_object(assets / "config.json").get("trainable", ())))
-    content = read_json_object(file)
+        return Provenance(trained=tuple(read_object(assets / "config.json").get("trainable", ())))
+    content = read_object(file)
     dtypes, json_files = section(content, "dtypes", str(file)), section(content, "json", str(file))
     trained = content.get("trained")
     if not isinstance(trained, list) or not all(isinstance(prefix, str) for prefix in trained):

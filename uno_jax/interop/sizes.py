@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from uno_jax.interop.json_object import number, read_json_object, section
+from uno_jax.interop.json_object import number, read_object, section
 from uno_jax.models.autoencoder import GROUP_NORM_GROUPS
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.process.errors import CheckpointError
@@ -174,7 +174,7 @@ class _Fields:
     @classmethod
     def read(cls, path: Path) -> _Fields:
         """The object in the file; no fields where there is no file."""
-        return cls(read_json_object(path) if path.exists() else {}, str(path))
+        return cls(read_object(path) if path.exists() else {}, str(path))
 
     def section(self, name: str) -> _Fields:
         """The object stored under a field; no fields where it is absent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Sequence
@@ -14,7 +13,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from uno_jax.interop.json_object import read_object
 from uno_jax.process.errors import CheckpointError, lines_of
+from uno_jax.process.json_reader import parse_json
 
 STORED_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -70,9 +71,9 @@ class TensorFiles:
     @classmethod
     def _sharded(cls, index: Path) -> TensorFiles:
         try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            weight_map = read_object(index)["weight_map"]
             listed = {str(tensor): index.parent / file for tensor, file in weight_map.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{index}: expected a JSON object whose weight_map gives the file of every tensor ({error!r})"
             ) from error
@@ -143,7 +144,7 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         ) from error
     with open(file, "rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
-        header = json.loads(opened.read(length))
+        header = parse_json(opened.read(length))
     return {
         name: StoredTensor(file, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
         for name, entry in header.items()

@@ -1,1 +1,1 @@
-"""What every command does the same way: errors, flags, memory, signals."""
+"""What every command does the same way: errors, flags, JSON, memory, signals."""

@@ -20,16 +20,17 @@ from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
-from uno_jax.interop.load import restore_autoencoder
+from uno_jax.interop.provenance import Provenance
+from uno_jax.interop.source import OrbaxCheckpoint, Source, read_tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import layout_of
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.hosts import gather_json, gather_shares
-from uno_jax.parallel.mesh import check_rows, jit_whole, make_mesh, put_rows, replicated, row_share
+from uno_jax.parallel.mesh import check_rows, host_mesh, jit_whole, make_mesh, put_rows, replicated, row_share
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
-from uno_jax.run.start import Start, check_resumed, run_provenance, start_params, tokenizer_directory
+from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, holds_averages
 from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -86,11 +87,12 @@ def run(
     _check_same_on_all_hosts(workdir, resumed)
     if resumed is not None:
         check_resumed(config, resumed)
-    files = tokenizer_directory(config, resumed)
-    tokenizer = read_tokenizer(config, files)
+    source = run_source(config, resumed)
+    files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
     batches = config_errors(_batches, config, config.data, tokenizer, mesh)
 
-    assets = _assets(config, files) | run_provenance(config, resumed).assets()
+    provenance = Provenance() if source is None else source.provenance()
+    assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
     if resumed is None:
         start = start_params(config, mesh)
@@ -102,7 +104,8 @@ def run(
         config_errors(batches.set_state, data_state)
         begun = " (it holds no averages: they begin here)" if state.ema and not holds_averages(resumed) else ""
         params = merge(state.trainable, state.frozen)
-        start = Start(params, restore_autoencoder(config.model, resumed), f"{resumed}{begun}")
+        autoencoder = OrbaxCheckpoint(resumed).autoencoder_params(replicated(host_mesh()))
+        start = Start(params, autoencoder, f"{resumed}{begun}")
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, files, state, start))
@@ -135,20 +138,15 @@ def run(
     return finished
 
 
-def read_tokenizer(config: RunConfig, directory: Path) -> Tokenizer:
-    """The tokenizer in `directory`.
+def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
+    """The tokenizer of a run which begins with `source`.
 
     Raises:
-      FileNotFoundError: one of its files is missing.
-      ConfigError: one of them is damaged, or it has more ids than the model's vocabulary.
+      ConfigError: one of its files is missing or damaged, or it has more ids than the model's vocabulary.
     """
-    tokenizer = config_errors(Tokenizer.from_directory, directory)
-    if len(tokenizer) > config.model.decoder.vocab_size:
-        raise ConfigError(
-            f"config.model.decoder.vocab_size is {config.model.decoder.vocab_size}, but the tokenizer in {directory} "
-            f"has {len(tokenizer)} ids: give at least that"
-        )
-    return tokenizer
+    if source is not None and not config.data.tokenizer:
+        return config_errors(source.tokenizer)
+    return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
 
 
 def _check_workdir(workdir: Path, resumed: Path | None) -> None:

@@ -14,6 +14,7 @@ import rich.console
 import rich.progress
 
 from uno_jax.objectives.losses import LOSSES
+from uno_jax.process.json_reader import JsonError, parse_json
 
 Scalars = Mapping[str, float]
 
@@ -51,8 +52,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     lines = []
     for line in Path(path).read_text().splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(parse_json(line))
+        except JsonError:
             break
     return lines
 

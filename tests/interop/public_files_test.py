@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers.paths import REFERENCE, TESTDATA
+from tests.helpers.public_model import load_public
 from tests.helpers.small_public import DECODER_JSON, TOP_JSON, VISION_JSON, tensors_of, write_json, write_public
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, TokenSource
@@ -26,7 +27,6 @@ from uno_jax.interop.names import (
     leaves,
     model_tensors,
 )
-from uno_jax.interop.public import load_public
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
@@ -234,7 +234,7 @@ def test_stored_dtypes_are_kept_unless_the_policy_casts(directory, dtype):
     def trainable_in_float32(path):
         return jnp.float32 if "generation" in path else None
 
-    flat = flatten_dict(load_public(directory, trainable_in_float32).params)
+    flat = flatten_dict(load_public(directory, dtype=trainable_in_float32).params)
     for path, leaf in flat.items():
         assert leaf.dtype == (np.float32 if "generation" in path else dtype), path
     stored = load_file(directory / "ema.safetensors")
@@ -244,7 +244,7 @@ def test_stored_dtypes_are_kept_unless_the_policy_casts(directory, dtype):
 
 
 def test_the_policy_sees_the_autoencoder_under_its_own_name(directory):
-    checkpoint = load_public(directory, lambda path: jnp.bfloat16 if path[0] == "autoencoder" else None)
+    checkpoint = load_public(directory, dtype=lambda path: jnp.bfloat16 if path[0] == "autoencoder" else None)
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.autoencoder_params)} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.params)} == {np.dtype(np.float32)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from uno_jax.interop.names import (
     FixedTable,
-    Path,
+    LeafPath,
     Shape,
     TensorName,
     autoencoder_tensors,
@@ -28,6 +28,7 @@ from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
 from uno_jax.process.errors import CheckpointError, lines_of
+from uno_jax.training.state import Params
 
 MODEL_FILE = "ema.safetensors"
 AUTOENCODER_FILE = "ae.safetensors"
@@ -36,14 +37,14 @@ UNO_FILE = "uno.safetensors"
 # The name that the public libraries give to the index of a model's shards.
 _OTHER_INDICES = {MODEL_FILE: ("model.safetensors.index.json",)}
 
-DtypePolicy = Callable[[Path], Any]
+DtypePolicy = Callable[[LeafPath], Any]
 """Gives the dtype of the leaf at a path (("decoder", "layers", "generation", ...)), or None to keep the stored one."""
 
-ShardingPolicy = Callable[[Path], Sharding]
+ShardingPolicy = Callable[[LeafPath], Sharding]
 """Gives the place of the leaf at a path."""
 
 
-def first_device(path: Path) -> Sharding:
+def first_device(path: LeafPath) -> Sharding:
     """Every leaf whole on the first device of this host."""
     return SingleDeviceSharding(jax.local_devices()[0])
 
@@ -57,20 +58,20 @@ class Part(NamedTuple):
 
     files: TensorFiles
     tensors: list[TensorName]
-    prefix: Path
+    prefix: LeafPath
     """Put before the paths of its leaves."""
 
 
 class PublicFiles(NamedTuple):
     """An opened public-layout directory, whose headers and position tables have been checked; no weight is read yet."""
 
-    directory: FilePath
+    directory: Path
     config: ModelConfig
     parts: list[Part]
     tables: dict[str, np.ndarray]
     """The stored position tables, which our tree does not hold; `[side * side, features]`."""
 
-    def leaves(self) -> dict[Path, tuple[TensorFiles, list[TensorName]]]:
+    def leaves(self) -> dict[LeafPath, tuple[TensorFiles, list[TensorName]]]:
         """Where every leaf comes from; paths of the autoencoder's begin with "autoencoder"."""
         return {
             (*part.prefix, *path): (part.files, entries)
@@ -79,23 +80,22 @@ class PublicFiles(NamedTuple):
         }
 
 
-class PublicCheckpoint(NamedTuple):
-    """What a public-layout directory holds, as our trees."""
+class Parameters(NamedTuple):
+    """All arrays of a model, on devices."""
 
-    config: ModelConfig
-    """With the metaqueries that lie beside the checkpoint, if there are any."""
-    params: dict[str, Any]
-    autoencoder_params: dict[str, Any]
+    params: Params
+    autoencoder_params: Params
     """Empty for the pixel autoencoder."""
 
 
-def is_public_directory(directory: str | FilePath) -> bool:
-    """Whether a directory has the look of a checkpoint in the public layout."""
-    directory = FilePath(directory)
-    return any((directory / name).is_file() for name in (MODEL_FILE, "llm_config.json", "config.json"))
+def is_public_directory(directory: str | Path) -> bool:
+    """Whether a directory holds one of the files by which the public layout is recognised."""
+    indices = (f"{MODEL_FILE}.index.json", *_OTHER_INDICES[MODEL_FILE])
+    names = (MODEL_FILE, *indices, "llm_config.json", "config.json")
+    return any((Path(directory) / name).is_file() for name in names)
 
 
-def open_public(directory: str | FilePath) -> PublicFiles:
+def open_public(directory: str | Path) -> PublicFiles:
     """Opens a public-layout directory and checks all of it that can be checked without reading weights.
 
     It holds `ema.safetensors` (or shards with an index), `ae.safetensors` (unless its JSON tells of the pixel
@@ -106,7 +106,7 @@ def open_public(directory: str | FilePath) -> PublicFiles:
       CheckpointError: a file that is missing or damaged; tensors that are missing, extra, misshapen or of another
         dtype, named in one error (the first 20); a stored position table that is not the fixed one.
     """
-    directory = FilePath(directory)
+    directory = Path(directory)
     config = model_config_from_directory(directory)
     if not config.num_metaqueries and (directory / UNO_FILE).exists():
         raise CheckpointError(f"{directory}: {UNO_FILE} is there without the {UNO_JSON} that gives its sizes")
@@ -129,43 +129,36 @@ def open_public(directory: str | FilePath) -> PublicFiles:
     return PublicFiles(directory, config, parts, _checked_tables(parts[0].files, tables))
 
 
-def load_public(
-    directory: str | FilePath,
-    dtype_policy: DtypePolicy = lambda path: None,
-    sharding_policy: ShardingPolicy = first_device,
-) -> PublicCheckpoint:
-    """`open_public`, then `place_public`."""
-    return place_public(open_public(directory), dtype_policy, sharding_policy)
-
-
 def place_public(
     public: PublicFiles,
-    dtype_policy: DtypePolicy = lambda path: None,
-    sharding_policy: ShardingPolicy = first_device,
-) -> PublicCheckpoint:
-    """Reads the model and the autoencoder of an opened directory onto devices.
+    sharding: ShardingPolicy = first_device,
+    dtype: DtypePolicy = lambda path: None,
+    *,
+    wanted: Callable[[LeafPath], bool] = lambda path: True,
+) -> Parameters:
+    """Reads the leaves of an opened directory onto devices.
 
     Every host reads only what its own devices hold, and holds a piece of a leaf at a time (`place.PIECE_BYTES`).
 
     Args:
       public: tensors are float32, float16 or bfloat16.
-      dtype_policy: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones. Paths
-        of the autoencoder's leaves begin with "autoencoder".
-      sharding_policy: where each leaf lies; paths as above. By default all are on the first device of this host.
+      sharding: where each leaf is placed, by default on the first device of this host. Here and below, paths of the
+        autoencoder's leaves begin with "autoencoder".
+      dtype: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones.
+      wanted: which leaves to read.
 
     Raises:
       CheckpointError: a weight that is not finite; a file that cannot be read to its end.
     """
     tree: dict[str, Any] = unflatten_dict(
         {
-            path: place_leaf(
-                files, entries, np.dtype(dtype_policy(path) or stored_dtype(files, entries)), sharding_policy(path)
-            )
+            path: place_leaf(files, entries, np.dtype(dtype(path) or stored_dtype(files, entries)), sharding(path))
             for path, (files, entries) in public.leaves().items()
+            if wanted(path)
         }
     )
     autoencoder = tree.pop("autoencoder", {})
-    return PublicCheckpoint(public.config, tree, autoencoder)
+    return Parameters(tree, autoencoder)
 
 
 def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
