@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uno_jax.config import from_config_dict
-from uno_jax.data.config import check_data_config
+from uno_jax.data.check import check_data_config
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.run.config import RunConfig, check_config

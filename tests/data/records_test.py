@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from uno_jax.batch import TASKS
-from uno_jax.data.records import Record, open_records, record_tasks, write_records
+from uno_jax.data.record import Record
+from uno_jax.data.records import open_records, record_tasks, write_records
 
 
 def picture(colour: str, kind: str = "PNG") -> bytes:

@@ -84,13 +84,6 @@ def test_context_text_trains_nothing():
     assert not batch_of(((Text(ids=(5, 6)),),)).text_loss.any()
 
 
-def test_a_label_on_the_closing_token_trains_what_follows_it():
-    batch = batch_of(((NoisedTarget(pixels=latents_of(1, 1), closing_label=9),),))
-    assert text_tokens(batch, batch.text_ids) == [TOKENIZER.image_start, TOKENIZER.image_end]
-    assert text_tokens(batch, batch.text_loss) == [False, True]
-    assert text_tokens(batch, batch.text_labels)[1] == 9
-
-
 def test_a_caption_trains_every_token_but_the_closing_one():
     batch = batch_of(((NoisedTarget(pixels=latents_of(1, 1), caption=(5, 6)),),))
     assert batch.caption_ids[0, :4].tolist() == [TOKENIZER.start, 5, 6, TOKENIZER.end]
@@ -168,11 +161,3 @@ def test_more_patches_than_metaqueries_are_refused():
     target = NoisedTarget(pixels=latents_of(1, 1), query_pixels=np.zeros((12, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="6 patches of 4, more than the 4 rows"):
         lay_out((target,), LAYOUT, TOKENIZER)
-
-
-def test_a_clip_must_have_its_last_frame():
-    frame = CleanLatents(pixels=latents_of(1, 1), joins_next=True)
-    with pytest.raises(ValueError, match="joins the next"):
-        lay_out((frame,), LAYOUT, TOKENIZER)
-    with pytest.raises(ValueError, match="follows latents that join"):
-        lay_out((frame, Text(ids=())), LAYOUT, TOKENIZER)

@@ -70,29 +70,16 @@ ids = st.lists(st.integers(0, 255), max_size=4).map(tuple)
 _grid = st.tuples(st.integers(1, 2), st.integers(1, 2))
 _latents = _grid.map(lambda side: latents_of(*side))
 _patches = _grid.map(lambda side: patches_of(*side))
-_labels = st.none() | st.integers(0, 255)
-_texts = st.builds(Text, ids=ids, answer=st.booleans(), closing_label=_labels)
+_texts = st.builds(Text, ids=ids, answer=st.booleans())
 _vit_images = st.builds(VitImage, pixels=_patches)
 _clean = st.builds(CleanLatents, pixels=_latents, time_scale=st.sampled_from([0.0, 0.5]))
-_targets = st.builds(
-    NoisedTarget, pixels=_latents, caption=st.none() | ids, query_pixels=st.none() | _patches, closing_label=_labels
-)
-_frames = st.builds(
-    lambda first, rest, step: tuple(
-        CleanLatents(pixels=picture, time_scale=1.0, advance=step, joins_next=i < len(rest))
-        for i, picture in enumerate([first, *rest])
-    ),
-    _latents,
-    st.lists(_latents, max_size=2),
-    st.integers(0, 4),
-)
-_dropped = st.builds(DroppedImage, advance=st.integers(0, 2))
-_items = (_texts | _vit_images | _clean | _targets | _dropped).map(lambda item: (item,)) | _frames
+_targets = st.builds(NoisedTarget, pixels=_latents, caption=st.none() | ids, query_pixels=st.none() | _patches)
+_items = _texts | _vit_images | _clean | _targets | st.just(DroppedImage())
 
 
 def plans(most_items: int = 5) -> st.SearchStrategy[Plan]:
-    """Any items in any order: text, answers, images, clips, and noised targets with and without supervision."""
-    return st.lists(_items, min_size=1, max_size=most_items).map(lambda groups: sum(groups, ()))
+    """Any items in any order: text, answers, images, and noised targets with and without supervision."""
+    return st.lists(_items, min_size=1, max_size=most_items).map(tuple)
 
 
 def batch_of(*rows, capacities=ROOMY) -> Batch:
@@ -125,7 +112,7 @@ class SlowToken:
     """A token as the slow statement knows it."""
 
     kind: str  # text, clean, noised, caption, query
-    group: int  # tokens of one text, one image block (a clip is one), one caption, one set of metaqueries share it
+    group: int  # tokens of one text, one image block, one caption, one set of metaqueries share it
     block: int  # the noised block it belongs to, from 1; 0: none
     position: int
     region: str  # where the batch keeps it; the n-th token of a region is the n-th there
@@ -133,7 +120,7 @@ class SlowToken:
 
 def slow_sequence(plan: Plan) -> list[SlowToken]:
     """The tokens of a plan in their logical order."""
-    tokens, position, group, block, joined = [], 0, 0, 0, False
+    tokens, position, group, block = [], 0, 0, 0
 
     def image(kind: str, pixels: np.ndarray, region: str) -> None:
         patch = LAYOUT.vit_patch_size if region == "vit" else LAYOUT.pixels_per_token
@@ -143,11 +130,9 @@ def slow_sequence(plan: Plan) -> list[SlowToken]:
         )
 
     for item in plan:
-        if not joined:
-            group += 1
-        joined = False
+        group += 1
         if isinstance(item, DroppedImage):
-            position += item.advance
+            position += 1
         elif isinstance(item, Text):
             for _ in range(len(item.ids) + 2):
                 tokens.append(SlowToken("text", group, 0, position, "text"))
@@ -157,8 +142,7 @@ def slow_sequence(plan: Plan) -> list[SlowToken]:
             position += 1
         elif isinstance(item, CleanLatents):
             image("clean", item.pixels, "latent")
-            position += item.advance
-            joined = item.joins_next
+            position += 1
         else:
             block += 1
             image("noised", item.pixels, "latent")

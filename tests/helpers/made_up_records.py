@@ -9,8 +9,8 @@ from PIL import Image
 
 from uno_jax.batch import TASKS, Layout
 from uno_jax.data.config import DataConfig
-from uno_jax.data.plans import Inputs
-from uno_jax.data.records import Record
+from uno_jax.data.methods import Inputs
+from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.transforms import ImageTransform
 

@@ -14,28 +14,25 @@ import numpy as np
 from tests.reference.harness import Check, Reference, exact
 from uno_jax.attention.metadata import CAPTION, METAQUERY, TokenMetadata, pairwise_visible
 from uno_jax.batch import REGIONS, Batch, Layout
+from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out
-from uno_jax.data.plans import (
-    CleanLatents,
-    Item,
-    MethodConfig,
-    NoisedTarget,
-    Plan,
-    Text,
-    VitImage,
-    drop_conditions,
-)
+from uno_jax.data.methods import MethodConfig
+from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform, to_float
 
 PACKING, UNO = "packing.npz", "uno.npz"
 
+LABELLED_IMAGE = "our plans train no label on the closing token of an image"
+
 UNUSED = {
     f"{PACKING}/*/padded_images": "we encode each image at its own size, not padded to the largest of a pack",
     f"{PACKING}/*/ce_loss_weights": "weights per text are not ours (the original does not use them either)",
     f"{PACKING}/*/packed_timesteps": "the step draws the times; mse_loss_indexes states which images are noised",
-    f"{PACKING}/x_video/mse_loss_indexes": "clips are checked for positions and masks only",
+    f"{PACKING}/x_video/*": "our plans have no clips of several frames",
+    f"{PACKING}/x_multi/packed_label_ids": LABELLED_IMAGE,
+    f"{PACKING}/x_multi/ce_loss_indexes": LABELLED_IMAGE,
 }
 
 
@@ -74,8 +71,9 @@ def uno_batch(reference: Reference) -> tuple[Batch, SequenceIndex]:
 
 
 def checks(reference: Reference) -> Iterator[Check]:
-    for pack in reference.json("packing.json")["packs"]:
-        yield from _pack_checks(reference, pack)
+    for pack, stated in reference.json("packing.json")["packs"].items():
+        if not any("split_start" in item for item in _items(reference, stated["samples"])):
+            yield from _pack_checks(reference, pack)
     yield from _image_checks(reference)
     yield from _uno_checks(reference)
 
@@ -89,31 +87,18 @@ def _stated_plan(reference: Reference, sample: str) -> Plan:
     pictures = iter(stated["raw_images"])
     items: list[Item] = []
     for item in stated["sequence_plan"]:
-        shared = {
-            "droppable": bool(item["enable_cfg"]),
-            "closing_label": item["special_token_label"] if item["special_token_loss"] else None,
-        }
+        droppable = bool(item["enable_cfg"])
         if item["type"] == "text":
-            items.append(Text(ids=tuple(next(texts)), answer=bool(item["loss"]), **shared))
+            items.append(Text(ids=tuple(next(texts)), answer=bool(item["loss"]), droppable=droppable))
             continue
         kind = item["type"].removesuffix("_image")
         pixels = transforms[kind].resize(reference.array(PACKING, next(pictures)))
         if kind == "vit":
-            items.append(VitImage(pixels=pixels, **shared))
-        elif "split_start" in item:
-            # A frame of a clip: they share a block, and the last one of a noised clip takes no step in position.
-            frame = CleanLatents(
-                pixels=pixels,
-                time_scale=float(item["loss"]),
-                advance=item.get("frame_delta", 1 - item["loss"]),
-                joins_next=not item["split_end"],
-                **shared,
-            )
-            items.append(frame)
+            items.append(VitImage(pixels=pixels, droppable=droppable))
         elif item["loss"]:
-            items.append(NoisedTarget(pixels=pixels, **shared))
+            items.append(NoisedTarget(pixels=pixels, droppable=droppable))
         else:
-            items.append(CleanLatents(pixels=pixels, **shared))
+            items.append(CleanLatents(pixels=pixels, droppable=droppable))
     return tuple(items)
 
 
@@ -247,18 +232,20 @@ def _pack_checks(reference: Reference, pack: str) -> Iterator[Check]:
         "patchified_vae_latent_shapes": np.array(shapes),
         **{f"mask{i}": mask for i, mask in enumerate(sequence.masks())},
     }
+    if any(item["special_token_loss"] for item in _items(reference, stated["samples"])):
+        del actual["packed_label_ids"], actual["ce_loss_indexes"]  # LABELLED_IMAGE
     stored = {name.removeprefix(f"{pack}/") for name in reference.names(PACKING) if name.startswith(f"{pack}/")}
     for name, value in actual.items():
-        is_clip = any("split_start" in item for s in stated["samples"] for item in _items(reference, s))
-        if name in stored and not (is_clip and name == "mse_loss_indexes"):
+        if name in stored:
             yield Check(PACKING, f"{pack}/{name}", value, exact)
-        elif name not in stored and not name.endswith("shapes"):
+        elif not name.endswith("shapes"):
             # Extra packs do not repeat the image tensors; else an array is left out when it would be empty.
             assert name == "packed_vit_tokens" or value.size == 0, f"{pack}: {name} is not stored, ours is not empty"
 
 
-def _items(reference: Reference, sample: str) -> list[dict]:
-    return reference.json("packing.json")["samples"][sample]["sequence_plan"]
+def _items(reference: Reference, samples: Sequence[str]) -> list[dict]:
+    stated = reference.json("packing.json")["samples"]
+    return [item for sample in samples for item in stated[sample]["sequence_plan"]]
 
 
 def _image_checks(reference: Reference) -> Iterator[Check]:

@@ -25,7 +25,8 @@ from PIL import Image
 from configs import openmoji_pretrain, openmoji_uno
 from tests.helpers.paths import ROOT
 from uno_jax.config import ConfigError, from_config_dict, to_json
-from uno_jax.data.records import Record, write_records
+from uno_jax.data.record import Record
+from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.interop.load import load_model
 from uno_jax.parallel.mesh import make_mesh

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uno_jax.data.records import Record
+from uno_jax.data.record import Record
 from uno_jax.sheets.records import load_font, make_contact_sheet, text_image
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from uno_jax.data.records import Record
+from uno_jax.data.record import Record
 from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
 from uno_jax.process.json_reader import JsonError, parse_json
 

@@ -93,19 +93,8 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
         the metaquery table has rows.
     """
     writer = _Writer(layout, tokenizer, occurrence, TASKS.index(task))
-    open_block: list[CleanLatents] = []
     for item in plan:
-        if isinstance(item, CleanLatents):
-            open_block.append(item)
-            if not item.joins_next:
-                writer.clip(open_block)
-                open_block = []
-        elif open_block:
-            raise ValueError(f"a plan's item {type(item).__name__} follows latents that join the next item's block")
-        else:
-            writer.item(item)
-    if open_block:
-        raise ValueError("the last item of a plan joins the next item's block, and there is none")
+        writer.item(item)
     return writer.regions()
 
 
@@ -141,23 +130,14 @@ class _Writer:
                 self._text(item)
             case VitImage():
                 self._vit_image(item)
+            case CleanLatents():
+                self._clean_latents(item)
             case NoisedTarget():
                 self._noised_target(item)
             case DroppedImage():
-                self._position += item.advance
+                self._position += 1
             case _:
                 raise TypeError(f"not a plan item: {item!r}")
-
-    def clip(self, frames: Sequence[CleanLatents]) -> None:
-        """Context latents: the frames of one block, mostly one."""
-        tokens = sum(_patches(frame.pixels, self._layout.pixels_per_token) + 2 for frame in frames)
-        last = self._order + tokens - 1
-        for frame in frames:
-            self._image_delimiters(frame, self._layout.pixels_per_token, CONTEXT, last, block=0)
-            piece = self._latents(frame.pixels, CONTEXT, last, block=0)
-            piece["time_scale"] = frame.time_scale
-            self._order += len(piece) + 2
-            self._position += frame.advance
 
     def _text(self, item: Text) -> None:
         ids = self._delimited(item.ids)
@@ -168,16 +148,13 @@ class _Writer:
         if item.answer:
             piece["labels"][:-1] = ids[1:]
             piece["loss"][:-1] = True
-        if item.closing_label is not None:
-            piece["labels"][-1] = item.closing_label
-            piece["loss"][-1] = True
         self._order += len(ids)
         self._position += len(ids)
 
     def _vit_image(self, item: VitImage) -> None:
         patch = self._layout.vit_patch_size
         last = self._order + _patches(item.pixels, patch) + 1
-        self._image_delimiters(item, patch, CONTEXT, last, block=0)
+        self._image_delimiters(item.pixels, patch, CONTEXT, last, block=0)
         self._vit_images += 1
         piece = self._piece("vit", last - self._order - 1, CONTEXT)
         self._inside_block(piece, last)
@@ -187,10 +164,18 @@ class _Writer:
         self._order = last + 1
         self._position += 1
 
+    def _clean_latents(self, item: CleanLatents) -> None:
+        last = self._order + _patches(item.pixels, self._layout.pixels_per_token) + 1
+        self._image_delimiters(item.pixels, self._layout.pixels_per_token, CONTEXT, last, block=0)
+        piece = self._latents(item.pixels, CONTEXT, last, block=0)
+        piece["time_scale"] = item.time_scale
+        self._order = last + 1
+        self._position += 1
+
     def _noised_target(self, item: NoisedTarget) -> None:
         self._blocks += 1
         last = self._order + _patches(item.pixels, self._layout.pixels_per_token) + 1
-        self._image_delimiters(item, self._layout.pixels_per_token, NOISED, last, self._blocks)
+        self._image_delimiters(item.pixels, self._layout.pixels_per_token, NOISED, last, self._blocks)
         piece = self._latents(item.pixels, NOISED, last, self._blocks)
         piece["time_scale"] = 1.0
         piece["loss"] = True
@@ -244,17 +229,12 @@ class _Writer:
         self._latent_images += 1
         return piece
 
-    def _image_delimiters(
-        self, item: VitImage | CleanLatents | NoisedTarget, patch: int, role: int, last: int, block: int
-    ) -> None:
+    def _image_delimiters(self, pixels: np.ndarray, patch: int, role: int, last: int, block: int) -> None:
         piece = self._piece("text", 2, role, block)
         piece["ids"] = (self._tokenizer.image_start, self._tokenizer.image_end)
-        piece["order"] = (self._order, self._order + _patches(item.pixels, patch) + 1)
+        piece["order"] = (self._order, self._order + _patches(pixels, patch) + 1)
         piece["last_visible"] = last
         piece["position"] = self._position
-        if item.closing_label is not None:
-            piece["labels"][1] = item.closing_label
-            piece["loss"][1] = True
 
     def _inside_block(self, piece: np.ndarray, last: int) -> None:
         piece["order"] = self._order + 1 + np.arange(len(piece))

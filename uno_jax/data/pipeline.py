@@ -20,9 +20,11 @@ import numpy as np
 from jaxtyping import Int
 
 from uno_jax.batch import REGIONS, TASKS, Batch, Layout
-from uno_jax.data.config import DataConfig, check_data_config
+from uno_jax.data.check import check_data_config
+from uno_jax.data.config import DataConfig
+from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out, region_dtypes, sample_lengths
-from uno_jax.data.plans import Inputs, drop_conditions, make_sample
+from uno_jax.data.methods import Inputs, make_sample
 from uno_jax.data.records import RecordSource, open_records, record_tasks
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
 from uno_jax.data.tokenizer import Tokenizer
@@ -91,7 +93,7 @@ def batches_of_records(
     drawn = [name for name in present if not config.task_weights or config.task_weights.get(name, 0) > 0]
     check_data_config(config, layout, drawn, host_count)
     _check_records(config, tasks, present, drawn)
-    inputs = Inputs(tokenizer, config.vae_transform, config.vit_transform, config.metaquery_transform)
+    inputs = config.inputs(tokenizer)
     per_host = config.virtual_shards // host_count
     own = range(host_index * per_host, (host_index + 1) * per_host)
     # In a finite pass a host reads all shards: only so does it know when the last one ends, as all hosts must.

@@ -1,4 +1,4 @@
-"""Records: what every dataset is made of, and how they are stored and read.
+"""Datasets of records: how they are stored and read.
 
 A dataset is one directory: a TFDS dataset of ArrayRecord files (splits `train` and `test`), one `tasks-<split>.npy` a
 split, and whatever the command that prepared it put beside them (tokenizer, contact sheet). It is written with
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,28 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from uno_jax.batch import TASKS
+from uno_jax.data.record import Record
 
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One sample, as it is stored. Pictures are encoded RGB (PNG or JPEG)."""
-
-    id: str
-    """Stable: the same sample has the same id in every build of the dataset."""
-    task: str
-    """One of `uno_jax.batch.TASKS`: text_to_image, editing, understanding."""
-    image: bytes
-    """The target picture; for understanding, the picture that is asked about."""
-    prompt: str
-    """The prompt (text_to_image), the instruction (editing), the question (understanding)."""
-    captions: tuple[str, ...] = ()
-    """Descriptions of the target in other words, none equal to the prompt."""
-    sources: tuple[bytes, ...] = ()
-    """The pictures to edit; empty for every other task."""
-    answer: str = ""
-    """The answer (understanding); empty for every other task."""
 
 
 class RecordSource(Protocol):

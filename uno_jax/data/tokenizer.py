@@ -137,6 +137,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
     return Tokenizer.from_directory(directory)
 
 
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer that has learnt nothing: one id for each byte of a text, 0 to 255, and then the delimiters."""
+    vocabulary = {byte: id_ for id_, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = _byte_level_backend(models.BPE(vocabulary, []))
+    backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in DELIMITERS])
+    return Tokenizer(backend)
+
+
 def _byte_level_backend(model: models.BPE) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     backend.normalizer = normalizers.NFC()

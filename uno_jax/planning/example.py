@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,19 +13,18 @@ from jax.sharding import Mesh
 from uno_jax.attention.block_map import visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch, BatchShape, Layout, padding_batch
+from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
+from uno_jax.data.largest import largest_samples, needed_tokens
 from uno_jax.data.layout import lay_out, sample_lengths
-from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
+from uno_jax.data.plans import NoisedTarget, Plan
 from uno_jax.data.rows import make_batch, pack_row
+from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of
 from uno_jax.parallel.mesh import batch_sharding
 
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
-
-DELIMITERS: Any = SimpleNamespace(start=0, end=0, image_start=0, image_end=0)
-"""A tokenizer as far as layout needs it: ids do not change a shape."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
       ConfigError: a row does not hold one.
     """
     layout = layout_of(model)
-    least = _least(data, model, task)
+    least = sample_lengths(_largest_plan(data, task), layout)
     room = {name: data.capacities[name] // need for name, need in least.items() if need}
     images = min(room.values())
     if data.max_samples_per_row:
@@ -103,18 +101,18 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
             )
             + ": give at least that, or lower the transform's max_side"
         )
-    words = data.text_tokens // images - (least["text"] - 1)
-    caption = data.caption_tokens // images - 2 if data.captions else 0
-    plan = _plan(data, layout, task, words, caption)
-    samples = [lay_out(plan, layout, DELIMITERS, task=task) for _ in range(images)]
+    prompt_tokens = data.text_tokens // images - (least["text"] - 1)
+    caption_tokens = data.caption_tokens // images - 2
+    plan = _largest_plan(data, task, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
+    samples = [lay_out(plan, layout, byte_tokenizer(), task=task)] * images
     return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
 
 
 def missing_room(data: DataConfig, model: ModelConfig, task: str) -> dict[str, Any]:
     """The fields of `data` that are too small for one sample of `task` with pictures of the largest size, and the
     lengths (int) that it takes."""
-    least = _least(data, model, task)
-    return {f"{name}_tokens": need for name, need in least.items() if need > data.capacities[name]}
+    needed = needed_tokens(data, layout_of(model), task)
+    return {f"{name}_tokens": need for name, need in needed.items() if need > data.capacities[name]}
 
 
 def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
@@ -167,25 +165,7 @@ def _heads_of_a_key(config: DecoderConfig, tensor: int) -> int:
     return 1 if alone else config.num_heads // config.num_kv_heads
 
 
-def _least(data: DataConfig, model: ModelConfig, task: str) -> dict[str, int]:
-    """Tokens of each region that one sample takes, with one word of text and of caption."""
-    layout = layout_of(model)
-    return sample_lengths(_plan(data, layout, task, words=1, caption=1), layout)
-
-
-def _plan(data: DataConfig, layout: Layout, task: str, words: int, caption: int) -> Plan:
-    def picture(side: int) -> np.ndarray:
-        return np.zeros((side, side, 3), np.uint8)
-
-    context: tuple[Item, ...] = (Text(ids=(0,) * words),)
-    patches = VitImage(pixels=picture(data.vit_transform.largest_side))
-    if data.method == "reca":
-        context = (patches,)
-    elif task == "editing":
-        context = (CleanLatents(pixels=picture(data.vae_transform.largest_side)), patches, *context)
-    target = NoisedTarget(
-        pixels=picture(data.vae_transform.largest_side),
-        caption=(0,) * caption if data.captions else None,
-        query_pixels=picture(data.metaquery_transform.largest_side) if data.metaqueries else None,
-    )
-    return (*context, target)
+def _largest_plan(data: DataConfig, task: str, **tokens: int) -> Plan:
+    """The first of the method's largest samples that has a target, for the cost of a step is that of its targets."""
+    plans = [sample.plan for sample in largest_samples(data, task, **tokens)]
+    return next((plan for plan in plans if isinstance(plan[-1], NoisedTarget)), plans[0])

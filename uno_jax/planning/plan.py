@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from uno_jax.attention.kernel import TooManyBlocks
 from uno_jax.config import ConfigError
-from uno_jax.data.config import check_data_config
+from uno_jax.data.check import check_data_config
 from uno_jax.models.config import layout_of
 from uno_jax.parallel.axes import TABLE
 from uno_jax.parallel.mesh import check_rows, make_mesh, row_share

@@ -15,12 +15,13 @@ from jaxtyping import Array
 
 from uno_jax.batch import Layout
 from uno_jax.data.plans import Text
+from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
-from uno_jax.planning.example import DELIMITERS, joined, visible_pairs
+from uno_jax.planning.example import joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
@@ -132,7 +133,7 @@ class _Work(NamedTuple):
 def _one_picture(config: RunConfig, layout: Layout) -> PictureInputs:
     side = config.data.vae_transform.largest_side
     prompt = Text(ids=(0,) * (config.data.text_tokens - 4))
-    return picture_inputs([guided_plan((prompt,), side, side)], layout, DELIMITERS)
+    return picture_inputs([guided_plan((prompt,), side, side)], layout, byte_tokenizer())
 
 
 def _abstract(one: PictureInputs, rows: int, mesh: Mesh) -> PictureInputs:

@@ -14,8 +14,10 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TASKS, Batch, Layout
 from uno_jax.config import ConfigError
 from uno_jax.data.layout import lay_out
-from uno_jax.data.plans import CleanLatents, Inputs, MethodConfig, NoisedTarget, Plan, make_sample
-from uno_jax.data.records import Record, open_records, record_tasks
+from uno_jax.data.methods import MethodConfig, make_sample
+from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
+from uno_jax.data.record import Record
+from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.sampling_rows import context_batch, part, token_count
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.inference.picture_files import write_png
@@ -175,8 +177,7 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
 def _plan(record: Record, config: RunConfig, tokenizer: Tokenizer) -> Plan:
     """The record's whole context and its target, without supervision, whatever method is trained."""
-    data = config.data
-    inputs = Inputs(tokenizer, data.vae_transform, data.vit_transform, data.metaquery_transform)
+    inputs = config.data.inputs(tokenizer)
     return make_sample(record, MethodConfig(method="sft"), inputs, np.random.default_rng(0)).plan
 
 

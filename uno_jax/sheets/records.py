@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from uno_jax.data.records import Record
+from uno_jax.data.record import Record
 from uno_jax.sheets.text import load_font, text_image
 
 _MARGIN = 12

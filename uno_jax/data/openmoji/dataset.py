@@ -16,7 +16,7 @@ from PIL import Image
 from uno_jax.data.openmoji.edits import all_edits
 from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, render
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
-from uno_jax.data.records import Record
+from uno_jax.data.record import Record
 
 NAME = "openmoji"
 DESCRIPTION = "Pictures with captions, and editing pairs with instructions, made of the emoji drawings of OpenMoji."

@@ -1,0 +1,100 @@
+"""The largest samples that a method can make, and so the tokens that a row must have room for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from uno_jax.batch import REGIONS, Layout
+from uno_jax.data.config import DataConfig
+from uno_jax.data.layout import sample_lengths
+from uno_jax.data.methods import Draws, Inputs, Sample, make_sample
+from uno_jax.data.plans import Pixels
+from uno_jax.data.record import Record
+from uno_jax.data.tokenizer import byte_tokenizer
+from uno_jax.data.transforms import ImageTransform
+
+JUST_BELOW_ONE = float(np.nextafter(1.0, 0.0))
+
+
+def needed_tokens(config: DataConfig, layout: Layout, task: str) -> dict[str, int]:
+    """The most tokens of each region that a sample of `task` takes when its texts have one token each."""
+    samples = [sample_lengths(sample.plan, layout) for sample in largest_samples(config, task)]
+    return {region: max(lengths[region] for lengths in samples) for region in REGIONS}
+
+
+def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, caption_tokens: int = 1) -> list[Sample]:
+    """Runs the method on the largest record of `task`, once for each outcome of the method's draws.
+
+    Every picture gets the largest size that its transform can give, and its pixels are zeros. An edit has one source.
+    """
+    picture = _png(Image.new("RGB", (1, 1)))
+    record = Record(
+        id="largest",
+        task=task,
+        image=picture,
+        prompt="p" * prompt_tokens,
+        captions=("c" * caption_tokens,),
+        sources=(picture,) if task == "editing" else (),
+        answer="a",
+    )
+    transforms = (config.vae_transform, config.vit_transform, config.metaquery_transform)
+    inputs = Inputs(byte_tokenizer(), *(_Largest(x.max_side, x.min_side, x.stride) for x in transforms))
+    return list(_every_outcome(lambda draws: make_sample(record, config, inputs, draws)))
+
+
+class _Largest(ImageTransform):
+    """Gives every picture the largest size, whatever its own."""
+
+    def resize(self, pixels: Pixels, num_images: int = 1) -> Pixels:
+        return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
+
+
+def _every_outcome(make: Callable[[Draws], Sample], chosen: Iterable[Any] = ()) -> Iterator[Sample]:
+    """Calls `make` with the draws `chosen`, and where it asks for one more, with each that it could get."""
+    try:
+        sample = make(_ChosenDraws(chosen))
+    except _OneMoreDraw as draw:
+        for outcome in draw.outcomes:
+            yield from _every_outcome(make, (*chosen, outcome))
+    else:
+        yield sample
+
+
+class _OneMoreDraw(Exception):
+    def __init__(self, outcomes: Sequence[Any]):
+        super().__init__()
+        self.outcomes = outcomes
+
+
+class _ChosenDraws:
+    """Gives draws that were chosen beforehand.
+
+    Raises:
+      _OneMoreDraw: there are no more of them.
+    """
+
+    def __init__(self, chosen: Iterable[Any]):
+        self._chosen = iter(chosen)
+
+    def random(self) -> float:
+        # One of the two lies on either side of any share that leaves a choice.
+        return self._next((0.0, JUST_BELOW_ONE))
+
+    def integers(self, high: int, /) -> int:
+        return self._next(range(high))
+
+    def _next(self, outcomes: Sequence[Any]) -> Any:
+        for draw in self._chosen:
+            return draw
+        raise _OneMoreDraw(outcomes)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
