@@ -1,5 +1,7 @@
 """Layout and packing of random plans, against a slow statement of the same rules, token by token."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from tests.helpers.made_up_plans import (
 )
 from tests.helpers.made_up_records import LAYOUT
 from uno_jax.batch import REGIONS
+from uno_jax.data import layout, rows
 from uno_jax.data.layout import lay_out, sample_lengths
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row, padding_share
@@ -161,3 +164,10 @@ def test_more_patches_than_metaqueries_are_refused():
     target = NoisedTarget(pixels=latents_of(1, 1), query_pixels=np.zeros((12, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="6 patches of 4, more than the 4 rows"):
         lay_out((target,), LAYOUT, TOKENIZER)
+
+
+@pytest.mark.parametrize("module", [layout, rows])
+def test_the_worked_example_of_the_docstring_is_exact(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.paths import REFERENCE
-from uno_jax.data.tokenizer import DELIMITERS, Tokenizer, train_tokenizer
+from uno_jax.data.tokenizer import DELIMITERS, Tokenizer, byte_tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 
 CAPTIONS = ["a red car", "a red heart", "the red car beside a blue car", "grinning face with big eyes"] * 5
@@ -148,3 +148,12 @@ def test_a_damaged_or_foreign_file_is_named(copied, file, damage, message):
 def test_a_vocabulary_without_room_for_all_bytes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 261"):
         train_tokenizer(["a"], 260, tmp_path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text())
+def test_a_byte_tokenizer_has_one_id_for_each_byte(text):
+    text = unicodedata.normalize("NFC", text)
+    ids = byte_tokenizer().encode(text)
+    assert len(ids) == len(text.encode())
+    assert byte_tokenizer().decode(ids) == text

@@ -81,6 +81,28 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
 def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int = 0, task: str = TASKS[0]) -> Regions:
     """The arrays of one sample.
 
+    A record with the prompt "hi", the caption "c" and a picture of 32 x 16 pixels becomes this plan under method `uno`,
+    and this becomes 13 tokens: the text, the noised picture between its delimiters, the caption, two metaqueries.
+
+    >>> from uno_jax.data.tokenizer import byte_tokenizer
+    >>> picture, small_picture = np.zeros((16, 32, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)
+    >>> prompt = Text(ids=(71, 72), droppable=True)
+    >>> target = NoisedTarget(pixels=picture, caption=(66,), query_pixels=small_picture)
+    >>> layout = Layout(vit_patch_size=8, pixels_per_token=16)
+    >>> sample = lay_out((prompt, target), layout, byte_tokenizer())
+    >>> for region, tokens in sample.items():
+    ...     print(f"{region}: order {tokens['order']}, position {tokens['position']}")
+    text: order [0 1 2 3 4 7], position [0 1 2 3 4 4]
+    vit: order [], position []
+    caption: order [ 8  9 10], position [5 6 7]
+    query: order [11 12], position [5 5]
+    latent: order [5 6], position [4 4]
+
+    Text sees what comes before it, a picture all of itself; the order of the last visible token says so.
+
+    >>> print(sample["text"]["ids"], sample["text"]["last_visible"], sample["latent"]["last_visible"])
+    [256  71  72 257 258 259] [0 1 2 3 7 7] [7 7]
+
     Args:
       plan: what the sample is made of.
       layout: sizes of the model.

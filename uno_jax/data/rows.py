@@ -57,7 +57,28 @@ def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: 
 
 
 def make_batch(rows: Sequence[Row]) -> Batch:
-    """A batch of packed rows; pixels are uint8 and wait for the autoencoder (`Batch.latent_moments`)."""
+    """A batch of packed rows; pixels are uint8 and wait for the autoencoder (`Batch.latent_moments`).
+
+    One row holds two records without captions: the prompt "hi" with a picture of two latent tokens, and the prompt "c"
+    with a picture of one. The last token of each region is padding.
+
+    >>> from uno_jax.data.layout import lay_out
+    >>> from uno_jax.data.plans import NoisedTarget, Text
+    >>> from uno_jax.data.tokenizer import byte_tokenizer
+    >>> layout, tokenizer = Layout(pixels_per_token=16), byte_tokenizer()
+    >>> two, one = (NoisedTarget(pixels=np.zeros((16, width, 3), np.uint8)) for width in (32, 16))
+    >>> samples = [lay_out(plan, layout, tokenizer) for plan in ((Text(ids=(71, 72)), two), (Text(ids=(66,)), one))]
+    >>> capacities = {"text": 12, "vit": 0, "caption": 0, "query": 0, "latent": 4}
+    >>> batch = make_batch([pack_row(samples, capacities, layout)])
+    >>> print(batch.text_ids)
+    [[256  71  72 257 258 259 256  66 257 258 259   0]]
+    >>> print(batch.understanding.sample, batch.generation.sample)
+    [[1 1 1 1 1 1 2 2 2 2 2 0]] [[1 1 2 0]]
+    >>> print(batch.understanding.order, batch.generation.order)
+    [[0 1 2 3 4 7 0 1 2 3 5 0]] [[5 6 4 0]]
+    >>> print(batch.latent_moments.shape, batch.latent_moments.dtype)
+    (1, 4, 768) uint8
+    """
     region = {
         name: PackedRegion(*(np.stack(arrays) for arrays in zip(*(row[name] for row in rows), strict=True)))
         for name in REGIONS

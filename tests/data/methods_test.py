@@ -1,20 +1,17 @@
-"""Post-training methods as sample plans, and condition dropout."""
-
-from dataclasses import replace
+"""Post-training methods: the plans that they make of records."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.made_up_records import make_record, small_inputs
-from uno_jax.data.dropout import drop_conditions
-from uno_jax.data.methods import MethodConfig, make_sample
-from uno_jax.data.plans import CleanLatents, DroppedImage, NoisedTarget, Text, VitImage
+from tests.helpers.made_up_records import VIT_TRANSFORM, make_record, picture, small_inputs
+from uno_jax.data.methods import Inputs, MethodConfig, make_sample
+from uno_jax.data.plans import CleanLatents, NoisedTarget, Text, VitImage
+from uno_jax.data.tokenizer import byte_tokenizer
+from uno_jax.data.transforms import ImageTransform
 
 INPUTS = small_inputs()
-KEEP_ALL = {"text_dropout": 0.0, "vae_dropout": 0.0, "vit_dropout": 0.0}
-DROP_ALL = {"text_dropout": 1.0, "vae_dropout": 1.0, "vit_dropout": 1.0}
 
 
 def sample_of(record, method, seed=0, **config):
@@ -119,60 +116,10 @@ def test_an_unreadable_picture_names_record_and_field():
         sample_of(make_record(task="editing", sources=(b"x",)), "sft")
 
 
-def test_dropped_text_leaves_nothing_and_dropped_images_leave_their_step():
-    plan = sample_of(make_record(task="editing"), "uno").plan
-    dropped = drop_conditions(plan, MethodConfig(**DROP_ALL), np.random.default_rng(0))
-    assert kinds(dropped) == [DroppedImage, DroppedImage, NoisedTarget]
-
-
-def test_nothing_is_dropped_at_rate_zero():
-    plan = sample_of(make_record(task="editing"), "uno").plan
-    assert drop_conditions(plan, MethodConfig(**KEEP_ALL), np.random.default_rng(0)) == plan
-
-
-def test_conditions_are_dropped_one_by_one_at_their_rates():
-    plan = sample_of(make_record(task="editing"), "sft").plan
-    config = MethodConfig(text_dropout=0.1, vae_dropout=0.5, vit_dropout=0.9)
-    rng = np.random.default_rng(0)
-    kept = np.zeros(3)
-    for _ in range(2000):
-        dropped = drop_conditions(plan, config, rng)
-        kept += [any(isinstance(item, kind) for item in dropped) for kind in (Text, CleanLatents, VitImage)]
-    np.testing.assert_allclose(kept / 2000, [0.9, 0.5, 0.1], atol=0.03)
-
-
-def test_questions_and_answers_are_never_dropped():
-    plan = sample_of(make_record(task="understanding"), "uno").plan
-    assert drop_conditions(plan, MethodConfig(**DROP_ALL), np.random.default_rng(0)) == plan
-
-
-@pytest.mark.parametrize(
-    ("supervise", "rates", "supervised"),
-    [
-        ("always", DROP_ALL, True),
-        ("always", KEEP_ALL, True),
-        ("prompt_dropped", DROP_ALL, True),
-        ("prompt_dropped", KEEP_ALL, False),
-        ("prompt_kept", DROP_ALL, False),
-        ("prompt_kept", KEEP_ALL, True),
-    ],
-)
-def test_supervision_can_depend_on_the_prompt(supervise, rates, supervised):
-    plan = sample_of(make_record(), "uno").plan
-    dropped = drop_conditions(plan, MethodConfig(supervise=supervise, **rates), np.random.default_rng(0))
-    assert (dropped[-1].caption is not None) == supervised
-    assert (dropped[-1].query_pixels is not None) == supervised
-
-
-@settings(max_examples=20)
-@given(seed=st.integers(0, 1000))
-def test_methods_drop_the_same_conditions(seed):
-    record = make_record(task="editing")
-    config = MethodConfig(text_dropout=0.5, vae_dropout=0.5, vit_dropout=0.5)
-    plans = [
-        drop_conditions(
-            sample_of(record, method, seed).plan, replace(config, method=method), np.random.default_rng(seed)
-        )
-        for method in ("uno", "sft")
-    ]
-    assert kinds(plans[0]) == kinds(plans[1])
+def test_the_record_in_the_worked_example_of_lay_out_has_the_plan_that_stands_there():
+    record = make_record(prompt="hi", captions=("c",), image=picture(width=32, height=16))
+    inputs = Inputs(byte_tokenizer(), ImageTransform(32, 16, 16), VIT_TRANSFORM, ImageTransform(16, 8, 8))
+    prompt, target = make_sample(record, MethodConfig(method="uno"), inputs, np.random.default_rng(0)).plan
+    assert prompt == Text(ids=(71, 72), droppable=True)
+    assert target.caption == (66,)
+    assert (target.pixels.shape, target.query_pixels.shape) == ((16, 32, 3), (8, 16, 3))
