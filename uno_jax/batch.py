@@ -107,11 +107,11 @@ class BatchShape(NamedTuple):
     patch_features: int
     """P, pixels of a flattened ViT patch."""
     latent_features: int
-    """2 * L, or K before the encoder has run."""
+    """2 * L, mean and log-variance of a latent token."""
 
 
-def padding_batch(shape: BatchShape, latent_dtype: Any = np.float32) -> Batch:
-    """A batch of that shape that holds nothing but padding, in numpy: what packing starts from."""
+def padding_batch(shape: BatchShape) -> Batch:
+    """A batch of that shape that holds nothing but padding, in numpy, with moments for latents."""
 
     def zeros(tokens: int, *features: int, dtype: Any = np.int32) -> Array:
         return np.zeros((shape.rows, tokens, *features), dtype)
@@ -139,7 +139,7 @@ def padding_batch(shape: BatchShape, latent_dtype: Any = np.float32) -> Batch:
         target_patches=zeros(shape.queries, shape.patch_features, dtype=np.uint8),
         target_positions=zeros(shape.queries),
         target_image=zeros(shape.queries),
-        latent_moments=zeros(shape.latents, shape.latent_features, dtype=latent_dtype),
+        latent_moments=zeros(shape.latents, shape.latent_features, dtype=np.float32),
         latent_positions=zeros(shape.latents),
         latent_index=zeros(shape.latents),
         latent_time_scale=zeros(shape.latents, dtype=np.float32),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from uno_jax.data.transforms import ImageTransform, decode_rgb, patchify, position_ids, to_float
+from uno_jax.data.transforms import ImageTransform, decode_rgb, patchify, position_ids
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -31,10 +31,9 @@ def test_size_rule(size, expected):
     assert ImageTransform(96, 32, 16).size(*size) == expected
 
 
-def test_pictures_of_one_sample_share_the_pixel_bound():
-    transform = ImageTransform(96, 32, 16, max_pixels=96 * 96)
-    assert transform.size(96, 96, num_images=1) == (96, 96)
-    assert transform.size(96, 96, num_images=2) == (48, 48)  # the ratio of areas scales the sides
+def test_more_pixels_than_the_bound_shrink_both_sides_by_the_ratio_of_areas():
+    assert ImageTransform(96, 32, 16, max_pixels=96 * 96).size(96, 96) == (96, 96)
+    assert ImageTransform(96, 32, 16, max_pixels=96 * 48).size(96, 96) == (48, 48)
 
 
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000), max_side=st.integers(32, 500))
@@ -105,8 +104,3 @@ def test_positions_index_a_table_row_by_row():
 def test_a_grid_larger_than_its_table_is_refused():
     with pytest.raises(ValueError, match="2x9 patches"):
         position_ids(2, 9, side=8)
-
-
-def test_pixels_map_to_minus_one_and_one():
-    np.testing.assert_array_equal(to_float(np.array([0, 255], np.uint8)), np.array([-1, 1], np.float32))
-    assert to_float(np.array([7], np.uint8)).dtype == np.float32

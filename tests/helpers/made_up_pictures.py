@@ -10,10 +10,10 @@ import numpy as np
 
 from tests.helpers.made_up_plans import TOKENIZER, latents_of, patches_of
 from tests.helpers.made_up_records import LAYOUT
+from tests.helpers.pixels import to_float
 from tests.helpers.small_model import quick_jit, small_model, small_params
 from uno_jax.batch import Batch
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
-from uno_jax.data.transforms import to_float
 from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
 from uno_jax.models.decoder import Past
 from uno_jax.sampling.cache import read_context

@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.helpers.made_up_plans import TOKENIZER, batch_of
 from tests.helpers.made_up_records import LAYOUT
+from tests.helpers.pixels import to_float
 from uno_jax.batch import Batch
-from uno_jax.data.transforms import to_float
 from uno_jax.models.adapters import ADAPTED_LAYERS, ADAPTERS, merged_kernel
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.training.initialise import abstract_params

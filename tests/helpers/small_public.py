@@ -11,8 +11,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tests.helpers.paths import REFERENCE
+from tests.helpers.public_tensors import expected_autoencoder_tensors, expected_public_tensors
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
-from uno_jax.interop.names import expected_autoencoder_tensors, expected_public_tensors, fixed_tables
+from uno_jax.interop.names import fixed_tables
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.paths import REFERENCE, ROOT
+from tests.helpers.public_tensors import expected_autoencoder_tensors, expected_public_tensors
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
-from uno_jax.interop.names import expected_autoencoder_tensors, expected_public_tensors, fixed_tables
+from uno_jax.interop.names import fixed_tables
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter

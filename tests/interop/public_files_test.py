@@ -15,13 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 from tests.helpers.paths import REFERENCE, TESTDATA
 from tests.helpers.public_model import load_public
+from tests.helpers.public_tensors import expected_autoencoder_tensors, expected_public_tensors
 from tests.helpers.small_public import DECODER_JSON, TOP_JSON, VISION_JSON, tensors_of, write_json, write_public
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, TokenSource
 from uno_jax.interop.names import (
     autoencoder_tensors,
-    expected_autoencoder_tensors,
-    expected_public_tensors,
     fixed_tables,
     leaf_shape,
     leaves,

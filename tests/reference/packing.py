@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.helpers.pixels import to_float
 from tests.reference.harness import Check, Reference, exact
 from uno_jax.attention.metadata import CAPTION, METAQUERY, TokenMetadata, pairwise_visible
 from uno_jax.batch import REGIONS, Batch, Layout
@@ -20,7 +21,7 @@ from uno_jax.data.methods import MethodConfig
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.transforms import ImageTransform, to_float
+from uno_jax.data.transforms import ImageTransform
 
 PACKING, UNO = "packing.npz", "uno.npz"
 

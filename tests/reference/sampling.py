@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.helpers.pixels import to_float
 from tests.helpers.public_model import load_public
 from tests.helpers.small_model import quick_jit
 from tests.reference.harness import Check, Reference, close, exact
@@ -23,7 +24,7 @@ from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.data.sampling_rows import context_batch, part, token_count
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.transforms import ImageTransform, to_float
+from uno_jax.data.transforms import ImageTransform
 from uno_jax.inference.picture_inputs import guided_plan, picture_inputs, read_branches
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents
 from uno_jax.models.config import ModelConfig, layout_of

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from tests.helpers.pixels import to_float
 from tests.reference.harness import Check, Reference, close, exact
-from uno_jax.data.transforms import ImageTransform, decode_rgb, to_float
+from uno_jax.data.transforms import ImageTransform, decode_rgb
 
 UNUSED: dict[str, str] = {}
 FILE = "transforms.npz"
@@ -32,7 +34,9 @@ def checks(reference: Reference) -> Iterator[Check]:
     for i, row in enumerate(rows):
         ours = {name: row[name] for name in ("in_w", "in_h", "img_num")}
         for name, transform in transforms.items():
-            ours[f"{name}_w"], ours[f"{name}_h"] = transform.size(row["in_w"], row["in_h"], row["img_num"])
+            # The original lets the images of a sample share the bound.
+            shared = replace(transform, max_pixels=transform.max_pixels // row["img_num"])
+            ours[f"{name}_w"], ours[f"{name}_h"] = shared.size(row["in_w"], row["in_h"])
         actual[i] = [ours[name] for name in columns]
     yield Check(FILE, "sizes", actual, exact)
 

@@ -50,7 +50,7 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 class _Largest(ImageTransform):
     """Gives every picture the largest size, whatever its own."""
 
-    def resize(self, pixels: Pixels, num_images: int = 1) -> Pixels:
+    def resize(self, pixels: Pixels) -> Pixels:
         return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
 
 

@@ -42,8 +42,6 @@ class PackedBatch(NamedTuple):
     stats: dict[str, float]
     """`samples` and `without_caption` (left without one because the record has no other) in these rows; `filtered`,
     samples that fit no row and came before them; `padding/<region>`, the share of padding tokens."""
-    filtered_ids: list[str]
-    """Record ids of the filtered samples."""
 
 
 def make_batches(
@@ -172,8 +170,8 @@ class _SampleInfo:
     id: str | None
     """None: no sample, only the news that the last ones were refused."""
     without_caption: bool = False
-    refused: tuple[str, ...] = ()
-    """Ids of the samples that were refused between the one before and this one."""
+    refused: int = 0
+    """Samples that were refused between the one before and this one."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
         self._give_up_after = give_up_after
 
     def __next__(self) -> dict[str, Any]:
-        refused: list[str] = []
+        refused = 0
         while True:
             try:
                 element = next(self._parent)
@@ -235,13 +233,13 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
                     raise
                 # The data end with refusals: a sample without tokens carries the news.
                 empty = {region: np.zeros(0, dtype) for region, dtype in region_dtypes(self._layout).items()}
-                return {**empty, "info": _SampleInfo(id=None, refused=tuple(refused))}
+                return {**empty, "info": _SampleInfo(id=None, refused=refused)}
             if not isinstance(element, _Refused):
-                return {**element, "info": replace(element["info"], refused=tuple(refused))}
-            refused.append(element.id)
-            if len(refused) > self._give_up_after:
+                return {**element, "info": replace(element["info"], refused=refused)}
+            refused += 1
+            if refused > self._give_up_after:
                 raise ValueError(
-                    f"no sample fits a row: the last {len(refused)} draws were refused; record {element.id!r} needs "
+                    f"no sample fits a row: the last {refused} draws were refused; record {element.id!r} needs "
                     f"{element.tokens} {element.region} tokens: enlarge data.{element.region}_tokens"
                 )
 
@@ -317,11 +315,10 @@ def _row(element: Mapping[str, Any]) -> Row:
 def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[_SampleInfo]]) -> PackedBatch:
     batch = make_batch(rows)
     every = [info for row in infos for info in row]
-    filtered = [id_ for info in every for id_ in info.refused]
     stats = {
         "samples": float(sum(info.id is not None for info in every)),
-        "filtered": float(len(filtered)),
+        "filtered": float(sum(info.refused for info in every)),
         "without_caption": float(sum(info.without_caption for info in every)),
         **{f"padding/{region}": share for region, share in padding_share(batch).items()},
     }
-    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats, filtered)
+    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats)

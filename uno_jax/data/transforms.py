@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # 1344 x 1344: the most pixels that the public implementation lets into one sample.
@@ -36,23 +36,23 @@ class ImageTransform:
                 f"{self.max_side}, min_side={self.min_side}, stride={self.stride}"
             )
 
-    def size(self, width: int, height: int, num_images: int = 1) -> tuple[int, int]:
-        """Width and height after the transform; `num_images` pictures of one sample share `max_pixels`."""
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the transform."""
         scale = min(self.max_side / max(width, height), 1.0)
         scale = max(scale, self.min_side / min(width, height))
         width, height = self._scaled(width, scale), self._scaled(height, scale)
-        if width * height > self.max_pixels / num_images:
-            scale = self.max_pixels / num_images / (width * height)
+        if width * height > self.max_pixels:
+            scale = self.max_pixels / (width * height)
             width, height = self._scaled(width, scale), self._scaled(height, scale)
         if max(width, height) > self.max_side:
             scale = self.max_side / max(width, height)
             width, height = self._scaled(width, scale), self._scaled(height, scale)
         return width, height
 
-    def resize(self, pixels: UInt8[np.ndarray, "height width 3"], num_images: int = 1) -> UInt8[np.ndarray, "h w 3"]:
+    def resize(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Bicubic with antialiasing, on 8-bit data."""
         height, width = pixels.shape[:2]
-        size = self.size(width, height, num_images)
+        size = self.size(width, height)
         if size == (width, height):
             return pixels
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
@@ -122,9 +122,3 @@ def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patche
     if rows > side or columns > side:
         raise ValueError(f"a grid of {rows}x{columns} patches is larger than the position table of {side}x{side}")
     return (np.arange(rows, dtype=np.int32)[:, None] * side + np.arange(columns, dtype=np.int32)).reshape(-1)
-
-
-def to_float(pixels: UInt8[np.ndarray, ...]) -> Float[np.ndarray, ...]:
-    """Pixels as the encoders take them: [-1, 1], float32 throughout."""
-    half = np.float32(0.5)
-    return (pixels.astype(np.float32) / np.float32(255) - half) / half

@@ -117,17 +117,6 @@ def uno_tensors(config: ModelConfig) -> list[TensorName]:
     return [table, *_linear("metaqueries.head", "metaqueries/head", features, target)]
 
 
-def expected_public_tensors(config: ModelConfig) -> dict[str, Shape]:
-    """Names and shapes of `ema.safetensors`, the fixed tables included."""
-    tensors: list[TensorName | FixedTable] = [*model_tensors(config), *fixed_tables(config)]
-    return {entry.public: entry.public_shape for entry in tensors}
-
-
-def expected_autoencoder_tensors(config: AutoencoderConfig) -> dict[str, Shape]:
-    """Names and shapes of `ae.safetensors`."""
-    return {entry.public: entry.public_shape for entry in autoencoder_tensors(config)}
-
-
 def leaves(tensors: list[TensorName]) -> dict[LeafPath, list[TensorName]]:
     """The tensors that fill each leaf of our tree: one, or one per layer in layer order."""
     grouped: dict[LeafPath, list[TensorName]] = {}

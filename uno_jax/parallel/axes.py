@@ -45,9 +45,7 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def cut_spec(
-    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh, taken: Sequence[str] = ()
-) -> PartitionSpec:
+def cut_spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Which mesh axes each axis of an array is cut over; None names an axis that is whole.
 
     Mesh axes that do not divide an axis (the last of them first), that an earlier axis of the array took, or that have
@@ -59,7 +57,7 @@ def cut_spec(
     """
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} names of axes, {tuple(names)}, for an array of shape {tuple(shape)}")
-    used = set(taken)
+    used: set[str] = set()
     parts: list[Any] = []
     for name, size in zip(names, shape, strict=True):
         axes = [axis for axis in TABLE[name] if axis not in used and mesh.shape[axis] > 1] if name else []

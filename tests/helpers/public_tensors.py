@@ -1,0 +1,17 @@
+"""Names and shapes of the tensors in the public files."""
+
+from __future__ import annotations
+
+from uno_jax.interop.names import FixedTable, Shape, TensorName, autoencoder_tensors, fixed_tables, model_tensors
+from uno_jax.models.config import AutoencoderConfig, ModelConfig
+
+
+def expected_public_tensors(config: ModelConfig) -> dict[str, Shape]:
+    """Names and shapes of `ema.safetensors`, the fixed tables included."""
+    tensors: list[TensorName | FixedTable] = [*model_tensors(config), *fixed_tables(config)]
+    return {entry.public: entry.public_shape for entry in tensors}
+
+
+def expected_autoencoder_tensors(config: AutoencoderConfig) -> dict[str, Shape]:
+    """Names and shapes of `ae.safetensors`."""
+    return {entry.public: entry.public_shape for entry in autoencoder_tensors(config)}
