@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.made_up_records import make_record, small_inputs
+from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.methods import MethodConfig, make_sample
 from uno_jax.data.plans import CleanLatents, DroppedImage, NoisedTarget, Text, VitImage
@@ -80,3 +81,8 @@ def test_methods_drop_the_same_conditions(seed):
         for method in ("uno", "sft")
     ]
     assert kinds(plans[0]) == kinds(plans[1])
+
+
+def test_an_unknown_choice_of_when_to_supervise_is_refused():
+    with pytest.raises(ConfigError, match=r"supervise is 'never': expected one of 'always', 'prompt_dropped'"):
+        from_config_dict({"supervise": "never"}, MethodConfig)
