@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from uno_jax.process.errors import UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be run: the message names every wrong field by its full path, and what to do."""
 
 

@@ -22,6 +22,7 @@ from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.inference.contexts import ContextPart, read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.process.errors import UserError
 
 _FIELDS = ("prompt", "images", "context", "id")
 _MOST_PROBLEMS = 20  # that a message lists
@@ -29,7 +30,7 @@ _MOST_PROBLEMS = 20  # that a message lists
 _LONGEST_ID = 200
 
 
-class PromptError(ValueError):
+class PromptError(UserError):
     """Prompts that cannot be drawn: the message names each by file and line, and what to do."""
 
 
