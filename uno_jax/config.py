@@ -12,13 +12,16 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 
 from uno_jax.process.errors import UserError
 
 T = TypeVar("T")
+
+Dtype = Literal["float32", "bfloat16"]
+"""Floating-point dtypes that a config may ask for."""
 
 
 class ConfigError(UserError):

@@ -251,7 +251,6 @@ def test_tokens_carry_the_task_that_they_are_counted_under():
     ("change", "message"),
     [
         ({"method": "dpo"}, r"data\.method is 'dpo'.*uno, uno_caption"),
-        ({"supervise": "never"}, r"data\.supervise is 'never'"),
         ({"text_dropout": 1.5}, r"data\.text_dropout is 1\.5"),
         ({"seed": -1}, r"data\.seed"),
         ({"rows": 5}, r"data\.rows is 5, not a multiple of data\.virtual_shards = 2"),

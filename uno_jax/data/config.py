@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from uno_jax.batch import REGIONS, TASKS, Layout
-from uno_jax.data.plans import METHODS, SUPERVISE, MethodConfig
+from uno_jax.data.plans import METHODS, MethodConfig
 from uno_jax.data.transforms import ImageTransform
 
 
@@ -80,9 +80,8 @@ def check_data_config(config: DataConfig, layout: Layout, tasks: Collection[str]
 
 
 def _check_choices(config: DataConfig) -> None:
-    for name, choices in (("method", METHODS), ("supervise", SUPERVISE)):
-        if getattr(config, name) not in choices:
-            raise ValueError(f"data.{name} is {getattr(config, name)!r}: it must be one of {', '.join(choices)}")
+    if config.method not in METHODS:
+        raise ValueError(f"data.method is {config.method!r}: it must be one of {', '.join(METHODS)}")
     for task, weight in config.task_weights.items():
         if task not in TASKS:
             raise ValueError(f"data.task_weights names {task!r}: tasks are {', '.join(TASKS)}")

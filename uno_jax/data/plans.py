@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uno_jax.data.records import Record
 
 METHODS = ("uno", "uno_caption", "uno_visual", "sft", "reca", "pretrain")
-SUPERVISE = ("always", "prompt_dropped", "prompt_kept")
+Supervise = Literal["always", "prompt_dropped", "prompt_kept"]
 
 Pixels = Any  # uint8 [height, width, 3], already at the size that the encoder sees
 
@@ -87,13 +87,13 @@ Plan = tuple[Item, ...]
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What a method does with a record. `method` and `supervise` are one of METHODS and SUPERVISE."""
+    """What a method does with a record. `method` is one of METHODS."""
 
     method: str = "uno"
     text_dropout: float = 0.1
     vae_dropout: float = 0.3
     vit_dropout: float = 0.3
-    supervise: str = "always"
+    supervise: Supervise = "always"
     """When captions and metaqueries are there: always, or only where the prompt was dropped, or was kept."""
     understanding_share: float = 0.5
     """`pretrain`: share of text-to-image records turned into captioning (image in, caption out)."""

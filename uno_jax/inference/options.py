@@ -3,10 +3,12 @@ are made."""
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from absl import flags
 
+from uno_jax.config import Dtype
 from uno_jax.inference.generate import Generator, load_generator
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import ThinkingConfig
@@ -50,7 +52,7 @@ def define_model(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", None, note, **place)
     flags.DEFINE_boolean("ema", False, "take the averages of the trained parameters", **place)
     note = "of the computation; without it, as stored and configured"
-    flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], note, **place)
+    flags.DEFINE_enum("dtype", None, typing.get_args(Dtype), note, **place)
     define_mesh(flag_values, "this host's devices")
     define_fields(flag_values, ThinkingConfig(), _THINKING, "thinking")
 
