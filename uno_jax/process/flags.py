@@ -125,9 +125,10 @@ def parse_flags(
     missing = [f"--{name}" for name in required if flag_values[name].value is None]
     if missing:
         fail_usage(usage, f"{' and '.join(missing)} must be given")
+    if given and not positional:
+        fail_usage(usage, f"unexpected argument: {' '.join(given)}")
     if len(given) != len(positional):
-        expected = " ".join(positional) or "none"
-        fail_usage(usage, f"arguments are {' '.join(given) or 'missing'}: expected {expected}")
+        fail_usage(usage, f"expected {' '.join(positional)}, got {' '.join(given) or 'no argument'}")
     return given
 
 
@@ -147,7 +148,8 @@ def choose_command(
         sys.exit(0)
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
-        fail_usage(usage, f"{name or 'no command'}: expected {f'{near[0]}?' if near else ', '.join(commands)}")
+        known = f"did you mean {near[0]}?" if near else f"expected {', '.join(commands)}"
+        fail_usage(usage, f"{name} is no command: {known}" if name else f"no command: {known}")
     return name, commands[name]
 
 
