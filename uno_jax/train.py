@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     parse_flags(options, arguments, command="train", about=__doc__, required=("config", "workdir"))
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
+    faulthandler.enable(2)  # a crash of native code prints on stderr where Python was
     logging.use_absl_handler()  # lines of a host's log begin with their time
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     with exit_with_message(), joined_hosts(options):
