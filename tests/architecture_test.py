@@ -21,7 +21,8 @@ LAYERS = (
     ("batch",),
     ("attention",),
     ("parallel",),
-    ("config", "process"),
+    ("config",),
+    ("process",),
 )
 """Rooms of the package from the top floor down; rooms of one floor do not import each other."""
 

@@ -20,8 +20,7 @@ os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 import jax
 import rich.console
 import rich.table
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.planning.chips import GIB, Slice, parse_slice
@@ -29,52 +28,59 @@ from uno_jax.planning.fit import AnyPlan, largest_count, largest_fit, remedies, 
 from uno_jax.planning.plan import Plan, make_plan
 from uno_jax.planning.report import plan_json, plan_table, sampler_json, sampler_table
 from uno_jax.planning.sampler import SamplerPlan, every_step_guided, make_sampler_plan
-from uno_jax.process.flags import flags_parser
+from uno_jax.process.errors import exit_with_message
+from uno_jax.process.flags import define_config, parse_flags, section_of
 from uno_jax.run.config import RunConfig
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "The slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices).")
-_TASK = flags.DEFINE_enum(
-    "task",
-    "text_to_image",
-    ["text_to_image", "editing"],
-    "What the rows are taken to be full of (of the method reca, reconstructions); for edits they are made long enough.",
-)
-_FIT = flags.DEFINE_bool("fit", False, "Find the largest batch and the cheapest rematerialisation that fit.")
-_SAMPLE = flags.DEFINE_integer(
-    "sample", 0, "Plan the sampler instead, with this many pictures a chip; with --fit, any.", lower_bound=0
-)
-_TIMESTEPS = flags.DEFINE_integer("timesteps", 50, "Of the sampler.", lower_bound=2)
-_FRACTION = flags.DEFINE_float(
-    "fraction", 0.6, "Share of the roofline that speeds and hours are stated for.", lower_bound=0.01, upper_bound=1.0
-)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object, and nothing else.")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Plans, and says in one message what is wrong with the config if something is."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+    options = flags.FlagValues()
+    _define(options, arguments)
+    parse_flags(options, arguments, command="aot", about=__doc__, required=("config", "topology"))
     # Whatever this host has: nothing runs, so nothing is to be claimed.
     jax.config.update("jax_platforms", "cpu")
     logging.set_verbosity(logging.WARNING)
-    console = rich.console.Console(width=140)
-    try:
-        config, target = from_config_dict(_CONFIG.value, RunConfig), parse_slice(str(_TOPOLOGY.value))
-        if _SAMPLE.value:
-            if _TASK.value != "text_to_image":
-                raise ConfigError(f"--task={_TASK.value} with --sample: the sampler is planned for text to image only")
-            _plan_sampler(console, config, target)
-            return
-        plan = _fit(config, target) if _FIT.value else make_plan(config, target, _TASK.value)
-    except ConfigError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    with exit_with_message():
+        config, target = from_config_dict(options.config, RunConfig), parse_slice(options.topology)
+        if not options.sample:
+            _plan_step(options, config, target)
+        elif options.task == "text_to_image":
+            _plan_sampler(options, config, target)
+        else:
+            raise ConfigError(f"--task={options.task} with --sample: the sampler is planned for text to image only")
+
+
+def _define(options: flags.FlagValues, arguments: Sequence[str]) -> None:
+    define_config(options, arguments)
+    place = section_of(options, "plan")
+    flags.DEFINE_string("topology", None, "slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices)", **place)
+    note = "what rows are full of (of the method reca, reconstructions); for edits they are made long enough"
+    flags.DEFINE_enum("task", "text_to_image", ["text_to_image", "editing"], note, **place)
+    note = "find the largest batch and the cheapest rematerialisation that fit"
+    flags.DEFINE_boolean("fit", False, note, **place)
+    note = "plan the sampler instead, with this many pictures a chip; with --fit, any"
+    flags.DEFINE_integer("sample", 0, note, lower_bound=0, **place)
+    flags.DEFINE_integer("timesteps", 50, "of the sampler", lower_bound=2, **place)
+    note = "share of the roofline that speeds and hours are stated for"
+    flags.DEFINE_float("fraction", 0.6, note, lower_bound=0.01, upper_bound=1.0, **place)
+    flags.DEFINE_boolean("json", False, "print one JSON object, and nothing else", **place)
+
+
+def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice) -> None:
+    def plan_of(tried: RunConfig) -> Plan:
+        return make_plan(tried, target, options.task)
+
+    def name(tried: Plan) -> str:
+        return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
+
+    plan = _best(largest_fit(config, target, plan_of), name) if options.fit else plan_of(config)
     advice = [] if plan.memory.fits else remedies(plan)
-    _print(console, plan_json(plan, _FRACTION.value), plan_table(plan, _FRACTION.value), advice)
+    _print(options, plan_json(plan, options.fraction), plan_table(plan, options.fraction), advice)
 
 
-def _plan_sampler(console: rich.console.Console, config: RunConfig, target: Slice) -> None:
-    flow = every_step_guided(_TIMESTEPS.value, config.objective.time_shift)
+def _plan_sampler(options: flags.FlagValues, config: RunConfig, target: Slice) -> None:
+    flow = every_step_guided(options.timesteps, config.objective.time_shift)
 
     def plan_of(images: int) -> SamplerPlan:
         return make_sampler_plan(config, target, images, flow)
@@ -82,16 +88,9 @@ def _plan_sampler(console: rich.console.Console, config: RunConfig, target: Slic
     def name(tried: SamplerPlan) -> str:
         return f"{tried.images_per_part} pictures"
 
-    plan = _best(largest_count(plan_of), name) if _FIT.value else plan_of(_SAMPLE.value)
+    plan = _best(largest_count(plan_of), name) if options.fit else plan_of(options.sample)
     advice = [] if plan.memory.fits else sampler_remedies(plan)
-    _print(console, sampler_json(plan, _FRACTION.value), sampler_table(plan, _FRACTION.value), advice)
-
-
-def _fit(config: RunConfig, target: Slice) -> Plan:
-    def name(tried: Plan) -> str:
-        return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
-
-    return _best(largest_fit(config, target, lambda changed: make_plan(changed, target, _TASK.value)), name)
+    _print(options, sampler_json(plan, options.fraction), sampler_table(plan, options.fraction), advice)
 
 
 def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
@@ -106,14 +105,14 @@ def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
     return best or last
 
 
-def _print(console: rich.console.Console, as_json: dict, table: rich.table.Table, advice: Sequence[str]) -> None:
-    if _JSON.value:
+def _print(options: flags.FlagValues, as_json: dict, table: rich.table.Table, advice: Sequence[str]) -> None:
+    if options.json:
         print(json.dumps(as_json | {"remedies": advice}))
     else:
+        console = rich.console.Console(width=140)
         console.print(table)
         console.print("\n".join(advice), highlight=False)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "topology"])
-    app.run(main, flags_parser=flags_parser(__doc__))
+    main(sys.argv[1:])

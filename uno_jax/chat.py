@@ -15,7 +15,6 @@ Lines may come from a pipe as well: they are shown as they are answered.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -25,24 +24,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from absl import logging
+from absl import flags, logging
 from rich.console import Console
 
-from uno_jax.config import ConfigError
 from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.options import (
-    add_model_options,
-    add_picture_options,
-    add_text_options,
-    load_from_options,
+    define_model,
+    define_pictures,
+    define_texts,
+    load_from_flags,
     picture_settings,
     text_config,
 )
 from uno_jax.inference.picture_files import write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.picture_settings import PictureSettings
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import UserError, exit_with_message
+from uno_jax.process.flags import parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sampling.text import TextConfig
 
@@ -100,7 +99,7 @@ class Chat:
                     self._answer()
         except UnicodeDecodeError as error:
             self._say(f"error: byte {error.start + 1} of the line is not UTF-8 text; write or save it as UTF-8")
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             self._say(f"error: {error}")
         except KeyboardInterrupt:
             self._say("(stopped)")
@@ -110,17 +109,17 @@ class Chat:
         """Puts a picture into the conversation; `what` asked for it.
 
         Raises:
-          ValueError: it cannot be read.
+          UserError: it cannot be read.
         """
         if not file:
-            raise ValueError(f"{what} needs the name of a file")
+            raise UserError(f"{what} needs the name of a file")
         pixels = read_picture(os.path.expanduser(file), what)  # no shell has done it
         self._conversation = self._conversation.with_part(pixels)
         self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
 
     def _caption(self) -> None:
         if not self._conversation.parts:
-            raise ValueError("/caption needs something to write about: show a picture with /image FILE")
+            raise UserError("/caption needs something to write about: show a picture with /image FILE")
         self._answer()
 
     def _answer(self) -> None:
@@ -133,7 +132,7 @@ class Chat:
 
     def _draw(self, instruction: str) -> None:
         if not instruction:
-            raise ValueError("/draw needs a text: what to draw, or how to change the last picture")
+            raise UserError("/draw needs a text: what to draw, or how to change the last picture")
         seed = self._settings.seed + self._drawn
         settings = dataclasses.replace(self._settings, seed=seed, think=self._conversation.think)
         request = self._conversation.drawing_request(instruction, settings)
@@ -153,41 +152,37 @@ class Chat:
 
 def main(arguments: Sequence[str], console: Console | None = None, source: TextIO | None = None) -> None:
     """Talks until the input ends, and says in one message what is wrong with the options if something is."""
-    options = _parser().parse_args(arguments)
+    options = flags.FlagValues()
+    _define(options)
+    parse_flags(options, arguments, command="chat", about=__doc__, required=("checkpoint",))
     console, source = console or Console(soft_wrap=True), source or sys.stdin
     if isinstance(source, io.TextIOWrapper):
         source.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
-    try:
+    with exit_with_message():
         settings, text = picture_settings(options), text_config(options)
-        generator = load_from_options(options, thoughts=text)
-        conversation = Conversation(generator, options.think)
+        conversation = Conversation(load_from_flags(options, thoughts=text), options.think)
         out = Path(options.out)
         chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
         for image in options.image:
             chat.show(image, "--image")
-    except (ConfigError, CheckpointError, ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     for line in _lines(source, console):
         if not chat.turn(line):
             return
 
 
-def _parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m uno_jax.chat", description=__doc__, formatter_class=form)
-    add_model_options(parser)
-    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture to begin with")
-    parser.add_argument("--think", action="store_true", help="reason before answering and drawing")
-    parser.add_argument("--out", default="pictures", metavar="DIR", help="where drawn pictures go (default pictures)")
-    texts = parser.add_argument_group("how answers and thoughts are written")
-    add_text_options(texts, TextConfig())
-    note = "token that ends an answer besides the model's own; may be given several times"
-    texts.add_argument("--stop", action="append", default=[], metavar="TOKEN", help=note)
-    add_picture_options(parser.add_argument_group("how pictures are drawn"))
-    return parser
+def _define(options: flags.FlagValues) -> None:
+    define_model(options)
+    place = section_of(options, "conversation")
+    flags.DEFINE_multi_string("image", [], "a picture to begin with", **place)
+    flags.DEFINE_boolean("think", False, "reason before answering and drawing", **place)
+    flags.DEFINE_string("out", "pictures", "folder where drawn pictures go", **place)
+    note = "token that ends an answer besides the model's own"
+    flags.DEFINE_multi_string("stop", [], note, **place)
+    define_texts(options)
+    define_pictures(options)
 
 
 def _lines(source: TextIO, console: Console) -> Iterator[str]:

@@ -12,14 +12,19 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 
+from uno_jax.process.errors import UserError
+
 T = TypeVar("T")
 
+Dtype = Literal["float32", "bfloat16"]
+"""Floating-point dtypes that a config may ask for."""
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A config that cannot be run: the message names every wrong field by its full path, and what to do."""
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from logging import CRITICAL, getLogger
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-from absl import logging
+from absl import flags, logging
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from uno_jax.config import ConfigError, to_json
+from uno_jax.config import to_json
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.compare import compare, comparison_table, config_differences, differing_table
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
@@ -26,95 +25,85 @@ from uno_jax.interop.merge import without_adapters
 from uno_jax.interop.public_json import not_public, public_code_fields
 from uno_jax.interop.source import OrbaxCheckpoint, PublicDirectory, find_source, read_tokenizer
 from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_table, read_parts
-from uno_jax.parallel.axes import MESH_AXES
-from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.parallel.mesh import MeshConfig, make_mesh
-from uno_jax.process.errors import CheckpointError
+from uno_jax.parallel.flags import define_hosts, define_mesh, joined_hosts, mesh_config
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.process.errors import CheckpointError, exit_with_message
+from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.training.checkpoints import read_asset
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    run: Callable[[flags.FlagValues, Sequence[str], Console], bool]
+    """Returns whether it succeeded (of `diff`, whether nothing differs)."""
+    define: Callable[[flags.FlagValues], None]
+    about: str
+    positional: tuple[str, ...]
+    failure: int = 1
+    """The exit status if something is wrong."""
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """Runs one of the commands, and says in one message what is wrong if something is.
 
     Raises:
-      SystemExit: something is wrong (status 1; of `diff` 2), or `diff` has found a difference (1).
+      SystemExit: something is wrong (status 1; of `diff`, and with the command line, 2), or `diff` has found a
+        difference (1).
     """
-    options = _parser().parse_args(arguments)
+    name, command = choose_command("convert", _COMMANDS, arguments, __doc__)
+    options = flags.FlagValues()
+    command.define(options)
+    paths = parse_flags(
+        options, arguments[1:], command=f"convert {name}", about=command.about, positional=command.positional
+    )
     logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and logs what it raises
     # When a write fails, Orbax leaves others that it had not begun.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    with exit_on_signals(), _one_message(options.failure):
-        succeeded = options.run(options, console or _console())
+    with exit_on_signals(), exit_with_message(command.failure):
+        succeeded = command.run(options, paths, console or _console())
     if not succeeded:
         sys.exit(1)
 
 
-@contextlib.contextmanager
-def _one_message(status: int = 1) -> Iterator[None]:
-    try:
-        yield
-    except (ConfigError, CheckpointError, OSError) as error:
-        message = f"{type(error).__name__}: {error}"
-        if status == 1:
-            sys.exit(message)
-        print(message, file=sys.stderr)
-        sys.exit(status)
+_FLAGS = "flags"  # the title above them in --help
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m uno_jax.convert", description=__doc__)
-    parser.set_defaults(failure=1)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _define_import(options: flags.FlagValues) -> None:
+    _define_overwrite(options)
+    define_mesh(options, "devices")
+    define_hosts(options)
 
-    command = commands.add_parser("import", help="public layout to a checkpoint of ours")
-    command.add_argument("source", metavar="SRC", help="a directory in the public layout")
-    _add_destination(command, "the checkpoint to make")
-    for axis in MESH_AXES:
-        default = getattr(MeshConfig(), axis)
-        note = f"devices along the mesh axis {axis} (default {default}; -1: those that are left)"
-        command.add_argument(f"--mesh.{axis}", dest=axis, type=int, default=default, metavar="N", help=note)
-    command.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where hosts do not find each other")
-    command.add_argument("--processes", type=int, metavar="N", help="with --coordinator: how many there are")
-    command.add_argument("--process", type=int, metavar="I", help="with --coordinator: which this is, from 0")
-    command.set_defaults(run=_import)
 
-    command = commands.add_parser("export", help="a checkpoint of ours to the public layout")
-    command.add_argument("source", metavar="SRC", help="a run's workdir, its checkpoints folder, or one checkpoint")
-    _add_destination(command, "the directory to make")
-    command.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
-    command.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="of the trained tensors; frozen ones keep theirs (default: that which they were imported in, or have)",
+def _define_export(options: flags.FlagValues) -> None:
+    _define_overwrite(options)
+    _define_ema(options)
+    note = "of the trained tensors; without it, that in which they were imported, or have; frozen ones keep theirs"
+    flags.DEFINE_enum("dtype", None, ["float32", "bfloat16", "float16"], note, **section_of(options, _FLAGS))
+    note = "the most that a file holds, such as 5GB; without it, there is one file"
+    flags.DEFINE(ValueParser(_bytes), "shard_size", None, note, **section_of(options, _FLAGS))
+
+
+def _define_inspect(options: flags.FlagValues) -> None:
+    _define_ema(options)
+    flags.DEFINE_boolean("arrays", False, "also list every array", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("skip_hash", False, "no hashes: no parameter is read", **section_of(options, _FLAGS))
+
+
+def _define_diff(options: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "ema", None, ["first", "second", "both"], "of which to take averages", **section_of(options, _FLAGS)
     )
-    command.add_argument(
-        "--shard_size", type=_bytes, metavar="SIZE", help="the most that a file holds, such as 5GB (default: one file)"
-    )
-    command.set_defaults(run=_export)
-
-    command = commands.add_parser("inspect", help="what is in a checkpoint, ours or one in the public layout")
-    command.add_argument("source", metavar="SRC", help=_ANY)
-    command.add_argument("--ema", action="store_true", help="averages in the place of the trained parameters")
-    command.add_argument("--arrays", action="store_true", help="also list every array")
-    command.add_argument("--skip_hash", action="store_true", help="no hashes: no parameter is read")
-    command.set_defaults(run=_inspect)
-
-    command = commands.add_parser("diff", help="which parts of two checkpoints differ, and by how much")
-    command.add_argument("first", metavar="FIRST", help=_ANY)
-    command.add_argument("second", metavar="SECOND", help="another one; the exit status is 1 if their arrays differ")
-    command.add_argument("--ema", choices=("first", "second", "both"), default="", help="of which to take averages")
-    command.add_argument("--arrays", action="store_true", help="also list every array that differs")
-    command.set_defaults(run=_diff, failure=2)
-    return parser
+    flags.DEFINE_boolean("arrays", False, "also list every array that differs", **section_of(options, _FLAGS))
 
 
-_ANY = "a run's workdir, its checkpoints folder, one checkpoint, or a directory in the public layout"
+def _define_overwrite(options: flags.FlagValues) -> None:
+    flags.DEFINE_boolean("overwrite", False, "replace what is at DST", **section_of(options, _FLAGS))
 
 
-def _add_destination(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("destination", metavar="DST", help=what)
-    command.add_argument("--overwrite", action="store_true", help="replace what is at DST")
+def _define_ema(options: flags.FlagValues) -> None:
+    flags.DEFINE_boolean("ema", False, "averages in the place of the trained parameters", **section_of(options, _FLAGS))
 
 
 def _bytes(text: str) -> int:
@@ -122,20 +111,19 @@ def _bytes(text: str) -> int:
     units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)", text)
     if not match or match[2].upper() not in units:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; give one like 5GB, 500MB or 2GiB")
+        raise ValueError(f"{text!r} is no size; give one like 5GB, 500MB or 2GiB")
     return int(float(match[1]) * units[match[2].upper()])
 
 
-def _import(options: argparse.Namespace, console: Console) -> bool:
-    join_hosts(options.coordinator, options.processes, options.process)
-    with failing_together(), _one_message():
-        _import_here(options, console)
+def _import(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
+    with joined_hosts(options):
+        _import_here(options, paths[0], paths[1], console)
     return True
 
 
-def _import_here(options: argparse.Namespace, console: Console) -> None:
+def _import_here(options: flags.FlagValues, source_path: str, destination: str, console: Console) -> None:
     """This host's part of an import."""
-    source = find_source(options.source)
+    source = find_source(source_path)
     if not isinstance(source, PublicDirectory):
         raise CheckpointError(
             f"{source.path}: it is a checkpoint of ours already; give a directory in the public layout"
@@ -143,8 +131,8 @@ def _import_here(options: argparse.Namespace, console: Console) -> None:
     model, tokenizer, settings = source.model(), source.tokenizer(), source.settings()
     imported = import_public(
         source.path,
-        options.destination,
-        make_mesh(MeshConfig(**{axis: getattr(options, axis) for axis in MESH_AXES})),
+        destination,
+        make_mesh(mesh_config(options)),
         tokenizer={name: (source.path / name).read_bytes() for name in TOKENIZER_FILES},
         settings={
             "data": {name: to_json(getattr(settings, name)) for name in ("vae_transform", "vit_transform")},
@@ -157,11 +145,12 @@ def _import_here(options: argparse.Namespace, console: Console) -> None:
             parts_table(flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/"))
         )
         _print(console, f"tokenizer: {len(tokenizer)} ids, of a vocabulary of {model.decoder.vocab_size}")
-        _print(console, f"imported {source.path} as the checkpoint {options.destination}")
+        _print(console, f"imported {source.path} as the checkpoint {destination}")
 
 
-def _export(options: argparse.Namespace, console: Console) -> bool:
-    source = find_source(options.source)
+def _export(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
+    source_path, destination = paths
+    source = find_source(source_path)
     if not isinstance(source, OrbaxCheckpoint):
         raise CheckpointError(f"{source.path}: it is in the public layout already; give a checkpoint of ours")
     saved = source.model()
@@ -169,7 +158,7 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
     contents, model, provenance = without_adapters(source.contents(ema=options.ema), saved, source.provenance())
     export_public(
         contents,
-        options.destination,
+        destination,
         model,
         provenance,
         ExportConfig(options.dtype, options.shard_size),
@@ -177,7 +166,7 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
         sampling=to_json(source.settings()),
         overwrite=options.overwrite,
     )
-    made = Path(options.destination)
+    made = Path(destination)
     console.print(parts_table(PublicDirectory(made).contents().leaves))
     _print(console, f"exported {_shown(contents.where)}{', averages' if options.ema else ''}, to")
     for file in sorted(made.iterdir()):
@@ -198,8 +187,9 @@ def _export(options: argparse.Namespace, console: Console) -> bool:
     return True
 
 
-def _inspect(options: argparse.Namespace, console: Console) -> bool:
-    source = find_source(options.source)
+def _inspect(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
+    [path] = paths
+    source = find_source(path)
     contents = source.contents(ema=options.ema)
     read = None if options.skip_hash else read_parts(contents)
     console.print(parts_table(contents.leaves, read))
@@ -219,9 +209,9 @@ def _inspect(options: argparse.Namespace, console: Console) -> bool:
     return True
 
 
-def _diff(options: argparse.Namespace, console: Console) -> bool:
-    first = find_source(options.first).contents(ema=options.ema in ("first", "both"))
-    second = find_source(options.second).contents(ema=options.ema in ("second", "both"))
+def _diff(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
+    first = find_source(paths[0]).contents(ema=options.ema in ("first", "both"))
+    second = find_source(paths[1]).contents(ema=options.ema in ("second", "both"))
     comparison = compare(first, second)
     for which, contents in (("first", first), ("second", second)):
         averages = ", averages" if options.ema in (which, "both") else ""
@@ -261,6 +251,33 @@ def _console() -> Console:
 
 def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+_ANY = "a run's workdir, its checkpoints folder, one checkpoint, or a directory in the public layout"
+_COMMANDS = {
+    "import": Command(
+        _import,
+        _define_import,
+        "Makes DST, a checkpoint of ours, from SRC, a directory in the public layout.",
+        ("SRC", "DST"),
+    ),
+    "export": Command(
+        _export,
+        _define_export,
+        "Makes DST, a directory in the public layout, from SRC, a run's workdir, its checkpoints folder, or one "
+        "checkpoint.",
+        ("SRC", "DST"),
+    ),
+    "inspect": Command(_inspect, _define_inspect, f"Tells what is in SRC: {_ANY}.", ("SRC",)),
+    "diff": Command(
+        _diff,
+        _define_diff,
+        f"Tells which parts of FIRST and SECOND differ, and by how much; the exit status is 1 if their arrays do. Each "
+        f"is {_ANY}.",
+        ("FIRST", "SECOND"),
+        failure=2,
+    ),
+}
 
 
 def _silence_echoes() -> None:

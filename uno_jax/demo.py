@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from absl import logging
+from absl import flags, logging
 
-from uno_jax.config import ConfigError
 from uno_jax.inference.contexts import ContextPart
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import Drawing, Generator, Request
-from uno_jax.inference.options import (
-    THOUGHTS,
-    add_model_options,
-    add_thought_options,
-    load_from_options,
-    text_config,
-)
+from uno_jax.inference.options import define_model, define_thoughts, load_from_flags, thought_config
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import split_thought
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import UserError, exit_with_message
+from uno_jax.process.flags import parse_flags, section_of
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
 
@@ -39,18 +32,17 @@ ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "m
 
 def main(arguments: Sequence[str]) -> None:
     """Loads the model and serves the page until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m uno_jax.demo", description=__doc__)
-    add_model_options(parser)
-    add_thought_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in")
-    parser.add_argument("--port", type=int, default=7860)
-    options = parser.parse_args(arguments)
+    options = flags.FlagValues()
+    define_model(options)
+    define_thoughts(options)
+    place = section_of(options, "web page")
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in", **place)
+    flags.DEFINE_integer("port", 7860, "port to listen at", **place)
+    parse_flags(options, arguments, command="demo", about=__doc__, required=("checkpoint",))
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
-    try:
-        generator = load_from_options(options, text_config(options, THOUGHTS))
+    with exit_with_message():
+        generator = load_from_flags(options, thought_config(options))
         make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])
-    except (ConfigError, CheckpointError, ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def make_page(generator: Generator) -> gr.Blocks:
@@ -243,7 +235,7 @@ def _checked(make: Callable[[], Any]) -> Any:
     """What `make` gives; what it has to say of its arguments, the page shows."""
     try:
         return make()
-    except ValueError as error:
+    except UserError as error:
         raise gr.Error(str(error)) from error
 
 
@@ -251,7 +243,7 @@ def _with_messages(results: Iterator[Any]) -> Iterator[Any]:
     """The same results; what is wrong with the request, the page shows."""
     try:
         yield from results
-    except ValueError as error:
+    except UserError as error:
         raise gr.Error(str(error)) from error
 
 

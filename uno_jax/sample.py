@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -11,27 +11,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from absl import logging
+from absl import flags, logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uno_jax.config import ConfigError
 from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.generate import BATCH, Generator, Request
 from uno_jax.inference.options import (
-    THOUGHTS,
-    add_model_options,
-    add_picture_options,
-    add_thought_options,
-    load_from_options,
+    define_model,
+    define_pictures,
+    define_thoughts,
+    load_from_flags,
     picture_settings,
-    text_config,
+    thought_config,
 )
 from uno_jax.inference.picture_files import read_settings, write_picture, write_png
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
-from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.process.errors import CheckpointError
+from uno_jax.parallel.flags import define_hosts, joined_hosts
+from uno_jax.process.errors import exit_with_message
+from uno_jax.process.flags import ValueParser, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sheets.samples import Example, Picture, draw_sheet
 
@@ -48,41 +47,41 @@ class Wanted(NamedTuple):
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """Runs, and says in one message what is wrong if something is."""
-    options = _parser().parse_args(arguments)
+    options = flags.FlagValues()
+    _define(options)
+    parse_flags(options, arguments, command="sample", about=__doc__, required=("checkpoint", "out"))
     console = console or Console(soft_wrap=True)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
-    try:
+    with exit_with_message():
         prompts = _prompts(options)
-        if options.part is None:
-            join_hosts()
-        with failing_together():
+        with joined_hosts(options) if options.part is None else contextlib.nullcontext():
             _sample(options, prompts, console)
-    except (ConfigError, CheckpointError, ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m uno_jax.sample", description=__doc__)
-    add_model_options(parser)
-    what = parser.add_argument_group("what to draw")
-    what.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
-    what.add_argument("--image", action="append", default=[], metavar="FILE", help="picture that --prompt is to change")
-    what.add_argument("--prompts", metavar="FILE", help="a prompt a line, or JSONL with pictures and settings")
-    what.add_argument("--count", type=int, default=1, metavar="N", help="pictures of each prompt, with seeds one apart")
-    what.add_argument("--think", action="store_true", help="write what is to be drawn, then draw")
-    where = parser.add_argument_group("where and how much at once")
-    note = "where pictures go; those that are there with the same settings stay"
-    where.add_argument("--out", required=True, metavar="DIR", help=note)
-    where.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at once (default {BATCH})")
-    note = "of the first so many pictures, sheet.png (default 48; 0: none)"
-    where.add_argument("--sheet", type=int, default=48, metavar="N", help=note)
-    note = "of N processes this is number I, from 0, and draws every N-th picture (default: as JAX numbers its hosts)"
-    where.add_argument("--part", type=_part, metavar="I/N", help=note)
-    add_picture_options(parser.add_argument_group("how"))
-    add_thought_options(parser)
-    return parser
+def _define(options: flags.FlagValues) -> None:
+    define_model(options)
+    place = section_of(options, "what to draw")
+    flags.DEFINE_multi_string("prompt", [], "what to draw", **place)
+    flags.DEFINE_multi_string("image", [], "picture that --prompt is to change", **place)
+    flags.DEFINE_string("prompts", None, "file with a prompt a line, or JSONL with pictures and settings", **place)
+    flags.DEFINE_integer("count", 1, "pictures of each prompt, with seeds one apart", lower_bound=1, **place)
+    flags.DEFINE_boolean("think", False, "write what is to be drawn, then draw", **place)
+    place = section_of(options, "where and how much at once")
+    note = "folder where pictures go; those that are there with the same settings stay"
+    flags.DEFINE_string("out", None, note, **place)
+    flags.DEFINE_integer("batch", BATCH, "pictures at once", lower_bound=1, **place)
+    note = "pictures on the sheet of the first of them, sheet.png; 0: no sheet"
+    flags.DEFINE_integer("sheet", 48, note, lower_bound=0, **place)
+    note = (
+        "I/N: of N processes this is number I, from 0, and draws every N-th picture; without it, as JAX numbers its "
+        "hosts"
+    )
+    flags.DEFINE(ValueParser(_part), "part", None, note, **place)
+    define_hosts(options)
+    define_pictures(options)
+    define_thoughts(options)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -91,27 +90,24 @@ def _part(text: str) -> tuple[int, int]:
     except ValueError:
         number, count = -1, 0
     if not 0 <= number < count:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 0 to N - 1, as 0/4")
+        raise ValueError(f"{text!r}: expected I/N with I from 0 to N - 1, as 0/4")
     return number, count
 
 
-def _prompts(options: argparse.Namespace) -> list[Prompt]:
+def _prompts(options: flags.FlagValues) -> list[Prompt]:
     settings = picture_settings(options, think=options.think)
     if bool(options.prompt) == bool(options.prompts):
         raise PromptError("give --prompt or --prompts, one of the two")
     if options.image and not options.prompt:
         raise PromptError('--image goes with --prompt; in a JSONL file, pictures are the field "images" of a line')
-    for name, least in (("count", 1), ("batch", 1), ("sheet", 0)):
-        if getattr(options, name) < least:
-            raise PromptError(f"--{name} is {getattr(options, name)}: expected {least} or more")
     if options.prompt:
         return prompts_of_arguments(options.prompt, options.image, settings)
     return read_prompts(options.prompts, settings)
 
 
-def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Console) -> None:
+def _sample(options: flags.FlagValues, prompts: Sequence[Prompt], console: Console) -> None:
     part, parts = options.part or (jax.process_index(), jax.process_count())
-    generator = load_from_options(options, text_config(options, THOUGHTS))
+    generator = load_from_flags(options, thought_config(options))
     out = Path(options.out)
     with _progress(console) as progress:
         task = progress.add_task("checking", total=len(prompts))

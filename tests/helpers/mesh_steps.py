@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.helpers.made_up_plans import NAMED, Sample
 from tests.helpers.small_model import model_batch, quick_jit, small_model, small_params
-from uno_jax.attention.attend import ATTENTION
+from uno_jax.attention.attend import Attention
 from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("meshes", nargs="+")
-    parser.add_argument("--attention", choices=ATTENTION, default="dense")
+    parser.add_argument("--attention", choices=get_args(Attention), default="dense")
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)

@@ -102,7 +102,6 @@ def test_sides_that_do_not_divide_are_an_error(config):
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        (AutoencoderConfig(kind="vq"), "autoencoder.kind"),
         (AutoencoderConfig(downsample=4), "autoencoder.downsample"),
         (AutoencoderConfig(base_channels=20), "autoencoder.base_channels"),
         (AutoencoderConfig(kind="pixel"), "autoencoder.latent_channels"),

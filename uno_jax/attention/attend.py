@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from uno_jax.attention.kernel import kernel_attention
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
 from uno_jax.parallel.axes import partition_spec
 
-ATTENTION = ("auto", "dense", "kernel")
+Attention = Literal["auto", "dense", "kernel"]
 """Implementations: all scores in memory; Pallas kernels; `auto` takes the kernel on a TPU and dense elsewhere."""
 
 QUERY_AXES = ("batch", "tokens", "heads", None)
@@ -34,8 +34,8 @@ class Visibility(NamedTuple):
     """What they say together, for the dense attention; None for the kernel, which reads them itself."""
 
 
-def visibility(query: Sequence[TokenMetadata], key: Sequence[TokenMetadata], attention: str) -> Visibility:
-    """The visibility of buffers of queries and of keys, for the implementation that `attention` names in ATTENTION."""
+def visibility(query: Sequence[TokenMetadata], key: Sequence[TokenMetadata], attention: Attention) -> Visibility:
+    """The visibility of buffers of queries and of keys, for an implementation of attention."""
     if attention == "kernel" or (attention == "auto" and platform() == "tpu"):
         return Visibility(tuple(query), tuple(key), None)
     return Visibility(tuple(query), tuple(key), pairwise_visible(concatenated(query), concatenated(key)))

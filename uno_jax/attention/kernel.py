@@ -18,6 +18,7 @@ from uno_jax.attention.block_map import Blocks, block_states, pad_tokens, visits
 from uno_jax.attention.kernel_backward import backward
 from uno_jax.attention.kernel_forward import forward
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.process.errors import UserError
 
 # What a rematerialisation policy can keep, so that the backward pass does not run the forward kernel again.
 SAVED_NAMES = ("attention_output", "attention_logsumexp")
@@ -33,7 +34,7 @@ MOST_VISITS = (2**20 - 2**14) // 8
 """Visits of all rows, two int32 each, that fit into the scalar memory of a TPU core (1 MiB)."""
 
 
-class TooManyBlocks(ValueError):
+class TooManyBlocks(UserError):
     """One device has more rows and tokens than a TPU core can list the blocks of."""
 
 

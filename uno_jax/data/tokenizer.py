@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from uno_jax.data.tokenizer_files import read_tokenizer_files
+from uno_jax.process.errors import UserError
 
 # The four tokens that delimit texts and images. A public directory that lacks one gets it added after all others.
 TEXT_START, TEXT_END = "<|im_start|>", "<|im_end|>"
@@ -44,7 +45,7 @@ class Tokenizer:
 
         Raises:
           FileNotFoundError: one of the files is missing.
-          ValueError: one is damaged, they are of different tokenizers, or the ids in `tokenizer_config.json` do not
+          UserError: one is damaged, they are of different tokenizers, or the ids in `tokenizer_config.json` do not
             follow the vocabulary without gaps; the message names the file.
         """
         directory = Path(directory)
@@ -62,7 +63,7 @@ class Tokenizer:
             backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])
             actual = backend.token_to_id(entry["content"])
             if actual != id_:
-                raise ValueError(
+                raise UserError(
                     f"{directory / 'tokenizer_config.json'}: added token {entry['content']!r} is listed with id {id_} "
                     f"but follows the vocabulary as {actual}: vocab.json and tokenizer_config.json do not belong "
                     "together, or ids are left out"
@@ -75,13 +76,13 @@ class Tokenizer:
         """Ids of the text, without any delimiter around it.
 
         Raises:
-          ValueError: it holds a surrogate: what Python makes of bytes of a command line that are no UTF-8, and of half
+          UserError: it holds a surrogate: what Python makes of bytes of a command line that are no UTF-8, and of half
             a pair of escapes in JSON.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{text!r} is no Unicode text (at character {error.start + 1}); write or save it as UTF-8"
             ) from error
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -101,12 +102,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
     The same texts in the same order give the same files. Fewer ids come out when the texts have fewer distinct pairs.
 
     Raises:
-      ValueError: `vocab_size` leaves no room for the 256 bytes and the added tokens.
+      UserError: `vocab_size` leaves no room for the 256 bytes and the added tokens.
     """
     added = (_PAD, *DELIMITERS)
     least = 256 + len(added)
     if vocab_size < least:
-        raise ValueError(f"vocab_size is {vocab_size}: at least {least} are needed for all bytes and the added tokens")
+        raise UserError(f"vocab_size is {vocab_size}: at least {least} are needed for all bytes and the added tokens")
     backend = _byte_level_backend(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(added),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uno_jax.process.errors import UserError
 from uno_jax.process.json_reader import read_json_object
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -29,7 +30,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerContent:
 
     Raises:
       FileNotFoundError: one of the files is missing.
-      ValueError: one is damaged, or they are of different tokenizers; the message names the file.
+      UserError: one is damaged, or they are of different tokenizers; the message names the file.
     """
     missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
     if missing:
@@ -45,7 +46,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerContent:
     made = {first + second for first, second in merges} | {entry["content"] for _, entry in added}
     strange = [token for token in vocabulary if len(token) > 1 and token not in made]
     if strange:
-        raise ValueError(
+        raise UserError(
             f"{merges_file}: no merge makes {len(strange)} tokens of {vocab_file.name}, such as {strange[0]!r}: the "
             "file is cut short, or the two are of different tokenizers"
         )
@@ -55,11 +56,11 @@ def read_tokenizer_files(directory: Path) -> TokenizerContent:
 def _read_vocabulary(file: Path) -> dict[str, int]:
     vocabulary = read_json_object(file)
     if not all(type(id_) is int for id_ in vocabulary.values()):
-        raise ValueError(f"{file}: expected an integer id for every token")
+        raise UserError(f"{file}: expected an integer id for every token")
     for expected, id_ in enumerate(sorted(vocabulary.values())):
         if id_ != expected:
             what = "no token has" if id_ > expected else "two tokens have"
-            raise ValueError(
+            raise UserError(
                 f"{file}: {what} id {min(id_, expected)}; expected every id from 0 to {len(vocabulary) - 1}"
             )
     return vocabulary
@@ -74,10 +75,10 @@ def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
             continue
         pair = line.split(" ")
         if len(pair) != 2:
-            raise ValueError(f"{file}: line {number} is {line!r}; expected two tokens with a space between them")
+            raise UserError(f"{file}: line {number} is {line!r}; expected two tokens with a space between them")
         unknown = [token for token in (*pair, "".join(pair)) if token not in vocabulary]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{file}: line {number} is {line!r}, but vocab.json has no token {unknown[0]!r}: one of the files is "
                 "cut short, or they are of different tokenizers"
             )
@@ -88,10 +89,10 @@ def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
 def _read_added(file: Path) -> list[tuple[int, dict[str, Any]]]:
     entries = read_json_object(file).get("added_tokens_decoder", {})
     if not isinstance(entries, dict):
-        raise ValueError(f"{file}: added_tokens_decoder is {entries!r}; expected an object of id -> token")
+        raise UserError(f"{file}: added_tokens_decoder is {entries!r}; expected an object of id -> token")
     for id_, entry in entries.items():
         if not id_.isdecimal() or not _is_token(entry):
-            raise ValueError(
+            raise UserError(
                 f"{file}: added_tokens_decoder holds {id_!r}: {entry!r}; expected an id and an object with a string "
                 f"content and, where they are there, true or false as {', '.join(_FLAGS)}"
             )
@@ -110,4 +111,4 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text ({error}); if it was downloaded or copied, fetch it again") from error
+        raise UserError(f"{file}: not UTF-8 text ({error}); if it was downloaded or copied, fetch it again") from error

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from uno_jax.process.errors import UserError
+
 # 1344 x 1344: the most pixels that the public implementation lets into one sample.
 MAX_PIXELS = 1806336
 
@@ -73,14 +75,14 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
     """Pixels of an encoded picture, as `rgb_pixels` gives them.
 
     Raises:
-      ValueError: the bytes are no picture of 8 bits that Pillow reads; the message names `what` (record and field).
+      UserError: the bytes are no picture of 8 bits that Pillow reads; the message names `what` (record and field).
     """
     try:
         opened = Image.open(io.BytesIO(encoded))
         opened.load()
         return rgb_pixels(opened)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise UserError(
             f"{what}: {len(encoded)} bytes that are no readable picture ({str(error).rstrip('.')}); give PNG or JPEG "
             "of 8 bits"
         ) from error

@@ -13,6 +13,7 @@ from PIL import Image
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.data.transforms import decode_rgb, rgb_pixels
 from uno_jax.interop.load import LoadedModel
+from uno_jax.process.errors import UserError
 
 Picture = Path | Image.Image | UInt8[np.ndarray, "height width 3"]
 """A file, or pixels."""
@@ -24,22 +25,22 @@ def read_picture(picture: Picture | str, what: str = "picture") -> UInt8[np.ndar
     """Pixels, upright, transparency on white; here a text is the name of a file.
 
     Raises:
-      ValueError: it cannot be read, or is no picture; the message names `what` and the file.
+      UserError: it cannot be read, or is no picture; the message names `what` and the file.
     """
     if isinstance(picture, (str, Path)):
         try:
             encoded = Path(picture).read_bytes()
         except OSError as error:
-            raise ValueError(f"{what}: {picture} cannot be read ({error.strerror or error})") from error
+            raise UserError(f"{what}: {picture} cannot be read ({error.strerror or error})") from error
         return decode_rgb(encoded, f"{what}: {picture}")
     if isinstance(picture, Image.Image):
         try:
             return rgb_pixels(picture)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{what}: an image that cannot be read ({error})") from error
+            raise UserError(f"{what}: an image that cannot be read ({error})") from error
     pixels: Any = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
-        raise ValueError(
+        raise UserError(
             f"{what}: an array of {pixels.dtype} {pixels.shape}; expected uint8 [height, width, 3], a PIL image, or a "
             "pathlib.Path"
         )
@@ -58,7 +59,7 @@ def context_plan(parts: Sequence[ContextPart], model: LoadedModel, *, latents: b
         of them.
 
     Raises:
-      ValueError: a picture that cannot be read, or a text that is no Unicode.
+      UserError: a picture that cannot be read, or a text that is no Unicode.
     """
     plan: list[Any] = []
     pictures = 0

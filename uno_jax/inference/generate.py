@@ -32,6 +32,7 @@ from uno_jax.models.decoder import Past
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, put_rows
+from uno_jax.process.errors import UserError
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import Branches, sample_latents
 from uno_jax.sampling.text import TextConfig
@@ -215,12 +216,12 @@ class Generator:
         """Ids of tokens.
 
         Raises:
-          ValueError: a text that is more or less than one token.
+          UserError: a text that is more or less than one token.
         """
         ids = [self.reader.model.tokenizer.encode(text) for text in _listed(stop, "stop")]
         for text, found in zip(stop, ids, strict=True):
             if len(found) != 1:
-                raise ValueError(f"stop {text!r} is {len(found)} tokens of this model: expected a text that is one")
+                raise UserError(f"stop {text!r} is {len(found)} tokens of this model: expected a text that is one")
         return tuple(token for [token] in ids)
 
     def _kind(self, request: Request) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from uno_jax.config import ConfigError
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.models.config import ModelConfig
 from uno_jax.sampling.guidance import GuidanceConfig, Rescale
@@ -64,10 +65,10 @@ def check_seed(seed: int) -> None:
     """Demands a seed that an int32 holds, for keys are folded from it.
 
     Raises:
-      ValueError: it is less than 0, or too large.
+      ConfigError: it is less than 0, or too large.
     """
     if not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"seed is {seed}: expected 0 to {LARGEST_SEED}")
+        raise ConfigError(f"seed is {seed}: expected 0 to {LARGEST_SEED}")
 
 
 def picture_size(
@@ -82,13 +83,13 @@ def picture_size(
       last_picture: height and width of the context's last picture, as the model reads it; None: there is none.
 
     Raises:
-      ValueError: the size is not made of whole latent tokens, or larger than the model's position table.
+      ConfigError: the size is not made of whole latent tokens, or larger than the model's position table.
     """
     unit, most = model.pixels_per_token, model.max_latent_size * model.pixels_per_token
     if settings.size:
         width, height = _two_numbers(settings.size, "x", "size", "")
         if width % unit or height % unit or max(width, height) > most:
-            raise ValueError(
+            raise ConfigError(
                 f"size is {settings.size}: expected sides that are multiples of {unit}, of at most {most} pixels, as "
                 f"this model's latent tokens are {unit} pixels wide and its position table is "
                 f"{model.max_latent_size} of them"
@@ -108,5 +109,5 @@ def _two_numbers(text: str, between: str, name: str, example: str) -> tuple[int,
         return 0, 0
     match = re.fullmatch(rf"([1-9]\d*){between}([1-9]\d*)", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{name} is {text!r}: expected something like {example}")
+        raise ConfigError(f"{name} is {text!r}: expected something like {example}")
     return int(match[1]), int(match[2])

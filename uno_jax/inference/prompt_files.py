@@ -21,6 +21,7 @@ from uno_jax.config import ConfigError, from_config_dict, to_json
 from uno_jax.inference.contexts import ContextPart, read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.process.errors import UserError
 from uno_jax.process.json_reader import JsonError, parse_json
 
 _FIELDS = ("prompt", "images", "context", "id")
@@ -29,7 +30,7 @@ _MOST_PROBLEMS = 20  # that a message lists
 _LONGEST_ID = 200
 
 
-class PromptError(ValueError):
+class PromptError(UserError):
     """Prompts that cannot be drawn: the message names each by file and line, and what to do."""
 
 

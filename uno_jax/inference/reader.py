@@ -133,7 +133,8 @@ def load_reader(
     placed = make_mesh(MeshConfig(), devices[:1]) if mesh is None else make_mesh(mesh, devices)
     model = load_model(path, ema=ema, dtype=dtype, mesh=placed)
     if dtype is not None:
-        config = dataclasses.replace(model.config, compute_dtype=np.dtype(dtype).name)
+        name: Any = np.dtype(dtype).name
+        config = dataclasses.replace(model.config, compute_dtype=name)
         model = dataclasses.replace(model, config=config)
     return Reader(model, placed)
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from uno_jax.interop.json_object import number, read_object, section
 from uno_jax.models.autoencoder import GROUP_NORM_GROUPS
-from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
+from uno_jax.models.config import (
+    AutoencoderConfig,
+    DecoderConfig,
+    MetaqueryTarget,
+    ModelConfig,
+    Prediction,
+    VisionConfig,
+)
 from uno_jax.process.errors import CheckpointError
 
 # Choices of the public format that our modules implement in one way only: (field, the value that we implement).
@@ -56,8 +63,8 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
         latent_patch_size=top.integer("latent_patch_size", defaults.latent_patch_size),
         max_latent_size=top.integer("max_latent_size", defaults.max_latent_size),
         num_metaqueries=queries.integer("num_metaqueries", None) if (directory / UNO_JSON).exists() else 0,
-        metaquery_target=queries.choice("metaquery_target", ("vision", "connector")),
-        prediction=ours.choice("prediction", ("velocity", "x0")),
+        metaquery_target=queries.choice("metaquery_target", get_args(MetaqueryTarget)),
+        prediction=ours.choice("prediction", get_args(Prediction)),
     )
 
 
@@ -194,7 +201,7 @@ class _Fields:
     def number(self, name: str, default: float, *, positive: bool = False) -> float:
         return number(self.values, name, default, self.where, positive=positive)
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+    def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
         """One of the choices; the first is the default."""
         value = self.values.get(name, choices[0])
         if value not in choices:

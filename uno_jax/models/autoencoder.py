@@ -6,13 +6,13 @@ and scales. `decode` takes such scaled latents back to pixels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from uno_jax.attention.attend import attend, visibility
+from uno_jax.attention.attend import Attention, attend, visibility
 from uno_jax.attention.metadata import whole_images
 from uno_jax.models.config import AutoencoderConfig
 
@@ -26,7 +26,7 @@ def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoen
     """The autoencoder that `config.kind` names.
 
     Raises:
-      ValueError: an unknown kind, or sizes that contradict each other; the message names the field.
+      ValueError: sizes that contradict each other; the message names the field.
     """
     if config.kind == "flux":
         if config.downsample != 2 ** (len(config.channel_multipliers) - 1):
@@ -49,7 +49,7 @@ def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoen
                 f"{config.downsample} has 3 * {config.downsample}**2 = {3 * config.downsample**2} channels"
             )
         return PixelAutoencoder(config)
-    raise ValueError(f"autoencoder.kind is {config.kind!r}; it must be 'flux' or 'pixel'")
+    assert_never(config.kind)
 
 
 def sample_latents(
@@ -227,7 +227,7 @@ class DecoderLevel(nn.Module):
 class Middle(nn.Module):
     """Residual block, self-attention over all places of the image, residual block."""
 
-    attention: str
+    attention: Attention
     dtype: Any
 
     @nn.compact
@@ -255,7 +255,7 @@ class ResidualBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """Single-head attention of every place of an image to all places of the same image."""
 
-    attention: str
+    attention: Attention
     """Which implementation, as in AutoencoderConfig."""
     dtype: Any
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flax.traverse_util import flatten_dict
 
+from uno_jax.attention.attend import Attention
 from uno_jax.batch import Layout
-from uno_jax.config import to_json
+from uno_jax.config import Dtype, to_json
+
+Remat = Literal["none", "dots", "save_projections", "save_attention", "full", "offload"]
+"""What the backward pass recomputes, from the one that recomputes nothing to the one that keeps least on the device."""
+MetaqueryTarget = Literal["vision", "connector"]
+Prediction = Literal["velocity", "x0"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,14 @@ class DecoderConfig:
     norm_eps: float = 1e-6
     scan_unroll: int = 1
     """How many layers one iteration of the layer scan holds; num_layers = no loop at all."""
-    remat: str = "none"
+    remat: Remat = "none"
     """What the backward pass recomputes: nothing (`none`); or all of a layer but what the policy keeps.
 
     `offload` keeps the layer's input, in host memory; `full` the input; `save_attention` also what the attention kernel
     gave (any other attention runs again); `save_projections` also queries, keys, values and the sum after attention, so
     that the MLP runs again; `dots` all matrix products.
     """
-    attention: str = "auto"
+    attention: Attention = "auto"
     """`kernel` (Pallas, for TPU; holds no scores), `dense` (all scores in memory), or `auto`: kernel on a TPU."""
     adapter_rank: int = 0
     """Of low-rank adapters on every linear layer of the generation expert; 0: none."""
@@ -54,8 +60,8 @@ class VisionConfig:
     """Side of the learned position table, and of the fixed table after the connector."""
     norm_eps: float = 1e-6
     scan_unroll: int = 1
-    remat: str = "none"
-    attention: str = "auto"
+    remat: Remat = "none"
+    attention: Attention = "auto"
     """All as in DecoderConfig."""
 
 
@@ -63,7 +69,7 @@ class VisionConfig:
 class AutoencoderConfig:
     """The FLUX autoencoder (`kind="flux"`), or a parameter-free space-to-depth (`kind="pixel"`) for laptops."""
 
-    kind: str = "flux"
+    kind: Literal["flux", "pixel"] = "flux"
     base_channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
     num_residual_blocks: int = 2
@@ -73,7 +79,7 @@ class AutoencoderConfig:
     """Pixels per latent, a side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
     scale: float = 0.3611
     shift: float = 0.1159
-    attention: str = "auto"
+    attention: Attention = "auto"
     """As in DecoderConfig."""
 
 
@@ -89,11 +95,11 @@ class ModelConfig:
     """Side of the fixed latent position table, in latent tokens."""
     num_metaqueries: int = 256
     """Rows of the metaquery table: the most patches that `metaquery_transform` may give. 0: no metaqueries."""
-    metaquery_target: str = "vision"
+    metaquery_target: MetaqueryTarget = "vision"
     """What the metaqueries predict: `vision` (the ViT's output) or `connector` (the connector's)."""
-    prediction: str = "velocity"
+    prediction: Prediction = "velocity"
     """What the output projection means: `velocity`, or `x0` (the loss is the velocity's either way)."""
-    compute_dtype: str = "float32"
+    compute_dtype: Dtype = "float32"
     """Of matrix products. Norms, RoPE, softmax and losses are always float32."""
 
     @property

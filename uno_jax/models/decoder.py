@@ -15,14 +15,14 @@ from uno_jax.attention.attend import Visibility, attend, visibility
 from uno_jax.attention.kernel import SAVED_NAMES
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.models.adapters import ExpertAdapters
-from uno_jax.models.config import DecoderConfig
+from uno_jax.models.config import DecoderConfig, Remat
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import apply_rope, rope_tables
 from uno_jax.parallel.axes import constrain
 from uno_jax.parallel.parameters import lookup
 
 _POLICIES = jax.checkpoint_policies
-REMAT_POLICIES = {
+REMAT_POLICIES: dict[Remat, Any] = {
     "offload": _POLICIES.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=["layer_input"],

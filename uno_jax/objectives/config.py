@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+VisualLoss = Literal["cosine", "mse", "smooth_l1"]
+
 
 @dataclass(frozen=True)
 class BalanceConfig:
@@ -35,7 +37,7 @@ class ObjectiveConfig:
     """A loss token at time t counts (1 - t) ** power; 0 = constant. The denominator is the number of tokens still."""
     caption_time_power: float = 0.0
     visual_time_power: float = 0.0
-    visual_loss: Literal["cosine", "mse", "smooth_l1"] = "cosine"
+    visual_loss: VisualLoss = "cosine"
     time_shift: float = 1.0
     """t = shift * u / (1 + (shift - 1) * u), u = sigmoid(normal)."""
     balance: BalanceConfig = field(default_factory=BalanceConfig)

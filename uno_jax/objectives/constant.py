@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from uno_jax.batch import Batch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.config import ObjectiveConfig, VisualLoss
 from uno_jax.objectives.distances import visual_distance
 from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import jit_whole, put_rows
@@ -79,7 +79,7 @@ def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "
     return embedded[1]
 
 
-def _target_sum(model: ModelConfig, kind: str, mask: Mask, params: Params, batch: Batch) -> tuple[Array, Array]:
+def _target_sum(model: ModelConfig, kind: VisualLoss, mask: Mask, params: Params, batch: Batch) -> tuple[Array, Array]:
     target, counts = _targets(model, params, batch), mask(batch)
     if kind == "cosine":
         target = target / jnp.maximum(jnp.linalg.norm(target, axis=-1, keepdims=True), 1e-8)
@@ -87,7 +87,7 @@ def _target_sum(model: ModelConfig, kind: str, mask: Mask, params: Params, batch
 
 
 def _distance_sum(
-    model: ModelConfig, kind: str, mask: Mask, params: Params, batch: Batch, constant: Float[Array, " features"]
+    model: ModelConfig, kind: VisualLoss, mask: Mask, params: Params, batch: Batch, constant: Float[Array, " features"]
 ) -> Float[Array, ""]:
     target = _targets(model, params, batch)
     distance = visual_distance(jnp.broadcast_to(constant, target.shape), target, kind)

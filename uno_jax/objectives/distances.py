@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from uno_jax.objectives.config import VisualLoss
 
 
 def cross_entropy(
@@ -16,7 +20,7 @@ def cross_entropy(
 
 
 def visual_distance(
-    prediction: Float[Array, "*tokens features"], target: Float[Array, "*tokens features"], kind: str
+    prediction: Float[Array, "*tokens features"], target: Float[Array, "*tokens features"], kind: VisualLoss
 ) -> Float[Array, "*tokens"]:
     """1 - cosine, mean squared difference, or mean smooth-l1 (quadratic below 1) over the features, float32."""
     if kind == "cosine":
@@ -27,7 +31,7 @@ def visual_distance(
         return jnp.mean(jnp.square(difference), axis=-1)
     if kind == "smooth_l1":
         return jnp.mean(jnp.where(difference < 1, 0.5 * jnp.square(difference), difference - 0.5), axis=-1)
-    raise ValueError(f"objective.visual_loss is {kind!r}; it must be cosine, mse or smooth_l1")
+    assert_never(kind)
 
 
 def _norm(x: Array) -> Array:

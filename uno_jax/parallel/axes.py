@@ -7,14 +7,31 @@ the names up here and the sizes in the mesh; outside, they do nothing.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
-MESH_AXES = ("data", "fsdp", "tensor", "sequence")
+
+@dataclass(frozen=True)
+class AxisSizes:
+    """A size for each mesh axis; -1 (at most once) takes what the other axes leave."""
+
+    data: int = 1
+    """Rows of the batch; everything else is replicated."""
+    fsdp: int = -1
+    """Rows of the batch; and parameters, optimizer and averages, gathered layer by layer where they are used."""
+    tensor: int = 1
+    """Heads and the experts' inner features."""
+    sequence: int = 1
+    """Tokens of a row: for rows too long for one device."""
+
+
+MESH_AXES = tuple(field.name for field in dataclasses.fields(AxisSizes))
 
 TABLE: dict[str, tuple[str, ...]] = {
     # Activations.

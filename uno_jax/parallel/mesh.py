@@ -12,36 +12,26 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from uno_jax.config import ConfigError
-from uno_jax.parallel.axes import MESH_AXES, TABLE, on_mesh
+from uno_jax.parallel.axes import MESH_AXES, TABLE, AxisSizes, on_mesh
 
 Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
-class DcnConfig:
-    """Parts along each mesh axis across slices, which the data-centre network joins; -1 (at most once): the rest."""
+class DcnConfig(AxisSizes):
+    """Parts along each mesh axis across slices, which the data-centre network joins."""
 
     data: int = -1
     fsdp: int = 1
-    tensor: int = 1
-    sequence: int = 1
 
 
 @dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each mesh axis inside a slice; -1 (at most once) takes the devices that the other axes leave.
+class MeshConfig(AxisSizes):
+    """Devices along each mesh axis inside a slice.
 
     What is cut over which axis is the table of `uno_jax.parallel.axes`.
     """
 
-    data: int = 1
-    """Rows of the batch; everything else is replicated."""
-    fsdp: int = -1
-    """Rows of the batch; and parameters, optimizer and averages, gathered layer by layer where they are used."""
-    tensor: int = 1
-    """Heads and the experts' inner features."""
-    sequence: int = 1
-    """Tokens of a row: for rows too long for one device."""
     dcn: DcnConfig = field(default_factory=DcnConfig)
     """The same across slices: a mesh axis has `size * dcn size` parts in all."""
 

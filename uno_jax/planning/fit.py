@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from uno_jax.config import ConfigError
+from uno_jax.models.config import Remat
 from uno_jax.objectives.losses import SUPERVISION
 from uno_jax.parallel.mesh import make_mesh, row_parts
 from uno_jax.planning.chips import GIB, Slice, describe_devices
@@ -16,10 +17,10 @@ from uno_jax.run.config import RunConfig
 
 AnyPlan = TypeVar("AnyPlan", Plan, SamplerPlan)
 
-CHEAPEST_FIRST = ("none", "dots", "save_projections", "save_attention", "full", "offload")
+CHEAPEST_FIRST: tuple[Remat, ...] = get_args(Remat)
 """Rematerialisation policies, from the one that computes nothing again and keeps most."""
 LARGER = "a larger slice, or chips with more memory (--topology)"
-LEAST_MEMORY = "full"
+LEAST_MEMORY: Remat = "full"
 """The policy that decides about the batch; `offload` moves activations at every layer, and is tried where it fails."""
 
 
@@ -31,11 +32,12 @@ def largest_fit(config: RunConfig, target: Slice, plan_of: Callable[[RunConfig],
     """
     parts = row_parts(make_mesh(config.mesh, describe_devices(target))) * config.optimizer.accumulation
 
-    def batches(policy: str) -> Iterator[Plan]:
+    def batches(policy: Remat) -> Iterator[Plan]:
         return largest_count(lambda rows: plan_of(_changed(config, rows * parts, policy)))
 
     best: Plan | None = None
-    for policy in (LEAST_MEMORY, "offload"):
+    least_memory_first: tuple[Remat, ...] = (LEAST_MEMORY, "offload")
+    for policy in least_memory_first:
         for plan in batches(policy):
             yield plan
             best = plan if plan.memory.fits else best
@@ -209,7 +211,7 @@ def _copies_in_a_slice(plan: Plan | SamplerPlan) -> int:
     return plan.mesh_axes["data"] // max(across, 1)
 
 
-def _changed(config: RunConfig, rows: int, remat: str) -> RunConfig:
+def _changed(config: RunConfig, rows: int, remat: Remat) -> RunConfig:
     decoder = dataclasses.replace(config.model.decoder, remat=remat)
     return dataclasses.replace(
         config,

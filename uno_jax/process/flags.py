@@ -1,25 +1,205 @@
-"""How commands read their command line."""
+"""Command-line flags. A command defines its own set of them when it runs, so importing its module defines none.
+
+They are absl's, because a config's overrides (`--config.any.field=value`) are: `--name=value`, `--name value`,
+`--name` and `--noname` for a boolean, before or after the positional arguments. A set is a `flags.FlagValues`; its
+flags are read as attributes, or by `flag_values["with.dots"].value`.
+"""
 
 from __future__ import annotations
 
+import difflib
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
 
 from absl import flags
+from ml_collections import config_flags
+
+T = TypeVar("T")
+
+_HELP = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
+_COLUMN = 28  # where descriptions begin
 
 
-def flags_parser(usage: str | None) -> Callable[[Sequence[str]], list[str]]:
-    """absl's parser for `app.run`, with an override of a field that does not exist as one line instead of a traceback;
-    `usage` is what follows a flag that does not exist."""
+class ValueParser(flags.ArgumentParser[T], Generic[T]):
+    """Parses a flag's text with a function, which raises ValueError with what it expected."""
 
-    def parse(arguments: Sequence[str]) -> list[str]:
-        try:
-            return flags.FLAGS(arguments)
-        except flags.Error as error:
-            sys.exit(f"{error}\nUsage: {usage}")
-        except (AttributeError, KeyError, TypeError) as error:
-            reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
-            overrides = [argument for argument in arguments if argument.startswith("--config.")]
-            sys.exit(f"an override names no field of the config: {reason} (given: {' '.join(overrides)})")
+    def __init__(self, read: Callable[[str], T]):
+        self._read = read
 
-    return parse
+    def parse(self, argument: Any) -> T:
+        return self._read(argument) if isinstance(argument, str) else argument  # a default is not a text
+
+    def flag_type(self) -> str:
+        return "value"
+
+
+def section_of(flag_values: flags.FlagValues, title: str) -> dict[str, Any]:
+    """Keyword arguments of `flags.DEFINE_*` for flags that `--help` lists under a title."""
+    return {"flag_values": flag_values, "module_name": title}  # by module is how absl lists flags
+
+
+def define_config(flag_values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Defines `--config`, and of `arguments` those that override a field of it."""
+    note = "config file, a Python file with get_config(); --config.any.field=value overrides a field"
+    config_flags.DEFINE_config_file("config", None, note, flag_values, sys_argv=["", *arguments])
+    flag_values.flags_by_module_dict()["config"] = flag_values.flags_by_module_dict().pop(__name__)
+
+
+def define_fields(
+    flag_values: flags.FlagValues, defaults: Any, notes: Mapping[str, str], section: str, prefix: str = ""
+) -> None:
+    """Defines a flag `--{prefix}{field}` for each field of a dataclass that `notes` describes.
+
+    Args:
+      flag_values: where they are defined.
+      defaults: an instance, with the default values.
+      notes: field -> description.
+      section: title above them in `--help`.
+      prefix: of the flags' names.
+    """
+    kinds, place = typing.get_type_hints(type(defaults)), section_of(flag_values, section)
+    for name, note in notes.items():
+        default, kind = getattr(defaults, name), kinds[name]
+        if typing.get_origin(kind) is typing.Literal:
+            flags.DEFINE_enum(prefix + name, default, typing.get_args(kind), note, **place)
+        elif kind is bool:
+            flags.DEFINE_boolean(prefix + name, default, note, **place)
+        else:
+            flags.DEFINE(_PARSERS[kind], prefix + name, default, note, **place)
+
+
+def field_values(flag_values: flags.FlagValues, fields: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """The values of flags that `define_fields` defined, by field."""
+    return {field: flag_values[prefix + field].value for field in fields}
+
+
+def parse_flags(
+    flag_values: flags.FlagValues,
+    arguments: Sequence[str],
+    *,
+    command: str,
+    about: str | None,
+    required: Sequence[str] = (),
+    positional: Sequence[str] = (),
+) -> list[str]:
+    """Reads a command line into its flags.
+
+    Args:
+      flag_values: the command's flags; they take their values here.
+      arguments: the command line, without the name of the program.
+      command: `train`, or with a subcommand `convert export`.
+      about: what the command is for, the beginning of `--help`.
+      required: flags that have no default and must be given.
+      positional: names of the positional arguments, all of which must be given.
+
+    Returns:
+      The positional arguments.
+
+    Raises:
+      SystemExit: with status 0 after `--help`; with 2 after a message about what is wrong.
+    """
+    usage = " ".join([f"usage: python -m uno_jax.{command}", *positional, *(f"--{name}=.." for name in required)])
+    if _HELP & set(arguments):
+        print(f"{usage} [--flag=value ..]\n\n{(about or '').strip()}\n{_described(flag_values)}")
+        sys.exit(0)
+    # grain and absl's own logging read absl's global flags, which only takes that somebody has parsed them.
+    flags.FLAGS.mark_as_parsed()
+    try:
+        _, *given = flag_values(["", *arguments])
+        config = flag_values["config"].value if "config" in flag_values else None
+        getattr(config, "keys", None)  # a config file that could not be read says so here
+    except flags.Error as error:
+        fail_usage(usage, str(error))
+    except OSError as error:
+        fail_usage(usage, f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}")
+    except (AttributeError, KeyError, TypeError) as error:
+        overrides = [argument for argument in arguments if argument.startswith("--config.")]
+        if not overrides:
+            raise  # by the code of the config file
+        reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
+        fail_usage(usage, f"an override names no field of the config: {reason} (given: {' '.join(overrides)})")
+    missing = [f"--{name}" for name in required if flag_values[name].value is None]
+    if missing:
+        fail_usage(usage, f"{' and '.join(missing)} must be given")
+    if given and not positional:
+        fail_usage(usage, f"unexpected argument: {' '.join(given)}")
+    if len(given) != len(positional):
+        fail_usage(usage, f"expected {' '.join(positional)}, got {' '.join(given) or 'no argument'}")
+    return given
+
+
+def choose_command(
+    command: str, commands: Mapping[str, Any], arguments: Sequence[str], about: str | None
+) -> tuple[str, Any]:
+    """The subcommand that the first argument names, and its name.
+
+    Raises:
+      SystemExit: as of `parse_flags`.
+    """
+    usage = f"usage: python -m uno_jax.{command} {'|'.join(commands)}"
+    name = arguments[0] if arguments else ""
+    if name in _HELP:
+        lines = [_listed(" ".join([name, *found.positional]), found.about) for name, found in commands.items()]
+        print("\n".join([f"{usage} ..", "", (about or "").strip(), "", *lines]))
+        sys.exit(0)
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        known = f"did you mean {near[0]}?" if near else f"expected {', '.join(commands)}"
+        fail_usage(usage, f"{name} is no command: {known}" if name else f"no command: {known}")
+    return name, commands[name]
+
+
+def fail_usage(usage: str, message: str) -> NoReturn:
+    """Ends the process with status 2, after how the command is called and what is wrong."""
+    print(f"{usage} [--flag=value ..]; --help describes the flags\n{message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def two_numbers(text: str) -> tuple[float, float]:
+    """`0.4,1` as two numbers."""
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r}: expected two numbers, as 0.4,1") from None
+    return low, high
+
+
+_PARSERS: dict[Any, flags.ArgumentParser] = {
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    float | None: flags.FloatParser(),
+    str: flags.ArgumentParser(),
+    tuple[float, float]: ValueParser(two_numbers),
+}
+
+
+def _described(flag_values: flags.FlagValues) -> str:
+    """All flags, by section in the order in which they were defined."""
+    lines = []
+    for section, defined in flag_values.flags_by_module_dict().items():
+        lines += ["", f"{section}:", *(_listed(*_head_and_note(flag)) for flag in defined)]
+    return "\n".join(lines)
+
+
+def _head_and_note(flag: flags.Flag) -> tuple[str, str]:
+    note, default = str(flag.help), flag.default
+    if isinstance(default, (tuple, list)):
+        default = ",".join(map(str, default))
+    if flag.boolean:
+        return f"--[no]{flag.name}", note
+    head = f"--{flag.name}={flag.parser.flag_type().split()[-1].upper()}"
+    return head, note if default in (None, "") else f"{note} (default: {default})"
+
+
+def _listed(head: str, note: str) -> str:
+    """`head` in a left column and `note` in a right one, as wide as the terminal lets them be."""
+    width, indent = min(shutil.get_terminal_size().columns, 110), " " * _COLUMN
+    note = " ".join(note.split())
+    lines = textwrap.wrap(note, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    if len(head) + 4 > _COLUMN:
+        return "\n".join([f"  {head}", *lines])
+    return "\n".join([f"  {head:{_COLUMN - 2}}{lines[0].strip()}", *lines[1:]])

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from uno_jax.process.errors import UserError
 
-class JsonError(ValueError):
+
+class JsonError(UserError):
     """Text that is not valid JSON, or not the kind of value that was expected."""
 
 

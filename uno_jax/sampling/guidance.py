@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from uno_jax.config import ConfigError
+
 Rescale = Literal["global", "channel", "text_channel"]
 
 
@@ -32,14 +34,14 @@ class GuidanceConfig:
     def __post_init__(self):
         for name in ("text_scale", "image_scale"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}: expected a finite number")
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"interval is {self.interval}: expected 0 <= low <= high <= 1, times of guidance")
+            raise ConfigError(f"interval is {self.interval}: expected 0 <= low <= high <= 1, times of guidance")
         if self.rescale not in get_args(Rescale):
-            raise ValueError(f"rescale is {self.rescale!r}: expected one of {', '.join(get_args(Rescale))}")
+            raise ConfigError(f"rescale is {self.rescale!r}: expected one of {', '.join(get_args(Rescale))}")
         if not 0 <= self.rescale_min <= 1:
-            raise ValueError(f"rescale_min is {self.rescale_min}: expected 0 to 1, the least factor of rescaling")
+            raise ConfigError(f"rescale_min is {self.rescale_min}: expected 0 to 1, the least factor of rescaling")
 
     def acts(self, times: Float[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps"]:
         """At which of the times there is guidance."""

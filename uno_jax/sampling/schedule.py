@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from uno_jax.config import ConfigError
 from uno_jax.objectives.draws import shift_time
 from uno_jax.sampling.guidance import GuidanceConfig
 
@@ -47,9 +48,9 @@ class FlowConfig:
         ):
             value = getattr(self, name)
             if value < least or (most is not None and value > most):
-                raise ValueError(f"{name} is {value}: expected {least} {f'to {most}' if most else 'or more'}")
+                raise ConfigError(f"{name} is {value}: expected {least} {f'to {most}' if most else 'or more'}")
         if not 0 < self.time_shift < math.inf:
-            raise ValueError(f"time_shift is {self.time_shift}: expected a positive, finite number")
+            raise ConfigError(f"time_shift is {self.time_shift}: expected a positive, finite number")
 
     @property
     def guided_by_text(self) -> bool:

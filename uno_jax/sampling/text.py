@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.config import ConfigError
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
@@ -35,11 +36,11 @@ class TextConfig:
 
     def __post_init__(self):
         if self.max_length < 2:
-            raise ValueError(f"max_length is {self.max_length}: expected 2 or more, for it counts the start token")
+            raise ConfigError(f"max_length is {self.max_length}: expected 2 or more, for it counts the start token")
         if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}: expected 0 or more, and finite")
+            raise ConfigError(f"temperature is {self.temperature}: expected 0 or more, and finite")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: expected more than 0, at most 1")
+            raise ConfigError(f"top_p is {self.top_p}: expected more than 0, at most 1")
 
 
 class Writing(NamedTuple):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from uno_jax.config import Dtype
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -25,7 +27,7 @@ class OptimizerConfig:
     epsilon: float = 1e-15
     weight_decay: float = 0.0
     """Decoupled; acts on matrices and tables, never on biases and norm scales."""
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    moment_dtype: Dtype = "float32"
     """How both moments are stored between steps; the update itself is float32."""
     clip_norm: float = 1.0
     """Global gradient norm; 0 = no clipping."""

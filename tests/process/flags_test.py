@@ -1,0 +1,201 @@
+"""Flags of commands: what a command line may look like, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from absl import flags
+
+from tests.helpers.paths import ROOT
+from uno_jax.process.flags import (
+    ValueParser,
+    choose_command,
+    define_config,
+    define_fields,
+    field_values,
+    parse_flags,
+    section_of,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    size: int = 3
+    scale: float | None = None
+    kind: Literal["red", "blue"] = "red"
+    fast: bool = False
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+NOTES = {"size": "in pixels", "scale": "of it", "kind": "colour", "fast": "at once", "range": "LOW,HIGH"}
+
+
+def parsed(*arguments: str, required: tuple[str, ...] = (), positional: tuple[str, ...] = ()):
+    """The flags of `Settings` and `--names` by a command line, and the positional arguments."""
+    flag_values = flags.FlagValues()
+    define_fields(flag_values, Settings(), NOTES, "settings", "set.")
+    flags.DEFINE_multi_string("name", [], "who", **section_of(flag_values, "names"))
+    flags.DEFINE(ValueParser(str.upper), "title", None, "of all", **section_of(flag_values, "names"))
+    given = parse_flags(
+        flag_values, arguments, command="paint", about="Paints.", required=required, positional=positional
+    )
+    return flag_values, given
+
+
+def failure(capsys, *arguments: str, **expected) -> str:
+    with pytest.raises(SystemExit) as exit:
+        parsed(*arguments, **expected)
+    assert exit.value.code == 2
+    usage, message = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: python -m uno_jax.paint")
+    return message
+
+
+def test_fields_of_a_dataclass_are_flags_of_their_types_with_their_defaults():
+    assert Settings(**field_values(parsed()[0], NOTES, "set.")) == Settings()
+    line = ["--set.size=5", "--set.scale", "0.5", "--set.kind=blue", "--set.fast", "--set.range=0.2,1"]
+    assert Settings(**field_values(parsed(*line)[0], NOTES, "set.")) == Settings(5, 0.5, "blue", True, (0.2, 1.0))
+
+
+def test_flags_stand_before_and_after_positional_arguments():
+    flag_values, given = parsed("a", "--set.size=5", "b", "--noset.fast", positional=("SRC", "DST"))
+    assert given == ["a", "b"]
+    assert flag_values["set.size"].value == 5
+
+
+def test_what_follows_two_dashes_is_no_flag():
+    assert parsed("--", "--set.size=5", positional=("SRC",))[1] == ["--set.size=5"]
+
+
+def test_a_flag_can_be_given_several_times():
+    assert parsed("--name=a", "--name", "b")[0].name == ["a", "b"]
+
+
+def test_a_function_parses_a_value():
+    assert parsed("--title=x")[0].title == "X"
+    assert parsed()[0].title is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set.sise=5"], "Unknown command line flag 'set.sise'. Did you mean: set.size ?"),
+        (["--set.size=many"], "flag --set.size=many: invalid literal for int() with base 10: 'many'"),
+        (["--set.kind=green"], "flag --set.kind=green: value should be one of <red|blue>"),
+        (["--set.range=1"], "flag --set.range=1: '1': expected two numbers, as 0.4,1"),
+        (["--set.size"], "Missing value for flag --set.size"),
+        (["a"], "unexpected argument: a"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_one_sentence(capsys, arguments, message):
+    assert failure(capsys, *arguments) == message
+
+
+def test_missing_flags_and_arguments_are_named(capsys):
+    assert failure(capsys, required=("title", "set.scale")) == "--title and --set.scale must be given"
+    assert failure(capsys, "a", positional=("SRC", "DST")) == "expected SRC DST, got a"
+    assert failure(capsys, positional=("SRC", "DST")) == "expected SRC DST, got no argument"
+
+
+def test_help_describes_the_flags_by_section(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as exit:
+        parsed("--help", required=("title",), positional=("SRC",))
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "usage: python -m uno_jax.paint SRC --title=.. [--flag=value ..]",
+        "",
+        "Paints.",
+        "",
+        "settings:",
+        "  --set.size=INT            in pixels (default: 3)",
+        "  --set.scale=FLOAT         of it",
+        "  --set.kind=ENUM           <red|blue>: colour (default: red)",
+        "  --[no]set.fast            at once",
+        "  --set.range=VALUE         LOW,HIGH (default: 0.0,1.0)",
+        "",
+        "names:",
+        "  --name=STRING             who; repeat this option to specify a list of values",
+        "  --title=VALUE             of all",
+    ]
+
+
+def config_of(*arguments: str):
+    flag_values = flags.FlagValues()
+    define_config(flag_values, arguments)
+    parse_flags(flag_values, arguments, command="paint", about="Paints.", required=("config",))
+    return flag_values.config
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    file = tmp_path / "config.py"
+    file.write_text(
+        "import ml_collections\n"
+        "def get_config():\n"
+        "    return ml_collections.ConfigDict({'steps': 10, 'data': {'rows': 2, 'on': True}})\n"
+    )
+    return file
+
+
+def test_overrides_change_a_config_each_time_that_it_is_read(config_file):
+    first = config_of(f"--config={config_file}", "--config.data.rows=4", "--noconfig.data.on")
+    assert first.to_dict() == {"steps": 10, "data": {"rows": 4, "on": False}}
+    assert config_of(f"--config={config_file}", "--config.steps", "5").to_dict()["data"] == {"rows": 2, "on": True}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.rosw=3", 'Did you mean "rows" instead of "rosw"?'),
+        ("--config.steps.x=3", "steps.x (given: --config.steps.x=3)"),
+        ("--config.steps=many", "flag --config.steps=many: invalid literal"),
+    ],
+)
+def test_a_wrong_override_ends_with_one_sentence(config_file, capsys, override, message):
+    with pytest.raises(SystemExit) as exit:
+        config_of(f"--config={config_file}", override)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("overrides", [[], ["--config.steps=3"]])
+def test_a_config_file_that_is_not_there_is_named(tmp_path, capsys, overrides):
+    with pytest.raises(SystemExit) as exit:
+        config_of(f"--config={tmp_path / 'nothing.py'}", *overrides)
+    assert exit.value.code == 2
+    error = f"--config: [Errno 2] No such file or directory: '{tmp_path / 'nothing.py'}'"
+    assert capsys.readouterr().err.splitlines()[-1] == error
+
+
+def test_an_error_in_the_code_of_a_config_file_keeps_its_traceback(tmp_path):
+    (tmp_path / "config.py").write_text("def get_config():\n    return {}['steps']\n")
+    with pytest.raises(KeyError):
+        config_of(f"--config={tmp_path / 'config.py'}")
+
+
+def test_a_subcommand_is_chosen_by_name(capsys):
+    class Command:
+        about, positional = "Does it.", ("SRC",)
+
+    commands = {"import": Command, "export": Command}
+    assert choose_command("paint", commands, ["export", "a"], "Paints.") == ("export", Command)
+    with pytest.raises(SystemExit) as exit:
+        choose_command("paint", commands, ["exprot"], "Paints.")
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "exprot is no command: did you mean export?"
+    with pytest.raises(SystemExit) as exit:
+        choose_command("paint", commands, ["--help"], "Paints.")
+    assert exit.value.code == 0
+    assert "  import SRC                Does it." in capsys.readouterr().out.splitlines()
+
+
+def test_commands_define_no_flags_of_the_whole_process():
+    """What a module defines when it is imported would clash with another command's."""
+    for file in (ROOT / "uno_jax").glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            assert "DEFINE_" not in ast.unparse(node) or isinstance(node, ast.FunctionDef), f"{file}:{node.lineno}"
