@@ -203,8 +203,8 @@ def read_glyph(stem: str) -> Glyph | None:
     )
 
 
-def render(stem: str, size: int) -> Image.Image:
-    """Draws a glyph, RGB, `size` pixels square, on white."""
+def rasterise(stem: str, size: int) -> Image.Image:
+    """Renders the drawing of a glyph, RGB, `size` pixels square, on white."""
     path = _svg_folder() / f"{stem}.svg"
     png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, skip_system_fonts=True)
     drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
