@@ -33,7 +33,7 @@ from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, p
 from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.memory import keep_freed_memory
-from uno_jax.sheets.samples import Example, Picture, draw_sheet
+from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 
 class Wanted(NamedTuple):
@@ -132,7 +132,7 @@ def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Con
             progress.advance(task)
     if options.sheet and wanted:
         name = "sheet.png" if parts == 1 else f"sheet-{part}-of-{parts}.png"
-        _draw_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
+        _write_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
     again = sum(there[item.file] is not None for item in missing)
     console.print(
         f"{out}: {len(missing)} drawn{f' ({again} of them anew, for their settings differ)' if again else ''}, "
@@ -154,13 +154,13 @@ def _wanted(prompts: Sequence[Prompt], count: int, generator: Generator, out: Pa
     return wanted
 
 
-def _draw_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
+def _write_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
     examples = []
     for item in sorted(wanted, key=lambda item: bool(item.prompt.pictures)):
         pictures = [*(Picture("source", read_picture(path)) for path in item.prompt.pictures)]
         pictures.append(Picture(f"seed {item.request.settings.seed}", read_picture(item.file)))
         examples.append(Example("editing" if item.prompt.pictures else "text_to_image", item.prompt.text, pictures))
-    write_png(file, draw_sheet(title, examples))
+    write_png(file, make_sheet(title, examples))
 
 
 def _progress(console: Console) -> Progress:

@@ -17,7 +17,7 @@ from uno_jax.process.errors import CheckpointError
 from uno_jax.process.flags import flags_parser
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.config import RunConfig
-from uno_jax.run.pictures import make_draw_pictures
+from uno_jax.run.pictures import make_generate_pictures
 from uno_jax.run.run import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config file; --config.any.field=value overrides it.")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     with failing_together(), _one_message():
         config = from_config_dict(_CONFIG.value, RunConfig)
-        finished = run(config, str(_WORKDIR.value), make_draw_pictures=make_draw_pictures)
+        finished = run(config, str(_WORKDIR.value), make_generate_pictures=make_generate_pictures)
     if not finished:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
 
