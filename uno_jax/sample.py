@@ -126,9 +126,9 @@ def _sample(options: argparse.Namespace, prompts: Sequence[Prompt], console: Con
         missing = [item for item in wanted if there[item.file] != item.settings]
         progress.reset(task, total=len(missing), description="drawing", visible=bool(missing))
         out.mkdir(parents=True, exist_ok=True)
-        for number, drawing in generator.draw([item.request for item in missing], options.batch):
+        for number, generated in generator.generate([item.request for item in missing], options.batch):
             item = missing[number]
-            write_picture(item.file, drawing.image, item.settings, drawing.thought)
+            write_picture(item.file, generated.image, item.settings, generated.thought)
             progress.advance(task)
     if options.sheet and wanted:
         name = "sheet.png" if parts == 1 else f"sheet-{part}-of-{parts}.png"
