@@ -70,7 +70,7 @@ def test_a_second_answer_goes_on_from_what_was_read_for_the_first():
 
 
 def test_a_drawn_picture_is_part_of_the_conversation():
-    drawing, after = Conversation(small_generator(), parts=(SOURCE,)).draw("thing", QUICK_SETTINGS)
+    drawing, after = Conversation(small_generator(), parts=(SOURCE,)).generate("thing", QUICK_SETTINGS)
     assert drawing.image.size == (16, 8)
     assert after.parts[1:] == ("thing", drawing.image)
 

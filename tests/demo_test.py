@@ -116,10 +116,10 @@ class Watched(Generator):
     noted: list[str] = dataclasses.field(default_factory=list)
     go_on: threading.Event = dataclasses.field(default_factory=threading.Event)
 
-    def draw(self, requests, batch_size=1):
+    def generate(self, requests, batch_size=1):
         self.noted.append("draws")
         self.go_on.wait(60)
-        yield from super().draw(requests, batch_size)
+        yield from super().generate(requests, batch_size)
         self.noted.append("has drawn")
 
     def answering_plan(self, context, *, think=False):

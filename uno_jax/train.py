@@ -15,7 +15,7 @@ from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.config import RunConfig
-from uno_jax.run.pictures import make_draw_pictures
+from uno_jax.run.pictures import make_generate_pictures
 from uno_jax.run.run import run
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     with exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
-        finished = run(config, options.workdir, make_draw_pictures=make_draw_pictures)
+        finished = run(config, options.workdir, make_generate_pictures=make_generate_pictures)
     if not finished:
         sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
 

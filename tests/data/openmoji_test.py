@@ -11,7 +11,7 @@ from PIL import Image
 
 from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.edits import all_edits
-from uno_jax.data.openmoji.glyphs import all_glyphs, read_glyph, render
+from uno_jax.data.openmoji.glyphs import all_glyphs, rasterise, read_glyph
 from uno_jax.data.openmoji.text import captions_of, main_colours, prompt_of, with_article
 
 GLYPHS = list(all_glyphs())
@@ -60,12 +60,12 @@ def test_prompts_read_like_captions(stem, expected):
 
 
 def test_captions_say_it_in_other_words():
-    captions = captions_of(read_glyph("1F3C4-1F3FB-200D-2642-FE0F"), render("1F3C4-1F3FB-200D-2642-FE0F", 64))
+    captions = captions_of(read_glyph("1F3C4-1F3FB-200D-2642-FE0F"), rasterise("1F3C4-1F3FB-200D-2642-FE0F", 64))
     assert captions[0] == "a gentleman with a pale complexion riding a wave on a board"
 
 
 def test_captions_name_the_main_colours():
-    assert "red" in captions_of(read_glyph("2764"), render("2764", 64))[-1]
+    assert "red" in captions_of(read_glyph("2764"), rasterise("2764", 64))[-1]
 
 
 def test_colours_are_those_with_the_largest_area():
@@ -154,21 +154,21 @@ def test_edit_ids_are_unique_and_stable():
 # The dataset
 
 
-def test_identical_pictures_are_drawn_once():
+def test_identical_pictures_are_kept_once():
     same = [read_glyph("1F3C3-200D-2642-FE0F"), read_glyph("1F3C3-200D-2642-FE0F")]
-    assert len(list(openmoji.draw(same, 32))) == 1
+    assert len(list(openmoji.render(same, 32))) == 1
 
 
 def test_pictures_are_rgb_of_the_asked_size_on_white():
-    (drawing,) = openmoji.draw([read_glyph("1F34B")], 48)
-    picture = Image.open(io.BytesIO(drawing.png))
+    (rendered,) = openmoji.render([read_glyph("1F34B")], 48)
+    picture = Image.open(io.BytesIO(rendered.png))
     assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (48, 48), (255, 255, 255))
 
 
 @pytest.fixture(scope="module")
 def splits():
-    drawn = list(openmoji.draw(openmoji.glyphs(), 64))
-    return {split: list(openmoji.records(drawn, split)) for split in ("train", "test")}
+    rendered = list(openmoji.render(openmoji.by_claim(GLYPHS), 64))
+    return {split: list(openmoji.records(rendered, split)) for split in ("train", "test")}
 
 
 def pictures(records):

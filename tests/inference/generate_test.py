@@ -55,7 +55,7 @@ def test_an_edit_has_the_size_of_its_last_picture_and_depends_on_all_of_them():
 
 
 def test_texts_and_pictures_may_come_in_any_order():
-    [(_, one), (_, other)] = GENERATOR.draw(
+    [(_, one), (_, other)] = GENERATOR.generate(
         [
             Request(("number", SOURCE, "thing"), QUICK_SETTINGS),
             Request((SOURCE, "number", "thing"), QUICK_SETTINGS),
@@ -301,7 +301,7 @@ def test_a_thought_is_written_after_the_system_prompt_and_drawn_from():
     [drawn] = thinker.generate_images(["thing"], dataclasses.replace(unguided, think=True))
     [thought] = GENERATOR.answer([("number", "thing")], [""], one_token)
     assert drawn.thought == thought.text != ""
-    [(_, expected)] = GENERATOR.draw([Request(("number", "thing", drawn.thought), unguided)])
+    [(_, expected)] = GENERATOR.generate([Request(("number", "thing", drawn.thought), unguided)])
     assert alike(drawn.image, expected.image)
 
 

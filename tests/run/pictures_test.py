@@ -20,9 +20,9 @@ from uno_jax.data.plans import NoisedTarget
 from uno_jax.data.records import write_records
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.run.config import PicturesConfig, RunConfig, check_config
-from uno_jax.run.pictures import caption_inputs, choose_records, make_draw_pictures
+from uno_jax.run.pictures import caption_inputs, choose_records, make_generate_pictures
 from uno_jax.run.run import RunContext
-from uno_jax.sheets.samples import Example, Picture, draw_sheet
+from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 TOKENIZER = small_tokenizer()
 
@@ -89,9 +89,9 @@ def context(config: RunConfig, workdir: Path) -> RunContext:
 
 
 def test_a_sheet_is_written_for_a_step_and_depends_on_the_parameters_alone(config, tmp_path):
-    draw_pictures = make_draw_pictures(context(config, tmp_path))
+    generate_pictures = make_generate_pictures(context(config, tmp_path))
     for step, seed in ((0, 0), (1, 0), (2, 1)):
-        draw_pictures(step, small_params(config.model, seed))
+        generate_pictures(step, small_params(config.model, seed))
     sheets = [np.asarray(Image.open(tmp_path / "pictures" / f"step_00000{step}.png")) for step in range(3)]
     # Below the title, which names the step.
     first, same, other = (sheet[50:] for sheet in sheets)
@@ -106,12 +106,12 @@ def test_a_sheet_holds_every_picture_once_scaled_up_on_white():
     solid = [np.full((16, 16, 3), colour, np.uint8) for colour in COLOURS]
     one = Example("text_to_image", "a prompt", (Picture("target", solid[0], "red"), Picture("sample", solid[1])))
     two = Example("editing", "an edit", tuple(Picture("picture", pixels) for pixels in solid[2:]))
-    sheet = np.asarray(draw_sheet("step 1", [one, two]))
+    sheet = np.asarray(make_sheet("step 1", [one, two]))
     assert [int((sheet == colour).all(axis=-1).sum()) for colour in COLOURS] == [128 * 128] * 5
     assert (sheet[:10] == 255).all()
 
 
 def test_large_pictures_keep_their_size():
     picture = np.full((30, 200, 3), COLOURS[0], np.uint8)
-    sheet = np.asarray(draw_sheet("", [Example("text_to_image", "", (Picture("", picture),))]))
+    sheet = np.asarray(make_sheet("", [Example("text_to_image", "", (Picture("", picture),))]))
     assert (sheet == COLOURS[0]).all(axis=-1).sum() == 30 * 200

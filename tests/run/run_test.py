@@ -161,7 +161,7 @@ def stop_at(step: int) -> Any:
 
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, unbroken, tmp_path):
     config = tiny_uno(dataset, **{"pictures.every": 3})
-    assert not run(config, tmp_path, make_draw_pictures=stop_at(3), console=quiet())
+    assert not run(config, tmp_path, make_generate_pictures=stop_at(3), console=quiet())
     assert find_checkpoint(tmp_path).name == "3"
     assert run(tiny_uno(dataset), tmp_path, console=quiet())
     assert_same_run(tmp_path, unbroken, 6)

@@ -88,7 +88,7 @@ class Recorded:
             "checkpoints": checkpoints,
             "on_metrics": lambda step, metrics, counts: self.events.append(("metrics", step, metrics["loss"])),
             "on_evaluate": lambda step, params: self.events.append(("evaluate", step, float(params["weight"]))),
-            "draw_pictures": lambda step, params: self.events.append(("pictures", step)),
+            "on_pictures": lambda step, params: self.events.append(("pictures", step)),
         }
         self.parts = Parts(**(parts | changes))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from uno_jax.inference.contexts import ContextPart
-from uno_jax.inference.generate import Drawing, Generator, Request
+from uno_jax.inference.generate import GeneratedImage, Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.reader import ReadPlans
 from uno_jax.sampling.text import TextConfig
@@ -49,18 +49,18 @@ class Conversation:
             written = whole
         yield Piece(so_far[len(written) :], replace(self.with_part(so_far), read=read))
 
-    def drawing_request(self, instruction: str, settings: PictureSettings) -> Request:
-        """A picture from all there is and the instruction, which `draw` draws."""
+    def image_request(self, instruction: str, settings: PictureSettings) -> Request:
+        """A picture from all there is and the instruction, which `generate` generates."""
         return Request((*self.parts, instruction), settings)
 
-    def draw(self, instruction: str, settings: PictureSettings) -> tuple[Drawing, Conversation]:
-        """Draws a picture from all there is and the instruction; both come to the conversation.
+    def generate(self, instruction: str, settings: PictureSettings) -> tuple[GeneratedImage, Conversation]:
+        """Generates a picture from all there is and the instruction; both come to the conversation.
 
         Raises:
-          ValueError: a size that the model cannot draw.
+          ValueError: a size that the model cannot generate.
         """
-        [(_, drawing)] = self.generator.draw([self.drawing_request(instruction, settings)])
-        return drawing, self.with_part(instruction).with_part(drawing.image)
+        [(_, generated)] = self.generator.generate([self.image_request(instruction, settings)])
+        return generated, self.with_part(instruction).with_part(generated.image)
 
 
 class Piece(NamedTuple):

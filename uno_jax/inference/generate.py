@@ -1,8 +1,8 @@
-"""The Python face: load a model once, then draw, edit and ask, many at a time. `docs/sampling.md` shows it.
+"""The Python face: load a model once, then generate, edit and ask, many at a time. `docs/sampling.md` shows it.
 
 generator = load_generator("runs/openmoji_uno")
-[drawing] = generator.generate_images(["a red heart"])
-[edit] = generator.edit_images([drawing.image], ["make it blue"])
+[heart] = generator.generate_images(["a red heart"])
+[edit] = generator.edit_images([heart.image], ["make it blue"])
 [answer] = generator.answer([edit.image], ["What colour is it?"])
 """
 
@@ -43,19 +43,19 @@ BATCH = 4
 
 
 class Request(NamedTuple):
-    """A picture to draw."""
+    """A picture to generate."""
 
     context: tuple[ContextPart, ...]
     """Texts and pictures in any order; the last text is what guidance by text acts on."""
     settings: PictureSettings
 
 
-class Drawing(NamedTuple):
-    """A picture that was drawn."""
+class GeneratedImage(NamedTuple):
+    """A picture that was generated."""
 
     image: Image.Image
     thought: str = ""
-    """What the model wrote before it drew, where it was asked to think."""
+    """What the model wrote before the picture, where it was asked to think."""
 
 
 class Answer(NamedTuple):
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """Pictures of one kind that are ready to be read and drawn."""
+    """Pictures of one kind whose contexts are ready to be read."""
 
     plans: list[GuidedPlan]
     inputs: PictureInputs
@@ -78,7 +78,7 @@ class _Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Generator:
-    """A model ready to draw and to write. Programs are compiled when shapes first occur, and kept."""
+    """A model ready to generate pictures and to write. Programs are compiled when shapes first occur, and kept."""
 
     reader: Reader
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
@@ -90,19 +90,20 @@ class Generator:
         *,
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
-    ) -> list[Drawing]:
+    ) -> list[GeneratedImage]:
         """A picture of each prompt.
 
         Args:
-          prompts: what to draw.
+          prompts: what the pictures show.
           settings: for all of them, or for each; None: the defaults.
           seeds: one for each prompt, in place of the settings'.
-          batch_size: how many are drawn at once; changes no picture but by rounding.
+          batch_size: how many are generated at once; changes no picture but by rounding.
 
         Raises:
-          ValueError: a size that the model cannot draw, numbers of arguments that differ, or a text in place of a list.
+          ValueError: a size that the model cannot generate, argument lists of different lengths, or a text instead of a
+            list.
         """
-        return self._drawings([(prompt,) for prompt in _listed(prompts, "prompts")], settings, seeds, batch_size)
+        return self._generate_list([(prompt,) for prompt in _listed(prompts, "prompts")], settings, seeds, batch_size)
 
     def edit_images(
         self,
@@ -112,7 +113,7 @@ class Generator:
         *,
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
-    ) -> list[Drawing]:
+    ) -> list[GeneratedImage]:
         """A new picture from one or several pictures and an instruction each; otherwise as `generate_images`.
 
         Pictures are PIL images, uint8 arrays `[height, width, 3]`, or names of files.
@@ -126,7 +127,7 @@ class Generator:
             if not pictures:
                 raise ValueError(f"edit {number} has no pictures: give at least one, or use generate_images")
             contexts.append((*pictures, instruction))
-        return self._drawings(contexts, settings, seeds, batch_size)
+        return self._generate_list(contexts, settings, seeds, batch_size)
 
     def answer(
         self,
@@ -173,17 +174,17 @@ class Generator:
                 answers.append(Answer(answer, thought))
         return answers
 
-    def draw(self, requests: Sequence[Request], batch_size: int = BATCH) -> Iterator[tuple[int, Drawing]]:
-        """Draws pictures, those that fit together at once: yields each with its place in `requests` when it is there.
+    def generate(self, requests: Sequence[Request], batch_size: int = BATCH) -> Iterator[tuple[int, GeneratedImage]]:
+        """Generates pictures in batches of those that fit together, and yields each with its index in `requests`.
 
         Raises:
-          ValueError: a size that the model cannot draw, a picture that cannot be read, or a batch of less than one.
+          ValueError: a size that the model cannot generate, a picture that cannot be read, or a batch of less than one.
         """
         for batch in self.batches(requests, batch_size):
-            yield from zip(batch, self._draw_batch([requests[i] for i in batch]), strict=True)
+            yield from zip(batch, self._generate_batch([requests[i] for i in batch]), strict=True)
 
     def batches(self, requests: Sequence[Request], batch_size: int = BATCH) -> list[list[int]]:
-        """Which requests are drawn together: those that differ in nothing but context, negative prompt and seed.
+        """Which requests are generated together: those that differ in nothing but context, negative prompt and seed.
 
         Pictures of sizes that lie in one bucket go together, and those with pictures in their contexts apart from
         those without, so that no row costs more than it would alone.
@@ -197,7 +198,7 @@ class Generator:
         """Height and width of the picture that a request asks for.
 
         Raises:
-          ValueError: the model cannot draw it, or a picture of the context cannot be read.
+          ValueError: the model cannot generate it, or a picture of the context cannot be read.
         """
         model, last = self.reader.model, None
         pictures = [part for part in request.context if not isinstance(part, str)]
@@ -230,23 +231,23 @@ class Generator:
         plain = dataclasses.replace(request.settings, seed=0, negative="", size="", aspect="")
         return plain, latent_bucket(tokens), any(not isinstance(part, str) for part in request.context)
 
-    def _drawings(
+    def _generate_list(
         self,
         contexts: Sequence[tuple[ContextPart, ...]],
         settings: PictureSettings | Sequence[PictureSettings] | None,
         seeds: Sequence[int] | None,
         batch_size: int,
-    ) -> list[Drawing]:
+    ) -> list[GeneratedImage]:
         settings = PictureSettings() if settings is None else settings
         each = [settings] * len(contexts) if isinstance(settings, PictureSettings) else list(settings)
         if seeds is not None:
             each = [dataclasses.replace(s, seed=seed) for s, seed in _paired(each, seeds, "prompts", "seeds")]
         requests = [Request(context, own) for context, own in _paired(contexts, each, "prompts", "settings")]
-        drawn = dict(self.draw(requests, batch_size))
-        return [drawn[i] for i in range(len(requests))]
+        generated = dict(self.generate(requests, batch_size))
+        return [generated[i] for i in range(len(requests))]
 
-    def _draw_batch(self, requests: Sequence[Request]) -> list[Drawing]:
-        """Draws requests of one kind, together."""
+    def _generate_batch(self, requests: Sequence[Request]) -> list[GeneratedImage]:
+        """Generates the pictures of requests of one kind, together."""
         reader, model = self.reader, self.reader.model
         plans, inputs, past, thoughts = self._prepared(requests)
         inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
@@ -258,7 +259,7 @@ class Generator:
         grids = [(plan.height // unit, plan.width // unit) for plan in plans]
         tokens = [latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]
         pictures = decode_pictures(model.autoencoder, model.autoencoder_params, tokens, grids, model.config)
-        return [Drawing(Image.fromarray(p), thought) for p, thought in zip(pictures, thoughts, strict=True)]
+        return [GeneratedImage(Image.fromarray(p), thought) for p, thought in zip(pictures, thoughts, strict=True)]
 
     def _prepared(self, requests: Sequence[Request]) -> _Prepared:
         """Thinks, where that is asked for, and lays out what is still to be read."""
@@ -309,7 +310,7 @@ def load_generator(
     mesh: MeshConfig | None = None,
     thinking: ThinkingConfig | None = None,
 ) -> Generator:
-    """Loads a model to draw and write with: a run's checkpoint, or a directory in the public layout.
+    """Loads a model to generate and write with: a run's checkpoint, or a directory in the public layout.
 
     Arguments and errors are those of `load_reader`.
     """

@@ -17,7 +17,7 @@ def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
     A picture of the context is told by a hash: of the bytes of its file, by name, or of its pixels, by size.
 
     Raises:
-      ValueError: a picture of the context cannot be read, or the model cannot draw the size.
+      ValueError: a picture of the context cannot be read, or the model cannot generate the size.
       OSError: its file cannot be read any more.
     """
     model, settings = generator.reader.model, request.settings

@@ -35,7 +35,7 @@ from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig
 from uno_jax.sampling.text import TextConfig, write_text, written_ids
-from uno_jax.sheets.samples import Example, Picture, draw_sheet
+from uno_jax.sheets.samples import Example, Picture, make_sheet
 from uno_jax.training.state import Params
 
 TASKS_WITH_TARGET = ("text_to_image", "editing")
@@ -50,8 +50,8 @@ class Sampled(NamedTuple):
     sample_captions: list[str]
 
 
-def make_draw_pictures(context: RunContext) -> Callable[[int, Params], None]:
-    """A function that draws a sheet of samples and captions, `pictures/step_<step>.png` in the workdir.
+def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]:
+    """Makes the function that generates pictures and captions, and writes `pictures/step_<step>.png` in the workdir.
 
     The records, their noise and everything else but the parameters are the same at every step.
 
@@ -65,7 +65,7 @@ def make_draw_pictures(context: RunContext) -> Callable[[int, Params], None]:
     sample = _make_sample(context, plans)
     autoencoder = make_autoencoder(config.model.autoencoder)
 
-    def draw_pictures(step: int, params: Params) -> None:
+    def generate_pictures(step: int, params: Params) -> None:
         sampled = sample(params)
         if jax.process_index() != 0:
             return
@@ -85,9 +85,9 @@ def make_draw_pictures(context: RunContext) -> Callable[[int, Params], None]:
         ]
         path = context.workdir / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, draw_sheet(f"step {step}", examples))
+        write_png(path, make_sheet(f"step {step}", examples))
 
-    return draw_pictures
+    return generate_pictures
 
 
 def choose_records(config: RunConfig) -> list[Record]:

@@ -44,7 +44,7 @@ HELD_OUT = "held_out/"
 
 
 class RunContext(NamedTuple):
-    """What a picture-drawing function may need of the run."""
+    """What the function that generates pictures needs of the run."""
 
     config: RunConfig
     tokenizer: Tokenizer
@@ -53,19 +53,19 @@ class RunContext(NamedTuple):
     workdir: Path
 
 
-DrawPictures = Callable[[int, Params], None]
+GeneratePictures = Callable[[int, Params], None]
 
 
 def run(
     config: RunConfig,
     workdir: str | Path,
     *,
-    make_draw_pictures: Callable[[RunContext], DrawPictures] | None = None,
+    make_generate_pictures: Callable[[RunContext], GeneratePictures] | None = None,
     console: rich.console.Console | None = None,
 ) -> bool:
     """Trains by `config` in `workdir`, going on from its newest checkpoint if there is one.
 
-    `make_draw_pictures` gives the function that draws a grid of samples into the workdir, every
+    `make_generate_pictures` returns the function that writes a sheet of generated pictures into the workdir, every
     `config.pictures.every` steps.
 
     Returns:
@@ -121,7 +121,7 @@ def run(
     progress = Progress(console, config.steps, config.log_every, start=int(state.step))
     profiler = Profiler(config.profile, workdir / "profile")
     try:
-        parts = _parts(context, state, checkpoints, writer, progress, make_draw_pictures)
+        parts = _parts(context, state, checkpoints, writer, progress, make_generate_pictures)
         parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
         state, finished = run_loop(state, batches, parts, _schedule(config))
     finally:
@@ -188,7 +188,7 @@ def _parts(
     checkpoints: Checkpoints,
     writer: MetricsWriter | None,
     progress: Progress,
-    make_draw_pictures: Callable[[RunContext], DrawPictures] | None,
+    make_generate_pictures: Callable[[RunContext], GeneratePictures] | None,
 ) -> Parts:
     config, mesh = context.config, context.mesh
     parts = step_config(config)
@@ -214,7 +214,7 @@ def _parts(
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
         on_evaluate=evaluate,
-        draw_pictures=make_draw_pictures(context) if make_draw_pictures and config.pictures.every else None,
+        on_pictures=make_generate_pictures(context) if make_generate_pictures and config.pictures.every else None,
     )
 
 

@@ -37,8 +37,8 @@ class Example(NamedTuple):
     pictures: Sequence[Picture]
 
 
-def draw_sheet(title: str, examples: Sequence[Example]) -> Image.Image:
-    """Draws the examples in their order, several side by side, each task in rows of its own under a heading."""
+def make_sheet(title: str, examples: Sequence[Example]) -> Image.Image:
+    """Shows the examples in their order, several side by side, each task in rows of its own under a heading."""
     font, large = load_font(_TEXT_SIZE), load_font(_TEXT_SIZE + 8)
     longest = max(max(picture.pixels.shape[:2]) for example in examples for picture in example.pictures)
     side = min(max(longest, _SMALLEST), _LARGEST)

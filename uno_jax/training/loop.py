@@ -66,7 +66,7 @@ class Parts:
     """Measures gradient norms on the batch of the coming step."""
     on_evaluate: Callable[[int, Params], None] | None = None
     """Also called before the first step and after the last."""
-    draw_pictures: Callable[[int, Params], None] | None = None
+    on_pictures: Callable[[int, Params], None] | None = None
 
 
 class StepCounts(NamedTuple):
@@ -173,8 +173,8 @@ def _look(
     always = first or last
     if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
         parts.on_evaluate(step, merge(state.trainable, state.frozen))
-    if parts.draw_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
-        parts.draw_pictures(step, merge(state.trainable, state.frozen))
+    if parts.on_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
+        parts.on_pictures(step, merge(state.trainable, state.frozen))
 
 
 def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:

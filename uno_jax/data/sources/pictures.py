@@ -1,0 +1,67 @@
+"""Picture files of a user's own, read as 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
+
+
+class PictureError(Exception):
+    """A picture that cannot be used, and what to do: `problem`, `remedy`."""
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}. {remedy}.")
+        self.problem, self.remedy = problem, remedy
+
+
+def read_picture(images: Path, path: Any) -> bytes:
+    """The picture at `path` below the folder `images`, encoded as 8-bit RGB.
+
+    Raises:
+      PictureError: there is no such picture, it lies outside the folder, or it cannot be used.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise PictureError("missing, empty, or not text", "Write the path of a picture, relative to the image folder")
+    relative = "Write it relative to the image folder"
+    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute():
+        raise PictureError(f"{path!r} is an absolute path", relative)
+    try:
+        full = (images / path).resolve()
+        if not full.is_relative_to(images.resolve()):
+            raise PictureError(f"{path!r} leads out of the image folder", relative)
+        encoded = full.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PictureError(f"{path!r} cannot be read ({reason})", f"Put the file into {images.name}/") from error
+    return encode_rgb(encoded)
+
+
+def encode_rgb(encoded: bytes) -> bytes:
+    """An 8-bit RGB picture, PNG or JPEG. One that is so already, and upright, is returned unchanged.
+
+    Transparency is pasted on white, and the orientation of a photo is applied.
+
+    Raises:
+      PictureError: it cannot be decoded, or is not an 8-bit picture.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            picture.load()
+            if picture.mode in MORE_THAN_8_BITS:
+                raise PictureError(f"{picture.mode} pixels, more than 8 bits each", "Convert the picture to 8 bits")
+            upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            plain = picture.mode == "RGB" and "transparency" not in picture.info
+            if picture.format in ("PNG", "JPEG") and upright and plain:
+                return encoded
+            rgb = Image.fromarray(rgb_pixels(picture))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        problem = f"the picture cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
+        raise PictureError(problem, "Replace the file, or leave the record out") from error
+    buffer = io.BytesIO()
+    rgb.save(buffer, "PNG")
+    return buffer.getvalue()
