@@ -7,13 +7,13 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,24 +23,13 @@ from uno_jax.config import json_file
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
 from uno_jax.data.sources.registry import SOURCES, all_options
-from uno_jax.data.sources.source import DataSource, DataSourceError, Option, Refusal, Values
+from uno_jax.data.sources.source import DataSource, Option, Refusal, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
-from uno_jax.process.json_reader import JsonError, read_json_object
+from uno_jax.process.errors import UserError, exit_with_message
+from uno_jax.process.flags import field_values, parse_flags, section_of
+from uno_jax.process.json_reader import read_json_object
 from uno_jax.sheets.records import make_contact_sheet
-
-FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "dataset",
-    "openmoji",
-    list(SOURCES),
-    "what to prepare: " + "; ".join(f"{name}: {source.summary}" for name, source in SOURCES.items()),
-)
-flags.DEFINE_string("out", None, "the dataset directory to make")
-flags.DEFINE_string("tokenizer", None, "copy this Qwen2 tokenizer directory instead of training a tokenizer")
-flags.DEFINE_integer("vocab_size", 2048, "size of the tokenizer that is trained on the captions")
-flags.DEFINE_bool("strict", False, "make nothing if any record is refused")
-flags.DEFINE_bool("overwrite", False, "replace another dataset at --out")
 
 MANIFEST = "dataset.json"
 FORMAT = 1  # of the directory: another number makes an existing dataset a different one
@@ -48,22 +37,7 @@ _REFUSALS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
 
-def _define_flag(option: Option, sources: list[str]) -> None:
-    text = f"{', '.join(sources)}: {option.help}"
-    define: Any
-    if option.type in (bool, str):
-        define = flags.DEFINE_bool if option.type is bool else flags.DEFINE_string
-        define(option.name, option.default, text)
-    else:
-        define = flags.DEFINE_integer if option.type is int else flags.DEFINE_float
-        define(option.name, option.default, text, option.minimum, option.maximum)
-
-
-for _option, _sources in all_options(SOURCES.values()).values():
-    _define_flag(_option, _sources)
-
-
-class PrepareError(Exception):
+class PrepareError(UserError):
     """What was wrong with the request or the data, and what to do."""
 
 
@@ -84,31 +58,50 @@ class Request:
     overwrite: bool = False
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def main(arguments: Sequence[str]) -> None:
+    """Prepares, and says in one message what is wrong if something is."""
+    options = flags.FlagValues()
+    _define(options)
+    parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))
     logging.set_verbosity(logging.WARNING)
-    console = Console(soft_wrap=True, emoji=False)  # `:100:` is a line number
-    try:
-        prepare(_read_flags(), console)
-    except (PrepareError, DataSourceError, JsonError, OSError) as error:
-        console.print(f"[red]{'Stopped'}[/red]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
-        sys.exit(1)
+    with exit_with_message():
+        prepare(_request(options), Console(soft_wrap=True, emoji=False))  # `:100:` is a line number
 
 
-def _read_flags() -> Request:
-    if not FLAGS.out:
-        raise PrepareError("--out is missing. Name the directory to make.")
-    source = SOURCES[FLAGS.dataset]
+def _define(options: flags.FlagValues) -> None:
+    place = section_of(options, "dataset")
+    summaries = "; ".join(f"{name}: {source.summary}" for name, source in SOURCES.items())
+    flags.DEFINE_enum("dataset", "openmoji", list(SOURCES), f"what to prepare: {summaries}", **place)
+    flags.DEFINE_string("out", None, "the dataset directory to make", **place)
+    flags.DEFINE_string("tokenizer", None, "copy this Qwen2 tokenizer directory instead of training one", **place)
+    flags.DEFINE_integer("vocab_size", 2048, "size of the tokenizer that is trained on the captions", **place)
+    flags.DEFINE_boolean("strict", False, "make nothing if any record is refused", **place)
+    flags.DEFINE_boolean("overwrite", False, "replace another dataset at --out", **place)
+    for option, sources in all_options(SOURCES.values()).values():
+        _define_option(options, option, ", ".join(sources))
+
+
+def _define_option(options: flags.FlagValues, option: Option, section: str) -> None:
+    bounds = {"lower_bound": option.minimum, "upper_bound": option.maximum} if option.type in (int, float) else {}
+    define: Any = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }[option.type]
+    define(option.name, option.default, option.help, **bounds, **section_of(options, section))
+
+
+def _request(options: flags.FlagValues) -> Request:
+    source = SOURCES[options.dataset]
     return Request(
         source,
-        {option.name: FLAGS[option.name].value for option in source.options},
-        Path(FLAGS.out),
-        Path(FLAGS.tokenizer) if FLAGS.tokenizer else None,
-        FLAGS.vocab_size,
-        FLAGS.strict,
-        FLAGS.overwrite,
+        field_values(options, [option.name for option in source.options]),
+        Path(options.out),
+        Path(options.tokenizer) if options.tokenizer else None,
+        options.vocab_size,
+        options.strict,
+        options.overwrite,
     )
 
 
@@ -312,4 +305,4 @@ def _progress(console: Console) -> Progress:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main(sys.argv[1:])

@@ -16,6 +16,7 @@ from tests.helpers.hosts import Ended, Hosts
 from tests.run.run_test import records, tiny
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.start import abstract_run_params, start_params
 from uno_jax.training.checkpoints import restore_tree
@@ -23,7 +24,6 @@ from uno_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
-SIZES = ("data", "fsdp", "tensor", "sequence")
 LOSSES = ("loss", "flow", "caption", "visual")
 # Four virtual shards for up to four hosts. A large epsilon: where a gradient is close to 0, Adam would turn its
 # rounding error into a whole step.
@@ -62,7 +62,7 @@ def config_file(tmp_path_factory) -> Path:
 
 def hosts(config_file: Path, workdir: Path, count: int, mesh: str, steps: int, *more: str) -> Hosts:
     """The run on `count` hosts with eight devices in all, or with one where the mesh has one."""
-    sizes = [f"--config.mesh.{axis}={size}" for axis, size in zip(SIZES, mesh.split(","), strict=True)]
+    sizes = [f"--config.mesh.{axis}={size}" for axis, size in zip(MESH_AXES, mesh.split(","), strict=True)]
     arguments = ["-m", "uno_jax.train", f"--config={config_file}", f"--workdir={workdir}", f"--config.steps={steps}"]
     return Hosts([*arguments, *sizes, *more], hosts=count, devices=1 if mesh == "1,1,1,1" else 8 // count)
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from uno_jax.data.record import Record
+from uno_jax.process.errors import UserError
 
 Values = Mapping[str, Any]
 """The value of each option of a source, by name."""
 
 
-class DataSourceError(Exception):
+class DataSourceError(UserError):
     """A source that cannot be read; the message says what is wrong and what to do."""
 
 
