@@ -25,10 +25,12 @@ Params = Any
 # Three plans of a few items fit into a row.
 CAPACITIES = {"text": 64, "vit": 24, "caption": 32, "query": 24, "latent": 72}
 
-quick_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Only compilers before JAX 0.11 know the second option, which halves the time once more.
+_QUICK = {"xla_backend_optimization_level": 0} | (
+    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 )
-"""`jax.jit` that compiles in a third of the time, for programs that are small and run a few times."""
+quick_jit = functools.partial(jax.jit, compiler_options=_QUICK)
+"""`jax.jit` that compiles in half of the time or less, for programs that are small and run a few times."""
 
 
 def small_model(*, decoder: Mapping[str, Any] = {}, vision: Mapping[str, Any] = {}, **changes) -> ModelConfig:

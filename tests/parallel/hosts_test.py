@@ -7,11 +7,12 @@ import signal
 
 import numpy as np
 import pytest
+from jax._src import distributed
 
 from tests.helpers.hosts import Hosts
 from tests.helpers.mesh_steps import start
 from uno_jax.config import ConfigError
-from uno_jax.parallel.hosts import join_hosts
+from uno_jax.parallel.hosts import failing_together, join_hosts
 
 ONE = "1,1,1,1"
 DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
@@ -169,3 +170,9 @@ def test_a_variable_that_is_wrong_or_missing_is_named(monkeypatch, settings, exp
 def test_numbers_that_do_not_go_together_are_refused(arguments, expected):
     with pytest.raises(ConfigError, match=expected):
         join_hosts(*arguments)
+
+
+def test_a_jax_without_the_store_that_hosts_share_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed.global_state, "client", object())
+    with pytest.raises(ConfigError, match="JAX .* lacks the key-value store"), failing_together():
+        pass

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed  # the key-value store that the hosts share has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -48,7 +47,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
 
     Raises:
       ConfigError: some of the arguments are given, others not, or they do not go together; or none, and what the
-        environment says of the cluster makes no sense.
+        environment says of the cluster makes no sense; or this version of JAX has no key-value store (`_store`).
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes = _integer("JAX_NUM_PROCESSES") if processes is None else processes
@@ -66,6 +65,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
     if coordinator is not None and processes is not None and process is not None:
         _check_numbers(coordinator, processes, process)
         jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
+        _store()
         return
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return
@@ -80,6 +80,27 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
             "variables (JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and a Cloud TPU's metadata: correct what is wrong "
             "there, or unset the variables where this process is to run alone"
         ) from error
+    _store()
+
+
+def _store() -> Any:
+    """The key-value store that joined hosts share.
+
+    Raises:
+      ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it; it has no public name.
+    """
+    try:
+        from jax._src import distributed
+
+        client: Any = distributed.global_state.client
+        if all(hasattr(client, name) for name in ("key_value_set", "key_value_try_get", "wait_at_barrier")):
+            return client
+    except (ImportError, AttributeError):
+        pass
+    raise ConfigError(
+        f"JAX {jax.__version__} lacks the key-value store through which several hosts tell each other of a failure "
+        "(jax._src.distributed.global_state.client): install JAX 0.10.2 to 0.12, or run on one host"
+    )
 
 
 def _check_numbers(coordinator: str, processes: int, process: int) -> None:
@@ -110,7 +131,7 @@ def failing_together() -> Iterator[None]:
     if not jax.distributed.is_initialized():
         yield
         return
-    client: Any = distributed.global_state.client
+    client = _store()
     me = f"host {jax.process_index()} of {jax.process_count()}"
     ended = threading.Event()
 
