@@ -29,7 +29,7 @@ _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task
 
 @cache
 def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
-    """The fields of a token in each region, named as in `uno_jax.batch.Batch` without the region's name."""
+    """The fields of a token in each region, named as in `uno_jax.batch.PixelBatch` without the region's name."""
     vit_values = layout.vit_patch_size**2 * 3
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,6 +21,7 @@ from uno_jax.data.record import Record
 SPLITS = ("train", "test")
 
 
+@runtime_checkable
 class RecordSource(Protocol):
     """Random access to the records of one split; can be pickled, and opened again in another process."""
 

@@ -114,7 +114,7 @@ def _without(name: str, names: Names) -> Names:
 
 
 def lookup(
-    table: Float[Array, "rows features"], ids: Int[Array, "batch tokens"], path: Sequence[str]
+    table: Float[Array, "rows features"], ids: Int[Any, "batch tokens"], path: Sequence[str]
 ) -> Float[Array, "batch tokens features"]:
     """Rows `ids` of the parameter `table` at `path`.
 

@@ -69,9 +69,9 @@ def leaf_dtype(path: Sequence[str], trainable: Sequence[str], trainable_dtype: s
 
 def _init(config: ModelConfig, key: jax.Array) -> Params:
     batch = _smallest_batch(config)
-    latents = np.zeros((1, 1, config.latent_size), np.float32)
+    latents = jnp.zeros((1, 1, config.latent_size), jnp.float32)
     model = UnifiedModel(config)
-    return model.init(key, batch, latents, np.zeros((1, 1), np.float32), answers=True)["params"]
+    return model.init(key, batch, latents, jnp.zeros((1, 1), jnp.float32), answers=True)["params"]
 
 
 def _smallest_batch(config: ModelConfig) -> Batch:
@@ -86,4 +86,4 @@ def _smallest_batch(config: ModelConfig) -> Batch:
         patch_features=3 * config.vision.patch_size**2,
         latent_features=2 * config.latent_size,
     )
-    return padding_batch(shape)
+    return jax.tree.map(jnp.asarray, padding_batch(shape))
