@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -239,7 +240,7 @@ def _count(directory: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _read_manifest(directory: Path) -> dict | None:
+def _read_manifest(directory: Path) -> Any:
     path = directory / MANIFEST
     return read_json_object(path) if path.is_file() else None
 

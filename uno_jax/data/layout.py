@@ -121,7 +121,8 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
 
 
 def _patches(pixels: np.ndarray, patch: int) -> int:
-    return (pixels.shape[0] // patch) * (pixels.shape[1] // patch)
+    height, width = pixels.shape[:2]
+    return int(height // patch) * int(width // patch)
 
 
 class _Writer:

@@ -244,7 +244,8 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
 
     # Between two calls nothing is held back, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:
-        return self._parent.get_state()
+        state: dict[str, Any] = self._parent.get_state()
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state)

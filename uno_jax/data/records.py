@@ -78,7 +78,8 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
             f"{directory}: no split {split!r} of a prepared dataset here ({path.name} is missing). "
             "Prepare one with `python -m uno_jax.prepare_data --out=DIR`, and name that DIR."
         )
-    return np.load(path)
+    tasks: np.ndarray = np.load(path)
+    return tasks
 
 
 def write_records(
@@ -133,7 +134,14 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # is nothing to download here, so nothing to check.
     code_path = None
 
-    def __init__(self, *, data_dir, splits, info_fields, on_record):
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        splits: Mapping[str, Callable[[], Iterable[Record]]],
+        info_fields: Mapping[str, Any],
+        on_record: Callable[[], None],
+    ):
         self._record_splits = splits
         self._info_fields = info_fields
         self._on_record = on_record
@@ -159,7 +167,7 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
         return tfds.core.DatasetInfo(builder=self, features=features, **self._info_fields)
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         return {split: self._generate_examples(make()) for split, make in self._record_splits.items()}
 
     def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:

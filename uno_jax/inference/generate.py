@@ -318,7 +318,7 @@ def load_generator(
 
 
 def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Picture | str]:
-    return pictures if isinstance(pictures, (list, tuple)) else (pictures,)  # type: ignore[return-value]
+    return pictures if isinstance(pictures, (list, tuple)) else (pictures,)
 
 
 def _listed(values: Sequence[T], name: str) -> Sequence[T]:

@@ -83,7 +83,7 @@ class Expert(nn.Module):
 
     def linear(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens outputs"]:
         """The linear layer of that name, with its adapter."""
-        y = getattr(self, name)(x)
+        y: Array = getattr(self, name)(x)
         return y + self.adapters(name, x) if self.adapted else y
 
     def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:

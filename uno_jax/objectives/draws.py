@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +34,8 @@ class Draws(NamedTuple):
 
 def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*tokens"]:
     """t of a normal draw: u = sigmoid(raw), t = shift * u / (1 + (shift - 1) * u); minus infinity gives 0."""
-    return shift_time(jax.nn.sigmoid(raw), shift)
+    t: Array = shift_time(jax.nn.sigmoid(raw), shift)
+    return t
 
 
 def shift_time(u: Float[Any, "*times"], shift: float) -> Float[Any, "*times"]:
@@ -47,7 +49,7 @@ def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) 
     The latents are the autoencoder's sample, scaled as its config says. No value depends on a sample's place in the
     batch, on its neighbours, on the device, or on the step.
     """
-    times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
+    times: Callable[[TokenSource], Array] = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
     features = batch.latent_moments.shape[-1] // 2
     sampled = _normals(batch.latent_source, batch.latent_index, seed, features, _LATENT)
     return Draws(

@@ -132,7 +132,8 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
 
-    return jax.tree.map(abstract, padding_batch(shape))
+    batch: Batch = jax.tree.map(abstract, padding_batch(shape))
+    return batch
 
 
 def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:

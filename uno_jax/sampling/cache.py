@@ -58,7 +58,8 @@ def extended(past: Past | None, keys_values: tuple[Array, Array], metadata: Toke
 
 def sown_keys_values(sown: Any) -> tuple[Array, Array]:
     """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` out of the collection that the decoder sows."""
-    return sown["past"]["decoder"]["layers"]["keys_values"][0]
+    keys, values = sown["past"]["decoder"]["layers"]["keys_values"][0]
+    return keys, values
 
 
 def first_tokens(past: Past, count: Int[Array, " batch"]) -> Past:

@@ -94,7 +94,7 @@ def denoise(
         if branches.without_image is not None and config.guided_by_images:
             used.append(branches.without_image)
     schedule = make_schedule(config, guided=len(used) > 1)
-    return _denoise(
+    sampled: tuple[Array, Trajectory | None] = _denoise(
         params,
         used,
         start,
@@ -105,6 +105,7 @@ def denoise(
         kinds=schedule.kinds,
         trajectory=trajectory,
     )
+    return sampled
 
 
 class _State(NamedTuple):
@@ -137,6 +138,7 @@ def _denoise(
     real = branches[0].target.generation.sample > 0
 
     def guided(velocities: Float[Array, "rows_and_branches latents latent_size"]) -> Array:
+        conditional: Array
         conditional, *others = jnp.moveaxis(velocities.reshape(rows, -1, *velocities.shape[1:]), 1, 0)
         if not others:
             return conditional

@@ -86,7 +86,8 @@ class Schedule(NamedTuple):
 
 def time_grid(timesteps: int, shift: float) -> Float[np.ndarray, " timesteps"]:
     """The times that a sample passes through, from 1 to 0, float32."""
-    return shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
+    grid: np.ndarray = shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
+    return grid
 
 
 def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:

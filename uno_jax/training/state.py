@@ -76,7 +76,8 @@ def partition(params: Params, trainable: Sequence[str]) -> tuple[Params, Params]
 
 def merge(trainable: Params, frozen: Params) -> Params:
     """The whole parameter tree again."""
-    return unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
+    whole: Params = unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
+    return whole
 
 
 def is_under(path: str, prefix: str) -> bool:
