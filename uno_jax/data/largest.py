@@ -83,10 +83,10 @@ class _ChosenDraws:
 
     def random(self) -> float:
         # One of the two lies on either side of any share that leaves a choice.
-        return self._next((0.0, JUST_BELOW_ONE))
+        return float(self._next((0.0, JUST_BELOW_ONE)))
 
     def integers(self, high: int, /) -> int:
-        return self._next(range(high))
+        return int(self._next(range(high)))
 
     def _next(self, outcomes: Sequence[Any]) -> Any:
         for draw in self._chosen:
