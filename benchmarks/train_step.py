@@ -10,6 +10,7 @@ MLP 1408, vocabulary 4096, 256 latent tokens an image.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -87,7 +88,8 @@ def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batc
     features = rng.standard_normal((rows, queries, TARGET)).astype(np.float32)
     caption_ids = rng.integers(4094, size=(rows, captions + 1), dtype=np.int32)
     moments = rng.standard_normal(batch.latent_moments.shape).astype(np.float32)
-    return batch._replace(
+    return dataclasses.replace(
+        batch,
         understanding=repeated(ones, role, understanding_order, last, (role != CONTEXT).astype(int), position),
         generation=repeated(latents, NOISED * latents, order["latent"], block_end * latents, latents, prompt * latents),
         text_ids=rng.integers(4096, size=(rows, text), dtype=np.int32),

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 # The TPU compiler asks no device.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -105,7 +106,7 @@ def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
     return best or last
 
 
-def _print(options: flags.FlagValues, as_json: dict, table: rich.table.Table, advice: Sequence[str]) -> None:
+def _print(options: flags.FlagValues, as_json: dict[str, Any], table: rich.table.Table, advice: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(as_json | {"remedies": advice}))
     else:

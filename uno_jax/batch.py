@@ -8,14 +8,14 @@ neither knows the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from uno_jax.attention.metadata import TokenMetadata
-
-Array = Any  # a numpy array in the data pipeline, a jax array in the step
 
 # Tasks, for metrics by task.
 TASKS = ("text_to_image", "editing", "understanding", "reconstruction")
@@ -36,63 +36,101 @@ class Layout:
 
 
 class TokenSource(NamedTuple):
-    """Where a token's randomness comes from, and which task it is counted under; all int32 `[rows, tokens]`.
+    """Where a token's randomness comes from, and which task it is counted under.
 
     The keys of t, of the noise and of the autoencoder's sample are folded from the seed and these numbers alone, so
     they do not depend on the place in the batch, on the device, or on the step.
     """
 
-    occurrence: Array
+    occurrence: Int32[Any, "*B tokens"]
     """Number of the sample in the endless data order (it differs each time a sample comes round again)."""
-    image: Array
+    image: Int32[Any, "*B tokens"]
     """Which latent image of the sample, from 0. For captions and metaqueries: that of their noised target."""
-    task: Array
+    task: Int32[Any, "*B tokens"]
     """Index into TASKS."""
 
 
-class Batch(NamedTuple):
-    """One packed batch. Sizes: B rows, T text, V ViT, C caption, Q metaquery, G latent tokens; U = T + V + C + Q.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenBatch:
+    """A packed batch without the contents of its latents: all that the model reads besides noised latents.
 
-    P is the length of a flattened ViT patch (patch * patch * 3), K that of the pixels under one latent token, L the
-    width of a latent token. All integer arrays are int32, masks are bool, pixels are uint8. Any region may have
-    length 0.
+    Arrays are numpy's in the data pipeline and JAX's in the step. Sizes: `*B` rows (and leading axes, if there are
+    any), T text, V ViT, C caption, Q metaquery and G latent tokens. P is the length of a flattened ViT patch (patch *
+    patch * 3), Dv the width of the vision encoder. Any region may have length 0.
     """
 
-    understanding: TokenMetadata  # [B, U], regions in the order text | ViT | caption | metaquery
-    generation: TokenMetadata  # [B, G]
+    understanding: TokenMetadata
+    """`[*B, T + V + C + Q]`, regions in the order text | ViT | caption | metaquery."""
+    generation: TokenMetadata
+    """`[*B, G]`"""
 
-    text_ids: Array  # [B, T] context text, and the delimiters of all image blocks, noised ones too
-    text_labels: Array  # [B, T] the token that should follow
-    text_loss: Array  # [B, T] bool: answers are trained here
+    text_ids: Int32[Any, "*B T"]
+    """Context text, and the delimiters of all image blocks, noised ones too."""
+    text_labels: Int32[Any, "*B T"]
+    """The token that should follow."""
+    text_loss: Bool[Any, "*B T"]
+    """Answers are trained here."""
 
-    vit_patches: Array
-    """[B, V, P] uint8 pixels, flattened (row, column, channel); or the vision encoder's features, precomputed:
-    [B, V, Dv] float."""
-    vit_positions: Array  # [B, V] row * side + column, index of both position tables
-    vit_image: Array  # [B, V] number of the image in the row, from 1; 0 for padding
+    vit_patches: UInt8[Any, "*B V P"] | Float[Any, "*B V Dv"]
+    """Pixels, flattened (row, column, channel); or the vision encoder's features, precomputed."""
+    vit_positions: Int32[Any, "*B V"]
+    """row * side + column, index of both position tables."""
+    vit_image: Int32[Any, "*B V"]
+    """Number of the image in the row, from 1; 0 for padding."""
 
-    caption_ids: Array  # [B, C]
-    caption_labels: Array  # [B, C]
-    caption_loss: Array  # [B, C] bool
-    caption_source: TokenSource  # [B, C]
+    caption_ids: Int32[Any, "*B C"]
+    caption_labels: Int32[Any, "*B C"]
+    """The token that should follow."""
+    caption_loss: Bool[Any, "*B C"]
+    caption_source: TokenSource
+    """`[*B, C]`"""
 
-    query_index: Array  # [B, Q] row of the metaquery table
-    query_loss: Array  # [B, Q] bool
-    query_source: TokenSource  # [B, Q]
-    target_patches: Array
-    """[B, Q, P] uint8: the clean target at metaquery resolution, patch j is what query j predicts; or its features,
-    precomputed: [B, Q, Dv] float."""
-    target_positions: Array  # [B, Q] as vit_positions
-    target_image: Array  # [B, Q] as vit_image, numbered apart from it
+    query_index: Int32[Any, "*B Q"]
+    """Row of the metaquery table."""
+    query_loss: Bool[Any, "*B Q"]
+    query_source: TokenSource
+    """`[*B, Q]`"""
+    target_patches: UInt8[Any, "*B Q P"] | Float[Any, "*B Q Dv"]
+    """The clean target at metaquery resolution, patch j is what query j predicts: pixels or features, as
+    `vit_patches`."""
+    target_positions: Int32[Any, "*B Q"]
+    """As `vit_positions`."""
+    target_image: Int32[Any, "*B Q"]
+    """As `vit_image`, numbered apart from it."""
 
-    latent_moments: Array
-    """[B, G, 2 * L] float32 mean and log-variance of each latent token; before the encoder has run,
-    [B, G, K] uint8 pixels under each token, flattened (row, column, channel)."""
-    latent_positions: Array  # [B, G] row * max_latent_size + column
-    latent_index: Array  # [B, G] number of the token in its image, row by row
-    latent_time_scale: Array  # [B, G] float32: t = scale * drawn t; 0 for clean latents, 1 for a noised target
-    latent_loss: Array  # [B, G] bool: flow matching is trained here
-    latent_source: TokenSource  # [B, G]
+    latent_positions: Int32[Any, "*B G"]
+    """row * max_latent_size + column."""
+    latent_index: Int32[Any, "*B G"]
+    """Number of the token in its image, row by row."""
+    latent_time_scale: Float32[Any, "*B G"]
+    """t = scale * drawn t; 0 for clean latents, 1 for a noised target."""
+    latent_loss: Bool[Any, "*B G"]
+    """Flow matching is trained here."""
+    latent_source: TokenSource
+    """`[*B, G]`"""
+
+    def shared(self) -> dict[str, Any]:
+        """The fields that every kind of batch has, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(TokenBatch)}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelBatch(TokenBatch):
+    """What the data pipeline writes, before the autoencoder's encoder has run (`encode_batch`)."""
+
+    latent_pixels: UInt8[Any, "*B G K"]
+    """The K = side * side * 3 pixels under each latent token, flattened (row, column, channel)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch(TokenBatch):
+    """What the step takes."""
+
+    latent_moments: Float32[Any, "*B G M"]
+    """Mean and log-variance of each latent token: M is twice its width."""
 
 
 class BatchShape(NamedTuple):
@@ -107,13 +145,13 @@ class BatchShape(NamedTuple):
     patch_features: int
     """P, pixels of a flattened ViT patch."""
     latent_features: int
-    """2 * L, mean and log-variance of a latent token."""
+    """M, twice the width of a latent token."""
 
 
 def padding_batch(shape: BatchShape) -> Batch:
-    """A batch of that shape that holds nothing but padding, in numpy, with moments for latents."""
+    """A batch of that shape that holds nothing but padding, in numpy."""
 
-    def zeros(tokens: int, *features: int, dtype: Any = np.int32) -> Array:
+    def zeros(tokens: int, *features: int, dtype: Any = np.int32) -> np.ndarray:
         return np.zeros((shape.rows, tokens, *features), dtype)
 
     def source(tokens: int) -> TokenSource:

@@ -38,7 +38,7 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict, cls:
       ConfigError: naming every unknown, missing or wrongly typed field.
     """
     problems: list[str] = []
-    value = _convert(config, cls, path, problems)
+    value: T = _convert(config, cls, path, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from absl import flags, logging
 
@@ -25,6 +25,8 @@ try:
     import gradio as gr
 except ImportError:
     sys.exit("The web page needs gradio: pip install --no-deps -r requirements-demo.txt")
+
+Result = TypeVar("Result")
 
 # Of all events: requests of one and of another kind wait for each other as well.
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
 def make_page(generator: Generator) -> gr.Blocks:
     """The page; `launch` serves it. One request is worked on at a time, the others wait in line."""
     model = generator.reader.model
+    page: gr.Blocks
     with gr.Blocks(title="uno_jax", analytics_enabled=False) as page:
         gr.Markdown(f"# uno_jax\n`{model.origin}`")
         with gr.Tab("Draw", id="draw"):
@@ -231,7 +234,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _checked(make: Callable[[], Any]) -> Any:
+def _checked(make: Callable[[], Result]) -> Result:
     """What `make` gives; what it has to say of its arguments, the page shows."""
     try:
         return make()

@@ -270,7 +270,7 @@ def _count(directory: Path) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _read_manifest(directory: Path) -> dict | None:
+def _read_manifest(directory: Path) -> Any:
     path = directory / MANIFEST
     return read_json_object(path) if path.is_file() else None
 

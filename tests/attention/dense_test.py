@@ -38,9 +38,9 @@ def some_mask() -> np.ndarray:
 
 
 MASKS = {
-    "each its own": some_mask(),
-    "one for the batch": some_mask()[:1],
-    "everything": np.ones((1, 1, 1), bool),
+    "each its own": jnp.array(some_mask()),
+    "one for the batch": jnp.array(some_mask()[:1]),
+    "everything": jnp.ones((1, 1, 1), bool),
 }
 
 
@@ -62,5 +62,5 @@ def test_attention_and_its_gradients_equal_the_definition(name, inputs):
 def test_a_query_that_sees_nothing_gives_finite_outputs_and_gradients(inputs):
     mask = some_mask()
     mask[0, 1] = False
-    gradients = jax.grad(lambda *arrays: jnp.sum(dense_attention(*arrays, mask) ** 2), argnums=(0, 1, 2))(*inputs)
+    gradients = jax.grad(lambda *arrays: jnp.sum(dense_attention(*arrays, jnp.array(mask)) ** 2), (0, 1, 2))(*inputs)
     assert all(np.isfinite(gradient).all() for gradient in gradients)

@@ -29,7 +29,9 @@ def take(iterator, count: int) -> list[PackedBatch]:
 
 def assert_same(actual: list[PackedBatch], expected: list[PackedBatch]) -> None:
     assert [b.sample_ids for b in actual] == [b.sample_ids for b in expected]
-    jax.tree.map(np.testing.assert_array_equal, [b.batch for b in actual], [b.batch for b in expected])
+    leaves = (jax.tree.leaves([b.batch for b in packed]) for packed in (actual, expected))
+    for one, other in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def drawn_ids(packed: list[PackedBatch]) -> list[str]:

@@ -143,7 +143,7 @@ def test_arrays_have_the_dtypes_of_a_batch():
     batch = batch_of(((Text(ids=(1, 2)),),))
     assert batch.understanding.sample.dtype == batch.vit_image.dtype == batch.text_ids.dtype == np.int32
     assert batch.text_loss.dtype == np.bool_
-    assert batch.vit_patches.dtype == batch.latent_moments.dtype == np.uint8
+    assert batch.vit_patches.dtype == batch.latent_pixels.dtype == np.uint8
     assert batch.latent_time_scale.dtype == np.float32
 
 

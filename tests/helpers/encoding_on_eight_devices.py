@@ -33,7 +33,7 @@ def main() -> None:
     def work(params, images: int, together: int, mesh):
         places = np.arange(images * 4, dtype=np.int32).reshape(images, 4)
         moments = np.zeros((64, 2 * config.latent_size), np.float32)
-        pixels = batch.latent_moments.reshape(64, -1)
+        pixels = batch.latent_pixels.reshape(64, -1)
         encode = autoencoder_batch._encode_images
         lowered = encode.lower(moments, pixels, params, places, autoencoder, config, 2, 2, together, mesh)
         return lowered.compile().cost_analysis()["flops"]

@@ -6,13 +6,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests.helpers.made_up_plans import TOKENIZER, latents_of, patches_of
 from tests.helpers.made_up_records import LAYOUT
 from tests.helpers.pixels import to_float
 from tests.helpers.small_model import quick_jit, small_model, small_params
-from uno_jax.batch import Batch
+from uno_jax.batch import PixelBatch, TokenBatch
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
 from uno_jax.models.decoder import Past
@@ -35,9 +37,9 @@ DRAWN = guided_plan(PROMPT, 16, 16, seed=7)
 EDITED = guided_plan(INSTRUCTION, 8, 24, seed=8)
 
 
-def latents_in(batch: Batch) -> np.ndarray:
+def latents_in(batch: PixelBatch) -> jax.Array:
     """Latents for context images: their pixels, which are as many numbers."""
-    return to_float(batch.latent_moments)
+    return jnp.asarray(to_float(batch.latent_pixels))
 
 
 @functools.cache
@@ -60,7 +62,7 @@ def _noise() -> Any:
     return quick_jit(functools.partial(initial_noise, seed=SEED, model=MODEL))
 
 
-def read(batch: Batch, past: Past | None = None) -> Past:
+def read(batch: TokenBatch, past: Past | None = None) -> Past:
     return _context_reader()(PARAMS, batch, latents_in(batch), past=past)
 
 
@@ -76,7 +78,7 @@ def noise_of(branches: Branches) -> np.ndarray:
 def sample(branches: Branches, config: FlowConfig, start: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
     """Final latents and trajectory, padding and all."""
     start = noise_of(branches) if start is None else start
-    return _sampler(config)(PARAMS, branches, start)
+    return _sampler(config)(PARAMS, branches, jnp.asarray(start))
 
 
 def pictures(plans: Sequence[GuidedPlan], config: FlowConfig, rows: int | None = None) -> list[np.ndarray]:

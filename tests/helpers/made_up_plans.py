@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.made_up_records import LAYOUT, small_tokenizer
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import REGIONS, TASKS, Batch
+from uno_jax.batch import REGIONS, TASKS, PixelBatch, TokenBatch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import CleanLatents, DroppedImage, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
@@ -82,7 +82,7 @@ def plans(most_items: int = 5) -> st.SearchStrategy[Plan]:
     return st.lists(_items, min_size=1, max_size=most_items).map(tuple)
 
 
-def batch_of(*rows, capacities=ROOMY) -> Batch:
+def batch_of(*rows, capacities=ROOMY) -> PixelBatch:
     """A batch whose rows hold the given plans or `Sample`s."""
     packed = []
     for row in rows:
@@ -92,14 +92,14 @@ def batch_of(*rows, capacities=ROOMY) -> Batch:
     return make_batch(packed)
 
 
-def row_metadata(batch: Batch, row: int) -> TokenMetadata:
+def row_metadata(batch: TokenBatch, row: int) -> TokenMetadata:
     """The metadata of one row, both buffers together, `[U + G]`."""
     return TokenMetadata(
         *(np.concatenate([a[row], b[row]]) for a, b in zip(batch.understanding, batch.generation, strict=True))
     )
 
 
-def sequence_of(batch: Batch, row: int, sample: int) -> TokenMetadata:
+def sequence_of(batch: TokenBatch, row: int, sample: int) -> TokenMetadata:
     """The metadata of one sample, both buffers together, in logical order."""
     metadata = row_metadata(batch, row)
     keep = np.flatnonzero(metadata.sample == sample)
@@ -176,7 +176,7 @@ def slow_mask(plan: Plan) -> np.ndarray:
     )
 
 
-def places_of(plan: Plan, batch: Batch) -> np.ndarray:
+def places_of(plan: Plan, batch: TokenBatch) -> np.ndarray:
     """Where the tokens of a plan that is the first of its row lie in `[U + G]`, in logical order.
 
     By counting: the n-th token of a region is the n-th there. `order` plays no part.

@@ -86,8 +86,8 @@ def small_params(config: ModelConfig, seed: int = 0) -> Params:
 def model_batch(*rows, capacities=CAPACITIES) -> Batch:
     """As `batch_of`, with moments in the place of pixels: the pixels as the mean, and a variance that matters."""
     batch = batch_of(*rows, capacities=capacities)
-    mean = to_float(batch.latent_moments)
-    return batch._replace(latent_moments=np.concatenate([mean, np.full_like(mean, -2.0)], axis=-1))
+    mean = to_float(batch.latent_pixels)
+    return Batch(**batch.shared(), latent_moments=np.concatenate([mean, np.full_like(mean, -2.0)], axis=-1))
 
 
 def merge_adapters(params: Params, config: DecoderConfig) -> Params:

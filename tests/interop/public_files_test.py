@@ -17,8 +17,7 @@ from tests.helpers.paths import REFERENCE, TESTDATA
 from tests.helpers.public_model import load_public
 from tests.helpers.public_tensors import expected_autoencoder_tensors, expected_public_tensors
 from tests.helpers.small_public import DECODER_JSON, TOP_JSON, VISION_JSON, tensors_of, write_json, write_public
-from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch, TokenSource
+from uno_jax.batch import BatchShape, padding_batch
 from uno_jax.interop.names import (
     autoencoder_tensors,
     fixed_tables,
@@ -80,31 +79,11 @@ def test_published_parameter_counts():
 def shapes_of_init(config):
     """Parameter shapes of `UnifiedModel`, from abstract evaluation: nothing is allocated."""
 
-    def ints(*shape):
-        return jax.ShapeDtypeStruct((1, *shape), jnp.int32)
-
     def floats(*shape):
         return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
-    def source(tokens):
-        return TokenSource(*[ints(tokens)] * 3)
-
     pixels = 3 * config.vision.patch_size**2
-    batch = Batch(
-        understanding=TokenMetadata(*[ints(3)] * 6),
-        generation=TokenMetadata(*[ints(1)] * 6),
-        **{name: ints(1) for name in ("text_ids", "text_labels", "text_loss")},
-        vit_patches=ints(1, pixels),
-        **{name: ints(1) for name in ("vit_positions", "vit_image", "caption_ids", "caption_labels", "caption_loss")},
-        caption_source=source(1),
-        **{name: ints(0) for name in ("query_index", "query_loss")},
-        query_source=source(0),
-        target_patches=ints(0, pixels),
-        **{name: ints(0) for name in ("target_positions", "target_image")},
-        latent_moments=floats(1, 2 * config.latent_size),
-        **{name: ints(1) for name in ("latent_positions", "latent_index", "latent_time_scale", "latent_loss")},
-        latent_source=source(1),
-    )
+    batch = padding_batch(BatchShape(1, 1, 1, 1, 0, 1, pixels, 2 * config.latent_size))
     variables = jax.eval_shape(
         UnifiedModel(config).init, jax.random.key(0), batch, floats(1, config.latent_size), floats(1)
     )

@@ -31,7 +31,8 @@ STEP = StepConfig(ADAPTED, ObjectiveConfig(), OptimizerConfig(learning_rate=0.01
 
 
 def batch():
-    return model_batch([Sample(TEXT_TO_IMAGE, occurrence=1)], [Sample(TEXT_TO_IMAGE, occurrence=2)])
+    rows = ([Sample(TEXT_TO_IMAGE, occurrence=number)] for number in (1, 2))
+    return jax.tree.map(jnp.asarray, model_batch(*rows))
 
 
 @functools.cache

@@ -1,10 +1,12 @@
 """Autoencoders, latent patches, and the encoding of packed batches."""
 
+import dataclasses
 import functools
 import json
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.eight_device_process import run_with_eight_devices
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch, TokenSource
+from uno_jax.batch import Batch, BatchShape, PixelBatch, TokenSource, padding_batch
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents, unpatchify_latents
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import AutoencoderConfig, ModelConfig
@@ -51,22 +53,23 @@ sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.in
 @given(sizes)
 def test_unpatchify_inverts_patchify(size):
     rows, columns, patch, channels = size
-    latents = np.arange(2 * rows * patch * columns * patch * channels).reshape(2, rows * patch, columns * patch, -1)
+    count = 2 * rows * patch * columns * patch * channels
+    latents = jnp.arange(count, dtype=jnp.float32).reshape(2, rows * patch, columns * patch, -1)
     tokens = patchify_latents(latents, patch)
     assert tokens.shape == (2, rows * columns, patch * patch * channels)
     np.testing.assert_array_equal(unpatchify_latents(tokens, rows, columns, patch), latents)
 
 
 def test_a_patch_flattens_row_column_channel_with_the_channel_fastest():
-    latents = np.arange(2 * 4 * 3).reshape(1, 2, 4, 3)
+    latents = jnp.arange(2.0 * 4 * 3).reshape(1, 2, 4, 3)
     second = patchify_latents(latents, 2)[0, 1]
     np.testing.assert_array_equal(second, latents[0, :2, 2:].reshape(-1))
 
 
 def test_sampling_scales_mean_plus_deviation_times_noise():
-    moments = np.array([[3.0, 2 * np.log(5.0)]])
+    moments = jnp.array([[3.0, 2 * np.log(5.0)]])
     np.testing.assert_allclose(
-        sample_latents(moments, np.array([[2.0]]), 0.5, 1.0), [[0.5 * (3 + 5 * 2 - 1)]], rtol=1e-6
+        sample_latents(moments, jnp.array([[2.0]]), 0.5, 1.0), [[0.5 * (3 + 5 * 2 - 1)]], rtol=1e-6
     )
 
 
@@ -75,13 +78,13 @@ def test_sampling_scales_mean_plus_deviation_times_noise():
 def test_pixel_autoencoder_loses_nothing(rows, columns, seed):
     images = np.random.default_rng(seed).uniform(-1, 1, (2, 2 * rows, 2 * columns, 3)).astype(np.float32)
     autoencoder = make_autoencoder(PIXEL)
-    np.testing.assert_allclose(autoencoder.apply({}, images), images, atol=1e-6)
+    np.testing.assert_allclose(autoencoder.apply({}, jnp.asarray(images)), images, atol=1e-6)
 
 
 def test_a_sample_of_the_pixel_autoencoder_is_its_mean():
     autoencoder = make_autoencoder(PIXEL)
     moments = encode(autoencoder, {}, np.full((1, 4, 4, 3), 0.5, np.float32))
-    still, noisy = (sample_latents(moments, noise, 0.3, 0.1) for noise in (0.0, 5.0))
+    still, noisy = (sample_latents(moments, jnp.full((1, 2, 2, 12), noise), 0.3, 0.1) for noise in (0.0, 5.0))
     np.testing.assert_array_equal(still, noisy)
 
 
@@ -131,13 +134,15 @@ def batch_of(images, config, tokens=TOKENS):
         sample[row, span], image[row, span] = sample_number, image_number
         positions[row, span] = (np.arange(rows)[:, None] * SIDE + np.arange(columns)).reshape(-1)
         used[row] += rows * columns
-    empty = np.zeros((2, 0), np.int32)
-    batch = Batch(**{name: empty for name in Batch._fields})
-    return batch._replace(
-        generation=TokenMetadata(sample, *[np.zeros_like(sample)] * 5),
-        latent_source=TokenSource(np.zeros_like(sample), image, np.zeros_like(sample)),
-        latent_positions=positions,
-        latent_moments=pixels,
+    blank = padding_batch(BatchShape(2, 0, 0, 0, 0, tokens, patch_features=3, latent_features=2 * config.latent_size))
+    return PixelBatch(
+        **blank.shared()
+        | {
+            "generation": TokenMetadata(sample, *[np.zeros_like(sample)] * 5),
+            "latent_source": TokenSource(np.zeros_like(sample), image, np.zeros_like(sample)),
+            "latent_positions": positions,
+        },
+        latent_pixels=pixels,
     )
 
 
@@ -163,7 +168,7 @@ def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, p
     for (row, _, _), picture in images.items():
         moments = encode(autoencoder, variables, pixels_to_float(picture)[None])
         mean, log_variance = np.split(np.asarray(moments), 2, axis=-1)
-        expected = np.concatenate([patchify_latents(half, 2)[0] for half in (mean, log_variance)], axis=-1)
+        expected = np.concatenate([patchify_latents(jnp.asarray(half), 2)[0] for half in (mean, log_variance)], axis=-1)
         actual = encoded.latent_moments[row, used[row] : used[row] + len(expected)]
         np.testing.assert_allclose(actual, expected, atol=2e-5)
         used[row] += len(expected)
@@ -196,7 +201,7 @@ def test_the_devices_of_a_host_share_the_images():
 
 def test_moments_that_are_precomputed_are_kept():
     config = model_config(FLUX)
-    batch = batch_of({}, config)._replace(latent_moments=np.ones((2, TOKENS, 16), np.float32))
+    batch = Batch(**batch_of({}, config).shared(), latent_moments=np.ones((2, TOKENS, 16), np.float32))
     assert encode_batch(make_autoencoder(FLUX), {}, batch, config) is batch
 
 
@@ -216,6 +221,6 @@ def test_tokens_that_are_no_whole_grid_name_their_image():
 
 def test_pixels_of_another_width_are_an_error():
     config = model_config(FLUX)
-    batch = batch_of({}, config)._replace(latent_moments=np.zeros((2, TOKENS, 5), np.uint8))
-    with pytest.raises(ValueError, match="expected uint8 pixels, 4 \\* 4 \\* 3 = 48"):
+    batch = dataclasses.replace(batch_of({}, config), latent_pixels=np.zeros((2, TOKENS, 5), np.uint8))
+    with pytest.raises(ValueError, match="expected pixels of 4 \\* 4 \\* 3 = 48 values a token"):
         encode_batch(make_autoencoder(FLUX), {}, batch, config)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -152,7 +153,9 @@ def blinded(batch: Batch, latents: bool = True, delimiters: bool = True) -> Batc
     def cut(metadata, chosen):
         return metadata._replace(last_visible=np.where((metadata.role == NOISED) & chosen, -1, metadata.last_visible))
 
-    return batch._replace(understanding=cut(batch.understanding, delimiters), generation=cut(batch.generation, latents))
+    return dataclasses.replace(
+        batch, understanding=cut(batch.understanding, delimiters), generation=cut(batch.generation, latents)
+    )
 
 
 def supervision_change(first: Batch, second: Batch, config: ModelConfig) -> tuple[float, float]:
@@ -253,7 +256,8 @@ def test_two_buffers_are_one_interleaved_sequence(plan):
 def test_precomputed_vision_features_predict_what_pixels_do():
     batch = three_rows([EDITING, SECOND_ROUND], [NAMED[3]])
     encode = quick_jit(lambda *x: VisionEncoder(MODEL.vision).apply({"params": params_of(MODEL)["vision"]}, *x))
-    features = batch._replace(
+    features = dataclasses.replace(
+        batch,
         vit_patches=encode(pixels_to_float(batch.vit_patches), batch.vit_positions, batch.vit_image),
         target_patches=encode(pixels_to_float(batch.target_patches), batch.target_positions, batch.target_image),
     )
@@ -268,7 +272,7 @@ def test_metaqueries_can_predict_what_the_connector_gives():
     connected = predict(batch, config)
     before = predict(batch).query_target
     connector = Connector(MODEL.decoder.hidden_size)
-    close(connected.query_target, connector.apply({"params": params_of(config)["connector"]}, before))
+    close(connected.query_target, connector.apply({"params": params_of(config)["connector"]}, jnp.asarray(before)))
     assert connected.query_prediction.shape == connected.query_target.shape
 
 

@@ -67,7 +67,7 @@ def test_an_image_of_the_row_does_not_see_another():
 
 @pytest.mark.parametrize("choice", [{"scan_unroll": 2}, {"remat": "full"}, {"remat": "dots"}])
 def test_unrolling_and_rematerialisation_change_no_result(choice):
-    rows = inputs([1, 1, 1, 2, 2, 0, 0])
+    rows = [jnp.asarray(x) for x in inputs([1, 1, 1, 2, 2, 0, 0])]
 
     def gradient(encoder):
         return jax.jit(jax.grad(lambda params: jnp.sum(encoder.apply(params, *rows)[0, :5] ** 3)))(PARAMS)
@@ -92,6 +92,6 @@ def test_bfloat16_features_differ_from_float32_by_rounding():
 
 
 def test_the_connector_gives_the_decoder_width():
-    features = np.ones((1, COUNT, CONFIG.hidden_size), np.float32)
+    features = jnp.ones((1, COUNT, CONFIG.hidden_size))
     out, _ = Connector(5).init_with_output(jax.random.key(0), features)
     assert out.shape == (1, COUNT, 5)

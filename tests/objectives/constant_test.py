@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,8 @@ def with_captions(*labels: int) -> Batch:
     """One row whose caption tokens have these labels."""
     batch = model_batch([])
     padding = [0] * (batch.caption_labels.shape[1] - len(labels))
-    return batch._replace(
+    return dataclasses.replace(
+        batch,
         caption_labels=np.array([[*labels, *padding]], np.int32),
         caption_loss=np.array([[True] * len(labels) + [False] * len(padding)]),
     )
@@ -47,7 +50,8 @@ def with_targets(*targets: float) -> Batch:
     batch, width = model_batch([TEXT_TO_IMAGE]), small_model().vision.hidden_size
     of_queries = np.zeros((*batch.query_index.shape, width), np.float32)
     of_queries[0, : len(targets)] = np.array(targets)[:, None]
-    return batch._replace(
+    return dataclasses.replace(
+        batch,
         target_patches=of_queries,
         vit_patches=np.zeros((*batch.vit_image.shape, width), np.float32),
         query_loss=np.arange(batch.query_index.shape[1])[None] < len(targets),

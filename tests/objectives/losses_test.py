@@ -72,17 +72,17 @@ def test_cross_entropy_of_large_logits_is_finite():
 
 def zero_draws(batch: Batch, time: float = 0.0) -> Draws:
     """Zero latents, zero noise, one time everywhere."""
-    latents = np.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2), np.float32)
-    times = (np.full(x.shape, time, np.float32) for x in (batch.latent_index, batch.caption_ids, batch.query_index))
+    latents = jnp.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2))
+    times = (jnp.full(x.shape, time) for x in (batch.latent_index, batch.caption_ids, batch.query_index))
     return Draws(latents, latents, *times)
 
 
 def zero_predictions(batch: Batch, vocabulary: int = 4, features: int = 2) -> Predictions:
-    queries = np.zeros((*batch.query_index.shape, features), np.float32)
+    queries = jnp.zeros((*batch.query_index.shape, features))
     return Predictions(
-        velocity=np.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2), np.float32),
-        text_logits=np.zeros((*batch.text_ids.shape, vocabulary), np.float32),
-        caption_logits=np.zeros((*batch.caption_ids.shape, vocabulary), np.float32),
+        velocity=jnp.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2)),
+        text_logits=jnp.zeros((*batch.text_ids.shape, vocabulary)),
+        caption_logits=jnp.zeros((*batch.caption_ids.shape, vocabulary)),
         query_prediction=queries,
         query_target=queries,
     )

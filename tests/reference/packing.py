@@ -14,7 +14,7 @@ import numpy as np
 from tests.helpers.pixels import to_float
 from tests.reference.harness import Check, Reference, exact
 from uno_jax.attention.metadata import CAPTION, METAQUERY, TokenMetadata, pairwise_visible
-from uno_jax.batch import REGIONS, Batch, Layout
+from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out
 from uno_jax.data.methods import MethodConfig
@@ -44,7 +44,7 @@ class SequenceIndex(NamedTuple):
     generation: np.ndarray  # [G]
 
 
-def pack_batch(reference: Reference, pack: str) -> tuple[Batch, SequenceIndex]:
+def pack_batch(reference: Reference, pack: str) -> tuple[PixelBatch, SequenceIndex]:
     """A pack of `packing.json` through our plans, layout and packing: one row, every region padded a little."""
     stated = reference.json("packing.json")["packs"][pack]
     rates = {f"{name}_dropout": float(rate) for name, rate in stated["dropout"].items()}
@@ -55,7 +55,7 @@ def pack_batch(reference: Reference, pack: str) -> tuple[Batch, SequenceIndex]:
     return _one_row(reference, plans)
 
 
-def uno_batch(reference: Reference) -> tuple[Batch, SequenceIndex]:
+def uno_batch(reference: Reference) -> tuple[PixelBatch, SequenceIndex]:
     """The two samples of `uno.npz` (text to image, editing): one row, every region padded a little."""
     ids = {name: tuple(value) for name, value in reference.json("uno.json")["text_ids"].items()}
     packing = reference.json("packing.json")
@@ -114,7 +114,7 @@ def _layout(reference: Reference) -> Layout:
     )
 
 
-def _one_row(reference: Reference, plans: Sequence[Plan]) -> tuple[Batch, SequenceIndex]:
+def _one_row(reference: Reference, plans: Sequence[Plan]) -> tuple[PixelBatch, SequenceIndex]:
     layout = _layout(reference)
     tokenizer = Tokenizer.from_directory(reference.directory)
     samples = [lay_out(plan, layout, tokenizer, occurrence=i) for i, plan in enumerate(plans)]
@@ -133,7 +133,7 @@ def _one_row(reference: Reference, plans: Sequence[Plan]) -> tuple[Batch, Sequen
 class _Sequence:
     """A one-row batch put back into the order of the original sequence."""
 
-    def __init__(self, batch: Batch, index: SequenceIndex):
+    def __init__(self, batch: TokenBatch, index: SequenceIndex):
         self._batch = batch
         text, vit, caption, query = np.cumsum(
             [batch.text_ids.shape[1], batch.vit_image.shape[1], batch.caption_ids.shape[1], batch.query_index.shape[1]]

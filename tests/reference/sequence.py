@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.reference.packing import SequenceIndex
-from uno_jax.batch import Batch
+from uno_jax.batch import TokenBatch
 from uno_jax.models.decoder import Streams
 
 
@@ -19,7 +19,7 @@ def to_sequence(streams: Streams, index: SequenceIndex) -> np.ndarray:
     return sequence
 
 
-def region(batch: Batch, index: SequenceIndex, name: str) -> np.ndarray:
+def region(batch: TokenBatch, index: SequenceIndex, name: str) -> np.ndarray:
     """Sequence index of every token of one region (`text`, `vit`, `caption`, `query` or `latent`)."""
     if name == "latent":
         return index.generation

@@ -12,7 +12,7 @@ from tests.helpers.made_up_pictures import INSTRUCTION, MODEL, PARAMS, PROMPT, l
 from tests.helpers.made_up_plans import TOKENIZER, patches_of
 from tests.helpers.made_up_records import LAYOUT
 from tests.helpers.small_model import quick_jit
-from uno_jax.batch import Batch
+from uno_jax.batch import PixelBatch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import Plan, Text, VitImage
 from uno_jax.data.sampling_rows import context_batch, part, token_count
@@ -24,7 +24,7 @@ CONVERSATION: Plan = (*PROMPT, *INSTRUCTION, VitImage(pixels=patches_of(2, 2)), 
 OTHER: Plan = (Text(ids=(1, 2, 3, 4, 5, 6, 7, 8, 9)), *INSTRUCTION)
 
 
-def batch_of(*plans: Plan, start: int = 0, stop: int | None = None) -> Batch:
+def batch_of(*plans: Plan, start: int = 0, stop: int | None = None) -> PixelBatch:
     return context_batch([part(lay_out(plan, LAYOUT, TOKENIZER), start, stop) for plan in plans], LAYOUT)
 
 
@@ -94,10 +94,10 @@ def test_the_tokens_that_follow_a_cache_end_where_they_do_without_one():
     whole = batch_of(CONVERSATION)
     expected = uncached()(PARAMS, whole, latents_in(whole)).understanding
     actual = quick_jit(
-        lambda params, past: UnifiedModel(MODEL).apply(
-            {"params": params}, rest, latents_in(rest), jnp.zeros((1, 1)), past, method="read"
+        lambda params, rest, latents, past: UnifiedModel(MODEL).apply(
+            {"params": params}, rest, latents, jnp.zeros((1, 1)), past, method="read"
         )
-    )(PARAMS, past).understanding
+    )(PARAMS, rest, latents_in(rest), past).understanding
     here, there = ((x.understanding.sample[0] > 0) & (x.understanding.order[0] >= cut) for x in (rest, whole))
     assert here.sum() == there.sum() == 9
     np.testing.assert_allclose(actual[0, here], expected[0, there], atol=2e-5)

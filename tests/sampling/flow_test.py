@@ -99,9 +99,8 @@ def test_empty_slots_and_padding_latents_change_nothing():
     branches = branches_of([DRAWN])
 
     def padded(branch: Branch) -> Branch:
-        fields = [name for name in Batch._fields if name == "generation" or name.startswith("latent")]
-        changed = {name: jax.tree.map(twice, getattr(branch.target, name)) for name in fields}
-        return Branch(fitted(branch.past, 24), branch.target._replace(**changed))
+        fields = {name: x for name, x in branch.target.shared().items() if name == "generation" or "latent" in name}
+        return Branch(fitted(branch.past, 24), dataclasses.replace(branch.target, **jax.tree.map(twice, fields)))
 
     final, _ = sample(Branches(padded(branches.conditional), padded(branches.without_text)), FLOW)
     expected, _ = sample(branches, FLOW)
@@ -131,8 +130,9 @@ def test_another_seed_gives_other_noise():
 
 def test_the_noise_is_what_the_train_step_draws_for_that_occurrence():
     regions = lay_out((*PROMPT, NoisedTarget(pixels=latents_of(2, 2))), LAYOUT, TOKENIZER, occurrence=DRAWN.seed)
-    batch = make_batch([pack_row([regions], CAPACITIES, LAYOUT)])
-    batch = batch._replace(latent_moments=np.zeros((*batch.latent_index.shape, 2 * MODEL.latent_size), np.float32))
+    pixels = make_batch([pack_row([regions], CAPACITIES, LAYOUT)])
+    moments = np.zeros((*pixels.latent_index.shape, 2 * MODEL.latent_size), np.float32)
+    batch = Batch(**pixels.shared(), latent_moments=moments)
     drawn = quick_jit(lambda batch: draw(batch, SEED, 1.0, MODEL.autoencoder).noise)(batch)
     np.testing.assert_array_equal(np.asarray(drawn)[0, :4], noise_bits([DRAWN], 0))
 

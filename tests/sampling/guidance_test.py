@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,8 +20,8 @@ ALL = np.ones((2, 5), bool)
 
 def guided(real: np.ndarray = ALL, conditional: np.ndarray = CONDITIONAL, **settings) -> np.ndarray:
     config = GuidanceConfig(**settings)
-    numbers = guidance_numbers(config)
-    return np.asarray(guide(conditional, WITHOUT_TEXT, WITHOUT_IMAGE, real, numbers, config.rescale))
+    arrays = map(jnp.asarray, (conditional, WITHOUT_TEXT, WITHOUT_IMAGE, real))
+    return np.asarray(guide(*arrays, guidance_numbers(config), config.rescale))
 
 
 def test_without_rescaling_each_guidance_goes_on_from_what_lacks_it():

@@ -50,7 +50,8 @@ def block_states(
         seen = pairwise_visible(block, key).reshape(rows, blocks.queries, keys // blocks.keys, blocks.keys)
         return jnp.any(seen, axis=(1, 3)).astype(jnp.int32) + jnp.all(seen, axis=(1, 3)).astype(jnp.int32)
 
-    return jax.lax.map(of_query_block, jnp.arange(0, queries, blocks.queries)).swapaxes(0, 1)
+    states: Array = jax.lax.map(of_query_block, jnp.arange(0, queries, blocks.queries))
+    return states.swapaxes(0, 1)
 
 
 def visits(states: Int[Array, "rows query_blocks key_blocks"]) -> Visits:

@@ -47,13 +47,13 @@ def _weights(q: Array, k: Array, mask: Array) -> Array:
     return jax.nn.softmax(grouped, axis=-1).reshape(scores.shape)
 
 
-def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple]:
+def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple[Array, ...]]:
     weights = _weights(q, k, mask)
     out = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(v.dtype), v)
     return out, (q, k, v, weights, out)
 
 
-def _attend_backward(saved: tuple, d_out: Array) -> tuple:
+def _attend_backward(saved: tuple[Array, ...], d_out: Array) -> tuple[Array | None, ...]:
     # Written out because a hidden key's weight is exactly 0, which makes its score's gradient 0 without a second
     # mask, and because sum(weights * d_weights) = sum(out * d_out) needs no pass over the scores.
     q, k, v, weights, out = saved

@@ -131,13 +131,15 @@ def _attend_forward(
     states: Array,
     blocks: Blocks,
     interpret: bool,
-) -> tuple[Array, tuple]:
+) -> tuple[Array, tuple[Array, ...]]:
     out, logsumexp = forward(query, key, value, query_metadata, key_metadata, visits(states), blocks, interpret)
     out, logsumexp = (checkpoint_name(x, name) for x, name in zip((out, logsumexp), SAVED_NAMES, strict=True))
     return out, (query, key, value, query_metadata, key_metadata, states, out, logsumexp)
 
 
-def _attend_backward(blocks: Blocks, interpret: bool, saved: tuple, d_out: Array) -> tuple:
+def _attend_backward(
+    blocks: Blocks, interpret: bool, saved: tuple[Array, ...], d_out: Array
+) -> tuple[Array | None, ...]:
     query, key, value, query_metadata, key_metadata, states, out, logsumexp = saved
     mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     parts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def backward(
     whole = pl.BlockSpec((None, None, key.shape[2], head_dim), lambda b, n, i, j, *_: (b, n, 0, 0))
     gradients = [jax.ShapeDtypeStruct(query.shape, query.dtype)]
     gradients += [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (key, value)]
-    call: Any = pl.pallas_call(
+    call: Callable[..., tuple[Array, Array, Array]] = pl.pallas_call(
         _kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,

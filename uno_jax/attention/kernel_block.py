@@ -75,7 +75,8 @@ def mask_of(query_metadata: Any, key_metadata: Any) -> Bool[Array, "keys queries
     shape = (key_metadata.shape[0], query_metadata.shape[1])
     query = (jnp.broadcast_to(query_metadata[i : i + 1, :], shape) for i in range(len(FIELDS)))
     key = (jnp.broadcast_to(key_metadata[:, i : i + 1], shape) for i in range(len(FIELDS)))
-    return visible(TokenMetadata(*query), TokenMetadata(*key))
+    mask: Array = visible(TokenMetadata(*query), TokenMetadata(*key))
+    return mask
 
 
 def contract(first: Array, second: Array, first_axis: int, second_axis: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ def forward(
     batch, kv_heads, group, queries, head_dim = query.shape
     specs = BlockSpecs(visits, group, head_dim, blocks)
     statistics = jax.ShapeDtypeStruct(query.shape[:-1], jnp.float32)
-    call: Any = pl.pallas_call(
+    call: Callable[..., tuple[Array, Array]] = pl.pallas_call(
         _kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,

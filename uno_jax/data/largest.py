@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from uno_jax.batch import REGIONS, Layout
@@ -50,7 +51,7 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 class _Largest(ImageTransform):
     """Gives every picture the largest size, whatever its own."""
 
-    def resize(self, pixels: Pixels) -> Pixels:
+    def resize(self, pixels: Pixels) -> UInt8[np.ndarray, "h w 3"]:
         return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
 
 
@@ -83,10 +84,10 @@ class _ChosenDraws:
 
     def random(self) -> float:
         # One of the two lies on either side of any share that leaves a choice.
-        return self._next((0.0, JUST_BELOW_ONE))
+        return float(self._next((0.0, JUST_BELOW_ONE)))
 
     def integers(self, high: int, /) -> int:
-        return self._next(range(high))
+        return int(self._next(range(high)))
 
     def _next(self, outcomes: Sequence[Any]) -> Any:
         for draw in self._chosen:

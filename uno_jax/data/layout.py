@@ -29,7 +29,7 @@ _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task
 
 @cache
 def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
-    """The fields of a token in each region, named as in `uno_jax.batch.Batch` without the region's name."""
+    """The fields of a token in each region, named as in `uno_jax.batch.PixelBatch` without the region's name."""
     vit_values = layout.vit_patch_size**2 * 3
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)
@@ -121,7 +121,8 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
 
 
 def _patches(pixels: np.ndarray, patch: int) -> int:
-    return (pixels.shape[0] // patch) * (pixels.shape[1] // patch)
+    height, width = pixels.shape[:2]
+    return int(height // patch) * int(width // patch)
 
 
 class _Writer:

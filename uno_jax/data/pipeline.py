@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-from uno_jax.batch import REGIONS, TASKS, Batch, Layout
+from uno_jax.batch import REGIONS, TASKS, Layout, PixelBatch
 from uno_jax.data.check import check_data_config
 from uno_jax.data.config import DataConfig
 from uno_jax.data.dropout import drop_conditions
@@ -35,8 +35,7 @@ _MAX_INT32 = 2**31
 class PackedBatch(NamedTuple):
     """The rows of this host, and what the metrics want to know of them."""
 
-    batch: Batch
-    """`latent_moments` holds uint8 pixels."""
+    batch: PixelBatch
     sample_ids: list[list[str]]
     """Record ids of each row, in the order of the sample numbers."""
     stats: dict[str, float]
@@ -191,7 +190,7 @@ class _DrawSample:
     inputs: Inputs
     shard: int
 
-    def __call__(self, draw: int, number: int) -> dict[str, Any] | _Refused:
+    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | _Refused:
         occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
         rng = np.random.default_rng((self.config.seed, occurrence, 0))
         sample = make_sample(self.records[int(number)], self.config, self.inputs, rng)
@@ -245,7 +244,8 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
 
     # Between two calls nothing is held back, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:
-        return self._parent.get_state()
+        state: dict[str, Any] = self._parent.get_state()
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state)

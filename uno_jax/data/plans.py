@@ -54,7 +54,7 @@ class NoisedTarget(Item):
     pixels: Pixels
     caption: tuple[int, ...] | None = None
     """The caption that the understanding expert must write from the noised latents; None: no caption."""
-    query_pixels: Pixels | None = None
+    query_pixels: UInt8[np.ndarray, "query_height query_width 3"] | None = None
     """The clean target at metaquery resolution; None: no metaqueries."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,6 +21,7 @@ from uno_jax.data.record import Record
 SPLITS = ("train", "test")
 
 
+@runtime_checkable
 class RecordSource(Protocol):
     """Random access to the records of one split; can be pickled, and opened again in another process."""
 
@@ -77,7 +78,8 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
             f"{directory}: no split {split!r} of a prepared dataset here ({path.name} is missing). "
             "Prepare one with `python -m uno_jax.prepare_data --out=DIR`, and name that DIR."
         )
-    return np.load(path)
+    tasks: np.ndarray = np.load(path)
+    return tasks
 
 
 def write_records(
@@ -132,7 +134,14 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # is nothing to download here, so nothing to check.
     code_path = None
 
-    def __init__(self, *, data_dir, splits, info_fields, on_record):
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        splits: Mapping[str, Callable[[], Iterable[Record]]],
+        info_fields: Mapping[str, Any],
+        on_record: Callable[[], None],
+    ):
         self._record_splits = splits
         self._info_fields = info_fields
         self._on_record = on_record
@@ -158,7 +167,7 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
         return tfds.core.DatasetInfo(builder=self, features=features, **self._info_fields)
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         return {split: self._generate_examples(make()) for split, make in self._record_splits.items()}
 
     def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Packed rows to a `Batch`: regions side by side, samples one after the other in each region."""
+"""Packed rows to a `PixelBatch`: regions side by side, samples one after the other in each region."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import REGIONS, Batch, Layout, TokenSource
+from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch, TokenSource
 from uno_jax.data.layout import Regions, region_dtypes
 
 
@@ -56,8 +56,8 @@ def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: 
     return row
 
 
-def make_batch(rows: Sequence[Row]) -> Batch:
-    """A batch of packed rows; pixels are uint8 and wait for the autoencoder (`Batch.latent_moments`).
+def make_batch(rows: Sequence[Row]) -> PixelBatch:
+    """A batch of packed rows.
 
     One row holds two records without captions: the prompt "hi" with a picture of two latent tokens, and the prompt "c"
     with a picture of one. The last token of each region is padding.
@@ -76,7 +76,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     [[1 1 1 1 1 1 2 2 2 2 2 0]] [[1 1 2 0]]
     >>> print(batch.understanding.order, batch.generation.order)
     [[0 1 2 3 4 7 0 1 2 3 5 0]] [[5 6 4 0]]
-    >>> print(batch.latent_moments.shape, batch.latent_moments.dtype)
+    >>> print(batch.latent_pixels.shape, batch.latent_pixels.dtype)
     (1, 4, 768) uint8
     """
     region = {
@@ -98,7 +98,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     def source(name: str) -> TokenSource:
         return TokenSource(*(field(name, key) for key in TokenSource._fields))
 
-    return Batch(
+    return PixelBatch(
         understanding=metadata("text", "vit", "caption", "query"),
         generation=metadata("latent"),
         text_ids=field("text", "ids"),
@@ -117,7 +117,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
         target_patches=field("query", "patches"),
         target_positions=field("query", "positions"),
         target_image=_number_runs(region["query"].sample, region["query"].tokens["target"]),
-        latent_moments=field("latent", "pixels"),
+        latent_pixels=field("latent", "pixels"),
         latent_positions=field("latent", "positions"),
         latent_index=field("latent", "index"),
         latent_time_scale=field("latent", "time_scale"),
@@ -126,7 +126,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     )
 
 
-def padding_share(batch: Batch) -> dict[str, float]:
+def padding_share(batch: TokenBatch) -> dict[str, float]:
     """Share of each region's tokens that is padding; regions of length 0 are left out."""
     lengths = (batch.text_ids, batch.vit_image, batch.caption_ids, batch.query_index)
     starts = np.cumsum([0] + [array.shape[1] for array in lengths])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uno_jax.batch import REGIONS, Batch, Layout
+from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch
 from uno_jax.data.layout import Regions, sample_lengths
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
@@ -46,7 +46,7 @@ def part(regions: Regions, start: int, stop: int | None = None) -> Regions:
     return {name: x[(start <= x["order"]) & (x["order"] < stop)] for name, x in regions.items()}
 
 
-def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> Batch:
+def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> PixelBatch:
     """A batch of context, one (part of a) sample a row; rows that are left over are padding.
 
     Every region is as long as the bucket of its longest.
@@ -55,21 +55,21 @@ def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None =
     return _batch(samples, capacities | {"latent": latent_bucket(_longest(samples)["latent"])}, layout, rows)
 
 
-def target_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> Batch:
-    """A batch of noised blocks, one a row, whose pixels are not known: `latent_moments` is `[rows, latents, 0]`.
+def target_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> TokenBatch:
+    """A batch of noised blocks, one a row, whose pixels are not known.
 
     There are as many delimiters as a block has; latents are padded to the bucket of the longest.
     """
     capacities = _longest(samples)
     batch = _batch(samples, capacities | {"latent": latent_bucket(capacities["latent"])}, layout, rows)
-    return batch._replace(latent_moments=batch.latent_moments[..., :0])
+    return TokenBatch(**batch.shared())
 
 
 def _longest(samples: Sequence[Regions]) -> dict[str, int]:
     return {region: max(len(sample[region]) for sample in samples) for region in REGIONS}
 
 
-def _batch(samples: Sequence[Regions], capacities: dict[str, int], layout: Layout, rows: int | None) -> Batch:
+def _batch(samples: Sequence[Regions], capacities: dict[str, int], layout: Layout, rows: int | None) -> PixelBatch:
     empty: list[list[Regions]] = [[]] * (0 if rows is None else rows - len(samples))
     return make_batch([pack_row(row, capacities, layout) for row in [[sample] for sample in samples] + empty])
 

@@ -31,7 +31,7 @@ class ImageTransform:
     stride: int
     max_pixels: int = MAX_PIXELS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.stride <= self.max_side or not 0 < self.min_side <= self.max_side:
             raise ValueError(
                 f"image transform needs 0 < stride <= max_side and 0 < min_side <= max_side, got max_side="

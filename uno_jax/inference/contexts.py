@@ -38,7 +38,7 @@ def read_picture(picture: Picture | str, what: str = "picture") -> UInt8[np.ndar
             return rgb_pixels(picture)
         except (OSError, ValueError) as error:
             raise UserError(f"{what}: an image that cannot be read ({error})") from error
-    pixels: Any = np.asarray(picture)
+    pixels: np.ndarray = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise UserError(
             f"{what}: an array of {pixels.dtype} {pixels.shape}; expected uint8 [height, width, 3], a PIL image, or a "

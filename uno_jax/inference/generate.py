@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from PIL import Image
 
+from uno_jax.batch import Batch
 from uno_jax.data.plans import Plan, Text
 from uno_jax.data.sampling_rows import latent_bucket
 from uno_jax.inference.contexts import ContextPart, Picture, context_plan, last_picture_size, read_picture
@@ -318,7 +319,7 @@ def load_generator(
 
 
 def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Picture | str]:
-    return pictures if isinstance(pictures, (list, tuple)) else (pictures,)  # type: ignore[return-value]
+    return pictures if isinstance(pictures, (list, tuple)) else (pictures,)
 
 
 def _listed(values: Sequence[T], name: str) -> Sequence[T]:
@@ -341,5 +342,6 @@ def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) ->
 
 @functools.partial(jax.jit, static_argnames="model")
 def _read_branches(params: Any, inputs: PictureInputs, past: Past | None, *, model: ModelConfig) -> Branches:
+    assert isinstance(inputs.context, Batch), "the context is not encoded"
     latents = draw(inputs.context, SEED, 1.0, model.autoencoder).latents
     return read_branches(params, inputs, latents, model, past)

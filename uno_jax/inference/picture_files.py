@@ -41,6 +41,7 @@ def read_settings(file: Path) -> dict[str, Any] | None:
     try:
         with Image.open(file) as image:
             image.load()
-            return parse_json(image.info[_SETTINGS])
+            settings: dict[str, Any] = parse_json(image.info[_SETTINGS])
+            return settings
     except (OSError, KeyError, ValueError, SyntaxError):
         return None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from uno_jax.batch import Batch, Layout
+from uno_jax.batch import Batch, Layout, PixelBatch, TokenBatch
 from uno_jax.data.layout import Regions, lay_out
 from uno_jax.data.plans import NoisedTarget, Plan, Text
 from uno_jax.data.sampling_rows import (
@@ -72,17 +72,17 @@ class Comparison(NamedTuple):
 
     shared: Int[Any, " rows"] | None
     """So many tokens of the context are the first of this one, too; None: none, in any row."""
-    rest: Batch
+    rest: TokenBatch
     """What follows them: nothing but text."""
-    target: Batch
+    target: TokenBatch
 
 
 class PictureInputs(NamedTuple):
     """Pictures to sample, one a row; padding where there are more rows."""
 
-    context: Batch
+    context: PixelBatch | Batch
     """The only one that may hold latents: pixels until `encode_batch` has run."""
-    target: Batch
+    target: TokenBatch
     without_text: Comparison
     without_image: Comparison | None
     """None: that is the context itself, in all rows."""
@@ -110,7 +110,7 @@ def picture_inputs(
         start = token_count(context, layout)
         return part(regions, 0, start), part(regions, start)
 
-    def batches(contexts: Sequence[Plan], read: Sequence[int]) -> tuple[Batch, Batch]:
+    def batches(contexts: Sequence[Plan], read: Sequence[int]) -> tuple[PixelBatch, TokenBatch]:
         parts = [split(plan, context) for plan, context in zip(plans, contexts, strict=True)]
         first, second = zip(*parts, strict=True)
         unread = [part(regions, start) for regions, start in zip(first, read, strict=True)]

@@ -42,7 +42,7 @@ class PictureSettings:
     refresh_every: int = FlowConfig.refresh_every
     feature_order: int = FlowConfig.feature_order
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_seed(self.seed)
         _two_numbers(self.size, "x", "size", "96x64, width and height in pixels")
         _two_numbers(self.aspect, ":", "aspect", "4:3, width to height")

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch, Layout
+from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import Plan, Text
 from uno_jax.data.sampling_rows import context_batch, context_bucket, part, token_count
@@ -60,7 +60,7 @@ class Reader:
         parts = row_parts(self.mesh)
         return parts << (-(-samples // parts) - 1).bit_length()
 
-    def encoded(self, batch: Batch) -> Batch:
+    def encoded(self, batch: PixelBatch | Batch) -> Batch:
         """The batch with its pictures' latents in place of their pixels."""
         return encode_batch(self.model.autoencoder, self.model.autoencoder_params, batch, self.model.config)
 

@@ -69,7 +69,8 @@ class Contents:
             yield name, arrays.pop(name)
 
     def _bytes(self, name: str) -> int:
-        return math.prod(self.leaves[name].shape) * self.leaves[name].dtype.itemsize
+        leaf = self.leaves[name]
+        return int(math.prod(leaf.shape) * leaf.dtype.itemsize)
 
 
 def saved_contents(checkpoint: Path, *, ema: bool = False) -> Contents:

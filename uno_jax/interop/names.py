@@ -131,14 +131,16 @@ def leaf_shape(entries: list[TensorName]) -> Shape:
     return (len(entries), *entries[0].shape) if stacked else entries[0].shape
 
 
-def _linear(public: str, path: str, inputs: int, outputs: int, bias: bool = True, layer: int | None = None):
+def _linear(
+    public: str, path: str, inputs: int, outputs: int, bias: bool = True, layer: int | None = None
+) -> Iterator[TensorName]:
     keys = tuple(path.split("/"))
     yield TensorName(f"{public}.weight", (outputs, inputs), (*keys, "kernel"), LINEAR, layer)
     if bias:
         yield TensorName(f"{public}.bias", (outputs,), (*keys, "bias"), VECTOR, layer)
 
 
-def _norm(public: str, path: str, features: int, bias: bool = False, layer: int | None = None):
+def _norm(public: str, path: str, features: int, bias: bool = False, layer: int | None = None) -> Iterator[TensorName]:
     keys = tuple(path.split("/"))
     yield TensorName(f"{public}.weight", (features,), (*keys, "scale"), VECTOR, layer)
     if bias:

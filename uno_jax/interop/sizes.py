@@ -203,7 +203,7 @@ class _Fields:
 
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
         """One of the choices; the first is the default."""
-        value = self.values.get(name, choices[0])
+        value: str = self.values.get(name, choices[0])
         if value not in choices:
             raise CheckpointError(f"{self.where}: {name} is {value!r}; expected {' or '.join(choices)}")
         return value

@@ -167,7 +167,8 @@ class OrbaxCheckpoint(Source):
         if not shapes:
             return {}
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-        return restore_tree(self.path / "autoencoder", target)
+        params: Params = restore_tree(self.path / "autoencoder", target)
+        return params
 
     def contents(self, *, ema: bool = False) -> Contents:
         if ema:
@@ -185,7 +186,8 @@ class OrbaxCheckpoint(Source):
             kept = wanted if wanted is not None else stored.get(name, leaf).dtype
             target[name] = jax.ShapeDtypeStruct(leaf.shape, np.dtype(kept), sharding=leaf.sharding)
         tree = restore_tree(self.path / item, unflatten_dict(target, sep="/"), ignored)
-        return flatten_dict(tree, sep="/")
+        restored: dict[str, Any] = flatten_dict(tree, sep="/")
+        return restored
 
     def _check_averages(self) -> None:
         if not holds_averages(self.path):

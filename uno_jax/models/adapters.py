@@ -55,7 +55,8 @@ class ExpertAdapters(nn.Module):
 
     def __call__(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
         """What the linear layer `name` gets added, for the input that it gets."""
-        return getattr(self, name)(x)
+        added: Array = getattr(self, name)(x)
+        return added
 
 
 def merged_kernel(

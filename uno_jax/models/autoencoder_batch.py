@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
-from uno_jax.batch import Batch
+from uno_jax.batch import Batch, PixelBatch, TokenBatch
 from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpatchify_latents
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import pixels_to_float
@@ -27,12 +27,12 @@ PIXELS_AT_ONCE = 1024 * 1024
 def encode_batch(
     autoencoder: nn.Module,
     params: Any,
-    batch: Batch,
+    batch: PixelBatch | Batch,
     config: ModelConfig,
     *,
     pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> Batch:
-    """Replaces the pixels in `batch.latent_moments` by the autoencoder's moments.
+    """Replaces the pixels of a batch by the autoencoder's moments.
 
     A host function: it finds the images of the batch, and runs one jitted program per image size and number of images
     (padded to a power of two for each device, so that few programs are compiled). Each image is encoded at its own
@@ -43,26 +43,25 @@ def encode_batch(
     Args:
       autoencoder: from `make_autoencoder`.
       params: its parameters (empty for the pixel autoencoder).
-      batch: of this host, numpy arrays, with uint8 pixels `[B, G, K]` as `latent_moments`.
+      batch: of this host, numpy arrays; one with moments (precomputed) comes back as it is.
       config: sizes of the model.
       pixels_at_once: images of more pixels than this together are encoded one after the other on a device (memory, not
         results).
 
     Returns:
-      The batch with `latent_moments` float32 `[B, G, 2 * L]`: patchified mean, then patchified log-variance; 0 for
-      padding. A batch whose moments are float32 already (precomputed) comes back as it is.
+      The batch with moments: patchified mean, then patchified log-variance; 0 for padding.
 
     Raises:
       ValueError: tokens of an image that are no whole grid, or pixels of the wrong width; the message says where.
     """
-    pixels = batch.latent_moments
-    if pixels.dtype == np.float32:
+    if isinstance(batch, Batch):
         return batch
+    pixels = batch.latent_pixels
     width = 3 * config.pixels_per_token**2
-    if pixels.dtype != np.uint8 or pixels.shape[-1] != width:
+    if pixels.shape[-1] != width:
         raise ValueError(
-            f"latent_moments is {pixels.dtype} {tuple(pixels.shape)}; expected uint8 pixels, "
-            f"{config.pixels_per_token} * {config.pixels_per_token} * 3 = {width} a token"
+            f"latent_pixels is {tuple(pixels.shape)}; expected pixels of {config.pixels_per_token} * "
+            f"{config.pixels_per_token} * 3 = {width} values a token"
         )
     batch_rows, tokens, _ = pixels.shape
     if isinstance(autoencoder, PixelAutoencoder):
@@ -84,10 +83,10 @@ def encode_batch(
             moments = _encode_images(
                 moments, flat_pixels, params, places, autoencoder, config, rows, columns, together, mesh
             )
-    return batch._replace(latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
+    return Batch(**batch.shared(), latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
 
 
-def image_grids(batch: Batch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "images tokens"]]:
+def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "images tokens"]]:
     """Where the images of a batch lie, by grid (rows, columns): for each image the places of its tokens, row by row,
     in the generation buffer flattened over batch rows.
 

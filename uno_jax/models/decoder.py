@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from uno_jax.attention.attend import Visibility, attend, visibility
 from uno_jax.attention.kernel import SAVED_NAMES
@@ -83,7 +83,7 @@ class Expert(nn.Module):
 
     def linear(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens outputs"]:
         """The linear layer of that name, with its adapter."""
-        y = getattr(self, name)(x)
+        y: Array = getattr(self, name)(x)
         return y + self.adapters(name, x) if self.adapted else y
 
     def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:
@@ -175,8 +175,8 @@ class Decoder(nn.Module):
         self.norm = ExpertNorms(config)
         self.head = Linear(config.vocab_size, use_bias=False, dtype=self.dtype)
 
-    def embed(self, ids: Array) -> Float[Array, "batch tokens features"]:
-        """Token ids `[batch, tokens]` to embeddings in the compute dtype."""
+    def embed(self, ids: Int[Any, "batch tokens"]) -> Float[Array, "batch tokens features"]:
+        """Token ids to embeddings in the compute dtype."""
         return lookup(self.embedding, ids, (*self.path, "embedding")).astype(self.dtype)
 
     def __call__(

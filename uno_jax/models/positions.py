@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 TIME_FEATURES = 256
 
@@ -56,6 +58,6 @@ def apply_rope(
     return x * cos[..., None, :] + rotated * sin[..., None, :]
 
 
-def pixels_to_float(pixels: Array) -> Float[Array, "*shape"]:
+def pixels_to_float(pixels: UInt8[Any, "*shape"]) -> Float[Array, "*shape"]:
     """uint8 pixels to float32 in [-1, 1], as (x / 255 - 0.5) / 0.5 (the public transforms' mean and deviation)."""
     return (jnp.asarray(pixels, jnp.float32) / 255.0 - 0.5) / 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch
+from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Decoder, Past, Streams
 from uno_jax.models.linear import Linear
@@ -58,8 +58,8 @@ class Metaqueries(nn.Module):
         self.table = self.param("table", nn.initializers.normal(0.02), (self.num_queries, self.features), jnp.float32)
         self.head = Linear(self.target_features, dtype=self.dtype)
 
-    def embed(self, index: Array) -> Float[Array, "batch queries features"]:
-        """Rows of the table, `index` int32 `[batch, queries]`."""
+    def embed(self, index: Int[Any, "batch queries"]) -> Float[Array, "batch queries features"]:
+        """Rows `index` of the table."""
         return lookup(self.table, index, (*self.path, "table"))
 
     def predict(self, hidden: Float[Array, "batch queries features"]) -> Float[Array, "batch queries target"]:
@@ -86,9 +86,9 @@ class UnifiedModel(nn.Module):
 
     def __call__(
         self,
-        batch: Batch,
+        batch: TokenBatch,
         noised: Float[Array, "batch latents latent_size"],
-        times: Float[Array, "batch latents"],
+        times: Float[Array, "#batch #latents"],
         *,
         answers: bool = False,
     ) -> Predictions:
@@ -104,11 +104,16 @@ class UnifiedModel(nn.Module):
             query_target=query_target,
         )
 
-    def read(self, batch: Batch, latents: Array, times: Array, past: Past | None = None) -> Streams:
+    def read(
+        self,
+        batch: TokenBatch,
+        latents: Float[Array, "batch latents latent_size"],
+        times: Float[Array, "#batch #latents"],
+        past: Past | None = None,
+    ) -> Streams:
         """Final hidden states of context that goes on from `past`; its keys and values are sown in collection `past`.
 
-        `times` must broadcast to `[batch, latents]`; captions and metaqueries of the batch are read along, if there
-        are any.
+        Captions and metaqueries of the batch are read along, if there are any.
         """
         streams, _ = self.embed(batch, latents, times)
         return self.decoder(streams, batch.understanding, batch.generation, past)
@@ -123,7 +128,7 @@ class UnifiedModel(nn.Module):
         return self.decoder.logits(hidden.understanding)
 
     def denoise(
-        self, target: Batch, noised: Float[Array, "batch latents latent_size"], time: Array, past: Past
+        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, past: Past
     ) -> tuple[Float[Array, "batch latents latent_size"], Float[Array, "batch latents features"]]:
         """Velocity of a noised block that follows `past`, and what the layers added to its latents' features.
 
@@ -139,21 +144,21 @@ class UnifiedModel(nn.Module):
         return self.velocity(self.decoder.norm(last).generation, noised, time), added
 
     def denoise_with(
-        self, target: Batch, noised: Float[Array, "batch latents latent_size"], time: Array, added: Array
+        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, added: Array
     ) -> Float[Array, "batch latents latent_size"]:
         """The velocity if the layers add `added`: `denoise` without any layer."""
         streams, _ = self.embed(target, noised, time)
         last = Streams(streams.understanding, streams.generation + added.astype(self.dtype))
         return self.velocity(self.decoder.norm(last).generation, noised, time)
 
-    def split_regions(self, batch: Batch, hidden: Array) -> tuple[Array, Array, Array]:
+    def split_regions(self, batch: TokenBatch, hidden: Array) -> tuple[Array, Array, Array]:
         """The text, caption and metaquery regions of the understanding buffer."""
         text = batch.text_ids.shape[1]
         captions = text + batch.vit_image.shape[1]
         queries = captions + batch.caption_ids.shape[1]
         return hidden[:, :text], hidden[:, captions:queries], hidden[:, queries:]
 
-    def embed(self, batch: Batch, noised: Array, times: Array) -> tuple[Streams, Array]:
+    def embed(self, batch: TokenBatch, noised: Array, times: Array) -> tuple[Streams, Array]:
         """What enters the first layer, and the metaqueries' targets."""
         config = self.config
         vit_features, target = self.vision_features(batch)
@@ -173,7 +178,7 @@ class UnifiedModel(nn.Module):
         understanding = jnp.concatenate([region.astype(self.dtype) for region in regions], axis=1)
         return Streams(understanding, latents.astype(self.dtype)), jax.lax.stop_gradient(target.astype(jnp.float32))
 
-    def vision_features(self, batch: Batch) -> tuple[Array, Array]:
+    def vision_features(self, batch: TokenBatch) -> tuple[Array, Array]:
         """Vision features of the context patches and of the metaqueries' target patches.
 
         Pixels of both run through the encoder together, in one packed sequence a row; float patches are features

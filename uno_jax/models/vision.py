@@ -96,7 +96,8 @@ class VisionEncoder(nn.Module):
         )
         x, _ = layers(config, self.dtype, name="layers")(x, seen)
         norm = nn.LayerNorm(epsilon=config.norm_eps, dtype=jnp.float32, use_fast_variance=False, name="norm")
-        return norm(x).astype(self.dtype)
+        features: Array = norm(x)
+        return features.astype(self.dtype)
 
 
 class Connector(nn.Module):

@@ -76,7 +76,8 @@ def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "
     shape = batch.latent_positions.shape
     latents = jnp.zeros((*shape, model.latent_size))
     embedded: Any = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
-    return embedded[1]
+    target: Array = embedded[1]
+    return target
 
 
 def _target_sum(model: ModelConfig, kind: VisualLoss, mask: Mask, params: Params, batch: Batch) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ from jaxtyping import Array, Float, Int
 from uno_jax.objectives.config import VisualLoss
 
 
-def cross_entropy(
-    logits: Float[Array, "batch tokens vocab"], labels: Int[Array, "batch tokens"]
-) -> Float[Array, "batch tokens"]:
+def cross_entropy(logits: Float[Array, "*tokens vocab"], labels: Int[Any, "*tokens"]) -> Float[Array, "*tokens"]:
     """-log p(label), float32."""
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from uno_jax.batch import Batch, TokenSource
+from uno_jax.batch import Batch, TokenBatch, TokenSource
 from uno_jax.models.autoencoder import sample_latents
 from uno_jax.models.config import AutoencoderConfig
 
@@ -25,7 +26,7 @@ class Draws(NamedTuple):
     query_times: Float[Array, "batch queries"]
 
     @property
-    def noised(self) -> Float[Array, "batch latents latent_size"]:
+    def noised(self) -> Float[Any, "batch latents latent_size"]:
         """x_t = (1 - t) x_0 + t noise."""
         t = self.latent_times[..., None]
         return (1 - t) * self.latents + t * self.noise
@@ -33,7 +34,8 @@ class Draws(NamedTuple):
 
 def shifted_time(raw: Float[Array, "*tokens"], shift: float) -> Float[Array, "*tokens"]:
     """t of a normal draw: u = sigmoid(raw), t = shift * u / (1 + (shift - 1) * u); minus infinity gives 0."""
-    return shift_time(jax.nn.sigmoid(raw), shift)
+    t: Array = shift_time(jax.nn.sigmoid(raw), shift)
+    return t
 
 
 def shift_time(u: Float[Any, "*times"], shift: float) -> Float[Any, "*times"]:
@@ -47,7 +49,7 @@ def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) 
     The latents are the autoencoder's sample, scaled as its config says. No value depends on a sample's place in the
     batch, on its neighbours, on the device, or on the step.
     """
-    times = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
+    times: Callable[[TokenSource], Array] = jax.vmap(jax.vmap(lambda source: _time(source, seed, shift)))
     features = batch.latent_moments.shape[-1] // 2
     sampled = _normals(batch.latent_source, batch.latent_index, seed, features, _LATENT)
     return Draws(
@@ -59,8 +61,8 @@ def draw(batch: Batch, seed: int, shift: float, autoencoder: AutoencoderConfig) 
     )
 
 
-def draw_noise(batch: Batch, seed: int, features: int) -> Float[Array, "batch latents features"]:
-    """The noise alone, of a batch with or without moments."""
+def draw_noise(batch: TokenBatch, seed: int, features: int) -> Float[Array, "batch latents features"]:
+    """The noise alone."""
     return _normals(batch.latent_source, batch.latent_index, seed, features, _NOISE)
 
 
@@ -73,7 +75,7 @@ def _time(source: TokenSource, seed: int, shift: float) -> Array:
 
 
 def _normals(
-    source: TokenSource, index: Array, seed: int, features: int, purpose: int
+    source: TokenSource, index: Int[Any, "batch latents"], seed: int, features: int, purpose: int
 ) -> Float[Array, "batch latents features"]:
     """Normal numbers for every latent token, from its source, its index in the image, and what they are for."""
 

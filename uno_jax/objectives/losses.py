@@ -113,7 +113,7 @@ class Loss:
 
     def weight_in(self, config: ObjectiveConfig) -> float:
         """The configured weight."""
-        return getattr(config, self.weight)
+        return float(getattr(config, self.weight))
 
     def time_power_in(self, config: ObjectiveConfig) -> float:
         """The configured power of the weight over t; 0 for a loss without one."""

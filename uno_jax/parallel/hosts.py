@@ -171,7 +171,8 @@ def failing_together() -> Iterator[None]:
 def _read_failure(client: Any) -> str | None:
     """What a host that failed has said; None if none has, or if host 0, which knows, cannot be reached."""
     try:
-        return client.key_value_try_get(_FAILED)
+        failure: str = client.key_value_try_get(_FAILED)
+        return failure
     except Exception:  # jaxlib has no finer type: not found, or no connection
         return None
 

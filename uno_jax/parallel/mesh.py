@@ -176,7 +176,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
 
 
-def jit_whole(function: Callable, mesh: Mesh) -> Any:
+def jit_whole(function: Callable[..., Any], mesh: Mesh) -> Any:
     """`function` jitted for the mesh; its results are whole on every device, so that every host can read them."""
     return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
 
@@ -186,7 +186,8 @@ def own_rows(tree: Tree, mesh: Mesh) -> Tree:
     host gives the batch in its own order. The mesh must divide the rows (`check_rows`).
     """
     parts, own = row_parts(mesh), row_share(mesh).parts
-    return jax.tree.map(lambda x: np.concatenate([np.split(x, parts)[part] for part in own]), tree)
+    rows: Tree = jax.tree.map(lambda x: np.concatenate([np.split(x, parts)[part] for part in own]), tree)
+    return rows
 
 
 def put_rows(tree: Tree, mesh: Mesh) -> Tree:
@@ -195,6 +196,9 @@ def put_rows(tree: Tree, mesh: Mesh) -> Tree:
     The rows go where the host's devices are in the mesh, part by part as `RowShare.parts` says.
     """
     sharding = batch_sharding(mesh)
+    rows: Tree
     if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+        rows = jax.device_put(tree, sharding)
+    else:
+        rows = jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+    return rows

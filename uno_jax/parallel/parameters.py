@@ -92,7 +92,8 @@ def _gather(leaf: jax.Array, dtypes: tuple[Any, Any], stored: PartitionSpec, use
         # Else the compiler casts all layers' parameters ahead of the loop over layers, and keeps the copies.
         leaf = jax.lax.optimization_barrier(leaf)
     leaf = jax.lax.with_sharding_constraint(leaf.astype(dtypes[1]), stored)
-    return jax.lax.with_sharding_constraint(leaf, used)
+    gathered: jax.Array = jax.lax.with_sharding_constraint(leaf, used)
+    return gathered
 
 
 def _gather_forward(leaf: jax.Array, *settings: Any) -> tuple[jax.Array, None]:
@@ -114,7 +115,7 @@ def _without(name: str, names: Names) -> Names:
 
 
 def lookup(
-    table: Float[Array, "rows features"], ids: Int[Array, "batch tokens"], path: Sequence[str]
+    table: Float[Array, "rows features"], ids: Int[Any, "batch tokens"], path: Sequence[str]
 ) -> Float[Array, "batch tokens features"]:
     """Rows `ids` of the parameter `table` at `path`.
 
@@ -146,7 +147,8 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
     """`jax.ShapeDtypeStruct` of every leaf (array or ShapeDtypeStruct), with the sharding of `tree_shardings`."""
     shardings = tree_shardings(tree, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    placed: Tree = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+    return placed
 
 
 def _parameter_path(path: Sequence[Any]) -> str:

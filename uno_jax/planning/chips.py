@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -108,7 +109,7 @@ def describe_devices(target: Slice) -> Sequence[jax.Device]:
     """
     # Without a TPU the library would ask a metadata server, and wait for its answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    options: dict = {} if target.slices == 1 else {"num_slices": target.slices}
+    options: dict[str, Any] = {} if target.slices == 1 else {"num_slices": target.slices}
     shape = target.shape
     if target.chips < 4 or any(size % bound for size, bound in zip(shape, target.chip.host_chips, strict=False)):
         options["chips_per_host_bounds"] = [*shape, *(1,) * (3 - len(shape))]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from uno_jax.attention.block_map import visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.batch import Batch, BatchShape, PixelBatch, padding_batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.largest import largest_samples, needed_tokens
@@ -31,7 +31,7 @@ QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a t
 class Example:
     """One row, packed full with samples of one task at the largest sizes."""
 
-    row: Batch
+    row: PixelBatch
     """Of one row, in numpy; its pixels are zeros."""
     images: int
     """Samples in the row; each draws one picture."""
@@ -132,7 +132,8 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
 
-    return jax.tree.map(abstract, padding_batch(shape))
+    batch: Batch = jax.tree.map(abstract, padding_batch(shape))
+    return batch
 
 
 def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:

@@ -109,15 +109,15 @@ def _of_one_visit(kernel: Any, share: KernelShare) -> float:
 
 def _dot(equation: Any) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2.0 * math.prod(left[axis] for axis in contracted) * math.prod(equation.outvars[0].aval.shape)
+    left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    return float(2 * math.prod(left[axis] for axis in contracted) * math.prod(out))
 
 
 def _convolution(equation: Any) -> float:
     numbers = equation.params["dimension_numbers"]
     kernel = equation.invars[1].aval.shape
     outputs = kernel[numbers.rhs_spec[0]]
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
+    return float(2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs)
 
 
 def _kernel_name(params: Any) -> str:

@@ -99,5 +99,5 @@ def exhausted_memory(error: Exception, autoencoder: int) -> Memory | None:
     )
 
 
-def _bytes(match: re.Match) -> int:
+def _bytes(match: re.Match[str]) -> int:
     return int(float(match[1]) * _UNITS[match[2]])

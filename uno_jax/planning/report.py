@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import rich.table
 
@@ -20,6 +20,7 @@ from uno_jax.planning.sampler import SamplerPlan
 from uno_jax.run.config import RunConfig
 
 
+@runtime_checkable
 class Planned(Protocol):
     """What the plans of a train step and of a sampler have in common."""
 

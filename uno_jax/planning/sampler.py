@@ -147,7 +147,8 @@ def _abstract(one: PictureInputs, rows: int, mesh: Mesh) -> PictureInputs:
             return jax.ShapeDtypeStruct((), dtype, sharding=places[1])
         return jax.ShapeDtypeStruct((rows, *shape[1:]), dtype, sharding=places[0])
 
-    return jax.tree.map(abstract, one)
+    many: PictureInputs = jax.tree.map(abstract, one)
+    return many
 
 
 def _work(one: PictureInputs) -> _Work:

@@ -168,7 +168,7 @@ def two_numbers(text: str) -> tuple[float, float]:
     return low, high
 
 
-_PARSERS: dict[Any, flags.ArgumentParser] = {
+_PARSERS: dict[Any, flags.ArgumentParser[Any]] = {
     int: flags.IntegerParser(),
     float: flags.FloatParser(),
     float | None: flags.FloatParser(),
@@ -185,7 +185,7 @@ def _described(flag_values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
-def _head_and_note(flag: flags.Flag) -> tuple[str, str]:
+def _head_and_note(flag: flags.Flag[Any]) -> tuple[str, str]:
     note, default = str(flag.help), flag.default
     if isinstance(default, (tuple, list)):
         default = ",".join(map(str, default))

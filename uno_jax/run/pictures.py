@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import TASKS, Batch, Layout
+from uno_jax.batch import TASKS, Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.data.layout import lay_out
 from uno_jax.data.methods import MethodConfig, make_sample
@@ -114,7 +114,7 @@ def choose_records(config: RunConfig) -> list[Record]:
 
 def caption_inputs(
     targets: Sequence[NoisedTarget], layout: Layout, tokenizer: Tokenizer, rows: int
-) -> tuple[Batch, TokenMetadata]:
+) -> tuple[PixelBatch, TokenMetadata]:
     """The noised targets alone, with pixels, padded to `rows` rows; and the first tokens of their captions.
 
     A caption is read without any context: it says what the understanding expert sees in the picture, and nothing of
@@ -142,10 +142,10 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
     guided = [guided_plan(plan[:-1], *_target(plan).pixels.shape[:2], seed=number) for number, plan in enumerate(plans)]
     inputs = own_rows(picture_inputs(guided, layout, tokenizer, rows), mesh)
-    blocks, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows), mesh)
+    block_pixels, first = own_rows(caption_inputs([_target(plan) for plan in plans], layout, tokenizer, rows), mesh)
     encode = functools.partial(encode_batch, autoencoder, context.autoencoder_params, config=model)
     inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
-    blocks, first = put_rows((encode(blocks), first), mesh)
+    blocks, first = put_rows((encode(block_pixels), first), mesh)
 
     jit = functools.partial(jit_whole, mesh=mesh)
 
@@ -154,6 +154,7 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
     @jit
     def sample(params: Params, inputs: PictureInputs) -> Array:
+        assert isinstance(inputs.context, Batch), "the context is not encoded"
         branches = read_branches(params, inputs, latents_of(inputs.context), model)
         return sample_latents(params, branches, model, flow, seed)
 

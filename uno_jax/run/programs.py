@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -19,8 +19,10 @@ from uno_jax.training.optimizer import make_optimizer
 from uno_jax.training.state import Params, TrainState, create_state
 from uno_jax.training.step import StepConfig
 
+Result = TypeVar("Result")
 
-def config_errors(function: Callable, *args: Any) -> Any:
+
+def config_errors(function: Callable[..., Result], *args: Any) -> Result:
     """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
     try:
         return function(*args)
@@ -37,17 +39,19 @@ def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
     """The state before the first step, every leaf in its place on the mesh; `params` are donated."""
     create = _state_maker(config)
     shardings = _state_shardings(config, config_errors(jax.eval_shape, create, params), mesh)
-    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+    state: TrainState = jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+    return state
 
 
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and places of the state."""
     state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
     shardings = _state_shardings(config, state, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+    placed: TrainState = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+    return placed
 
 
-def jit_step(step: Callable, state: TrainState, mesh: Mesh) -> Any:
+def jit_step(step: Callable[..., Any], state: TrainState, mesh: Mesh) -> Any:
     """`step(state, batch) -> (state, metrics)` jitted for the mesh, the state donated.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import rich.console
 from jax.sharding import Mesh
 
-from uno_jax.batch import REGIONS, Batch
+from uno_jax.batch import REGIONS, Batch, PixelBatch
 from uno_jax.config import ConfigError, json_file
 from uno_jax.data.config import DataConfig
 from uno_jax.data.pipeline import make_batches
@@ -218,7 +218,7 @@ def _parts(
     )
 
 
-def make_encode(context: RunContext) -> Callable[[Batch], Batch]:
+def make_encode(context: RunContext) -> Callable[[PixelBatch], Batch]:
     """A function that encodes the latent images of a host's batch."""
     autoencoder = make_autoencoder(context.config.model.autoencoder)
     return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch
+from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
@@ -18,7 +18,7 @@ Params = Any
 
 def read_context(
     params: Params,
-    batch: Batch,
+    batch: TokenBatch,
     latents: Float[Array, "batch latents latent_size"],
     model: ModelConfig,
     past: Past | None = None,
@@ -58,7 +58,8 @@ def extended(past: Past | None, keys_values: tuple[Array, Array], metadata: Toke
 
 def sown_keys_values(sown: Any) -> tuple[Array, Array]:
     """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` out of the collection that the decoder sows."""
-    return sown["past"]["decoder"]["layers"]["keys_values"][0]
+    keys, values = sown["past"]["decoder"]["layers"]["keys_values"][0]
+    return keys, values
 
 
 def first_tokens(past: Past, count: Int[Array, " batch"]) -> Past:

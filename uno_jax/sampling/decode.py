@@ -40,4 +40,5 @@ def _decode(
 ) -> Float[Array, "images height width 3"]:
     latents = unpatchify_latents(tokens, rows, columns, config.latent_patch_size)
     decoded: Any = autoencoder.apply({"params": params}, latents, method="decode")
-    return decoded
+    pixels: Array = decoded
+    return pixels

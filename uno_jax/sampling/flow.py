@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import Batch
+from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Past
 from uno_jax.models.unified import UnifiedModel
@@ -34,8 +34,8 @@ class Branch(NamedTuple):
     """A context, and the noised block that follows it: one picture a row."""
 
     past: Past
-    target: Batch
-    """Nothing but the two delimiters and the latents of the block. Its moments are not read."""
+    target: TokenBatch
+    """Nothing but the two delimiters and the latents of the block."""
 
 
 class Branches(NamedTuple):
@@ -68,7 +68,7 @@ def sample_latents(
     return denoise(params, branches, start, model, config)[0]
 
 
-def initial_noise(target: Batch, seed: int, model: ModelConfig) -> Float[Array, "batch latents latent_size"]:
+def initial_noise(target: TokenBatch, seed: int, model: ModelConfig) -> Float[Array, "batch latents latent_size"]:
     """x_1 of a batch's latents; 0 for padding."""
     noise = draw_noise(target, seed, model.latent_size)
     return jnp.where(target.generation.sample[..., None] > 0, noise, 0.0)
@@ -94,7 +94,7 @@ def denoise(
         if branches.without_image is not None and config.guided_by_images:
             used.append(branches.without_image)
     schedule = make_schedule(config, guided=len(used) > 1)
-    return _denoise(
+    sampled: tuple[Array, Trajectory | None] = _denoise(
         params,
         used,
         start,
@@ -105,6 +105,7 @@ def denoise(
         kinds=schedule.kinds,
         trajectory=trajectory,
     )
+    return sampled
 
 
 class _State(NamedTuple):
@@ -137,6 +138,7 @@ def _denoise(
     real = branches[0].target.generation.sample > 0
 
     def guided(velocities: Float[Array, "rows_and_branches latents latent_size"]) -> Array:
+        conditional: Array
         conditional, *others = jnp.moveaxis(velocities.reshape(rows, -1, *velocities.shape[1:]), 1, 0)
         if not others:
             return conditional

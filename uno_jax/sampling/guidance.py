@@ -31,7 +31,7 @@ class GuidanceConfig:
     rescale_min: float = 0.0
     """The least factor of that; 1: no rescaling."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("text_scale", "image_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number")

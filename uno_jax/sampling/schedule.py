@@ -19,6 +19,8 @@ from uno_jax.sampling.guidance import GuidanceConfig
 # What a step computes: which branches, and whether they run through the layers or are extrapolated.
 GUIDED, CONDITIONAL, GUIDED_EXTRAPOLATED, CONDITIONAL_EXTRAPOLATED = range(4)
 
+Number = float | np.floating
+
 
 @dataclass(frozen=True)
 class FlowConfig:
@@ -39,7 +41,7 @@ class FlowConfig:
     feature_order: int = 1
     """Degree of that extrapolation: 0 reuses, 1 goes on in a line, 2 in a parabola."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least, most in (
             ("timesteps", 2, None),
             ("solver_order", 1, 2),
@@ -84,7 +86,8 @@ class Schedule(NamedTuple):
 
 def time_grid(timesteps: int, shift: float) -> Float[np.ndarray, " timesteps"]:
     """The times that a sample passes through, from 1 to 0, float32."""
-    return shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
+    grid: np.ndarray = shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
+    return grid
 
 
 def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:
@@ -113,12 +116,12 @@ def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:
     return Schedule(grid[:-1], action.astype(np.int32), velocity_weights, feature_weights)
 
 
-def lagrange_weights(nodes: Float[np.ndarray, " nodes"], at: float) -> Float[np.ndarray, " nodes"]:
+def lagrange_weights(nodes: Float[np.ndarray, " nodes"], at: Number) -> Float[np.ndarray, " nodes"]:
     """Weights of values at the nodes whose sum is their interpolating polynomial at another place; float64."""
     return np.array([np.polyval(basis, at) for basis in _lagrange_polynomials(nodes)])
 
 
-def integral_weights(nodes: Float[np.ndarray, " nodes"], start: float, stop: float) -> Float[np.ndarray, " nodes"]:
+def integral_weights(nodes: Float[np.ndarray, " nodes"], start: Number, stop: Number) -> Float[np.ndarray, " nodes"]:
     """Weights whose sum is the integral of the interpolating polynomial from `start` to `stop`; float64."""
     integrals = (np.polyint(basis) for basis in _lagrange_polynomials(nodes))
     return np.array([np.polyval(integral, stop) - np.polyval(integral, start) for integral in integrals])

@@ -34,7 +34,7 @@ class TextConfig:
     top_p: float = 1.0
     """Tokens are drawn from the likeliest that together reach this probability."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_length < 2:
             raise ConfigError(f"max_length is {self.max_length}: expected 2 or more, for it counts the start token")
         if not 0 <= self.temperature < math.inf:
@@ -98,7 +98,7 @@ def continue_text(
 
     A drawn token depends on `seed`, its row's seed and its place in the sample, and on no other row.
     """
-    return _continue_text(
+    continued: Writing = _continue_text(
         params,
         writing,
         jnp.int32(min(until, writing.ids.shape[1])),
@@ -109,6 +109,7 @@ def continue_text(
         model=model,
         greedy=config.temperature == 0,
     )
+    return continued
 
 
 def write_text(

@@ -254,7 +254,8 @@ def restore_leaves(directory: Path, names: Sequence[str]) -> dict[str, np.ndarra
         restored = ocp.PyTreeCheckpointHandler().restore(
             directory, args=ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
         )
-    return flatten_dict(restored, sep="/")
+    leaves: dict[str, np.ndarray] = flatten_dict(restored, sep="/")
+    return leaves
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -282,7 +283,8 @@ def read_data_state(checkpoint: Path) -> DataState:
       CheckpointError: files are missing or damaged.
     """
     with _reading(checkpoint / "data"):
-        return ocp.JsonCheckpointHandler().restore(checkpoint / "data")
+        state: DataState = ocp.JsonCheckpointHandler().restore(checkpoint / "data")
+        return state
 
 
 def gather_hosts(local: DataState) -> DataState:

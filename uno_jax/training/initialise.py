@@ -18,7 +18,8 @@ from uno_jax.training.state import Params, is_under, partition
 
 def abstract_params(config: ModelConfig) -> Params:
     """The parameter tree as `jax.ShapeDtypeStruct`, float32."""
-    return jax.eval_shape(lambda: _init(config, jax.random.key(0)))
+    params: Params = jax.eval_shape(lambda: _init(config, jax.random.key(0)))
+    return params
 
 
 def init_params(
@@ -35,30 +36,34 @@ def init_params(
 
     # Jitted, so that parts that are not asked for are never computed.
     key = jax.random.key(seed)
-    return jax.jit(init, out_shardings=place(jax.eval_shape(init, key)))(key)
+    params: Params = jax.jit(init, out_shardings=place(jax.eval_shape(init, key)))(key)
+    return params
 
 
 def init_autoencoder(model: ModelConfig, seed: int) -> Params:
     """Freshly drawn float32 parameters of the model's autoencoder; empty for one that has none."""
     image = np.zeros((1, *(2 * model.pixels_per_token,) * 2, 3), np.float32)
-    return jax.jit(make_autoencoder(model.autoencoder).init)(jax.random.key(seed), image).get("params", {})
+    params: Params = jax.jit(make_autoencoder(model.autoencoder).init)(jax.random.key(seed), image).get("params", {})
+    return params
 
 
 def abstract_autoencoder(model: ModelConfig) -> Params:
     """The autoencoder's parameters as `jax.ShapeDtypeStruct`, float32."""
-    return jax.eval_shape(lambda: init_autoencoder(model, 0))
+    params: Params = jax.eval_shape(lambda: init_autoencoder(model, 0))
+    return params
 
 
 def cast_params(params: Params, trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> Params:
     """Parameters (arrays or ShapeDtypeStruct) in the dtype of their kind; `trainable` as for `state.partition`."""
 
-    def cast(path: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+    def cast(path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
         dtype = leaf_dtype([key.key for key in path], trainable, trainable_dtype, frozen_dtype)
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
         return leaf.astype(dtype)
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+    kept: Params = jax.tree_util.tree_map_with_path(cast, params)
+    return kept
 
 
 def leaf_dtype(path: Sequence[str], trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> jnp.dtype:
@@ -69,9 +74,10 @@ def leaf_dtype(path: Sequence[str], trainable: Sequence[str], trainable_dtype: s
 
 def _init(config: ModelConfig, key: jax.Array) -> Params:
     batch = _smallest_batch(config)
-    latents = np.zeros((1, 1, config.latent_size), np.float32)
+    latents = jnp.zeros((1, 1, config.latent_size), jnp.float32)
     model = UnifiedModel(config)
-    return model.init(key, batch, latents, np.zeros((1, 1), np.float32), answers=True)["params"]
+    params: Params = model.init(key, batch, latents, jnp.zeros((1, 1), jnp.float32), answers=True)["params"]
+    return params
 
 
 def _smallest_batch(config: ModelConfig) -> Batch:
@@ -86,4 +92,5 @@ def _smallest_batch(config: ModelConfig) -> Batch:
         patch_features=3 * config.vision.patch_size**2,
         latent_features=2 * config.latent_size,
     )
-    return padding_batch(shape)
+    batch: Batch = jax.tree.map(jnp.asarray, padding_batch(shape))
+    return batch

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from uno_jax.batch import Batch
+from uno_jax.batch import Batch, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.objectives.losses import LOSSES
 from uno_jax.parallel.hosts import agree, gather_json
@@ -20,10 +20,11 @@ from uno_jax.training.state import Params, TrainState, merge
 Metrics = dict[str, Any]
 
 
+@runtime_checkable
 class PackedBatch(Protocol):
     """What the data pipeline hands out."""
 
-    batch: Batch
+    batch: PixelBatch
     """This host's rows, numpy."""
     sample_ids: Sequence[Sequence[str]]
     """Ids of the samples of each row."""
@@ -31,6 +32,7 @@ class PackedBatch(Protocol):
     """Metrics of the pipeline, for example padding shares."""
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An iterator whose position can be read; it is that after the last batch handed out."""
 
@@ -55,7 +57,7 @@ class Parts:
     """What the loop drives."""
 
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    put: Callable[[Batch], Batch]
+    put: Callable[[PixelBatch], Batch]
     """Encodes a host's batch and places it on the devices."""
     checkpoints: Checkpoints
     on_metrics: Callable[[int, dict[str, float], StepCounts], None]

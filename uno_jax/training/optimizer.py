@@ -59,7 +59,8 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
         fall = optax.cosine_decay_schedule(config.learning_rate - config.final_learning_rate, rest)
 
         def after(count: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
-            return config.final_learning_rate + fall(count)
+            rate: jax.Array = config.final_learning_rate + fall(count)
+            return rate
     else:
         after = optax.constant_schedule(config.learning_rate)
     # The first update has schedule count 0; it should move, so warm-up counts from 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -36,6 +36,7 @@ OPTIONAL_PARTS = ("metaqueries", ADAPTERS)
 EVERYTHING = ("",)
 
 
+@no_type_check  # at run time: JAX also makes states whose leaves are no arrays
 @flax.struct.dataclass
 class TrainState:
     """All that a step reads and writes besides the batch. Frozen leaves have no gradient and no optimizer state."""
@@ -75,7 +76,8 @@ def partition(params: Params, trainable: Sequence[str]) -> tuple[Params, Params]
 
 def merge(trainable: Params, frozen: Params) -> Params:
     """The whole parameter tree again."""
-    return unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
+    whole: Params = unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
+    return whole
 
 
 def is_under(path: str, prefix: str) -> bool:

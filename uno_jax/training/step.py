@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate
 from uno_jax.training.state import Params, TrainState, merge, partition
 
 Metrics = dict[str, Array]
+Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
         counts = loss_counts(batch)
         weights = loss_weights(state.gradient_norms, config.objective)
 
-        def objective(trainable: Params, micro: Batch) -> tuple[Array, tuple[dict, dict]]:
+        def objective(trainable: Params, micro: Batch) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
             draws = draw_for(micro, config)
             losses = losses_of(merge(trainable, state.frozen), micro, draws, config)
             reduced = reduce_losses(losses, counts, config.objective)
@@ -126,21 +127,23 @@ def _updates(state: TrainState) -> Array:
 
 def _float32(gradients: Params) -> Params:
     """Of bfloat16 leaves too: sums over microbatches, norms and moments are float32."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
+    cast: Params = jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
+    return cast
 
 
-def _sum_over_microbatches(function: Callable[[Batch], Any], batch: Batch, count: int) -> Any:
+def _sum_over_microbatches(function: Callable[[Batch], Tree], batch: Batch, count: int) -> Tree:
     """Sums of what `function` makes of the microbatches, one at a time."""
     if count == 1:
         return function(batch)
     # Microbatch i takes every count-th row, so that each device keeps the rows it already has.
     micros = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
-    def add(total: Any, micro: Batch) -> tuple[Any, None]:
+    def add(total: Tree, micro: Batch) -> tuple[Tree, None]:
         return jax.tree.map(jnp.add, total, function(micro)), None
 
     shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], micros))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total: Tree
     total, _ = jax.lax.scan(add, zeros, micros)
     return total
 

