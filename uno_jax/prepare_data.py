@@ -20,13 +20,17 @@ from rich.table import Table
 from uno_jax.batch import TASKS
 from uno_jax.config import json_file
 from uno_jax.data import jsonl
-from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.json_reader import JsonError, read_json_object
 from uno_jax.sheets.records import make_contact_sheet
+
+try:
+    from uno_jax.data.openmoji import dataset as openmoji
+except ImportError as error:
+    sys.exit(f"Preparing data needs {error.name}, of the extra `data`: pip install '.[data]' (docs/install.md)")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "openmoji", ["openmoji", "jsonl"], "what to prepare: the embedded dataset, or your own")
