@@ -79,7 +79,9 @@ def test_every_command_is_a_module_that_can_be_run():
 def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """What the script `uno-jax` does."""
     program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from uno_jax.__main__ import main; main()"
-    return subprocess.run([sys.executable, "-c", program, str(ROOT), *arguments], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", program, str(ROOT), *arguments], cwd=cwd, capture_output=True, text=True
+    )
 
 
 def test_a_command_gets_its_arguments(tmp_path):

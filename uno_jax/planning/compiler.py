@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import os
+import resource
 import sys
 import time
 import zlib
@@ -41,6 +42,8 @@ class CompilerReport:
 
     seconds: float
     """That compiling took, when it was done."""
+    host_memory: int
+    """The most bytes of the host's memory that the process had had by then."""
     refusal: str
     """Why the program does not fit into a chip's memory; empty if it compiled, and what follows is empty if not."""
     memory: Mapping[str, int]
@@ -78,10 +81,15 @@ def _compile(lowered: Any) -> CompilerReport:
     except jax.errors.JaxRuntimeError as error:
         if not is_exhausted(str(error)):
             raise
-        return CompilerReport(time.monotonic() - start, str(error), {}, "")
-    seconds = time.monotonic() - start
+        return CompilerReport(time.monotonic() - start, _host_memory(), str(error), {}, "")
+    seconds, host = time.monotonic() - start, _host_memory()
     stats = compiled.memory_analysis()
-    return CompilerReport(seconds, "", {name: getattr(stats, name) for name in _MEMORY_FIELDS}, compiled.as_text())
+    memory = {name: getattr(stats, name) for name in _MEMORY_FIELDS}
+    return CompilerReport(seconds, host, "", memory, compiled.as_text())
+
+
+def _host_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _key(lowered: Any, mesh: Mesh) -> str:

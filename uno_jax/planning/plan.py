@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from uno_jax.attention.kernel import TooManyBlocks
@@ -46,6 +45,8 @@ class Compiled:
     """Empty where it does not fit."""
     hbm_bytes: int
     """Read and written by one chip in a call; 0 where it does not fit."""
+    host_memory: int
+    """The most bytes of the host's memory that the process had had when it was compiled."""
 
     @property
     def collective_bytes(self) -> Mapping[str, int]:
@@ -177,11 +178,13 @@ def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, kept: 
     """
     report = compile_once(traced.lower(), mesh, kept)
     if report.refusal:
-        return Compiled(exhausted_memory(report.refusal, autoencoder), report.seconds, (), 0)
+        memory = exhausted_memory(report.refusal, autoencoder)
+        return Compiled(memory, report.seconds, (), 0, report.host_memory)
     memory = compiled_memory(report.memory, target.chip.hbm_bytes, autoencoder)
     program = parse_hlo(report.text)
     slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
-    return Compiled(memory, report.seconds, find_collectives(program, dict(mesh.shape), slices), hbm_bytes(program))
+    collectives = find_collectives(program, dict(mesh.shape), slices)
+    return Compiled(memory, report.seconds, collectives, hbm_bytes(program), report.host_memory)
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:

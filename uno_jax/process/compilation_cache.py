@@ -21,7 +21,7 @@ def cache_directory() -> Path | None:
     that cannot be written, with one line on stderr.
     """
     given = os.environ.get(_DIRECTORY)
-    if given == "" or _is_url(given) or not jax.config.jax_enable_compilation_cache:
+    if given == "" or _is_url(given) or not jax.config.values["jax_enable_compilation_cache"]:
         return None
     try:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
