@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 LAYERS = (
+    ("__main__",),
     ("aot", "chat", "convert", "demo", "prepare_data", "sample", "train"),
     ("planning",),
     ("run",),

@@ -11,6 +11,8 @@ from tests.helpers.paths import REFERENCE
 
 # One test process is one device, whatever the machine has; tests of several devices start a process of their own.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Commands under test compile everything, and leave nothing in the user's home.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

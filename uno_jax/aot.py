@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 # The TPU compiler asks no device.
@@ -29,6 +30,7 @@ from uno_jax.planning.fit import AnyPlan, largest_count, largest_fit, remedies, 
 from uno_jax.planning.plan import Plan, make_plan
 from uno_jax.planning.report import plan_json, plan_table, sampler_json, sampler_table
 from uno_jax.planning.sampler import SamplerPlan, every_step_guided, make_sampler_plan
+from uno_jax.process.compilation_cache import cache_directory
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, parse_flags, section_of
 from uno_jax.run.config import RunConfig
@@ -41,13 +43,14 @@ def main(arguments: Sequence[str]) -> None:
     parse_flags(options, arguments, command="aot", about=__doc__, required=("config", "topology"))
     # Whatever this host has: nothing runs, so nothing is to be claimed.
     jax.config.update("jax_platforms", "cpu")
+    kept = _kept()
     logging.set_verbosity(logging.WARNING)
     with exit_with_message():
         config, target = from_config_dict(options.config, RunConfig), parse_slice(options.topology)
         if not options.sample:
-            _plan_step(options, config, target)
+            _plan_step(options, config, target, kept)
         elif options.task == "text_to_image":
-            _plan_sampler(options, config, target)
+            _plan_sampler(options, config, target, kept)
         else:
             raise ConfigError(f"--task={options.task} with --sample: the sampler is planned for text to image only")
 
@@ -68,9 +71,16 @@ def _define(options: flags.FlagValues, arguments: Sequence[str]) -> None:
     flags.DEFINE_boolean("json", False, "print one JSON object, and nothing else", **place)
 
 
-def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice) -> None:
+def _kept() -> Path | None:
+    """Where reports of the TPU compiler are kept; JAX's own cache, which could not load its programs, is off."""
+    directory = cache_directory()
+    jax.config.update("jax_compilation_cache_dir", None)
+    return directory and directory / "plans"
+
+
+def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
     def plan_of(tried: RunConfig) -> Plan:
-        return make_plan(tried, target, options.task)
+        return make_plan(tried, target, options.task, kept)
 
     def name(tried: Plan) -> str:
         return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
@@ -80,11 +90,11 @@ def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice) -> N
     _print(options, plan_json(plan, options.fraction), plan_table(plan, options.fraction), advice)
 
 
-def _plan_sampler(options: flags.FlagValues, config: RunConfig, target: Slice) -> None:
+def _plan_sampler(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
     flow = every_step_guided(options.timesteps, config.objective.time_shift)
 
     def plan_of(images: int) -> SamplerPlan:
-        return make_sampler_plan(config, target, images, flow)
+        return make_sampler_plan(config, target, images, flow, kept)
 
     def name(tried: SamplerPlan) -> str:
         return f"{tried.images_per_part} pictures"

@@ -40,6 +40,7 @@ from uno_jax.inference.options import (
 from uno_jax.inference.picture_files import write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.flags import parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: TextI
     if isinstance(source, io.TextIOWrapper):
         source.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
     with exit_with_message():

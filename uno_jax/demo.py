@@ -15,6 +15,7 @@ from uno_jax.inference.generate import GeneratedImage, Generator, Request
 from uno_jax.inference.options import define_model, define_thoughts, load_from_flags, thought_config
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import split_thought
+from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.flags import parse_flags, section_of
 from uno_jax.sampling.guidance import Rescale
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("port", 7860, "port to listen at", **place)
     parse_flags(options, arguments, command="demo", about=__doc__, required=("checkpoint",))
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    keep_compiled_programs()
     with exit_with_message():
         generator = load_from_flags(options, thought_config(options))
         make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])

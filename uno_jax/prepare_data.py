@@ -22,7 +22,6 @@ from uno_jax.batch import TASKS
 from uno_jax.config import json_file
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
-from uno_jax.data.sources.registry import SOURCES, all_options
 from uno_jax.data.sources.source import DataSource, Option, Refusal, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -30,6 +29,11 @@ from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.flags import field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.sheets.records import make_contact_sheet
+
+try:
+    from uno_jax.data.sources.registry import SOURCES, all_options
+except ImportError as error:
+    sys.exit(f"Preparing data needs {error.name}, of the extra `data`: pip install '.[data]' (docs/install.md)")
 
 MANIFEST = "dataset.json"
 FORMAT = 1  # of the directory: another number makes an existing dataset a different one

@@ -29,6 +29,7 @@ from uno_jax.inference.picture_files import read_settings, write_picture, write_
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.parallel.flags import define_hosts, joined_hosts
+from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import ValueParser, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     parse_flags(options, arguments, command="sample", about=__doc__, required=("checkpoint", "out"))
     console = console or Console(soft_wrap=True)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
     with exit_with_message():

@@ -11,6 +11,7 @@ from absl import flags, logging
 
 from uno_jax.config import from_config_dict
 from uno_jax.parallel.flags import define_hosts, joined_hosts
+from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.enable(2)  # a crash of native code prints on stderr where Python was
     logging.use_absl_handler()  # lines of a host's log begin with their time
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    keep_compiled_programs()
     with exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
         finished = run(config, options.workdir, make_generate_pictures=make_generate_pictures)

@@ -25,7 +25,7 @@ from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.example import example_row, missing_room
 from uno_jax.planning.executed import executed_flops
-from uno_jax.planning.memory import exhausted_memory, split_state, tree_bytes
+from uno_jax.planning.memory import exhausted_memory, is_exhausted, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.plan import trace
 from uno_jax.planning.residuals import saved_activation_bytes
@@ -172,7 +172,8 @@ def test_a_program_that_does_not_fit_says_how_much_it_needs():
     sentence = (
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.82G of 15.75G hbm. Exceeded by 2.07G."
     )
-    memory = exhausted_memory(RuntimeError(sentence), autoencoder=GIB)
+    assert is_exhausted(sentence)
+    memory = exhausted_memory(sentence, autoencoder=GIB)
     assert not memory.fits
     assert memory.peak == pytest.approx(18.82 * GIB, abs=1)
 
@@ -185,7 +186,7 @@ def test_a_program_that_does_not_fit_says_how_much_it_needs():
     ],
 )
 def test_an_error_about_something_else_than_hbm_is_not_taken_for_a_program_that_does_not_fit(sentence):
-    assert exhausted_memory(RuntimeError(sentence), autoencoder=0) is None
+    assert not is_exhausted(sentence)
 
 
 def data(**changes) -> DataConfig:

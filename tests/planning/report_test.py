@@ -81,7 +81,7 @@ def test_the_peak_is_that_of_the_gradient_probe_where_it_needs_most():
 
 def test_the_autoencoder_is_named_where_there_is_one():
     memory = Memory(10 * GIB, 0, 0, 0, 0, fits=True, autoencoder=GIB // 4)
-    made = dataclasses.replace(plan(10.0), compiled=Compiled(memory, 0.0, (), 0))
+    made = dataclasses.replace(plan(10.0), compiled=Compiled(memory, 0.0, (), 0, GIB))
     assert "0.25 GiB" in row(printed(made), "  autoencoder")
     assert plan_json(made, 0.5)["hbm_autoencoder_gib"] == 0.25
     assert "  autoencoder" not in printed(plan(10.0))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import rich.console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from uno_jax.training.event_files import EventFileWriter
 from uno_jax.training.metrics import LogWindow, MetricsFile, MetricsWriter, Progress, Throughput, read_metrics
 
 
@@ -77,8 +82,43 @@ def test_the_progress_line_shows_losses_that_have_tokens_and_the_time_left():
     assert line.endswith("left")
 
 
-def test_tensorboard_files_are_written_through_clu(tmp_path):
+def test_tensorboard_reads_the_scalars_of_metrics_jsonl(tmp_path):
+    lines = [{"step": 1, "loss": 1.5, "held_out/flow": 0.1}, {"step": 3, "loss": -2e-9}, {"step": 4, "loss": math.inf}]
     writer = MetricsWriter(tmp_path, tensorboard=True)
-    writer.write(1, {"loss": 1.0})
+    for line in lines:
+        writer.write(line["step"], {name: value for name, value in line.items() if name != "step"})
     writer.close()
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [scalars(events, step) for step in (1, 3, 4)] == [
+        {name: np.float32(value) for name, value in line.items() if name != "step"}
+        for line in read_metrics(tmp_path / "metrics.jsonl")
+    ]
+
+
+def scalars(events: EventAccumulator, step: int) -> dict[str, np.float32]:
+    """The scalars of a step by name, as TensorBoard has them."""
+    return {
+        name: event.tensor_proto.float_val[0]
+        for name in events.Tags()["tensors"]
+        for event in events.Tensors(name)
+        if event.step == step
+    }
+
+
+def test_event_files_need_no_tensorflow(tmp_path):
+    program = (
+        "import pathlib, sys\n"
+        "sys.modules['tensorflow'] = None  # as if it were not installed\n"
+        "from uno_jax.training.metrics import MetricsWriter\n"
+        "writer = MetricsWriter(sys.argv[1], tensorboard=True)\n"
+        "writer.write(1, {'loss': 1.0})\n"
+        "writer.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_an_event_file_refuses_what_is_no_scalar(tmp_path):
+    with pytest.raises(NotImplementedError, match="scalars only"):
+        EventFileWriter(tmp_path).write_texts(1, {"prompt": "a red heart"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,36 +58,33 @@ def split_state(state: TrainState) -> dict[str, int]:
     }
 
 
-def compiled_memory(compiled: Any, capacity: float, autoencoder: int) -> Memory:
-    """Memory of a program that compiled, with that of the autoencoder beside it."""
-    stats = compiled.memory_analysis()
-    program = stats.generated_code_size_in_bytes
+def compiled_memory(stats: Mapping[str, int], capacity: float, autoencoder: int) -> Memory:
+    """Memory of a program that compiled, with that of the autoencoder beside it; `stats` are the fields of JAX's
+    `memory_analysis()`."""
+    program = stats["generated_code_size_in_bytes"]
     # The compiler's peak counts what is in the host's memory too. Arguments are there all the time; how much of the
     # temporaries is there at the peak is not told, so that with these it is an upper bound. `temp_size_in_bytes` is of
     # the chip alone, but counts the memory of donated arguments again that temporaries lie in.
-    in_use = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes
-    if stats.host_temp_size_in_bytes:
-        in_use = min(in_use, stats.argument_size_in_bytes + stats.temp_size_in_bytes)
+    in_use = stats["peak_memory_in_bytes"] - stats["host_argument_size_in_bytes"]
+    if stats["host_temp_size_in_bytes"]:
+        in_use = min(in_use, stats["argument_size_in_bytes"] + stats["temp_size_in_bytes"])
     peak = in_use + program + autoencoder
     return Memory(
         peak=peak,
-        arguments=stats.argument_size_in_bytes,
-        temporaries=in_use - stats.argument_size_in_bytes,
+        arguments=stats["argument_size_in_bytes"],
+        temporaries=in_use - stats["argument_size_in_bytes"],
         program=program,
-        host=stats.host_argument_size_in_bytes + stats.host_temp_size_in_bytes,
+        host=stats["host_argument_size_in_bytes"] + stats["host_temp_size_in_bytes"],
         fits=peak <= capacity,
         autoencoder=autoencoder,
     )
 
 
-def exhausted_memory(error: Exception, autoencoder: int) -> Memory | None:
+def exhausted_memory(refusal: str, autoencoder: int) -> Memory:
     """Memory of a program that the compiler refused because it does not fit into HBM, with that of the autoencoder
-    beside it; None for any other error."""
-    text = str(error)
-    in_all = re.search(r"Used ([\d.]+)([KMGT]?) of \S+ hbm", text)
-    used = in_all or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", text)
-    if "RESOURCE_EXHAUSTED" not in text or not used:
-        return None
+    beside it; `is_exhausted` says whether that was the reason."""
+    used = _asked_for(refusal)
+    assert used is not None, refusal
     return Memory(
         peak=_bytes(used) + autoencoder,
         arguments=0,
@@ -94,9 +92,19 @@ def exhausted_memory(error: Exception, autoencoder: int) -> Memory | None:
         program=0,
         host=0,
         fits=False,
-        message=text,
+        message=refusal,
         autoencoder=autoencoder,
     )
+
+
+def is_exhausted(refusal: str) -> bool:
+    """Whether what the compiler says is that a program does not fit into HBM."""
+    return "RESOURCE_EXHAUSTED" in refusal and _asked_for(refusal) is not None
+
+
+def _asked_for(refusal: str) -> re.Match[str] | None:
+    in_all = re.search(r"Used ([\d.]+)([KMGT]?) of \S+ hbm", refusal)
+    return in_all or re.search(r"required for [\w ]*\(([\d.]+)([KMGT]?)\)", refusal)
 
 
 def _bytes(match: re.Match[str]) -> int:

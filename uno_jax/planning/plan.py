@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from uno_jax.attention.kernel import TooManyBlocks
@@ -20,6 +19,7 @@ from uno_jax.parallel.axes import TABLE
 from uno_jax.parallel.mesh import check_rows, make_mesh, row_share
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collectives
+from uno_jax.planning.compiler import compile_once
 from uno_jax.planning.example import Example, abstract_batch, example_row, missing_room
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.hlo import parse_hlo
@@ -45,6 +45,8 @@ class Compiled:
     """Empty where it does not fit."""
     hbm_bytes: int
     """Read and written by one chip in a call; 0 where it does not fit."""
+    host_memory: int
+    """The most bytes of the host's memory that the process had had when it was compiled."""
 
     @property
     def collective_bytes(self) -> Mapping[str, int]:
@@ -103,7 +105,7 @@ class Plan:
         return self.config.data.rows * sum(self.example.tokens().values())
 
 
-def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> Plan:
+def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kept: Path | None = None) -> Plan:
     """Traces, lowers and compiles the train step of `config` for `target`; no array is made.
 
     Args:
@@ -111,6 +113,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
       target: the slice.
       task: what the rows are full of: text_to_image, for which they must have room, or editing, for which they are
         given room where they have none.
+      kept: the folder of what earlier starts compiled; None to compile in any case.
 
     Raises:
       ConfigError: the config cannot be run on that slice, by all hosts that it has.
@@ -130,12 +133,12 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image") -> 
     grids, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, grid: visited if grid[-2:] in grids else 1.0)
     autoencoder = tree_bytes(abstract_autoencoder(config.model))
-    compiled = compile_for(traced, mesh, target, autoencoder)
+    compiled = compile_for(traced, mesh, target, autoencoder, kept)
     bound, probe = None, None
     if compiled.memory.fits:
         if config.objective.balance.every:
             traced_probe = trace(jit_step(make_gradient_probe(step_config(config)), state, mesh), state, batch)
-            probe = compile_for(traced_probe, mesh, target, autoencoder).memory
+            probe = compile_for(traced_probe, mesh, target, autoencoder, kept).memory
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
     return Plan(
         config=config,
@@ -167,24 +170,21 @@ def trace(program: Any, *arguments: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int) -> Compiled:
+def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, kept: Path | None) -> Compiled:
     """Compiles a traced program for the devices of `mesh`; that it does not fit is a result, not an error.
 
-    `autoencoder`: its bytes, which lie on every chip beside the program.
+    `autoencoder`: its bytes, which lie on every chip beside the program. `kept`: the folder of what earlier starts
+    compiled (`compiler.compile_once`).
     """
-    start = time.monotonic()
-    try:
-        compiled = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        memory = exhausted_memory(error, autoencoder)
-        if memory is None:
-            raise
-        return Compiled(memory, time.monotonic() - start, (), 0)
-    seconds = time.monotonic() - start
-    memory = compiled_memory(compiled, target.chip.hbm_bytes, autoencoder)
-    program = parse_hlo(compiled.as_text())
+    report = compile_once(traced.lower(), mesh, kept)
+    if report.refusal:
+        memory = exhausted_memory(report.refusal, autoencoder)
+        return Compiled(memory, report.seconds, (), 0, report.host_memory)
+    memory = compiled_memory(report.memory, target.chip.hbm_bytes, autoencoder)
+    program = parse_hlo(report.text)
     slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
-    return Compiled(memory, seconds, find_collectives(program, dict(mesh.shape), slices), hbm_bytes(program))
+    collectives = find_collectives(program, dict(mesh.shape), slices)
+    return Compiled(memory, report.seconds, collectives, hbm_bytes(program), report.host_memory)
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,7 +112,7 @@ def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any
         "images_per_second": None if seconds is None else plan.images / seconds,
         "tokens_per_second": None if seconds is None else plan.tokens / seconds,
         "compile_seconds": round(plan.compiled.seconds, 1),
-        "compile_host_memory_gib": _gib(_host_peak()),
+        "compile_host_memory_gib": _gib(plan.compiled.host_memory),
         "compiler_message": memory.message.splitlines()[0] if memory.message else "",
     }
 
@@ -204,13 +203,8 @@ def _add_speed(table: rich.table.Table, plan: Planned, needed: float, fraction: 
             f"{plan.images / seconds:.2f} images/s",
             f"{plan.tokens / seconds:,.0f} tokens/s{run}",
         )
-    host = f"{_host_peak() / GIB:.1f} GiB of this host's memory"
+    host = f"{plan.compiled.host_memory / GIB:.1f} GiB of this host's memory"
     table.add_row("compiled in", f"{plan.compiled.seconds:.0f} s", host)
-
-
-def _host_peak() -> int:
-    """The most bytes of this host's memory that the process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _gib(size: float) -> float:

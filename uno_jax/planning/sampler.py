@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -67,11 +68,13 @@ class SamplerPlan:
         return self.images_per_part * math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
 
-def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig) -> SamplerPlan:
+def make_sampler_plan(
+    config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig, kept: Path | None = None
+) -> SamplerPlan:
     """Compiles the sampler of pictures of the largest size, from prompts that fill the text region.
 
     Parameters are in the run's compute dtype. `images_per_part` is the number of pictures on each part of the mesh that
-    has rows of its own.
+    has rows of its own. `kept` is the folder of what earlier starts compiled; None to compile in any case.
 
     Raises:
       ConfigError: the mesh does not suit the slice, or one chip has too many pictures for its attention kernel.
@@ -93,7 +96,7 @@ def make_sampler_plan(config: RunConfig, target: Slice, images_per_part: int, fl
 
     traced = trace(jax.jit(on_mesh(mesh)(sample), out_shardings=batch_sharding(mesh)), params, inputs)
     executed = executed_flops(traced.jaxpr)
-    compiled = compile_for(traced, mesh, target, tree_bytes(abstract_autoencoder(model)))
+    compiled = compile_for(traced, mesh, target, tree_bytes(abstract_autoencoder(model)), kept)
     bound = None
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)

@@ -108,24 +108,24 @@ class MetricsWriter:
 
     def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True):
         self._file = MetricsFile(Path(workdir) / "metrics.jsonl", resume_step)
-        self._clu = None
+        self._event_file = None
         if tensorboard:
-            # Imported here: it brings in tensorflow, which takes seconds.
-            from clu import metric_writers
+            # Imported here: it takes a second, and runs without event files need none of it.
+            from uno_jax.training.event_files import open_event_file
 
-            self._clu = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(Path(workdir) / "tensorboard")))
+            self._event_file = open_event_file(Path(workdir) / "tensorboard")
 
     def write(self, step: int, scalars: Scalars) -> None:
         """Writes the scalars of one step."""
         self._file.write(step, scalars)
-        if self._clu is not None:
-            self._clu.write_scalars(step, scalars)
+        if self._event_file is not None:
+            self._event_file.write_scalars(step, scalars)
 
     def close(self) -> None:
         """Returns when everything is written."""
         self._file.close()
-        if self._clu is not None:
-            self._clu.close()
+        if self._event_file is not None:
+            self._event_file.close()
 
 
 class Progress:

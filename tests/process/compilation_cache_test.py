@@ -1,0 +1,129 @@
+"""Compiled programs are kept where the docs say, and a second start of a command compiles nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.helpers.small_public import write_public
+from tests.run.run_test import records
+from uno_jax.data.records import write_records
+from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.process.compilation_cache import cache_directory
+from uno_jax.training.metrics import read_metrics
+
+DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+
+
+@pytest.fixture
+def no_settings(monkeypatch) -> None:
+    for name in (DIRECTORY, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_by_default_programs_are_kept_below_the_user_s_cache_folder(tmp_path, monkeypatch, no_settings):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / ".cache" / "uno_jax" / "compilation"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert cache_directory() == tmp_path / "elsewhere" / "uno_jax" / "compilation"
+    assert cache_directory().is_dir()
+
+
+def test_jax_s_own_variable_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(DIRECTORY, str(tmp_path / "programs"))
+    assert cache_directory() == tmp_path / "programs"
+
+
+def test_an_empty_variable_turns_the_cache_off(monkeypatch):
+    monkeypatch.setenv(DIRECTORY, "")
+    assert cache_directory() is None
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_no_cache(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(DIRECTORY, str(tmp_path / "file" / "programs"))
+    assert cache_directory() is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "file" / "programs") in line
+    assert DIRECTORY in line
+
+
+COUNTED = """
+import atexit, collections, json, runpy, sys
+import jax
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **details: counts.update([event.rsplit("/", 1)[-1]]))
+out, module, *sys.argv[1:] = sys.argv[1:]
+atexit.register(lambda: open(out, "w").write(json.dumps(counts)))
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""Runs a command, and writes how often JAX asked its cache for a program and found it."""
+
+
+def counted(command: str, *arguments: str, cwd: Path, cache: Path) -> dict[str, int]:
+    """Counts of JAX's events in a start of a command."""
+    out = cwd / "counts.json"
+    environment = os.environ | {DIRECTORY: str(cache), "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    start = [sys.executable, "-c", COUNTED, str(out), command, *arguments]
+    done = subprocess.run(start, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "compilation cache" not in done.stderr
+    return json.loads(out.read_text())
+
+
+def assert_second_compiled_nothing(first: dict[str, int], second: dict[str, int]) -> None:
+    assert first["cache_misses"] > 0
+    assert second["compile_requests_use_cache"] == first["compile_requests_use_cache"]
+    assert second["cache_hits"] == second["compile_requests_use_cache"]
+
+
+CONFIG = """
+from pathlib import Path
+from configs import openmoji_uno
+from tests.run.run_test import tiny
+from uno_jax.config import to_config_dict
+
+def get_config():
+    config = tiny(openmoji_uno.get_config(), Path("squares"), steps=2, **{"evaluation.every": 2, "checkpoint.every": 2})
+    return to_config_dict(config)
+"""
+
+
+def test_a_second_run_compiles_nothing_and_learns_the_same_bit_for_bit(tmp_path):
+    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
+    write_records(tmp_path / "squares", "squares", splits, description="squares", license_text="none")
+    texts = [text for record in records("train") for text in (record.prompt, *record.captions)]
+    train_tokenizer(texts, 300, tmp_path / "squares" / "tokenizer")
+    (tmp_path / "tiny.py").write_text(CONFIG)
+
+    def train(workdir: str, cache: Path) -> dict[str, int]:
+        return counted("uno_jax.train", "--config=tiny.py", f"--workdir={workdir}", cwd=tmp_path, cache=cache)
+
+    first, second = train("first", tmp_path / "programs"), train("second", tmp_path / "programs")
+    assert_second_compiled_nothing(first, second)
+    assert losses(tmp_path / "first") == losses(tmp_path / "second") != []
+
+
+def losses(workdir: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics, without its speeds."""
+    speeds = ("tokens_per_second", "images_per_second", "seconds_per_step")
+    lines = read_metrics(workdir / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in speeds} for line in lines]
+
+
+def test_a_second_start_of_the_sampler_compiles_nothing_and_draws_the_same(tmp_path):
+    write_public(tmp_path / "model")
+
+    def sample(out: str) -> dict[str, int]:
+        options = ("--checkpoint=model", "--prompt=a red heart", "--timesteps=3", "--size=4x4", f"--out={out}")
+        return counted("uno_jax.sample", *options, cwd=tmp_path, cache=tmp_path / "programs")
+
+    assert_second_compiled_nothing(sample("first"), sample("second"))
+    first, second = (sorted((tmp_path / out).glob("*.png")) for out in ("first", "second"))
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second] != []

@@ -1,0 +1,46 @@
+"""The command `uno-jax`: `uno-jax train ..` is `python -m uno_jax.train ..`."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+COMMANDS = {
+    "prepare_data": "prepare a dataset",
+    "train": "train a model",
+    "sample": "generate and edit pictures",
+    "chat": "talk with a model in a terminal",
+    "demo": "the same on a web page",
+    "convert": "import, export, inspect and compare checkpoints",
+    "aot": "compile a run for a TPU slice that is not there, and say whether it fits",
+}
+"""Command -> what it is for; the command is a module of this package."""
+
+_CONFIGS = "print the folder of the built-in configs"
+
+
+def main() -> None:
+    """Runs the command that the first argument names, with the other arguments.
+
+    Raises:
+      SystemExit: with status 2, no such command; or as the command does.
+    """
+    name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if name in ("-h", "--help"):
+        lines = [f"  {command:13} {purpose}" for command, purpose in {**COMMANDS, "configs": _CONFIGS}.items()]
+        print("usage: uno-jax COMMAND ..", "", *lines, "", "uno-jax COMMAND --help lists its options.", sep="\n")
+    elif name == "configs":
+        import configs
+
+        print(Path(configs.__file__ or "").parent)
+    elif name in COMMANDS:
+        sys.argv = [sys.argv[0], *arguments]
+        runpy.run_module(f"uno_jax.{name}", run_name="__main__", alter_sys=True)
+    else:
+        print(f"uno-jax: no command {name!r}: expected one of {', '.join(COMMANDS)}, configs", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
