@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -12,35 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
+from tests.helpers.convert_command import fail, succeed
 from tests.helpers.paths import REFERENCE, ROOT
 from tests.helpers.small_public import write_public
+from tests.helpers.trees import assert_same
 from uno_jax import convert
 from uno_jax.interop.load import load_model
 from uno_jax.training.checkpoints import find_checkpoint, read_asset
-
-
-def succeed(*arguments: str | Path) -> str:
-    """What the command prints."""
-    console = Console(file=io.StringIO(), width=120)
-    convert.main([str(argument) for argument in arguments], console)
-    return console.file.getvalue()
-
-
-def fail(*arguments: str | Path) -> str:
-    """What the command says is wrong, in place of a traceback."""
-    with pytest.raises(SystemExit) as exit:
-        succeed(*arguments)
-    assert isinstance(exit.value.code, str)
-    return exit.value.code
-
-
-def assert_same(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
 
 # Import
 

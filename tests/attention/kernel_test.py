@@ -3,6 +3,7 @@ plans can make."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -17,7 +18,13 @@ from tests.helpers.made_up_plans import NAMED, ROOMY, SECOND_ROUND, TEXT_TO_IMAG
 from tests.helpers.small_model import quick_jit
 from uno_jax.attention.block_map import EVERYTHING, NOTHING, Blocks, block_states, pad_tokens, visits
 from uno_jax.attention.dense import dense_attention
-from uno_jax.attention.kernel import TooManyBlocks, default_blocks, kernel_attention
+from uno_jax.attention.kernel import (
+    KEY_GRADIENT_BYTES,
+    TooManyBlocks,
+    backward_sweeps,
+    default_blocks,
+    kernel_attention,
+)
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible, whole_images
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.planning.executed import executed_flops
@@ -131,11 +138,17 @@ def test_bfloat16_differs_from_float32_by_rounding():
         assert np.linalg.norm(a.astype(jnp.float32) - e) < 2**-6 * np.linalg.norm(e)
 
 
-def test_keys_that_do_not_fit_into_fast_memory_are_swept_in_parts(monkeypatch):
-    """As the backward pass of the autoencoder's attention at 1024 pixels is."""
-    monkeypatch.setattr("uno_jax.attention.kernel.KEY_GRADIENT_BYTES", 2 * 8 * 128 * BLOCKS.keys)
+def test_keys_are_swept_in_parts_like_those_of_the_autoencoder_at_1024_pixels():
     metadata = metadata_of((SECOND_ROUND,))
-    check(metadata, metadata)
+    arrays = inputs(*metadata.sample.shape, metadata.sample.shape[1])
+    blocks = dataclasses.replace(BLOCKS, sweep=2)
+    assert_same(by_kernel(arrays, metadata, metadata, blocks=blocks), by_reference(arrays, metadata, metadata))
+
+
+def test_a_sweep_holds_the_keys_whose_gradients_fit_into_fast_memory():
+    keys = 2 * KEY_GRADIENT_BYTES // (8 * 128 * 512) + 1
+    sizes = [stop - first for first, stop in backward_sweeps(keys, Blocks(512, 512), head_dim=128)]
+    assert sizes == [keys // 2, keys // 2, 1]
 
 
 # What is visited

@@ -21,8 +21,8 @@ import optax
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.helpers.small_checkpoint import TOKENIZER
 from tests.helpers.small_model import small_model, small_params
-from tests.interop.load_test import TOKENIZER
 from uno_jax.interop.imports import import_public
 from uno_jax.interop.load import load_model
 from uno_jax.interop.names import leaf_shape

@@ -11,7 +11,7 @@ import json
 import jax
 import numpy as np
 
-from tests.models.autoencoder_test import FLUX, batch_of, model_config, pictures, variables_of
+from tests.helpers.small_autoencoder import FLUX, batch_of, model_config, pictures, variables_of
 from uno_jax.models import autoencoder_batch
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.parallel.mesh import host_mesh, replicated

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from tests.convert_test import fail, succeed
+from tests.helpers.convert_command import fail, succeed
 from tests.helpers.paths import REFERENCE
+from tests.helpers.small_checkpoint import MODEL, write_checkpoint
 from tests.helpers.small_model import small_model, small_params
 from tests.helpers.small_public import write_public
-from tests.interop.load_test import MODEL, write_checkpoint
 from uno_jax import convert
 from uno_jax.interop.compare import difference
 from uno_jax.interop.contents import Contents

@@ -17,12 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from tests.convert_test import assert_same, fail, succeed
+from tests.helpers.convert_command import fail, succeed
 from tests.helpers.paths import REFERENCE
 from tests.helpers.public_tensors import expected_autoencoder_tensors, expected_public_tensors
+from tests.helpers.small_checkpoint import MODEL, write_checkpoint
 from tests.helpers.small_model import merge_adapters, small_model, small_params
 from tests.helpers.small_public import write_public
-from tests.interop.load_test import MODEL, write_checkpoint
+from tests.helpers.trees import assert_same
 from uno_jax.config import to_json
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.load import load_model

@@ -8,8 +8,8 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers.hosts import Hosts
+from tests.helpers.one_device_state import assert_restored, write_state
 from tests.helpers.small_public import write_public
-from tests.training.checkpoint_devices_test import assert_restored, write_state
 from uno_jax.interop.load import load_model
 
 

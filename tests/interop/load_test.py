@@ -6,59 +6,23 @@ import dataclasses
 import json
 import re
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 
 from tests.helpers.paths import REFERENCE
 from tests.helpers.public_model import load_public
+from tests.helpers.small_checkpoint import MODEL, RUN, write_checkpoint
 from tests.helpers.small_model import small_model, small_params
-from uno_jax.config import to_json
-from uno_jax.data.config import DataConfig
+from tests.helpers.trees import assert_same
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.load import load_model
-from uno_jax.interop.provenance import Provenance
 from uno_jax.models.autoencoder import FluxAutoencoder, PixelAutoencoder
 from uno_jax.models.config import AutoencoderConfig
-from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
-from uno_jax.run.config import RunConfig
-from uno_jax.training.checkpoints import Checkpoints
-from uno_jax.training.state import UNO_TRAINABLE, create_state, merge
-
-TOKENIZER = {name: (REFERENCE / name).read_bytes() for name in TOKENIZER_FILES}
-MODEL = small_model(decoder={"vocab_size": 640})
-RUN = RunConfig(
-    model=MODEL,
-    data=DataConfig(vae_transform=ImageTransform(32, 16, 8), vit_transform=ImageTransform(24, 12, 4)),
-    objective=ObjectiveConfig(time_shift=4.0),
-)
-
-
-def write_checkpoint(
-    directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None, trainable=UNO_TRAINABLE
-):
-    """A run's checkpoint of step 3; its averages are the trained parameters plus 1."""
-    params = small_params(MODEL) if params is None else params
-    state = create_state(params, trainable, optax.sgd(1.0), ema=ema).replace(step=jnp.int32(3))
-    if ema:
-        state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
-    assets = {
-        "config.json": json.dumps(to_json(dataclasses.replace(RUN, model=model))).encode(),
-        "model.json": json.dumps(to_json(model)).encode(),
-        **tokenizer,
-        **Provenance(trained=trainable).assets(),
-    }
-    checkpoints = Checkpoints(directory / "checkpoints", keep=1, assets=assets)
-    checkpoints.save(3, state, {})
-    checkpoints.close()
-    return state
+from uno_jax.training.state import merge
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +30,6 @@ def run(tmp_path_factory):
     """A workdir, and the state that was saved in it."""
     workdir = tmp_path_factory.mktemp("run")
     return workdir, write_checkpoint(workdir)
-
-
-def assert_same(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 # A run's checkpoint

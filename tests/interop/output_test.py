@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.convert_test import ROOT, fail, succeed
-from tests.helpers.paths import REFERENCE
+from tests.helpers.convert_command import fail, succeed
+from tests.helpers.paths import REFERENCE, ROOT
 from tests.helpers.small_public import write_public
 from uno_jax.interop.output import new_directory
 from uno_jax.process.errors import CheckpointError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.convert_test import fail, succeed
+from tests.helpers.convert_command import fail, succeed
 from tests.helpers.small_public import write_public
 from uno_jax.interop.public_json import public_code_fields
 from uno_jax.models.config import AutoencoderConfig, ModelConfig

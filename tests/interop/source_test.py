@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.helpers.small_checkpoint import write_checkpoint
 from tests.helpers.small_public import write_public
-from tests.interop.load_test import write_checkpoint
 from uno_jax import convert
 from uno_jax.interop.source import OrbaxCheckpoint, PublicDirectory, Source, find_source
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.run.run_test import records
-from uno_jax.data.records import write_records
-from uno_jax.data.tokenizer import train_tokenizer
+from tests.helpers.tiny_run import write_dataset
 from uno_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -28,16 +26,13 @@ STEPS = 6
 def config_file(tmp_path_factory) -> Path:
     """A config of a tiny model on a tiny dataset."""
     directory = tmp_path_factory.mktemp("local")
-    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
-    write_records(directory / "data", "squares", splits, description="squares", license_text="none")
-    texts = [text for record in records("train") for text in (record.prompt, *record.captions)]
-    train_tokenizer(texts, 300, directory / "data" / "tokenizer")
+    write_dataset(directory / "data")
     changes = {"steps": STEPS, "checkpoint.every": 1}
     file = directory / "config.py"
     file.write_text(
         "from pathlib import Path\n"
         "from configs import openmoji_uno\n"
-        "from tests.run.run_test import tiny\n"
+        "from tests.helpers.tiny_run import tiny\n"
         "from uno_jax.config import to_config_dict\n"
         "def get_config():\n"
         f"    config = tiny(openmoji_uno.get_config(), Path({str(directory / 'data')!r}), **{changes!r})\n"

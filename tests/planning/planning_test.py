@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from tests.helpers.small_model import small_model
 from uno_jax.attention.attend import attend, visibility
-from uno_jax.attention.kernel import kernel_attention
+from uno_jax.attention.kernel import default_blocks, kernel_attention
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
@@ -227,21 +227,22 @@ def test_blocks_are_those_of_the_kernel_on_one_device(axes):
     assert {grid[-2:] for grid in grids} == example.visited_share(decoder, mesh.shape)[0]
 
 
-def test_blocks_are_those_of_the_kernel_where_the_backward_pass_sweeps_the_keys_in_parts(monkeypatch):
-    """1184 tokens: three blocks of 512 keys, of which two at a time have their gradients in fast memory."""
-    monkeypatch.setattr("uno_jax.attention.kernel.KEY_GRADIENT_BYTES", 2 * 8 * 128 * 512)
+def test_blocks_are_those_of_the_kernel_where_the_backward_pass_sweeps_the_keys_in_parts():
+    """1184 tokens are three blocks of 512 keys, of which a sweep takes two."""
     model, example = small_model(), example_row(data(text_tokens=1116), small_model())
     metadata = jax.tree.map(jnp.asarray, example.metadata)
     query, key = (jnp.zeros((1, 1184, heads, model.decoder.head_dim)) for heads in (4, 2))
+    group = model.decoder.num_heads // model.decoder.num_kv_heads
+    blocks = dataclasses.replace(default_blocks(1184, 1184, group, model.decoder.head_dim), sweep=2)
 
     def loss(query, key):
-        return jnp.sum(kernel_attention(query, key, key, metadata, metadata))
+        return jnp.sum(kernel_attention(query, key, key, metadata, metadata, blocks=blocks))
 
     grids: dict[str, list] = {}
     jaxpr = jax.make_jaxpr(jax.grad(loss))(query, key)
     executed_flops(jaxpr, lambda name, grid: grids.setdefault(name, []).append(grid[-2:]) or 1.0)
     assert sorted(grids["attention_backward"]) == [(3, 1), (3, 2)]
-    assert example.visited_share(model.decoder, ONE_DEVICE)[0] == {(3, 3), (3, 2), (3, 1)}
+    assert example.visited_share(model.decoder, ONE_DEVICE, blocks)[0] == {(3, 3), (3, 2), (3, 1)}
 
 
 def test_the_share_that_is_computed_is_the_average_over_the_parts_of_the_queries():

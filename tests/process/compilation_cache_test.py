@@ -12,9 +12,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tests.helpers.small_public import write_public
-from tests.run.run_test import records
-from uno_jax.data.records import write_records
-from uno_jax.data.tokenizer import train_tokenizer
+from tests.helpers.tiny_run import write_dataset
 from uno_jax.process.compilation_cache import cache_directory
 from uno_jax.training.metrics import read_metrics
 
@@ -86,7 +84,7 @@ def assert_second_compiled_nothing(first: dict[str, int], second: dict[str, int]
 CONFIG = """
 from pathlib import Path
 from configs import openmoji_uno
-from tests.run.run_test import tiny
+from tests.helpers.tiny_run import tiny
 from uno_jax.config import to_config_dict
 
 def get_config():
@@ -96,10 +94,7 @@ def get_config():
 
 
 def test_a_second_run_compiles_nothing_and_learns_the_same_bit_for_bit(tmp_path):
-    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
-    write_records(tmp_path / "squares", "squares", splits, description="squares", license_text="none")
-    texts = [text for record in records("train") for text in (record.prompt, *record.captions)]
-    train_tokenizer(texts, 300, tmp_path / "squares" / "tokenizer")
+    write_dataset(tmp_path / "squares")
     (tmp_path / "tiny.py").write_text(CONFIG)
 
     def train(workdir: str, cache: Path) -> dict[str, int]:

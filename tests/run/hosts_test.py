@@ -13,9 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from configs import openmoji_uno
 from tests.helpers.hosts import Ended, Hosts
-from tests.run.run_test import records, tiny
-from uno_jax.data.records import write_records
-from uno_jax.data.tokenizer import train_tokenizer
+from tests.helpers.tiny_run import tiny, write_dataset
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.start import abstract_run_params, start_params
@@ -43,15 +41,12 @@ CHANGES = {
 def config_file(tmp_path_factory) -> Path:
     """A config of a tiny model on a tiny dataset."""
     directory = tmp_path_factory.mktemp("hosts")
-    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
-    write_records(directory / "data", "squares", splits, description="squares", license_text="none")
-    texts = [text for record in records("train") for text in (record.prompt, *record.captions)]
-    train_tokenizer(texts, 300, directory / "data" / "tokenizer")
+    write_dataset(directory / "data")
     file = directory / "config.py"
     file.write_text(
         "from pathlib import Path\n"
         "from configs import openmoji_uno\n"
-        "from tests.run.run_test import tiny\n"
+        "from tests.helpers.tiny_run import tiny\n"
         "from uno_jax.config import to_config_dict\n"
         "def get_config():\n"
         f"    config = tiny(openmoji_uno.get_config(), Path({str(directory / 'data')!r}), **{CHANGES!r})\n"

@@ -11,35 +11,12 @@ from flax.traverse_util import flatten_dict
 
 from tests.helpers.eight_device_checkpoints import WIDE, train_state
 from tests.helpers.eight_device_process import run_with_eight_devices
+from tests.helpers.one_device_state import ONE, assert_restored, write_state
 from tests.helpers.public_model import load_public
+from tests.helpers.small_checkpoint import write_checkpoint
 from tests.helpers.small_model import small_params
 from tests.helpers.small_public import write_public
-from tests.interop.load_test import write_checkpoint
 from uno_jax.interop.load import load_model
-from uno_jax.parallel.mesh import MeshConfig, make_mesh
-from uno_jax.parallel.parameters import with_shardings
-from uno_jax.training.checkpoints import Checkpoints
-
-ONE = make_mesh(MeshConfig(), jax.devices()[:1])
-
-
-def write_state(directory):
-    """A checkpoint of a train state on one device, and of a position in the data."""
-    state, data_state = train_state(ONE), {"shard_0000_of_0001": {"next": 5}}
-    checkpoints = Checkpoints(directory, keep=1, assets={})
-    checkpoints.save(3, state, data_state)
-    checkpoints.close()
-    return state, data_state
-
-
-def assert_restored(directory, state, data_state):
-    """Demands that the checkpoint, restored on one device, is what `write_state` wrote."""
-    checkpoints = Checkpoints(directory, keep=1, assets={})
-    restored, restored_data = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
-    checkpoints.close()
-    assert jax.tree.structure(restored) == jax.tree.structure(state)
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
-    assert restored_data == data_state
 
 
 @pytest.fixture(scope="module")

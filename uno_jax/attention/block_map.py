@@ -21,6 +21,8 @@ class Blocks:
 
     queries: int
     keys: int
+    sweep: int = 0
+    """Blocks of keys in one sweep of the backward pass; 0: as many as VMEM holds the gradients of."""
 
 
 class Visits(NamedTuple):

@@ -92,10 +92,9 @@ def _block(tokens: int, most: int) -> int:
     return -(-tokens // (count * 128)) * 128
 
 
-def backward_sweeps(key_blocks: int, keys: int, head_dim: int) -> list[tuple[int, int]]:
-    """The sweeps of the backward pass over that many blocks of `keys` keys: of each the first block, and that after
-    its last."""
-    count = max(KEY_GRADIENT_BYTES // (8 * max(head_dim, 128) * keys), 1)
+def backward_sweeps(key_blocks: int, blocks: Blocks, head_dim: int) -> list[tuple[int, int]]:
+    """The sweeps of the backward pass over the blocks of keys: the first block of each, and the one after its last."""
+    count = blocks.sweep or max(KEY_GRADIENT_BYTES // (8 * max(head_dim, 128) * blocks.keys), 1)
     return [(first, min(first + count, key_blocks)) for first in range(0, key_blocks, count)]
 
 
@@ -143,7 +142,7 @@ def _attend_backward(
     query, key, value, query_metadata, key_metadata, states, out, logsumexp = saved
     mean = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     parts = []
-    for first, stop in backward_sweeps(states.shape[2], blocks.keys, key.shape[3]):
+    for first, stop in backward_sweeps(states.shape[2], blocks, key.shape[3]):
         here = slice(first * blocks.keys, stop * blocks.keys)
         k, v, of_keys = key[:, :, here], value[:, :, here], key_metadata[:, here]
         seen = visits(states[:, :, first:stop])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from uno_jax.attention.block_map import visited_share
+from uno_jax.attention.block_map import Blocks, visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
 from uno_jax.batch import Batch, BatchShape, PixelBatch, padding_batch
@@ -45,7 +45,9 @@ class Example:
         """Pairs of tokens of which one sees the other."""
         return visible_pairs(self.metadata, self.metadata)
 
-    def visited_share(self, config: DecoderConfig, mesh_axes: Mapping[str, int]) -> tuple[set[tuple[int, int]], float]:
+    def visited_share(
+        self, config: DecoderConfig, mesh_axes: Mapping[str, int], blocks: Blocks | None = None
+    ) -> tuple[set[tuple[int, int]], float]:
         """Blocks of queries and of keys that the attention kernels cut a device's tokens into, and the share of their
         pairs that they compute, on average over devices.
 
@@ -56,10 +58,10 @@ class Example:
         buffers = self.row.understanding, self.row.generation
         queries = [joined(*(_part(buffer, number, parts) for buffer in buffers)) for number in range(parts)]
         lengths = queries[0].sample.shape[1], keys.sample.shape[1]
-        blocks = default_blocks(*lengths, _heads_of_a_key(config, mesh_axes["tensor"]), config.head_dim)
+        blocks = blocks or default_blocks(*lengths, _heads_of_a_key(config, mesh_axes["tensor"]), config.head_dim)
         share = np.mean([visited_share(own, keys, blocks) for own in queries])
         query_blocks, key_blocks = -(-lengths[0] // blocks.queries), -(-lengths[1] // blocks.keys)
-        sweeps = backward_sweeps(key_blocks, blocks.keys, config.head_dim)
+        sweeps = backward_sweeps(key_blocks, blocks, config.head_dim)
         return {(query_blocks, key_blocks), *((query_blocks, stop - first) for first, stop in sweeps)}, float(share)
 
     def tokens(self) -> dict[str, int]:

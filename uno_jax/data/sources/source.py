@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from uno_jax.data.record import Record
 from uno_jax.process.errors import UserError
@@ -30,8 +30,8 @@ class Option:
     type: type[str] | type[int] | type[float] | type[bool]
     default: str | int | float | bool | None
     help: str
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
     required: bool = False
 
 
@@ -62,6 +62,7 @@ class Refusal:
         return f"{self.file}:{self.line}:{record} field {self.field!r}: {self.problem}. {self.remedy}."
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where a source reports while it is opened and while its records are read."""
 

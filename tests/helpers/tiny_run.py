@@ -1,0 +1,158 @@
+"""A tiny model, run whole on pictures of coloured squares."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+from absl import flags
+from PIL import Image
+
+from configs import openmoji_uno
+from tests.helpers.paths import ROOT
+from uno_jax.config import from_config_dict, to_json
+from uno_jax.data.record import Record
+from uno_jax.data.records import write_records
+from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.run.config import RunConfig
+from uno_jax.training.metrics import read_metrics
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255)}
+
+
+def picture(colour: tuple[int, int, int], corner: int) -> bytes:
+    pixels = np.full((16, 16, 3), 255, np.uint8)
+    pixels[corner : corner + 8, corner : corner + 8] = colour
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def records(split: str) -> list[Record]:
+    made = []
+    for i in range(24):
+        name = list(COLOURS)[i % 3]
+        image = picture(COLOURS[name], i % 8)
+        if i % 4 == 0:
+            sources = (picture((0, 0, 0), i % 8),)
+            made.append(Record(f"{split}_{i}", "editing", image, f"make it {name}", (f"a {name} square",), sources))
+        else:
+            captions = (f"a square painted {name}", f"{name} box")
+            made.append(Record(f"{split}_{i}", "text_to_image", image, f"{name} square", captions))
+    return made
+
+
+def write_dataset(directory: Path) -> Path:
+    """A prepared dataset of 24 records a split, and its tokenizer."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads them
+    splits = {split: lambda split=split: records(split) for split in ("train", "test")}
+    write_records(directory, "squares", splits, description="squares", license_text="none")
+    train_tokenizer([text for r in records("train") for text in (r.prompt, *r.captions)], 300, directory / "tokenizer")
+    return directory
+
+
+def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
+    """A real config, shrunk; `changes` by dotted name."""
+    config.unlock()
+    config.model.decoder.update(
+        hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, mlp_size=16, vocab_size=300
+    )
+    config.model.vision.update(hidden_size=8, num_layers=1, num_heads=2, mlp_size=8, table_side=2)
+    config.model.max_latent_size = 2
+    if config.model.num_metaqueries:
+        config.model.num_metaqueries = 4
+    config.data.directory = str(dataset)
+    config.data.task_weights = {}  # as in the data
+    config.data.update(rows=2, virtual_shards=2, text_tokens=32, vit_tokens=8, latent_tokens=12, packing_bins=2)
+    config.data.update({name: 16 for name in ("caption_tokens", "query_tokens") if config.data[name]})
+    for transform in (config.data.vae_transform, config.data.vit_transform, config.data.metaquery_transform):
+        transform.update(max_side=16, min_side=16, stride=8)
+    config.optimizer.update(schedule="constant", warmup_steps=0, ema_decay=0.9)
+    config.objective.balance.every = 2
+    config.checkpoint.update(every=2, keep=10)
+    config.evaluation.update(every=0, batches=1)
+    config.pictures.update(every=0, timesteps=3, caption_tokens=6)
+    config.update(steps=6, log_every=1, tensorboard=False, init_from="")
+    config.update_from_flattened_dict(changes)
+    return from_config_dict(config, RunConfig)
+
+
+def tiny_uno(dataset: Path, **changes: Any) -> RunConfig:
+    return tiny(openmoji_uno.get_config(), dataset, **changes)
+
+
+def quiet() -> rich.console.Console:
+    return rich.console.Console(file=io.StringIO(), width=120)
+
+
+def saved(workdir: Path, step: int, item: str) -> dict[str, np.ndarray]:
+    """All arrays of one item of a checkpoint, by name."""
+    import orbax.checkpoint as ocp
+
+    tree = ocp.PyTreeCheckpointHandler().restore(workdir / "checkpoints" / str(step) / item)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_run(first: Path, second: Path, step: int) -> None:
+    for item in ("params", "training", "ema"):
+        a, b = saved(first, step, item), saved(second, step, item)
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=f"{item} {name}")
+    speeds = ("tokens_per_second", "images_per_second", "seconds_per_step")
+
+    def lines(workdir: Path) -> list[dict]:
+        read = read_metrics(workdir / "metrics.jsonl")
+        return [{name: value for name, value in line.items() if name not in speeds} for line in read]
+
+    assert lines(first) == lines(second)
+
+
+PROGRAM = """
+import json, pathlib, sys
+from absl import flags
+from flax.traverse_util import flatten_dict
+from uno_jax.config import from_config_dict
+from uno_jax.run.run import run
+from uno_jax.run.config import RunConfig
+flags.FLAGS.mark_as_parsed()
+run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfig), sys.argv[2])
+"""
+
+
+def start_process(config: RunConfig, workdir: Path, **environment: str) -> subprocess.Popen:
+    """A run in a process of its own."""
+    file = workdir.parent / "config.json"
+    file.write_text(json.dumps(to_json(config)))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file), str(workdir)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def stop_at(step: int) -> Any:
+    """Pictures that draw nothing, and tell the process to end at a step."""
+
+    def make(context: Any) -> Any:
+        return lambda at, params: os.kill(os.getpid(), signal.SIGTERM) if at == step else None
+
+    return make

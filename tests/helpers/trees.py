@@ -1,0 +1,14 @@
+"""Trees of arrays, compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Demands the same structure, and the same numbers in every leaf."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)

@@ -1,0 +1,60 @@
+"""Configs that cannot run are refused before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.tiny_run import (
+    quiet,
+    tiny_uno,
+)
+from uno_jax.config import ConfigError
+from uno_jax.run.config import check_config
+from uno_jax.run.run import run
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"model.decoder.num_heads": 3, "model.decoder.num_kv_heads": 2},
+            "num_heads is 3, no multiple of num_kv_heads",
+        ),
+        ({"model.num_metaqueries": 0}, "query_tokens is 16, but config.model.num_metaqueries is 0"),
+        ({"optimizer.accumulation": 3}, r"config\.data\.rows is 2, which config\.optimizer\.accumulation \(3\)"),
+        ({"optimizer.warmup_steps": 7}, "warmup_steps is 7, more than the 6 steps"),
+        ({"model.compute_dtype": "float16"}, "compute_dtype is 'float16': expected float32 or bfloat16"),
+        (
+            {"objective.balance.caption": 0.5, "objective.balance.every": 0},
+            r"config\.objective\.balance\.every is 0, .* never measured: give at least 1",
+        ),
+        ({"objective.time_shift": 0.0}, r"config\.objective\.time_shift is 0\.0: give a positive number"),
+        ({"evaluation.batches": -1}, r"config\.evaluation\.batches is -1: give at least 0"),
+        ({"model.decoder.num_layers": 0}, r"config\.model\.decoder\.num_layers is 0: give at least 1"),
+        ({"model.decoder.head_dim": 0}, r"config\.model\.decoder\.head_dim is 0: give at least 2"),
+        ({"optimizer.ema_decay": 99.9}, r"config\.optimizer\.ema_decay is 99\.9: give a number from 0 to below 1"),
+        ({"optimizer.learning_rate": float("nan")}, r"config\.optimizer\.learning_rate is nan: give at least 0"),
+        (
+            {"optimizer.clip_norm": float("inf")},
+            r"config\.optimizer\.clip_norm is inf: give at least 0, and finite",
+        ),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(dataset, changes, expected):
+    with pytest.raises(ConfigError, match=expected):
+        check_config(tiny_uno(dataset, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model.max_latent_size": 1}, "model.max_latent_size is 1"),
+        ({"data.latent_tokens": 3}, "data.latent_tokens is 3"),
+        ({"model.num_metaqueries": 3}, "model.num_metaqueries is 3"),
+        ({"model.decoder.vocab_size": 270}, r"the model's vocabulary is 270 \(model\.decoder\.vocab_size\)"),
+        ({"mesh.data": 2}, "config.mesh.data .2. does not divide the number of devices"),
+    ],
+)
+def test_a_run_refuses_what_could_only_fail_later(dataset, tmp_path, changes, expected):
+    with pytest.raises(ConfigError, match=expected):
+        run(tiny_uno(dataset, **changes), tmp_path, console=quiet())

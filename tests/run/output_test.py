@@ -1,0 +1,93 @@
+"""What a run prints, logs and saves."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+
+from tests.helpers.tiny_run import (
+    quiet,
+    saved,
+    tiny_uno,
+)
+from uno_jax.config import from_config_dict, to_json
+from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.interop.load import load_model
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.run.config import RunConfig
+from uno_jax.run.run import RunContext, held_out_batches, held_out_data, run
+from uno_jax.training.checkpoints import find_checkpoint, read_asset
+from uno_jax.training.metrics import read_metrics
+
+
+def test_a_run_tells_what_it_runs_and_what_was_learned(dataset, tmp_path):
+    console = quiet()
+    run(tiny_uno(dataset, steps=2), tmp_path, console=console)
+    text = console.file.getvalue()
+    for expected in (
+        "generation expert",
+        "caption tokens a step",
+        "24 train, 24 test",
+        str(tmp_path)[:20],
+        "step 2/2  flow ",
+        "caption, prompt dropped",
+        "always the same answer",
+    ):
+        assert expected in text
+
+
+def test_metrics_hold_losses_their_splits_gradient_norms_and_constant_predictors(unbroken):
+    lines = read_metrics(unbroken / "metrics.jsonl")
+    train = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
+    together = {name for line in train for name in line}
+    for name in (
+        "flow",
+        "caption",
+        "visual",
+        "flow/text_to_image",
+        "learning_rate",
+        "padding/caption",
+        "constant/visual",
+    ):
+        assert name in together
+    assert any(name.startswith("flow/t0.") for name in together)
+    probed = [line["step"] for line in train if "gradient_norm/caption" in line]
+    assert probed == [1, 3, 5]
+    assert {"gradient_cosine/flow_caption", "gradient_cosine/flow_visual"} <= together
+    held_out = [line for line in lines if "held_out/flow" in line]
+    assert [line["step"] for line in held_out] == [0, 6]
+    for name in ("caption", "visual", "prompt_dropped/caption", "constant/caption", "constant/visual"):
+        assert f"held_out/{name}" in held_out[0]
+
+
+def test_held_out_batches_are_kept_encoded(dataset, tmp_path):
+    # More batches than an epoch of 24 records has; that of the training does not end these.
+    config = tiny_uno(dataset, **{"evaluation.batches": 25, "data.epochs": 1})
+    tokenizer = Tokenizer.from_directory(dataset / "tokenizer")
+    context = RunContext(config, tokenizer, make_mesh(config.mesh), {}, tmp_path)
+    batches = held_out_batches(context, held_out_data(config, prompts=True))
+    assert [type(batch.latent_moments) for batch in batches] == [np.ndarray] * 25
+    assert all(batch.latent_moments.dtype == np.float32 for batch in batches)
+    assert all(np.any(batch.latent_moments) for batch in batches)
+
+
+def test_a_checkpoint_holds_config_model_and_tokenizer(dataset, unbroken):
+    checkpoint = find_checkpoint(unbroken)
+    config = from_config_dict(json.loads(read_asset(checkpoint, "config.json")), RunConfig)
+    assert config == tiny_uno(dataset)
+    assert json.loads(read_asset(checkpoint, "model.json")) == to_json(config.model)
+    assert read_asset(checkpoint, "vocab.json") == (dataset / "tokenizer" / "vocab.json").read_bytes()
+
+
+def test_the_model_of_a_run_is_loaded_with_its_parameters_or_their_averages(dataset, unbroken):
+    params, averages = saved(unbroken, 6, "params"), saved(unbroken, 6, "ema")
+    for ema in (False, True):
+        model = load_model(unbroken, ema=ema)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_array_equal(leaf, averages[name] if ema and name in averages else params[name])
+    assert model.config == tiny_uno(dataset).model
+    assert model.vae_transform == tiny_uno(dataset).data.vae_transform

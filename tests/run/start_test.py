@@ -1,0 +1,79 @@
+"""What a run starts from, what it trains, and which starts it refuses."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from configs import openmoji_pretrain
+from tests.helpers.tiny_run import (
+    quiet,
+    saved,
+    tiny,
+    tiny_uno,
+)
+from uno_jax.config import ConfigError
+from uno_jax.interop.load import load_model
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.run.run import run
+from uno_jax.run.start import start_params
+from uno_jax.training.checkpoints import find_checkpoint, restore_tree
+from uno_jax.training.initialise import abstract_params
+from uno_jax.training.state import ADAPTERS_TRAINABLE
+
+
+def test_frozen_parameters_stay_as_they_were_and_trainable_ones_move(dataset, unbroken):
+    config = tiny_uno(dataset)
+    start = start_params(config, make_mesh(config.mesh)).params
+    before = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(start)}
+    after = saved(unbroken, 6, "params")
+    moved = {name for name in after if not np.array_equal(before[name], after[name])}
+    assert all("understanding" not in name and "vision" not in name and "embedding" not in name for name in moved)
+    assert any("generation" in name for name in moved)
+    assert any("metaqueries" in name for name in moved)
+
+
+def test_uno_starts_from_a_pretrain_run(dataset, tmp_path):
+    pretrain = tiny(openmoji_pretrain.get_config(), dataset, steps=2)
+    run(pretrain, tmp_path / "pretrain", console=quiet())
+    config = tiny_uno(dataset, init_from=str(tmp_path / "pretrain"))
+    start = start_params(config, make_mesh(config.mesh)).params
+    trained = restore_tree(find_checkpoint(tmp_path / "pretrain") / "params", abstract_params(pretrain.model))
+    jax.tree.map(np.testing.assert_array_equal, {k: v for k, v in start.items() if k != "metaqueries"}, trained)
+    assert start["metaqueries"]["table"].shape == (4, 16)
+
+
+def test_a_start_of_another_model_is_refused_with_the_fields(dataset, unbroken):
+    config = tiny_uno(
+        dataset, init_from=str(unbroken), **{"model.decoder.mlp_size": 24, "model.prediction": "velocity"}
+    )
+    with pytest.raises(ConfigError) as error:
+        start_params(config, make_mesh(config.mesh))
+    assert "config.model.decoder.mlp_size is 24, there it is 16" in str(error.value)
+    assert "config.model.prediction is 'velocity', there it is 'x0'" in str(error.value)
+
+
+def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(dataset, unbroken, tmp_path):
+    adapters = {"model.decoder.adapter_rank": 2, "trainable": ADAPTERS_TRAINABLE}
+    assert run(tiny_uno(dataset, init_from=str(unbroken), steps=1, **adapters), tmp_path, console=quiet())
+    base, adapted = saved(unbroken, 6, "params"), saved(tmp_path, 1, "params")
+    assert {name for name in adapted if "adapters" in name} == adapted.keys() - base.keys()
+    expert = [name for name in base if "layers']['generation" in name]
+    for name in expert:
+        np.testing.assert_array_equal(adapted[name], base[name], err_msg=name)
+    assert "adapters" in load_model(tmp_path).params["decoder"]["layers"]["generation"]
+    again = tiny_uno(dataset, init_from=str(tmp_path), **adapters)
+    loaded = start_params(again, make_mesh(again.mesh)).params["decoder"]["layers"]["generation"]["adapters"]
+    for path, leaf in flatten_dict(loaded, sep="']['").items():
+        np.testing.assert_array_equal(leaf, adapted[f"['decoder']['layers']['generation']['adapters']['{path}']"])
+    without = tiny_uno(dataset, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match="adapter_rank is 0, there it is 2"):
+        start_params(without, make_mesh(without.mesh))
+
+
+def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):
+    config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint is there"):
+        start_params(config, make_mesh(config.mesh))
