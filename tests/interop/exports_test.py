@@ -206,7 +206,7 @@ def test_weights_that_a_narrower_dtype_cannot_hold_are_refused(tmp_path):
 
 def test_averages_that_a_run_did_not_keep_cannot_be_exported(tmp_path):
     write_checkpoint(tmp_path / "run", ema=False)
-    assert "it holds no averages (ema)" in fail("export", tmp_path / "run", tmp_path / "out", "--ema")
+    assert "it holds no averages of the parameters (ema)" in fail("export", tmp_path / "run", tmp_path / "out", "--ema")
 
 
 # Models that are ours alone
