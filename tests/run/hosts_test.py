@@ -132,7 +132,7 @@ def test_a_run_goes_on_from_other_hosts_and_other_meshes_to_the_same_losses_and_
 def test_a_host_that_finds_no_data_ends_all_hosts(config_file, tmp_path):
     ended = hosts(config_file, tmp_path, 2, "2,4,1,1", 2, f"--config.data.directory={tmp_path / 'nothing'}").wait(60)
     assert_status(ended, 1)
-    assert "of 2: FileNotFoundError" in ended[0].printed
+    assert "of 2: ConfigError" in ended[0].printed
 
 
 def test_hosts_must_share_their_workdir(config_file, tmp_path):
