@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from uno_jax.batch import REGIONS, Layout
@@ -51,7 +50,7 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 class _Largest(ImageTransform):
     """Gives every picture the largest size, whatever its own."""
 
-    def resize(self, pixels: Pixels) -> UInt8[np.ndarray, "h w 3"]:
+    def resize(self, pixels: Pixels) -> Pixels:
         return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
 
 

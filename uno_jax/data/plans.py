@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-Pixels = UInt8[np.ndarray, "height width 3"]
-"""A picture at the size that the encoder sees."""
+Pixels = UInt8[np.ndarray, "_height _width 3"]
+"""A picture at the size that the encoder sees; each has a size of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class NoisedTarget(Item):
     pixels: Pixels
     caption: tuple[int, ...] | None = None
     """The caption that the understanding expert must write from the noised latents; None: no caption."""
-    query_pixels: UInt8[np.ndarray, "query_height query_width 3"] | None = None
+    query_pixels: Pixels | None = None
     """The clean target at metaquery resolution; None: no metaqueries."""
 
 

@@ -15,13 +15,13 @@ from uno_jax.data.transforms import decode_rgb, rgb_pixels
 from uno_jax.interop.load import LoadedModel
 from uno_jax.process.errors import UserError
 
-Picture = Path | Image.Image | UInt8[np.ndarray, "height width 3"]
+Picture = Path | Image.Image | UInt8[np.ndarray, "_height _width 3"]
 """A file, or pixels."""
 ContextPart = str | Picture
 """A text (never the name of a file: that is a `Path`), or a picture."""
 
 
-def read_picture(picture: Picture | str, what: str = "picture") -> UInt8[np.ndarray, "height width 3"]:
+def read_picture(picture: Picture | str | np.ndarray, what: str = "picture") -> UInt8[np.ndarray, "height width 3"]:
     """Pixels, upright, transparency on white; here a text is the name of a file.
 
     Raises:

@@ -86,7 +86,7 @@ def encode_batch(
     return Batch(**batch.shared(), latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
 
 
-def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "images tokens"]]:
+def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "_images _tokens"]]:
     """Where the images of a batch lie, by grid (rows, columns): for each image the places of its tokens, row by row,
     in the generation buffer flattened over batch rows.
 

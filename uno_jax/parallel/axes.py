@@ -52,7 +52,7 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 
 @contextlib.contextmanager
-def on_mesh(mesh: Mesh) -> Iterator[None]:
+def on_mesh(mesh: Mesh | AbstractMesh) -> Iterator[None]:
     """Functions are traced for `mesh`: the names that they give to axes take effect, and what suits one kind of device
     only (`attend.platform`) is chosen by the mesh's, also where it has a single one.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from uno_jax.parallel.axes import constrain, cut_spec, partition_spec
@@ -127,7 +127,7 @@ def lookup(
     return constrain(found, "batch", "tokens", None)
 
 
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """A sharding for every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a whole TrainState.
 
     State that an optimizer keeps for a parameter lies as the parameter does.

@@ -18,10 +18,10 @@ from uno_jax.models.config import ModelConfig
 def decode_pictures(
     autoencoder: nn.Module,
     params: Any,
-    tokens: Sequence[Float[np.ndarray, "tokens latent_size"]],
+    tokens: Sequence[Float[np.ndarray, "_tokens latent_size"]],
     grids: Sequence[tuple[int, int]],
     config: ModelConfig,
-) -> list[UInt8[np.ndarray, "height width 3"]]:
+) -> list[UInt8[np.ndarray, "_height _width 3"]]:
     """Pixels of pictures, one after the other, each given as the latent tokens of its grid (rows, columns).
 
     Runs where `params` lie, one jitted program per grid. Pixels are clipped, and truncated to whole numbers

@@ -127,7 +127,7 @@ def write_text(
     return continue_text(params, writing, config.max_length, stop, model, config).ids
 
 
-def written_ids(ids: Sequence[int], stop: Sequence[int]) -> list[int]:
+def written_ids(ids: Sequence[int] | Int[np.ndarray, " tokens"], stop: Sequence[int]) -> list[int]:
     """What stands between the start token and the first stop token."""
     written = [int(i) for i in ids][1:]
     return written[: next((i for i, token in enumerate(written) if token in stop), len(written))]
