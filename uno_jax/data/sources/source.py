@@ -30,8 +30,8 @@ class Option:
     type: type[str] | type[int] | type[float] | type[bool]
     default: str | int | float | bool | None
     help: str
-    minimum: int | float | None = None
-    maximum: int | float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     required: bool = False
 
 
