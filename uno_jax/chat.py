@@ -151,14 +151,14 @@ class Chat:
         self._console.print(text, markup=False, highlight=False)
 
 
-def main(arguments: Sequence[str], console: Console | None = None, source: TextIO | None = None) -> None:
+def main(arguments: Sequence[str], console: Console | None = None, source: io.TextIOBase | None = None) -> None:
     """Talks until the input ends, and says in one message what is wrong with the options if something is."""
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="chat", about=__doc__, required=("checkpoint",))
-    console, source = console or Console(soft_wrap=True), source or sys.stdin
-    if isinstance(source, io.TextIOWrapper):
-        source.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
+    console, lines = console or Console(soft_wrap=True), source or sys.stdin
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: TextI
         chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
         for image in options.image:
             chat.show(image, "--image")
-    for line in _lines(source, console):
+    for line in _lines(lines, console):
         if not chat.turn(line):
             return
 
@@ -187,7 +187,7 @@ def _define(options: flags.FlagValues) -> None:
     define_pictures(options)
 
 
-def _lines(source: TextIO, console: Console) -> Iterator[str]:
+def _lines(source: TextIO | io.TextIOBase, console: Console) -> Iterator[str]:
     if source.isatty():
         with contextlib.suppress(EOFError, KeyboardInterrupt):
             import readline  # noqa: F401  # input() has a history and an editor with it
