@@ -71,14 +71,14 @@ def branches_of(plans: Sequence[GuidedPlan], rows: int | None = None) -> Branche
     return _reader()(PARAMS, inputs, latents_in(inputs.context))
 
 
-def noise_of(branches: Branches) -> np.ndarray:
-    return np.asarray(_noise()(branches.conditional.target))
+def noise_of(branches: Branches) -> jax.Array:
+    return _noise()(branches.conditional.target)
 
 
-def sample(branches: Branches, config: FlowConfig, start: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+def sample(branches: Branches, config: FlowConfig, start: jax.Array | None = None) -> tuple[np.ndarray, Any]:
     """Final latents and trajectory, padding and all."""
     start = noise_of(branches) if start is None else start
-    return _sampler(config)(PARAMS, branches, jnp.asarray(start))
+    return _sampler(config)(PARAMS, branches, start)
 
 
 def pictures(plans: Sequence[GuidedPlan], config: FlowConfig, rows: int | None = None) -> list[np.ndarray]:

@@ -105,7 +105,6 @@ def test_without_guidance_by_text_there_is_none():
     [
         {"interval": (0.6, 0.5)},
         {"interval": (0.0, 1.5)},
-        {"rescale": "chanel"},
         {"rescale_min": 1.5},
         {"rescale_min": -0.1},
         {"text_scale": math.nan},
@@ -120,3 +119,9 @@ def test_without_guidance_by_text_there_is_none():
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         GuidanceConfig(**settings)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+def test_an_unknown_way_of_rescaling_is_refused():
+    with pytest.raises(ValueError, match="rescale is 'chanel': expected one of global, channel, text_channel"):
+        GuidanceConfig(rescale="chanel")

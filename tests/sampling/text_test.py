@@ -150,8 +150,8 @@ LOGITS = jnp.log(jnp.array([0.1, 0.4, 0.2, 0.3]))
 
 
 def frequencies(temperature: float = 1.0, top_p: float = 1.0, draws: int = 20_000) -> np.ndarray:
-    keys = jax.random.split(jax.random.key(0), draws)
-    drawn = jax.jit(jax.vmap(lambda key: draw_token(key, LOGITS, temperature, top_p)))(keys)
+    keys, numbers = jax.random.split(jax.random.key(0), draws), (jnp.float32(temperature), jnp.float32(top_p))
+    drawn = jax.jit(jax.vmap(lambda key: draw_token(key, LOGITS, *numbers)))(keys)
     return np.bincount(drawn, minlength=4) / draws
 
 
