@@ -99,7 +99,7 @@ def test_the_named_plans_packed_into_rows():
 
 
 def test_queries_and_keys_may_be_different_tokens():
-    """As when sampling: a noised block over a past that it is no part of."""
+    """In sampling, a noised block attends over a KV cache that does not contain it."""
     metadata = metadata_of((TEXT_TO_IMAGE, SECOND_ROUND), (SECOND_ROUND,))
     check(TokenMetadata(*(x[:, 90:] for x in metadata)), metadata)
 

@@ -16,7 +16,7 @@ from uno_jax.batch import PixelBatch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import Plan, Text, VitImage
 from uno_jax.data.sampling_rows import context_batch, part, token_count
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.cache import first_tokens, fitted
 
@@ -28,14 +28,14 @@ def batch_of(*plans: Plan, start: int = 0, stop: int | None = None) -> PixelBatc
     return context_batch([part(lay_out(plan, LAYOUT, TOKENIZER), start, stop) for plan in plans], LAYOUT)
 
 
-def in_order(past: Past, row: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def in_order(cache: KVCache, row: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Keys and values `[layers, tokens, ...]` of a row in the order of its sample."""
-    used = np.flatnonzero(past.metadata.sample[row] > 0)
-    places = used[np.argsort(past.metadata.order[row, used])]
-    return np.asarray(past.keys)[:, row, places], np.asarray(past.values)[:, row, places]
+    used = np.flatnonzero(cache.metadata.sample[row] > 0)
+    places = used[np.argsort(cache.metadata.order[row, used])]
+    return np.asarray(cache.keys)[:, row, places], np.asarray(cache.values)[:, row, places]
 
 
-def assert_same(first: Past, second: Past, row: int = 0, other_row: int = 0):
+def assert_same(first: KVCache, second: KVCache, row: int = 0, other_row: int = 0):
     for a, b in zip(in_order(first, row), in_order(second, other_row), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
@@ -64,20 +64,20 @@ def test_the_first_tokens_of_a_context_are_those_of_the_shorter_one(items):
 
 
 def test_slots_are_added_and_closed_up():
-    past = read(batch_of(CONVERSATION, PROMPT))
-    have, need = past.metadata.sample.shape[1], token_count(CONVERSATION, LAYOUT)
+    cache = read(batch_of(CONVERSATION, PROMPT))
+    have, need = cache.metadata.sample.shape[1], token_count(CONVERSATION, LAYOUT)
     assert need < have
     for slots in (need, have, have + 7):
-        other = fitted(past, slots)
+        other = fitted(cache, slots)
         assert other.keys.shape[2] == other.values.shape[2] == other.metadata.sample.shape[1] == slots
-        assert_same(other, past)
-        assert_same(other, past, 1, 1)
+        assert_same(other, cache)
+        assert_same(other, cache, 1, 1)
 
 
 def test_what_is_read_next_does_not_depend_on_empty_slots():
     cut = token_count(CONVERSATION[:4], LAYOUT)
-    rest, past = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
-    assert_same(read(rest, past), read(rest, fitted(past, 40)))
+    rest, cache = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
+    assert_same(read(rest, cache), read(rest, fitted(cache, 40)))
 
 
 @functools.cache
@@ -90,14 +90,14 @@ def uncached():
 
 def test_the_tokens_that_follow_a_cache_end_where_they_do_without_one():
     cut = token_count(CONVERSATION[:4], LAYOUT)
-    rest, past = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
+    rest, cache = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
     whole = batch_of(CONVERSATION)
     expected = uncached()(PARAMS, whole, latents_in(whole)).understanding
     actual = quick_jit(
-        lambda params, rest, latents, past: UnifiedModel(MODEL).apply(
-            {"params": params}, rest, latents, jnp.zeros((1, 1)), past, method="read"
+        lambda params, rest, latents, cache: UnifiedModel(MODEL).apply(
+            {"params": params}, rest, latents, jnp.zeros((1, 1)), cache, method="read"
         )
-    )(PARAMS, rest, latents_in(rest), past).understanding
+    )(PARAMS, rest, latents_in(rest), cache).understanding
     here, there = ((x.understanding.sample[0] > 0) & (x.understanding.order[0] >= cut) for x in (rest, whole))
     assert here.sum() == there.sum() == 9
     np.testing.assert_allclose(actual[0, here], expected[0, there], atol=2e-5)

@@ -100,7 +100,7 @@ def test_empty_slots_and_padding_latents_change_nothing():
 
     def padded(branch: Branch) -> Branch:
         fields = {name: x for name, x in branch.target.shared().items() if name == "generation" or "latent" in name}
-        return Branch(fitted(branch.past, 24), dataclasses.replace(branch.target, **jax.tree.map(twice, fields)))
+        return Branch(fitted(branch.cache, 24), dataclasses.replace(branch.target, **jax.tree.map(twice, fields)))
 
     final, _ = sample(Branches(padded(branches.conditional), padded(branches.without_text)), FLOW)
     expected, _ = sample(branches, FLOW)
@@ -266,10 +266,10 @@ def test_extrapolated_features_give_nearly_the_same_picture():
 def test_extrapolation_predicts_for_the_very_latents_and_time_of_its_step():
     """With the features of the step itself (degree 0, nothing having changed) the velocity is the computed one."""
     branches = branches_of([DRAWN])
-    start, target, past = noise_of(branches), branches.conditional.target, branches.conditional.past
+    start, target, cache = noise_of(branches), branches.conditional.target, branches.conditional.cache
     time = jnp.full((1, 1), 0.7)
     apply = quick_jit(UnifiedModel(MODEL).apply, static_argnames="method")
-    velocity, added = apply({"params": PARAMS}, target, start, time, past, method="denoise")
+    velocity, added = apply({"params": PARAMS}, target, start, time, cache, method="denoise")
     again = apply({"params": PARAMS}, target, start, time, added, method="denoise_with")
     close(again[:, :4], velocity[:, :4])
 

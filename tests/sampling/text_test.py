@@ -21,7 +21,7 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import NoisedTarget, Plan, Text
 from uno_jax.data.sampling_rows import context_batch, part, token_count
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, draw_token, write_text, written_ids
 
@@ -30,7 +30,7 @@ LONG: Plan = (Text(ids=(1, 2, 3, 4, 5, 6, 7)),)
 LENGTH = 9
 
 
-def asked(*contexts: Plan, rows: int = 3) -> tuple[Past, TokenMetadata]:
+def asked(*contexts: Plan, rows: int = 3) -> tuple[KVCache, TokenMetadata]:
     """What each row has read, and the first token of its answer; rows that are left over are padding."""
     parts = []
     for context in contexts:
@@ -44,16 +44,16 @@ def asked(*contexts: Plan, rows: int = 3) -> tuple[Past, TokenMetadata]:
 @functools.cache
 def _writer(stop: tuple[int, ...], config: TextConfig) -> Any:
     return quick_jit(
-        lambda params, past, first, seeds: write_text(params, past, first, START, stop, MODEL, config, seeds)
+        lambda params, cache, first, seeds: write_text(params, cache, first, START, stop, MODEL, config, seeds)
     )
 
 
 def written(
-    past: Past, first: TokenMetadata, stop: tuple[int, ...] = (), seeds: Any = None, **settings: Any
+    cache: KVCache, first: TokenMetadata, stop: tuple[int, ...] = (), seeds: Any = None, **settings: Any
 ) -> list[list[int]]:
     config = TextConfig(**{"max_length": LENGTH} | settings)
     seeds = np.zeros(len(first.sample), np.int32) if seeds is None else np.array(seeds, np.int32)
-    return _writer(stop, config)(PARAMS, past, first, seeds).tolist()
+    return _writer(stop, config)(PARAMS, cache, first, seeds).tolist()
 
 
 @functools.cache
@@ -102,9 +102,9 @@ def test_a_text_stops_at_any_of_the_stop_tokens_and_waits_for_the_others(free):
 
 
 def test_writing_ends_when_every_row_has_ended():
-    past, first = asked(PROMPT)
-    ids = written(past, first)[0]
-    writing = begin_text(past, first, START, LENGTH)
+    cache, first = asked(PROMPT)
+    ids = written(cache, first)[0]
+    writing = begin_text(cache, first, START, LENGTH)
     assert writing.ended.tolist() == [False, True, True]
     done = continue_text(PARAMS, writing, LENGTH, (ids[2],), MODEL, TextConfig(LENGTH))
     assert int(done.written) == ids.index(ids[2], 1) + 1
@@ -117,13 +117,13 @@ def test_a_length_counts_the_start_token(free):
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}], ids=["greedy", "drawn"])
 def test_text_written_bit_by_bit_is_the_text_written_at_once(settings):
-    past, first = asked(PROMPT, LONG, INSTRUCTION)
+    cache, first = asked(PROMPT, LONG, INSTRUCTION)
     config = TextConfig(LENGTH, **settings)
-    writing = begin_text(past, first, START, LENGTH, np.arange(3))
+    writing = begin_text(cache, first, START, LENGTH, np.arange(3))
     for until in (2, 3, 7, 100):
         writing = continue_text(PARAMS, writing, until, (), MODEL, config)
         assert int(writing.written) == min(until, LENGTH)
-    assert writing.ids.tolist() == written(past, first, seeds=range(3), **settings)
+    assert writing.ids.tolist() == written(cache, first, seeds=range(3), **settings)
 
 
 @pytest.mark.parametrize(("ids", "expected"), [([0, 2, 3, 1, 1], [2, 3]), ([0, 1, 1], []), ([0, 4, 5], [4, 5])])
@@ -209,7 +209,7 @@ def test_settings_that_mean_nothing_are_refused(settings):
 # Captions of noised targets
 
 
-def captioned(context: Plan, caption: tuple[int, ...] = ()) -> tuple[Past, TokenMetadata]:
+def captioned(context: Plan, caption: tuple[int, ...] = ()) -> tuple[KVCache, TokenMetadata]:
     """Read a context and a noised block; the first token of the block's caption."""
     target = NoisedTarget(pixels=latents_of(2, 2), caption=caption)
     regions = lay_out((*context, target), LAYOUT, TOKENIZER)
@@ -231,9 +231,9 @@ def test_a_caption_is_written_as_the_objective_reads_it(context):
 
 def test_what_an_uninformed_block_follows_is_not_seen_by_its_caption():
     """The block read alone, with a prompt's keys and values in the cache beside it."""
-    past, first = captioned(())
-    [alone] = written(past, first)
+    cache, first = captioned(())
+    [alone] = written(cache, first)
     prompt = read(context_batch([lay_out(PROMPT, LAYOUT, TOKENIZER)], LAYOUT))
-    both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), past.metadata, prompt.metadata)
-    keys, values = (jnp.concatenate(pair, axis=2) for pair in zip(past[:2], prompt[:2], strict=True))
-    assert written(Past(keys, values, both), first) == [alone]
+    both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), cache.metadata, prompt.metadata)
+    keys, values = (jnp.concatenate(pair, axis=2) for pair in zip(cache[:2], prompt[:2], strict=True))
+    assert written(KVCache(keys, values, both), first) == [alone]

@@ -46,17 +46,17 @@ class Streams(NamedTuple):
     generation: Float[Array, "batch generation features"]
 
 
-class Past(NamedTuple):
+class KVCache(NamedTuple):
     """Tokens that were read before, as every layer's attention needs them; a key-value cache.
 
     Memory order means nothing: metadata says who may look at whom, and a slot of sample 0 is seen by nothing.
     """
 
-    keys: Float[Array, "layers batch past kv_heads head_dim"]
+    keys: Float[Array, "layers batch slots kv_heads head_dim"]
     """Rotated to their positions, in the compute dtype, as the values are."""
-    values: Float[Array, "layers batch past kv_heads head_dim"]
+    values: Float[Array, "layers batch slots kv_heads head_dim"]
     metadata: TokenMetadata
-    """Of every slot, `[batch, past]`."""
+    """Of every slot, `[batch, slots]`."""
 
 
 class Expert(nn.Module):
@@ -114,7 +114,7 @@ class Expert(nn.Module):
 class DecoderLayer(nn.Module):
     """One layer: each expert computes its own tokens only, and all attend to the keys and values of both.
 
-    These, concatenated, are sown as `keys_values` in the collection `past`, which costs nothing where it is not asked
+    These, concatenated, are sown as `keys_values` in the collection `cache`, which costs nothing where it is not asked
     for.
     """
 
@@ -127,7 +127,7 @@ class DecoderLayer(nn.Module):
         streams: Streams,
         rope: tuple[tuple[Array, Array], ...],
         seen: Visibility,
-        past: tuple[Array, Array] | None,
+        cache: tuple[Array, Array] | None,
     ) -> tuple[Streams, None]:
         streams = Streams(*(checkpoint_name(x, "layer_input") for x in streams))
         understanding = Expert(self.config, self.dtype, name="understanding")
@@ -135,9 +135,9 @@ class DecoderLayer(nn.Module):
         first = understanding.project(streams.understanding, *rope[0])
         second = generation.project(streams.generation, *rope[1])
         query, key, value = zip(first, second, strict=True)
-        self.sow("past", "keys_values", (jnp.concatenate(key, axis=1), jnp.concatenate(value, axis=1)))
-        past_key, past_value = ((), ()) if past is None else ((past[0],), (past[1],))
-        attended = attend(query, (*past_key, *key), (*past_value, *value), seen)
+        self.sow("cache", "keys_values", (jnp.concatenate(key, axis=1), jnp.concatenate(value, axis=1)))
+        cached_key, cached_value = ((), ()) if cache is None else ((cache[0],), (cache[1],))
+        attended = attend(query, (*cached_key, *key), (*cached_value, *value), seen)
         streams = Streams(
             understanding.finish(streams.understanding, attended[0]),
             generation.finish(streams.generation, attended[1]),
@@ -163,7 +163,7 @@ class Decoder(nn.Module):
             layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         self.layers = nn.scan(
             layer,
-            variable_axes={"params": 0, "intermediates": 0, "past": 0},
+            variable_axes={"params": 0, "intermediates": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=config.num_layers,
@@ -180,23 +180,23 @@ class Decoder(nn.Module):
         return lookup(self.embedding, ids, (*self.path, "embedding")).astype(self.dtype)
 
     def __call__(
-        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
     ) -> Streams:
         """Final hidden states of both buffers, after the final norm of each token's expert.
 
-        The tokens see, besides each other, those of `past`, as far as `visible` lets them.
+        The tokens see, besides each other, those of `cache`, as far as `visible` lets them.
         """
-        return self.norm(self.residual_stream(streams, understanding, generation, past))
+        return self.norm(self.residual_stream(streams, understanding, generation, cache))
 
     def residual_stream(
-        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
     ) -> Streams:
         """What the layers leave, before the final norm."""
         metadata = (understanding, generation)
-        seen = visibility(metadata, metadata if past is None else (past.metadata, *metadata), self.config.attention)
+        seen = visibility(metadata, metadata if cache is None else (cache.metadata, *metadata), self.config.attention)
         rope = tuple(rope_tables(x.position, self.config.head_dim, self.config.rope_theta) for x in metadata)
         streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
-        streams, _ = self.layers(streams, rope, seen, past and (past.keys, past.values))
+        streams, _ = self.layers(streams, rope, seen, cache and (cache.keys, cache.values))
         return streams
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Decoder, Past, Streams
+from uno_jax.models.decoder import Decoder, KVCache, Streams
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
@@ -109,37 +109,37 @@ class UnifiedModel(nn.Module):
         batch: TokenBatch,
         latents: Float[Array, "batch latents latent_size"],
         times: Float[Array, "#batch #latents"],
-        past: Past | None = None,
+        cache: KVCache | None = None,
     ) -> Streams:
-        """Final hidden states of context that goes on from `past`; its keys and values are sown in collection `past`.
+        """Final hidden states of context that goes on from `cache`; its keys and values are sown in collection `cache`.
 
         Captions and metaqueries of the batch are read along, if there are any.
         """
         streams, _ = self.embed(batch, latents, times)
-        return self.decoder(streams, batch.understanding, batch.generation, past)
+        return self.decoder(streams, batch.understanding, batch.generation, cache)
 
     def read_text(
-        self, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, past: Past
+        self, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, cache: KVCache
     ) -> Float[Array, "batch tokens vocab"]:
-        """Logits of what follows each of the tokens, which go on from `past`; keys and values are sown as in `read`."""
+        """Next-token logits of tokens that follow `cache`; their keys and values are sown as in `read`."""
         text = self.decoder.embed(ids)
         streams = Streams(text, text[:, :0])
-        hidden = self.decoder(streams, metadata, TokenMetadata(*(x[:, :0] for x in metadata)), past)
+        hidden = self.decoder(streams, metadata, TokenMetadata(*(x[:, :0] for x in metadata)), cache)
         return self.decoder.logits(hidden.understanding)
 
     def denoise(
-        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, past: Past
+        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, cache: KVCache
     ) -> tuple[Float[Array, "batch latents latent_size"], Float[Array, "batch latents features"]]:
-        """Velocity of a noised block that follows `past`, and what the layers added to its latents' features.
+        """Velocity of a noised block that follows `cache`, and what the layers added to its latents' features.
 
         Args:
           target: nothing but the block's two delimiters and its latents.
           noised: x_t.
           time: its time, `[1 or batch, 1]`.
-          past: the context.
+          cache: the context.
         """
         streams, _ = self.embed(target, noised, time)
-        last = self.decoder.residual_stream(streams, target.understanding, target.generation, past)
+        last = self.decoder.residual_stream(streams, target.understanding, target.generation, cache)
         added = last.generation - streams.generation
         return self.velocity(self.decoder.norm(last).generation, noised, time), added
 

@@ -160,8 +160,8 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
     @jit
     def write(params: Params, blocks: Batch, first: TokenMetadata, latents: Array) -> Array:
-        past = read_context(params, blocks, latents, model)
-        return write_text(params, past, first, tokenizer.start, (tokenizer.end,), model, text)
+        cache = read_context(params, blocks, latents, model)
+        return write_text(params, cache, first, tokenizer.start, (tokenizer.end,), model, text)
 
     target_latents = jit(latents_of)(blocks)
 

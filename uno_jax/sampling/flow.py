@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.draws import draw_noise
 from uno_jax.sampling.cache import fitted
@@ -33,7 +33,7 @@ Params = Any
 class Branch(NamedTuple):
     """A context, and the noised block that follows it: one picture a row."""
 
-    past: Past
+    cache: KVCache
     target: TokenBatch
     """Nothing but the two delimiters and the latents of the block."""
 
@@ -146,7 +146,7 @@ def _denoise(
 
     def through_layers(state: _State, t: Array, weights: Array, *, branch: Branch, count: int) -> tuple[Array, Array]:
         x = jnp.repeat(state.latents, count, axis=0)
-        computed: Any = unified.apply({"params": params}, branch.target, x, t, branch.past, method="denoise")
+        computed: Any = unified.apply({"params": params}, branch.target, x, t, branch.cache, method="denoise")
         velocities, added = computed
         if not points:
             return guided(velocities), state.added
@@ -193,8 +193,8 @@ def _interleaved(branches: list[Branch]) -> Branch:
 
     Contexts are padded to the longest.
     """
-    slots = max(branch.past.metadata.sample.shape[1] for branch in branches)
-    pasts = [fitted(branch.past, slots) for branch in branches]
+    slots = max(branch.cache.metadata.sample.shape[1] for branch in branches)
+    caches = [fitted(branch.cache, slots) for branch in branches]
 
     def interleave(axis: int, *arrays: Array) -> Array:
         shape = arrays[0].shape
@@ -202,10 +202,10 @@ def _interleaved(branches: list[Branch]) -> Branch:
 
     rows = functools.partial(interleave, 0)
     return Branch(
-        Past(
-            interleave(1, *(past.keys for past in pasts)),
-            interleave(1, *(past.values for past in pasts)),
-            TokenMetadata(*map(rows, *(past.metadata for past in pasts))),
+        KVCache(
+            interleave(1, *(cache.keys for cache in caches)),
+            interleave(1, *(cache.values for cache in caches)),
+            TokenMetadata(*map(rows, *(cache.metadata for cache in caches))),
         ),
         jax.tree.map(rows, *(branch.target for branch in branches)),
     )

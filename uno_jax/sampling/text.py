@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.cache import fitted, sown_keys_values
 
@@ -51,7 +51,7 @@ class Writing(NamedTuple):
     written: Int[Array, ""]
     """How many of `ids` are there."""
     ended: Bool[Array, " batch"]
-    past: Past
+    cache: KVCache
     """The context, then a slot for each token of `ids` but the last."""
     first: TokenMetadata
     """Of the start token, `[batch, 1]`."""
@@ -59,24 +59,24 @@ class Writing(NamedTuple):
 
 
 def begin_text(
-    past: Past, first: TokenMetadata, start: int, length: int, seeds: Int[Any, " batch"] | None = None
+    cache: KVCache, first: TokenMetadata, start: int, length: int, seeds: Int[Any, " batch"] | None = None
 ) -> Writing:
     """Texts of at most `length` tokens, of which only the start token is there. Pure, to be jitted.
 
     Args:
-      past: what each row may have read.
+      cache: what each row may have read.
       first: metadata `[batch, 1]` of the start token. Its role says what the text is: context that goes on, or the
         caption of a noised block, which sees that block alone. Rows whose first token is of sample 0 have ended.
       start: id of the start token.
       length: with the start token.
       seeds: of each row, where tokens are drawn; 0 by default.
     """
-    rows, context = past.metadata.sample.shape
+    rows, context = cache.metadata.sample.shape
     return Writing(
         ids=jnp.full((rows, length), start, jnp.int32),
         written=jnp.int32(1),
         ended=first.sample[:, 0] == 0,
-        past=fitted(past, context + length - 1),
+        cache=fitted(cache, context + length - 1),
         first=TokenMetadata(*(jnp.asarray(x) for x in first)),
         seeds=jnp.zeros(rows, jnp.int32) if seeds is None else jnp.asarray(seeds, jnp.int32),
     )
@@ -114,7 +114,7 @@ def continue_text(
 
 def write_text(
     params: Params,
-    past: Past,
+    cache: KVCache,
     first: TokenMetadata,
     start: int,
     stop: Sequence[int],
@@ -123,7 +123,7 @@ def write_text(
     seeds: Int[Any, " batch"] | None = None,
 ) -> Int[Array, "batch length"]:
     """Whole texts, from the start token on; see `begin_text` and `continue_text`. `written_ids` reads them."""
-    writing = begin_text(past, first, start, config.max_length, seeds)
+    writing = begin_text(cache, first, start, config.max_length, seeds)
     return continue_text(params, writing, config.max_length, stop, model, config).ids
 
 
@@ -134,11 +134,11 @@ def written_ids(ids: Sequence[int], stop: Sequence[int]) -> list[int]:
 
 
 def token_logits(
-    params: Params, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, past: Past, model: ModelConfig
+    params: Params, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, cache: KVCache, model: ModelConfig
 ) -> tuple[Float[Array, "batch tokens vocab"], tuple[Array, Array]]:
     """Logits of what follows each of some text tokens, and their keys and values; one forward pass."""
     logits, sown = UnifiedModel(model).apply(
-        {"params": params}, ids, metadata, past, method="read_text", mutable=["past"]
+        {"params": params}, ids, metadata, cache, method="read_text", mutable=["cache"]
     )
     return logits, sown_keys_values(sown)
 
@@ -156,7 +156,7 @@ def _continue_text(
     model: ModelConfig,
     greedy: bool,
 ) -> Writing:
-    context = writing.past.metadata.sample.shape[1] - (writing.ids.shape[1] - 1)
+    context = writing.cache.metadata.sample.shape[1] - (writing.ids.shape[1] - 1)
 
     def goes_on(writing: Writing) -> Array:
         return (writing.written < until) & ~jnp.all(writing.ended)
@@ -165,7 +165,7 @@ def _continue_text(
         place = writing.written - 1
         last = jax.lax.dynamic_index_in_dim(writing.ids, place, axis=1)
         metadata = moved(writing.first, place)
-        logits, keys_values = token_logits(params, last, metadata, writing.past, model)
+        logits, keys_values = token_logits(params, last, metadata, writing.cache, model)
         if greedy:
             chosen = jnp.argmax(logits[:, 0], axis=-1)
         else:
@@ -176,7 +176,7 @@ def _continue_text(
             ids=jnp.where(jnp.arange(writing.ids.shape[1]) > place, following[:, None], writing.ids),
             written=writing.written + 1,
             ended=writing.ended | jnp.isin(following, stop),
-            past=with_token(writing.past, context + place, keys_values, metadata),
+            cache=with_token(writing.cache, context + place, keys_values, metadata),
         )
 
     return jax.lax.while_loop(goes_on, write, writing)
@@ -187,13 +187,13 @@ def moved(first: TokenMetadata, by: Array) -> TokenMetadata:
     return first._replace(order=first.order + by, last_visible=first.last_visible + by, position=first.position + by)
 
 
-def with_token(past: Past, slot: Array, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> Past:
-    """The past with one token a row in a slot, whatever was there."""
+def with_token(cache: KVCache, slot: Array, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> KVCache:
+    """The cache with one token a row in a slot, whatever was there."""
     update = jax.lax.dynamic_update_slice_in_dim
-    return Past(
-        update(past.keys, keys_values[0], slot, axis=2),
-        update(past.values, keys_values[1], slot, axis=2),
-        TokenMetadata(*(update(old, new, slot, axis=1) for old, new in zip(past.metadata, metadata, strict=True))),
+    return KVCache(
+        update(cache.keys, keys_values[0], slot, axis=2),
+        update(cache.values, keys_values[1], slot, axis=2),
+        TokenMetadata(*(update(old, new, slot, axis=1) for old, new in zip(cache.metadata, metadata, strict=True))),
     )
 
 
