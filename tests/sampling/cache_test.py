@@ -1,4 +1,4 @@
-"""Reading contexts into caches: in pieces or at once, with empty slots or without."""
+"""Reading contexts into KV caches: in pieces or at once, with and without empty slots."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def assert_same(first: KVCache, second: KVCache, row: int = 0, other_row: int = 
 
 
 @pytest.mark.parametrize("items", [1, 2, 4, 5])
-def test_a_context_read_in_two_pieces_is_the_context(items):
+def test_a_context_read_in_two_pieces_equals_the_context_read_at_once(items):
     cut = token_count(CONVERSATION[:items], LAYOUT)
     piecewise = read(batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut)))
     assert len(in_order(piecewise)[0][0]) == token_count(CONVERSATION, LAYOUT)
@@ -55,15 +55,15 @@ def test_rows_do_not_depend_on_each_other():
 
 
 @pytest.mark.parametrize("items", [0, 2, 3])
-def test_the_first_tokens_of_a_context_are_those_of_the_shorter_one(items):
-    """What comes later is not looked at, so what is left is as if it had never been read."""
+def test_the_first_tokens_of_a_context_equal_the_shorter_context(items):
+    """Context attention is causal, so the remaining tokens do not depend on the hidden ones."""
     count = token_count(CONVERSATION[:items], LAYOUT)
     kept = first_tokens(read(batch_of(CONVERSATION, OTHER)), jnp.array([count, 1000]))
     assert_same(kept, read(batch_of(CONVERSATION[:items])))
     assert_same(kept, read(batch_of(OTHER)), 1)
 
 
-def test_slots_are_added_and_closed_up():
+def test_slots_are_added_and_removed():
     cache = read(batch_of(CONVERSATION, PROMPT))
     have, need = cache.metadata.sample.shape[1], token_count(CONVERSATION, LAYOUT)
     assert need < have
@@ -74,7 +74,7 @@ def test_slots_are_added_and_closed_up():
         assert_same(other, cache, 1, 1)
 
 
-def test_what_is_read_next_does_not_depend_on_empty_slots():
+def test_empty_slots_do_not_affect_what_is_read_next():
     cut = token_count(CONVERSATION[:4], LAYOUT)
     rest, cache = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
     assert_same(read(rest, cache), read(rest, fitted(cache, 40)))
@@ -82,13 +82,13 @@ def test_what_is_read_next_does_not_depend_on_empty_slots():
 
 @functools.cache
 def uncached():
-    """Every layer's hidden states of a batch, without any cache."""
+    """Hidden states of a batch after every layer, without a cache."""
     model = UnifiedModel(MODEL)
     clean = jnp.zeros((1, 1))
     return quick_jit(lambda params, *batch: model.apply({"params": params}, *batch, clean, method="read"))
 
 
-def test_the_tokens_that_follow_a_cache_end_where_they_do_without_one():
+def test_tokens_that_follow_a_cache_have_the_hidden_states_of_a_run_without_one():
     cut = token_count(CONVERSATION[:4], LAYOUT)
     rest, cache = batch_of(CONVERSATION, start=cut), read(batch_of(CONVERSATION, stop=cut))
     whole = batch_of(CONVERSATION)

@@ -1,4 +1,4 @@
-"""What a model has read before it writes or draws: key-value caches, made once and gone on from."""
+"""Key-value caches of the contexts that a model samples from, built once and then extended."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def read_context(
     model: ModelConfig,
     cache: KVCache | None = None,
 ) -> KVCache:
-    """What every layer must know of a batch, one sample a row, after `cache`, if there is any; one forward pass.
+    """Reads a batch of contexts, one sample per row, in one forward pass, and appends it to `cache`.
 
-    Pure, to be jitted. The slots of `cache` come first. Latents are read as they are, at time 0.
+    A pure function to be jitted. The slots of `cache` come first. Latents are read as given, at time 0.
     """
     if not batch.understanding.sample.shape[1] + batch.generation.sample.shape[1]:
         return empty_cache(len(batch.text_ids), model) if cache is None else cache
@@ -38,14 +38,14 @@ def read_context(
 
 
 def empty_cache(rows: int, model: ModelConfig) -> KVCache:
-    """No tokens at all, in no slots."""
+    """A cache with no slots."""
     decoder = model.decoder
     nothing = jnp.zeros((decoder.num_layers, rows, 0, decoder.num_kv_heads, decoder.head_dim), model.compute_dtype)
     return KVCache(nothing, nothing, TokenMetadata(*[jnp.zeros((rows, 0), jnp.int32)] * len(TokenMetadata._fields)))
 
 
 def extended(cache: KVCache | None, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> KVCache:
-    """The cache with newer tokens after it."""
+    """Appends the keys, values and metadata of new tokens to the cache."""
     new = KVCache(*keys_values, metadata)
     if cache is None:
         return new
@@ -57,15 +57,15 @@ def extended(cache: KVCache | None, keys_values: tuple[Array, Array], metadata: 
 
 
 def sown_keys_values(sown: Any) -> tuple[Array, Array]:
-    """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` out of the collection that the decoder sows."""
+    """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` from the collection that the decoder sows."""
     keys, values = sown["cache"]["decoder"]["layers"]["keys_values"][0]
     return keys, values
 
 
 def first_tokens(cache: KVCache, count: Int[Array, " batch"]) -> KVCache:
-    """The cache less all but the first `count` tokens of each row's sample; nothing is computed anew.
+    """Hides all but the first `count` tokens of each row's sample, without recomputing anything.
 
-    What they read is as if the others had never come, because context never looks ahead.
+    Context attention is causal, so the remaining keys and values do not depend on the hidden tokens.
     """
     metadata = cache.metadata
     kept = jnp.where(metadata.order < count[:, None], metadata.sample, 0)
@@ -73,9 +73,9 @@ def first_tokens(cache: KVCache, count: Int[Array, " batch"]) -> KVCache:
 
 
 def fitted(cache: KVCache, slots: int) -> KVCache:
-    """The cache in that many slots: padded, or with its empty slots closed up.
+    """Resizes the cache to `slots` slots, by padding or by removing empty slots.
 
-    No row may hold more than `slots` tokens.
+    No row may contain more than `slots` tokens.
     """
     used = cache.metadata.sample > 0
     have = used.shape[1]
