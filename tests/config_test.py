@@ -58,7 +58,7 @@ def test_an_int_is_taken_for_a_float():
         ({"name": "a", "inner": {"rosw": 3}}, r"config\.inner\.rosw is not a field of Inner; did you mean rows\?"),
         (
             {"name": "a", "zzz": 3},
-            r"config\.zzz is not a field of Outer; there are: name, inner, rate, limit, on, shares",
+            r"config\.zzz is not a field of Outer; expected one of name, inner, rate, limit, on, shares",
         ),
         ({"name": "a", "inner": {"rows": "x"}}, r"config\.inner\.rows is 'x' \(str\): expected int"),
         ({"name": "a", "inner": {"rows": 1.5}}, r"config\.inner\.rows is 1\.5 \(float\): expected int"),

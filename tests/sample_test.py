@@ -161,8 +161,8 @@ def test_wrong_prompts_are_named_before_the_checkpoint_is_looked_at(tmp_path):
     ("option", "expected"),
     [
         ("--rescale=text-channel", ["text-channel", "global", "text_channel"]),
-        ("--interval=a,b", ["'a,b': expected two numbers, as 0.4,1"]),
-        ("--interval=0.4", ["'0.4': expected two numbers, as 0.4,1"]),
+        ("--interval=a,b", ["'a,b': expected two numbers such as 0.4,1"]),
+        ("--interval=0.4", ["'0.4': expected two numbers such as 0.4,1"]),
         ("--part=4/4", ["'4/4': expected I/N with I from 0 to N - 1"]),
         ("--sheet=-1", ["not a non-negative integer"]),
         ("--batch=0", ["not a positive integer"]),

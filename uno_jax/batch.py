@@ -1,9 +1,8 @@
-"""The layout of a batch: two dense buffers, one per expert, and the metadata that orders them.
+"""The layout of a batch: two dense buffers, one per expert, and the metadata that orders their tokens.
 
-A row holds several packed samples. Its tokens live in two buffers of static length. The understanding buffer is the
-concatenation of four regions, each of a static length of its own: context text and delimiters | ViT tokens |
-captions | metaqueries. The generation buffer holds latent tokens. `data` writes batches and the model reads them;
-neither knows the other.
+A row contains several packed samples. Its tokens are in two buffers of static length. The understanding buffer
+concatenates four regions of static length: context text and delimiters | ViT tokens | captions | metaqueries. The
+generation buffer contains latent tokens. `data` writes batches and `models` reads them, independently of each other.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from uno_jax.attention.metadata import TokenMetadata
 
-# Tasks, for metrics by task.
+# Names of the tasks in metrics.
 TASKS = ("text_to_image", "editing", "understanding", "reconstruction")
 
 REGIONS = ("text", "vit", "caption", "query", "latent")
@@ -25,7 +24,7 @@ REGIONS = ("text", "vit", "caption", "query", "latent")
 
 @dataclass(frozen=True)
 class Layout:
-    """The sizes of the model that shape tokens."""
+    """Model sizes that determine the layout of tokens."""
 
     vit_patch_size: int = 14
     vit_table_side: int = 70
@@ -36,16 +35,16 @@ class Layout:
 
 
 class TokenSource(NamedTuple):
-    """Where a token's randomness comes from, and which task it is counted under.
+    """Origin of a token, which determines its random numbers, and its task in metrics.
 
-    The keys of t, of the noise and of the autoencoder's sample are folded from the seed and these numbers alone, so
-    they do not depend on the place in the batch, on the device, or on the step.
+    The random keys of t, of the noise and of the autoencoder's sample are folded from the seed and these numbers only.
+    They do not depend on the place in the batch, the device, or the step.
     """
 
     occurrence: Int32[Any, "*B tokens"]
-    """Number of the sample in the endless data order (it differs each time a sample comes round again)."""
+    """Index of the sample in the endless data order. It differs in every epoch."""
     image: Int32[Any, "*B tokens"]
-    """Which latent image of the sample, from 0. For captions and metaqueries: that of their noised target."""
+    """Index of the latent image in the sample, from 0. For captions and metaqueries: that of their noised target."""
     task: Int32[Any, "*B tokens"]
     """Index into TASKS."""
 
@@ -53,35 +52,35 @@ class TokenSource(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenBatch:
-    """A packed batch without the contents of its latents: all that the model reads besides noised latents.
+    """A packed batch without the contents of its latents: all model inputs except the noised latents.
 
-    Arrays are numpy's in the data pipeline and JAX's in the step. Sizes: `*B` rows (and leading axes, if there are
-    any), T text, V ViT, C caption, Q metaquery and G latent tokens. P is the length of a flattened ViT patch (patch *
+    Arrays are numpy arrays in the data pipeline and JAX arrays in the step. Sizes: `*B` rows (and optional leading
+    axes), T text, V ViT, C caption, Q metaquery and G latent tokens. P is the length of a flattened ViT patch (patch *
     patch * 3), Dv the width of the vision encoder. Any region may have length 0.
     """
 
     understanding: TokenMetadata
-    """`[*B, T + V + C + Q]`, regions in the order text | ViT | caption | metaquery."""
+    """Metadata `[*B, T + V + C + Q]` in the order text | ViT | caption | metaquery."""
     generation: TokenMetadata
-    """`[*B, G]`"""
+    """Metadata `[*B, G]`."""
 
     text_ids: Int32[Any, "*B T"]
-    """Context text, and the delimiters of all image blocks, noised ones too."""
+    """Context text, and the delimiters of all image blocks, including noised ones."""
     text_labels: Int32[Any, "*B T"]
-    """The token that should follow."""
+    """Id of the next token."""
     text_loss: Bool[Any, "*B T"]
-    """Answers are trained here."""
+    """True where answers are trained."""
 
     vit_patches: UInt8[Any, "*B V P"] | Float[Any, "*B V Dv"]
-    """Pixels, flattened (row, column, channel); or the vision encoder's features, precomputed."""
+    """Flattened pixels (row, column, channel), or precomputed features of the vision encoder."""
     vit_positions: Int32[Any, "*B V"]
-    """row * side + column, index of both position tables."""
+    """Index of both position tables: row * side + column."""
     vit_image: Int32[Any, "*B V"]
     """Number of the image in the row, from 1; 0 for padding."""
 
     caption_ids: Int32[Any, "*B C"]
     caption_labels: Int32[Any, "*B C"]
-    """The token that should follow."""
+    """Id of the next token."""
     caption_loss: Bool[Any, "*B C"]
     caption_source: TokenSource
     """`[*B, C]`"""
@@ -92,45 +91,44 @@ class TokenBatch:
     query_source: TokenSource
     """`[*B, Q]`"""
     target_patches: UInt8[Any, "*B Q P"] | Float[Any, "*B Q Dv"]
-    """The clean target at metaquery resolution, patch j is what query j predicts: pixels or features, as
-    `vit_patches`."""
+    """Patches of the clean target, one per metaquery: pixels or features, like `vit_patches`."""
     target_positions: Int32[Any, "*B Q"]
-    """As `vit_positions`."""
+    """Like `vit_positions`."""
     target_image: Int32[Any, "*B Q"]
-    """As `vit_image`, numbered apart from it."""
+    """Like `vit_image`, but numbered independently."""
 
     latent_positions: Int32[Any, "*B G"]
-    """row * max_latent_size + column."""
+    """Index of the latent position table: row * max_latent_size + column."""
     latent_index: Int32[Any, "*B G"]
     """Number of the token in its image, row by row."""
     latent_time_scale: Float32[Any, "*B G"]
-    """t = scale * drawn t; 0 for clean latents, 1 for a noised target."""
+    """Factor on the random t: 1 for a noised target, 0 for clean latents."""
     latent_loss: Bool[Any, "*B G"]
-    """Flow matching is trained here."""
+    """True where flow matching is trained."""
     latent_source: TokenSource
     """`[*B, G]`"""
 
     def shared(self) -> dict[str, Any]:
-        """The fields that every kind of batch has, by name."""
+        """Fields that all kinds of batch have, by name."""
         return {field.name: getattr(self, field.name) for field in fields(TokenBatch)}
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelBatch(TokenBatch):
-    """What the data pipeline writes, before the autoencoder's encoder has run (`encode_batch`)."""
+    """Output of the data pipeline, before the autoencoder encodes the latent images (`encode_batch`)."""
 
     latent_pixels: UInt8[Any, "*B G K"]
-    """The K = side * side * 3 pixels under each latent token, flattened (row, column, channel)."""
+    """Pixels under each latent token, flattened (row, column, channel): K = side * side * 3."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(TokenBatch):
-    """What the step takes."""
+    """Input of the train step."""
 
     latent_moments: Float32[Any, "*B G M"]
-    """Mean and log-variance of each latent token: M is twice its width."""
+    """Mean and log-variance of each latent token; M is twice its width."""
 
 
 class BatchShape(NamedTuple):
@@ -143,13 +141,13 @@ class BatchShape(NamedTuple):
     queries: int
     latents: int
     patch_features: int
-    """P, pixels of a flattened ViT patch."""
+    """P, the length of a flattened ViT patch."""
     latent_features: int
     """M, twice the width of a latent token."""
 
 
 def padding_batch(shape: BatchShape) -> Batch:
-    """A batch of that shape that holds nothing but padding, in numpy."""
+    """Makes a numpy batch of padding only."""
 
     def zeros(tokens: int, *features: int, dtype: Any = np.int32) -> np.ndarray:
         return np.zeros((shape.rows, tokens, *features), dtype)

@@ -1,7 +1,7 @@
-"""Configs: `ml_collections.ConfigDict` and JSON in, frozen dataclasses out, and back. Strict, and generic.
+"""Strict conversion of configs between `ml_collections.ConfigDict`, JSON and frozen dataclasses.
 
-Config files build a ConfigDict so that any field can be overridden on the command line; the program reads frozen
-dataclasses, so that a field has one type, one default and one place that says what it means.
+Config files build a ConfigDict, so that any field can be overridden on the command line. The program reads frozen
+dataclasses, so that a field has one type, one default and one docstring.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from uno_jax.process.errors import UserError
 T = TypeVar("T")
 
 Dtype = Literal["float32", "bfloat16"]
-"""Floating-point dtypes that a config may ask for."""
+"""Floating-point dtypes of config fields."""
 
 
 class ConfigError(UserError):
-    """A config that cannot be run: the message names every wrong field by its full path, and what to do."""
+    """Raised for an invalid config. The message names every invalid field by its full path, and the expected value."""
 
 
 def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict, cls: type[T], path: str = "config") -> T:
-    """Builds dataclass `cls` from a ConfigDict or a JSON object; `path` is how messages name the whole.
+    """Builds dataclass `cls` from a ConfigDict or a JSON object; `path` is the name of the object in messages.
 
-    Supported field types: bool, int, float (an int is taken for it), str, Literal, Optional, tuples (lists are taken
-    for them), mappings from str, and dataclasses of these. Fields with a default may be absent.
+    Supported field types: bool, int, float (also accepts int), str, Literal, Optional, tuples (also accept lists),
+    mappings from str, and dataclasses of these. Fields with a default are optional.
 
     Raises:
-      ConfigError: naming every unknown, missing or wrongly typed field.
+      ConfigError: a field is unknown, missing or of the wrong type. The message names all of them.
     """
     problems: list[str] = []
     value: T = _convert(config, cls, path, problems)
@@ -45,7 +45,7 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict, cls:
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as plain dicts, lists and scalars, ready for `json.dumps`; `from_config_dict` reads it back."""
+    """Converts a dataclass to dicts, lists and scalars for `json.dumps`; `from_config_dict` is the inverse."""
     if dataclasses.is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (tuple, list)):
@@ -56,12 +56,12 @@ def to_json(value: Any) -> Any:
 
 
 def json_file(value: Any) -> bytes:
-    """What `to_json` makes of it, as the contents of a file that people may read."""
+    """Contents of an indented JSON file with `to_json(value)`."""
     return (json.dumps(to_json(value), indent=1) + "\n").encode()
 
 
 def to_config_dict(value: Any) -> ml_collections.ConfigDict:
-    """A dataclass as a ConfigDict with a node for every nested dataclass; tuples stay tuples."""
+    """Converts a dataclass to a ConfigDict with a node for every nested dataclass; tuples stay tuples."""
     config = ml_collections.ConfigDict()
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -70,7 +70,7 @@ def to_config_dict(value: Any) -> ml_collections.ConfigDict:
 
 
 def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
-    """`value` as `kind`; appends to `problems` (and returns None) where that cannot be."""
+    """Converts `value` to `kind`. If that is not possible, appends to `problems` and returns None."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(value, kind, path, problems)
@@ -80,12 +80,12 @@ def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
         kinds = [argument for argument in arguments if argument is not type(None)]
         if len(kinds) == 1:
             return _convert(value, kinds[0], path, problems)
-        raise TypeError(f"{path}: unions of several types are not supported in configs, got {kind}")
+        raise TypeError(f"{path} has type {kind}: configs do not support unions of several types")
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:
             return value
         choices = ", ".join(map(repr, arguments))
-        problems.append(f"{path} is {value!r}: expected one of {choices}{_near(value, arguments)}")
+        problems.append(f"{path} is {value!r}: expected one of {choices}{_suggestion(value, arguments)}")
         return None
     if origin is tuple:
         return _convert_tuple(value, kind, arguments, path, problems)
@@ -101,7 +101,7 @@ def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
             return value
         problems.append(f"{path} is {value!r} ({type(value).__name__}): expected {kind.__name__}")
         return None
-    raise TypeError(f"{path}: configs cannot hold fields of type {kind}")
+    raise TypeError(f"{path}: configs do not support fields of type {kind}")
 
 
 def _convert_dataclass(value: Any, cls: Any, path: str, problems: list[str]) -> Any:
@@ -114,7 +114,8 @@ def _convert_dataclass(value: Any, cls: Any, path: str, problems: list[str]) -> 
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name in value:
         if name not in fields:
-            problems.append(f"{path}.{name} is not a field of {cls.__name__}{_near(name, fields)}")
+            hint = _suggestion(name, fields) or f"; expected one of {', '.join(fields)}"
+            problems.append(f"{path}.{name} is not a field of {cls.__name__}{hint}")
     found: dict[str, Any] = {}
     before = len(problems)
     for name, field in fields.items():
@@ -126,7 +127,7 @@ def _convert_dataclass(value: Any, cls: Any, path: str, problems: list[str]) -> 
         return None
     try:
         return cls(**found)
-    except ValueError as error:  # a dataclass that checks itself names its field; here it gets its place
+    except ValueError as error:  # raised by the checks of a dataclass, which name the field but not its path
         problems.append(f"{path}: {error}")
         return None
 
@@ -148,10 +149,7 @@ def _describe(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind)
 
 
-def _near(name: Any, known: Any) -> str:
-    """`; did you mean ...?` where a known name is close, else the names that there are."""
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are: {', '.join(names)}"
+def _suggestion(name: Any, known: Any) -> str:
+    """Returns `; did you mean ...?` if a known name is similar, otherwise an empty string."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

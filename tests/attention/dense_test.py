@@ -1,4 +1,4 @@
-"""The dense attention, forward and backward, against its definition."""
+"""Dense attention and its gradients against the definition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCH, QUERIES, KEYS, HEADS, KV_HEADS, HEAD_DIM = 2, 5, 7, 4, 2, 8
 
 
 def by_definition(query, key, value, mask):
-    """One head at a time, softmax over the visible keys only, differentiated by JAX."""
+    """Computes one head at a time, with a softmax over visible keys only, differentiated by JAX."""
     group = query.shape[2] // key.shape[2]
     heads = []
     for head in range(query.shape[2]):
@@ -38,8 +38,8 @@ def some_mask() -> np.ndarray:
 
 
 MASKS = {
-    "each its own": jnp.array(some_mask()),
-    "one for the batch": jnp.array(some_mask()[:1]),
+    "per row": jnp.array(some_mask()),
+    "shared by the batch": jnp.array(some_mask()[:1]),
     "everything": jnp.ones((1, 1, 1), bool),
 }
 

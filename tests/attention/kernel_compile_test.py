@@ -1,4 +1,4 @@
-"""The attention kernel compiles for every kind of TPU at full size, without any, and holds no scores of all pairs."""
+"""Ahead-of-time compilation of the full-size attention kernel for every kind of TPU, and its memory."""
 
 from __future__ import annotations
 

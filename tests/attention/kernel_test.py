@@ -1,5 +1,4 @@
-"""The attention kernel, in interpret mode, against the dense reference: outputs and gradients, on every mask that
-plans can make."""
+"""The attention kernel in interpret mode against dense attention: outputs and gradients, on any mask of plans."""
 
 from __future__ import annotations
 
@@ -31,14 +30,14 @@ from uno_jax.planning.executed import executed_flops
 
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
 BLOCKS = Blocks(queries=16, keys=24)
-# Rows of 125 tokens: whole blocks of neither size.
+# Rows of 125 tokens: a multiple of neither block size.
 CAPACITIES = {"text": 45, "vit": 15, "caption": 20, "query": 20, "latent": 25}
 TOKENS = sum(CAPACITIES.values())
 rows = st.lists(plans(most_items=2), max_size=1)
 
 
 def metadata_of(*rows, capacities=CAPACITIES) -> TokenMetadata:
-    """Of rows of plans, both buffers together."""
+    """Metadata of rows of plans, both buffers concatenated."""
     batch = batch_of(*rows, capacities=capacities)
     return TokenMetadata(
         *(jnp.concatenate(pair, axis=1) for pair in zip(batch.understanding, batch.generation, strict=True))
@@ -93,13 +92,13 @@ def test_outputs_and_gradients_equal_the_reference_on_many_packed_rows(rows):
     check(metadata, metadata)
 
 
-def test_the_named_plans_packed_into_rows():
+def test_outputs_and_gradients_equal_the_reference_on_the_named_plans():
     metadata = metadata_of(NAMED[:2], NAMED[2:])
     check(metadata, metadata)
 
 
 def test_queries_and_keys_may_be_different_tokens():
-    """As when sampling: a noised block over a past that it is no part of."""
+    """In sampling, a noised block attends over a KV cache that does not contain it."""
     metadata = metadata_of((TEXT_TO_IMAGE, SECOND_ROUND), (SECOND_ROUND,))
     check(TokenMetadata(*(x[:, 90:] for x in metadata)), metadata)
 
@@ -116,13 +115,12 @@ def test_a_query_that_sees_nothing_gives_zeros_and_gets_no_gradient():
 
 
 @pytest.mark.parametrize("head_dim", [72, 128])
-def test_images_side_by_side_as_in_the_vision_encoder(head_dim):
+def test_packed_images_equal_the_reference_at_the_vision_encoder_head_size(head_dim):
     image = whole_images(jnp.array([[1] * 20 + [2] * 21 + [0] * 4, [0] * 45]))
     check(image, image, heads=2, kv_heads=2, head_dim=head_dim)
 
 
-def test_a_whole_image_of_one_head_as_in_the_autoencoder():
-    """Metadata of one token, which stands for all."""
+def test_one_metadata_token_stands_for_all_tokens_of_the_autoencoder():
     everything = whole_images(jnp.ones((1, 1), int))
     arrays = inputs(2, 50, 50, heads=1, kv_heads=1, head_dim=64)
     assert_same(by_kernel(arrays, everything, everything), by_reference(arrays, everything, everything))
@@ -138,20 +136,20 @@ def test_bfloat16_differs_from_float32_by_rounding():
         assert np.linalg.norm(a.astype(jnp.float32) - e) < 2**-6 * np.linalg.norm(e)
 
 
-def test_keys_are_swept_in_parts_like_those_of_the_autoencoder_at_1024_pixels():
+def test_several_sweeps_over_the_keys_equal_the_reference():
     metadata = metadata_of((SECOND_ROUND,))
     arrays = inputs(*metadata.sample.shape, metadata.sample.shape[1])
     blocks = dataclasses.replace(BLOCKS, sweep=2)
     assert_same(by_kernel(arrays, metadata, metadata, blocks=blocks), by_reference(arrays, metadata, metadata))
 
 
-def test_a_sweep_holds_the_keys_whose_gradients_fit_into_fast_memory():
+def test_a_sweep_holds_the_keys_whose_gradients_fit_into_vmem():
     keys = 2 * KEY_GRADIENT_BYTES // (8 * 128 * 512) + 1
     sizes = [stop - first for first, stop in backward_sweeps(keys, Blocks(512, 512), head_dim=128)]
     assert sizes == [keys // 2, keys // 2, 1]
 
 
-# What is visited
+# The block map
 
 
 def slow_states(query: TokenMetadata, key: TokenMetadata, blocks: Blocks) -> np.ndarray:
@@ -175,7 +173,7 @@ def test_a_block_is_visited_if_and_only_if_something_in_it_is_visible():
     assert len(np.unique(states)) > 1
 
 
-def test_blocks_with_nothing_to_see_come_last_and_are_not_fetched():
+def test_blocks_with_nothing_visible_come_last_and_are_not_fetched():
     states = jnp.array([[[0, 1, 0, 2], [0, 0, 0, 0]]])
     key_block, state = visits(states)
     np.testing.assert_array_equal(state, [[[1, 2, 0, 0], [0, 0, 0, 0]]])
@@ -183,7 +181,7 @@ def test_blocks_with_nothing_to_see_come_last_and_are_not_fetched():
 
 
 def test_a_hidden_block_is_not_computed():
-    """NaN in keys of another sample would spread if their block were."""
+    """NaN in the keys of another sample would spread if their block were computed."""
     image = whole_images(jnp.array([[1] * 48 + [2] * (TOKENS - 48)] * 2))
     query, key, value, d_out = inputs(2, TOKENS, TOKENS)
     poisoned = [query, key.at[:, 48:].set(jnp.nan), value.at[:, 48:].set(jnp.nan), d_out]
@@ -192,7 +190,7 @@ def test_a_hidden_block_is_not_computed():
     assert np.isfinite(d_query[:, :48]).all()
 
 
-def test_blocks_that_are_wholly_visible_need_no_mask():
+def test_fully_visible_blocks_need_no_mask():
     image = whole_images(jnp.ones((1, 48), int))
     assert (block_states(image, image, BLOCKS) == EVERYTHING).all()
     nobody = whole_images(jnp.zeros((1, 48), int))
@@ -207,7 +205,7 @@ def test_default_blocks_are_multiples_of_the_lanes_with_little_padding(tokens):
         assert -tokens % size < max(128 * -(-tokens // size), 128)
 
 
-def test_more_visits_than_a_core_can_list_are_refused_by_name():
+def test_more_visits_than_fit_into_scalar_memory_raise_an_error():
     tokens = jax.ShapeDtypeStruct((2, 65536, 1, 128), jnp.bfloat16)
     metadata = TokenMetadata(*[jax.ShapeDtypeStruct((2, 65536), jnp.int32)] * len(TokenMetadata._fields))
     blocks = Blocks(256, 256)
@@ -216,7 +214,7 @@ def test_more_visits_than_a_core_can_list_are_refused_by_name():
 
 
 def test_no_array_holds_a_score_for_every_pair_of_tokens():
-    """Of the traced program, kernels apart, forward and backward."""
+    """Checks every array outside the kernels in the traced forward and backward program."""
     tokens = 2048
     image = jnp.ones((1, tokens), jnp.int32)
     arrays = [jnp.zeros((1, tokens, 2, 8))] * 3
@@ -235,7 +233,7 @@ def test_no_array_holds_a_score_for_every_pair_of_tokens():
 
 
 @pytest.mark.parametrize(("policy", "times"), [("full", 2), ("save_attention", 1), ("dots", 1)])
-def test_what_the_kernel_gave_can_be_kept_for_the_backward_pass(policy, times):
+def test_a_remat_policy_can_save_the_kernel_output_for_the_backward_pass(policy, times):
     image = whole_images(jnp.ones((1, 128), jnp.int32))
 
     def attention(x):

@@ -1,4 +1,4 @@
-"""Who may look at whom: `visible` against its own drawing, and against a slow statement of the same table."""
+"""`visible` against the drawing in its docstring, and against a slow definition of the same table."""
 
 import re
 
@@ -23,12 +23,12 @@ from tests.helpers.made_up_plans import (
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata, pairwise_visible, visible
 from uno_jax.data.plans import NoisedTarget, Text, VitImage
 
-# Rows of 550 tokens: three plans of three items fit whatever they are.
+# Rows of 550 tokens: any three plans of three items fit.
 CAPACITIES = dict.fromkeys(ROOMY, 110)
 rows = st.lists(plans(most_items=3), min_size=1, max_size=3)
 
-# The sample of the drawing: three tokens of text; an image, of which the drawing shows the two delimiters and not the
-# patch; a noised block of one latent token and its delimiters; a caption of three tokens; two metaqueries.
+# The sample of the drawing: three text tokens; an image of one patch, of which the drawing shows only the two
+# delimiters; a noised block of one latent token and its delimiters; a caption of three tokens; two metaqueries.
 DRAWN = (
     Text(ids=(1,)),
     VitImage(pixels=patches_of(1, 1)),
@@ -37,7 +37,7 @@ DRAWN = (
 NOT_DRAWN = 4
 
 
-def test_the_drawing_in_the_docstring_is_what_is_computed():
+def test_the_drawing_in_the_docstring_equals_the_computed_mask():
     drawn = [line.split() for line in visible.__doc__.splitlines() if re.search(r"^ +[tincq] +[1.] [1.] [1.] ", line)]
     sequence = sequence_of(batch_of((DRAWN,)), 0, 1)
     computed = np.delete(np.delete(pairwise_visible(sequence, sequence), NOT_DRAWN, 0), NOT_DRAWN, 1)
@@ -46,7 +46,7 @@ def test_the_drawing_in_the_docstring_is_what_is_computed():
 
 @settings(max_examples=80, deadline=None)
 @given(row=rows)
-def test_a_packed_row_is_the_slow_statement_of_each_sample_and_nothing_else(row):
+def test_a_packed_row_has_the_slow_mask_of_each_sample_and_nothing_else(row):
     batch = batch_of(row, capacities=CAPACITIES)
     metadata = row_metadata(batch, 0)
     expected = np.zeros((len(metadata.sample),) * 2, bool)
@@ -65,7 +65,7 @@ def test_numpy_and_jax_agree(row):
     np.testing.assert_array_equal(jax.jit(pairwise_visible)(on_device, on_device), pairwise_visible(metadata, metadata))
 
 
-def test_padding_sees_nothing_and_is_not_seen():
+def test_padding_neither_sees_nor_is_seen():
     metadata = row_metadata(batch_of((SECOND_ROUND, DRAWN)), 0)
     seen = pairwise_visible(metadata, metadata)
     padding = metadata.sample == 0
@@ -74,7 +74,7 @@ def test_padding_sees_nothing_and_is_not_seen():
     assert not seen[:, padding].any()
 
 
-def test_every_token_that_is_no_padding_sees_itself():
+def test_every_token_except_padding_sees_itself():
     metadata = row_metadata(batch_of((SECOND_ROUND, DRAWN)), 0)
     np.testing.assert_array_equal(np.diagonal(pairwise_visible(metadata, metadata)), metadata.sample > 0)
 
@@ -96,7 +96,7 @@ def test_a_second_round_does_not_see_the_first_noised_block():
 
 
 @pytest.mark.parametrize("role", [CAPTION, METAQUERY])
-def test_supervision_sees_its_own_noised_block_and_no_other(role):
+def test_supervision_sees_only_itself_and_its_own_noised_block(role):
     sequence = sequence_of(batch_of((SECOND_ROUND,)), 0, 1)
     seen = pairwise_visible(sequence, sequence)
     for block in (1, 2):
@@ -106,14 +106,14 @@ def test_supervision_sees_its_own_noised_block_and_no_other(role):
 
 
 @pytest.mark.parametrize("role", [CAPTION, METAQUERY])
-def test_nothing_but_itself_sees_supervision(role):
+def test_supervision_is_invisible_to_all_other_tokens(role):
     sequence = sequence_of(batch_of((SECOND_ROUND,)), 0, 1)
     seen = pairwise_visible(sequence, sequence)
     supervision = sequence.role == role
     assert not seen[np.ix_(~supervision, supervision)].any()
 
 
-def test_order_lives_in_metadata_and_not_in_memory():
+def test_the_mask_depends_on_metadata_and_not_on_the_order_in_memory():
     metadata = row_metadata(batch_of((SECOND_ROUND, DRAWN), capacities=dict.fromkeys(ROOMY, 40)), 0)
     shuffle = np.random.default_rng(0).permutation(len(metadata.sample))
     shuffled = TokenMetadata(*(field[shuffle] for field in metadata))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.parallel.mesh import MeshConfig, jit_whole, make_mesh, own_rows, put_rows, row_share
+from uno_jax.parallel.mesh import MeshConfig, jit_replicated, make_mesh, own_rows, put_rows, row_share
 
 # Host 0 has devices 0 and 1.
 INTERLEAVED = (0, 2, 1, 3)
@@ -27,7 +27,7 @@ def main() -> None:
     with failing_together():
         devices = jax.devices()
         mesh, batch = make_mesh(MeshConfig(), [devices[i] for i in INTERLEAVED]), {"record": np.arange(8)}
-        there = jit_whole(lambda x: x, mesh)(put_rows(own_rows(batch, mesh), mesh))
+        there = jit_replicated(lambda x: x, mesh)(put_rows(own_rows(batch, mesh), mesh))
         print("parts", row_share(mesh).parts)
         print("batch", np.asarray(there["record"]).tolist(), flush=True)
 

@@ -17,7 +17,7 @@ from tests.helpers.small_model import quick_jit, small_model, small_params
 from uno_jax.batch import PixelBatch, TokenBatch
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.inference.picture_inputs import GuidedPlan, guided_plan, picture_inputs, read_branches
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.sampling.cache import read_context
 from uno_jax.sampling.flow import Branches, denoise, initial_noise
 from uno_jax.sampling.schedule import FlowConfig
@@ -62,8 +62,8 @@ def _noise() -> Any:
     return quick_jit(functools.partial(initial_noise, seed=SEED, model=MODEL))
 
 
-def read(batch: TokenBatch, past: Past | None = None) -> Past:
-    return _context_reader()(PARAMS, batch, latents_in(batch), past=past)
+def read(batch: TokenBatch, cache: KVCache | None = None) -> KVCache:
+    return _context_reader()(PARAMS, batch, latents_in(batch), cache=cache)
 
 
 def branches_of(plans: Sequence[GuidedPlan], rows: int | None = None) -> Branches:

@@ -27,7 +27,7 @@ from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.hosts import failing_together, join_hosts
-from uno_jax.parallel.mesh import MeshConfig, batch_sharding, jit_whole, make_mesh, own_rows, put_rows, replicated
+from uno_jax.parallel.mesh import MeshConfig, batch_sharding, jit_replicated, make_mesh, own_rows, put_rows, replicated
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, create_state
@@ -58,7 +58,7 @@ def start() -> dict[str, np.ndarray]:
 
 
 def run(sizes: list[int], batches: list[Batch], attention: str) -> tuple[dict[str, list[float]], int, dict[str, Any]]:
-    """Losses of every step, cut leaves, and the trainable parameters and their averages after the last."""
+    """Losses of every step, the number of sharded leaves, and the trainable parameters and their EMA after the last."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     model = small_model(decoder={"attention": attention}, vision={"attention": attention})
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)
@@ -77,9 +77,9 @@ def run(sizes: list[int], batches: list[Batch], attention: str) -> tuple[dict[st
         state, metrics = step(state, put_rows(own_rows(batch, mesh), mesh))
         for name in LOSSES:
             losses[name].append(float(metrics[name]))
-    cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
-    leaves = {"params": state.trainable, "average": state.ema}
-    return losses, cut, flatten_dict(jit_whole(lambda x: x, mesh)(leaves), sep="/")
+    sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
+    leaves = {"params": state.trainable, "ema": state.ema}
+    return losses, sharded, flatten_dict(jit_replicated(lambda x: x, mesh)(leaves), sep="/")
 
 
 def main() -> None:
@@ -96,8 +96,8 @@ def main() -> None:
         batches = [batch_number(i) for i in range(CONFIG.steps)]
         results = {}
         for mesh in options.meshes:
-            losses, cut, leaves = run([int(size) for size in mesh.split(",")], batches, options.attention)
-            results[mesh] = {"losses": losses, "cut": cut}
+            losses, sharded, leaves = run([int(size) for size in mesh.split(",")], batches, options.attention)
+            results[mesh] = {"losses": losses, "sharded": sharded}
             if jax.process_index() == 0:
                 np.savez(options.directory / f"{mesh}.npz", **jax.device_get(leaves))
         if jax.process_index() == 0:

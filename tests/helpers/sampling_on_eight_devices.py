@@ -51,7 +51,7 @@ def run(model: ModelConfig, params: Any, inputs: PictureInputs, latents: Any) ->
     noise = initial_noise(inputs.target, SEED, model)
     first = jax.tree.map(lambda x: x[:, :1], inputs.target.understanding)
     seeds = inputs.target.latent_source.occurrence[:, 0]
-    ids = write_text(params, branches.conditional.past, first, TOKENIZER.start, (), model, TEXT, seeds)
+    ids = write_text(params, branches.conditional.cache, first, TOKENIZER.start, (), model, TEXT, seeds)
     return noise, denoise(params, branches, noise, model, FLOW)[0], ids
 
 

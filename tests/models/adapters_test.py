@@ -1,4 +1,4 @@
-"""Low-rank adapters: what they add, what trains, and how a model without them is made of one with them."""
+"""Low-rank adapters: where they are, what they add, their training, and merging them into kernels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def new_state():
     return create_state(small_params(ADAPTED), ADAPTERS_TRAINABLE, make_optimizer(STEP.optimizer, 5), ema=False)
 
 
-def test_every_linear_layer_of_the_generation_expert_has_an_adapter_and_no_other():
+def test_exactly_the_linear_layers_of_the_generation_expert_have_adapters():
     flat = flatten_dict(small_params(ADAPTED), sep="/")
     expert = "decoder/layers/generation/"
     kernels = {path.removeprefix(expert) for path in flat if path.startswith(expert) and path.endswith("/kernel")}
@@ -61,15 +61,15 @@ def test_every_linear_layer_of_the_generation_expert_has_an_adapter_and_no_other
     assert added == {f"{ADAPTERS}/{name}/{part}/kernel" for name in ADAPTED_LAYERS for part in ("down", "up")}
 
 
-def test_fresh_adapters_change_nothing():
-    fresh = init_params(ADAPTED, 0, (ADAPTERS,))
-    flat = flatten_dict(small_params(PLAIN), sep="/") | flatten_dict(fresh, sep="/")
+def test_new_adapters_have_no_effect():
+    new = init_params(ADAPTED, 0, (ADAPTERS,))
+    flat = flatten_dict(small_params(PLAIN), sep="/") | flatten_dict(new, sep="/")
     with_adapters = jax.tree.map(jnp.asarray, unflatten_dict(flat, sep="/"))
     plain = velocity_of(PLAIN)(small_params(PLAIN), noised())
     np.testing.assert_array_equal(velocity_of(ADAPTED)(with_adapters, noised()), plain)
 
 
-def test_merged_into_the_kernels_they_do_the_same():
+def test_merging_adapters_into_kernels_keeps_the_velocity():
     params = small_params(ADAPTED)
     merged = merge_adapters(params, ADAPTED.decoder)
     adapted = velocity_of(ADAPTED)(params, noised())
@@ -78,7 +78,7 @@ def test_merged_into_the_kernels_they_do_the_same():
     assert np.abs(velocity_of(PLAIN)(unflatten_dict(without, sep="/"), noised()) - adapted).max() > 0.01
 
 
-def test_training_them_leaves_the_expert_as_it_was():
+def test_training_adapters_keeps_the_expert_frozen():
     state = new_state()
     frozen = jax.tree.map(np.asarray, state.frozen)
     before = flatten_dict(jax.tree.map(np.asarray, state.trainable), sep="/")
@@ -89,7 +89,7 @@ def test_training_them_leaves_the_expert_as_it_was():
         assert np.any(leaf != before[path]), path
 
 
-def test_the_gradient_probe_measures_what_flows_into_them():
+def test_the_gradient_probe_measures_the_gradient_of_the_adapters():
     _, metrics = quick_jit(make_gradient_probe(STEP))(new_state(), batch())
 
     def flow_loss(trainable):
@@ -101,7 +101,7 @@ def test_the_gradient_probe_measures_what_flows_into_them():
     np.testing.assert_allclose(metrics["gradient_norm/flow"], norm, rtol=1e-4)
 
 
-def test_they_are_counted_apart():
+def test_adapter_parameters_are_counted_separately():
     state = new_state()
     counts = parameters_by_part(state.trainable, state.frozen)
     features, rank, mlp = 32, 3, 48
@@ -112,7 +112,7 @@ def test_they_are_counted_apart():
     assert counts["generation expert"][0] == 0
 
 
-def test_training_adapters_that_the_model_has_not_is_refused():
+def test_training_adapters_with_rank_zero_raises_an_error():
     with pytest.raises(ConfigError, match="adapter_rank is 0: give adapters a rank"):
         check_config(RunConfig(trainable=ADAPTERS_TRAINABLE))
     rank = dataclasses.replace(RunConfig().model.decoder, adapter_rank=4)

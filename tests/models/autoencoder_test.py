@@ -1,4 +1,4 @@
-"""Autoencoders, latent patches, and the encoding of packed batches."""
+"""Autoencoders, latent patches, and encoding of packed batches."""
 
 import dataclasses
 import functools
@@ -64,7 +64,7 @@ def test_sampling_scales_mean_plus_deviation_times_noise():
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**16))
-def test_pixel_autoencoder_loses_nothing(rows, columns, seed):
+def test_the_pixel_autoencoder_is_lossless(rows, columns, seed):
     images = np.random.default_rng(seed).uniform(-1, 1, (2, 2 * rows, 2 * columns, 3)).astype(np.float32)
     autoencoder = make_autoencoder(PIXEL)
     np.testing.assert_allclose(autoencoder.apply({}, jnp.asarray(images)), images, atol=1e-6)
@@ -77,7 +77,7 @@ def test_a_sample_of_the_pixel_autoencoder_is_its_mean():
     np.testing.assert_array_equal(still, noisy)
 
 
-def test_flux_halves_the_sides_for_every_level_but_one():
+def test_flux_halves_the_sides_in_every_level_but_the_last():
     autoencoder = make_autoencoder(FLUX)
     image = jax.ShapeDtypeStruct((1, 4, 8, 3), np.float32)
     moments = jax.eval_shape(functools.partial(encode, autoencoder), variables_of(autoencoder), image)
@@ -85,7 +85,7 @@ def test_flux_halves_the_sides_for_every_level_but_one():
 
 
 @pytest.mark.parametrize("config", [FLUX, PIXEL])
-def test_sides_that_do_not_divide_are_an_error(config):
+def test_sides_that_downsampling_does_not_divide_raise_an_error(config):
     autoencoder = make_autoencoder(config)
     with pytest.raises(ValueError, match="multiples of 2"):
         encode(autoencoder, variables_of(autoencoder), np.zeros((1, 4, 5, 3), np.float32))
@@ -99,7 +99,7 @@ def test_sides_that_do_not_divide_are_an_error(config):
         (AutoencoderConfig(kind="pixel"), "autoencoder.latent_channels"),
     ],
 )
-def test_impossible_sizes_name_the_field(config, field):
+def test_the_error_for_contradictory_sizes_names_the_field(config, field):
     with pytest.raises(ValueError, match=field):
         make_autoencoder(config)
 
@@ -126,7 +126,7 @@ def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, p
         assert not np.any(encoded.latent_moments[row, used[row] :])
 
 
-def test_the_program_of_a_size_is_compiled_once_whatever_sizes_come_with_it(caplog):
+def test_the_program_of_an_image_size_is_compiled_once_for_any_mix_of_sizes(caplog):
     config, autoencoder = model_config(FLUX), make_autoencoder(FLUX)
     params = jax.device_put(variables_of(autoencoder)["params"], replicated(host_mesh()))
     small, large = {(0, 1, 0): (1, 1)}, {(1, 1, 0): (2, 3)}
@@ -141,15 +141,15 @@ def test_the_program_of_a_size_is_compiled_once_whatever_sizes_come_with_it(capl
     assert [programs_for(grids) for grids in (large, small | large, small, large)] == [1, 1, 0, 0]
 
 
-def test_the_devices_of_a_host_share_the_images():
-    """Float32 convolutions, over other numbers of images together."""
+def test_the_images_of_a_host_are_sharded_over_its_devices():
+    """The tolerance is that of float32 convolutions over other numbers of images."""
     found = json.loads(run_with_eight_devices("-m", "tests.helpers.encoding_on_eight_devices").splitlines()[-1])
     assert found["difference"] <= 1e-6 * found["largest"]
     assert found["devices"] == 8
     assert found["share"] == pytest.approx(1 / 8, rel=0.01)
 
 
-def test_moments_that_are_precomputed_are_kept():
+def test_precomputed_moments_are_kept():
     config = model_config(FLUX)
     batch = Batch(**batch_of({}, config).shared(), latent_moments=np.ones((2, TOKENS, 16), np.float32))
     assert encode_batch(make_autoencoder(FLUX), {}, batch, config) is batch
@@ -161,7 +161,7 @@ def test_a_batch_without_latents_has_moments_of_length_zero():
     assert encoded.latent_moments.shape == (2, 0, 2 * config.latent_size)
 
 
-def test_tokens_that_are_no_whole_grid_name_their_image():
+def test_the_error_for_an_incomplete_grid_names_the_image():
     config = model_config(FLUX)
     batch = batch_of(pictures(config), config)
     batch.latent_positions[0, 1] = 3
@@ -169,8 +169,8 @@ def test_tokens_that_are_no_whole_grid_name_their_image():
         encode_batch(make_autoencoder(FLUX), {}, batch, config)
 
 
-def test_pixels_of_another_width_are_an_error():
+def test_pixels_of_the_wrong_width_raise_an_error():
     config = model_config(FLUX)
     batch = dataclasses.replace(batch_of({}, config), latent_pixels=np.zeros((2, TOKENS, 5), np.uint8))
-    with pytest.raises(ValueError, match="expected pixels of 4 \\* 4 \\* 3 = 48 values a token"):
+    with pytest.raises(ValueError, match="expected 4 \\* 4 \\* 3 = 48 values per token"):
         encode_batch(make_autoencoder(FLUX), {}, batch, config)

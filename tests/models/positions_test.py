@@ -1,4 +1,4 @@
-"""Pixels as the encoders take them."""
+"""Conversion of pixels to encoder inputs."""
 
 import numpy as np
 

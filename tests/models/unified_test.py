@@ -1,7 +1,7 @@
-"""The whole model on made-up plans: what depends on what, and what does not matter.
+"""The unified model on made-up plans: dependencies between tokens, layout, encoders and parametrisation.
 
-Predictions are compared to 2e-5 (float32 agreement, as against the reference); what may not depend on something at all
-is compared to 1e-6, because hidden tokens still take part in the same sums, with weights of exactly 0.
+Predictions are compared to 2e-5 (float32 agreement, as with the reference). Independence is checked to 1e-6, because
+hidden tokens still take part in the same sums, with weights of exactly 0.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ draws_of = quick_jit(functools.partial(draw, seed=0, shift=1.0, autoencoder=MODE
 
 
 def three_rows(*rows) -> Batch:
-    """A batch of three rows, the last of them empty where fewer are given: one shape, compiled once."""
+    """A batch of three rows, padded with empty ones, so that one shape is compiled once."""
     return model_batch(*rows, *[()] * (3 - len(rows)))
 
 
@@ -98,7 +98,7 @@ REGION_OF = {
 
 
 def real(batch: Batch, name: str, predictions: Predictions) -> np.ndarray:
-    """A prediction of the tokens that are no padding (padding's mean nothing)."""
+    """A prediction without its padding tokens."""
     return getattr(predictions, name)[region_samples(batch)[REGION_OF[name]] > 0]
 
 
@@ -148,18 +148,18 @@ each_context = pytest.mark.parametrize(
 
 
 def blinded(batch: Batch, latents: bool = True, delimiters: bool = True) -> Batch:
-    """The noised blocks' latents, delimiters, or both no longer see their context, but still each other."""
+    """Hides the context from the latents, the delimiters, or both of each noised block. They still see each other."""
 
-    def cut(metadata, chosen):
+    def hide(metadata, chosen):
         return metadata._replace(last_visible=np.where((metadata.role == NOISED) & chosen, -1, metadata.last_visible))
 
     return dataclasses.replace(
-        batch, understanding=cut(batch.understanding, delimiters), generation=cut(batch.generation, latents)
+        batch, understanding=hide(batch.understanding, delimiters), generation=hide(batch.generation, latents)
     )
 
 
 def supervision_change(first: Batch, second: Batch, config: ModelConfig) -> tuple[float, float]:
-    """By how much two batches differ in captions and in metaqueries."""
+    """Maximum difference of two batches in caption logits and in metaquery predictions."""
     a, b = predict(first, config), predict(second, config)
 
     def change(name: str) -> float:
@@ -170,7 +170,7 @@ def supervision_change(first: Batch, second: Batch, config: ModelConfig) -> tupl
 
 @each_context
 def test_in_one_layer_supervision_cannot_depend_on_the_context(plan, other):
-    """The block's keys and values of the first layer know nothing of the context yet."""
+    """The keys and values of the noised block in the first layer are computed before any attention."""
     assert max(supervision_change(three_rows([plan]), three_rows([other]), one_layer)) < 1e-6
 
 
@@ -199,8 +199,8 @@ def test_latents_and_delimiters_each_carry_the_context(plan, other, part):
 
 @mixes
 @given(row=st.lists(plans(most_items=3) | st.sampled_from(NAMED), min_size=2, max_size=2))
-def test_a_packed_sample_is_predicted_as_the_sample_alone(row):
-    """Rows 0 and 1 hold a sample each, row 2 holds both."""
+def test_a_packed_sample_has_the_predictions_of_the_sample_alone(row):
+    """Rows 0 and 1 contain one sample each, row 2 contains both."""
     assume(fits(row))
     samples = [Sample(plan, occurrence=5 + 7 * i) for i, plan in enumerate(row)]
     batch = three_rows(samples[:1], samples[1:], samples)
@@ -223,7 +223,7 @@ def test_a_packed_sample_is_predicted_as_the_sample_alone(row):
 
 @quick_jit
 def final_states(params, batch: Batch, draws: Draws):
-    """What enters the decoder and what leaves it, both buffers in a row: `[B, U + G, D]` twice."""
+    """Inputs and outputs of the decoder with both buffers concatenated: `[B, U + G, D]` twice."""
     model = UnifiedModel(MODEL)
     streams, _ = model.apply({"params": params}, batch, draws.noised, draws.latent_times, method="embed")
     hidden = model.apply({"params": params}, method=lambda m: m.decoder(streams, batch.understanding, batch.generation))
@@ -232,7 +232,7 @@ def final_states(params, batch: Batch, draws: Draws):
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(plan=plans(most_items=3) | st.sampled_from(NAMED))
-def test_two_buffers_are_one_interleaved_sequence(plan):
+def test_two_buffers_equal_one_interleaved_sequence(plan):
     assume(fits([plan]))
     tokens = slow_sequence(plan)
     assume(tokens)
@@ -253,7 +253,7 @@ def test_two_buffers_are_one_interleaved_sequence(plan):
 # Encoders and parametrisation
 
 
-def test_precomputed_vision_features_predict_what_pixels_do():
+def test_precomputed_vision_features_give_the_predictions_of_pixels():
     batch = three_rows([EDITING, SECOND_ROUND], [NAMED[3]])
     encode = quick_jit(lambda *x: VisionEncoder(MODEL.vision).apply({"params": params_of(MODEL)["vision"]}, *x))
     features = dataclasses.replace(
@@ -266,7 +266,7 @@ def test_precomputed_vision_features_predict_what_pixels_do():
         close(real(batch, name, precomputed), real(batch, name, pixels))
 
 
-def test_metaqueries_can_predict_what_the_connector_gives():
+def test_metaqueries_can_predict_the_output_of_the_connector():
     config = dataclasses.replace(MODEL, metaquery_target="connector")
     batch = three_rows([EDITING])
     connected = predict(batch, config)
@@ -280,7 +280,7 @@ X0 = dataclasses.replace(MODEL, prediction="x0")
 
 
 def test_an_x0_model_that_knows_the_latents_predicts_the_velocity():
-    """Latents that are all one constant, and an output projection whose bias is that constant."""
+    """All latents are one constant, and so is the bias of the output projection."""
     batch = three_rows([SECOND_ROUND])
     draws = jax.device_get(draws_of(batch))
     draws = draws._replace(latents=np.full_like(draws.latents, 0.3))
@@ -293,7 +293,7 @@ def test_an_x0_model_that_knows_the_latents_predicts_the_velocity():
 
 
 def test_the_output_is_a_velocity_or_an_x0():
-    """The same weights: what one model takes for the velocity is the other's x_0, and x_t = x_0 + t * velocity."""
+    """With the same weights, the velocity of one model is the x_0 of the other, and x_t = x_0 + t * velocity."""
     batch = three_rows([TEXT_TO_IMAGE, EDITING])
     draws = jax.device_get(draws_of(batch))
     output, velocity = predict(batch).velocity, predict(batch, X0).velocity
@@ -307,7 +307,7 @@ def test_padding_gives_finite_predictions():
 
 
 def test_an_empty_region_is_allowed():
-    """A batch of flow matching only has no caption and no metaquery region at all."""
+    """A batch with flow matching only has empty caption and metaquery regions."""
     capacities = {**CAPACITIES, "caption": 0, "query": 0}
     plan = without_supervision(TEXT_TO_IMAGE)
     batch = model_batch([plan], capacities=capacities)

@@ -1,4 +1,4 @@
-"""The vision encoder and the connector: what packing and padding may not change."""
+"""The vision encoder and the connector: packing and padding change no result."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ COUNT = 7
 
 
 def inputs(image):
-    """One row of random patches at random positions, of the images numbered in `image`."""
+    """One row of random patches at random positions; `image` numbers their images."""
     generator = np.random.default_rng(0)
     patches = generator.uniform(-1, 1, (1, COUNT, 3 * CONFIG.patch_size**2)).astype(np.float32)
     positions = generator.integers(0, CONFIG.table_side**2, (1, COUNT), dtype=np.int32)
@@ -38,7 +38,7 @@ def test_packed_images_equal_each_image_alone(image):
         np.testing.assert_allclose(packed[image == number], alone[image == number], rtol=1e-5, atol=1e-6)
 
 
-def test_what_padding_holds_changes_nothing():
+def test_the_contents_of_padding_have_no_effect():
     patches, positions, image = inputs([1, 1, 0, 2, 2, 0, 0])
     padding = (image == 0)[..., None]
     clean = encode(PARAMS, patches, positions, image)
@@ -46,7 +46,7 @@ def test_what_padding_holds_changes_nothing():
     np.testing.assert_array_equal(clean[image > 0], dirty[image > 0])
 
 
-def test_a_row_of_padding_is_finite_forwards_and_backwards():
+def test_a_row_of_padding_has_finite_features_and_gradients():
     patches, positions, image = inputs([0] * COUNT)
 
     def loss(params):
@@ -57,7 +57,7 @@ def test_a_row_of_padding_is_finite_forwards_and_backwards():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_an_image_of_the_row_does_not_see_another():
+def test_images_of_a_row_do_not_see_each_other():
     patches, positions, image = inputs([1, 1, 1, 2, 2, 2, 2])
     changed = np.where((image == 2)[..., None], -patches, patches)
     first, second = encode(PARAMS, patches, positions, image), encode(PARAMS, changed, positions, image)
@@ -86,12 +86,12 @@ def test_bfloat16_features_differ_from_float32_by_rounding():
     exact = encode(PARAMS, *rows)
     rounded = jax.jit(VisionEncoder(CONFIG, jnp.bfloat16).apply)(PARAMS, *rows)
     assert rounded.dtype == jnp.bfloat16
-    # A bfloat16 step is 2 ** -8 of a value; a feature is about a dozen roundings deep.
+    # A bfloat16 rounding is 2 ** -8 of a value; a feature goes through about a dozen of them.
     error = np.linalg.norm(exact - rounded.astype(np.float32)) / np.linalg.norm(exact)
     assert 0 < error < 12 * 2**-8
 
 
-def test_the_connector_gives_the_decoder_width():
+def test_the_connector_output_has_the_width_of_the_decoder():
     features = jnp.ones((1, COUNT, CONFIG.hidden_size))
     out, _ = Connector(5).init_with_output(jax.random.key(0), features)
     assert out.shape == (1, COUNT, 5)

@@ -1,4 +1,4 @@
-"""Any mesh, of one host or of several, computes what one device does; and hosts agree, and fail together."""
+"""Several devices and hosts compute the same as one device; hosts agree and fail together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ slow = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-    """A function that runs three steps on the meshes, on so many hosts with eight devices in all: losses and leaves."""
+    """Runs three steps on each mesh, on `hosts` hosts with eight devices in total; returns losses and leaves."""
 
     def steps(hosts: int, *meshes: str, attention: str = "dense") -> dict[str, tuple[dict, dict[str, np.ndarray]]]:
         directory = tmp_path_factory.mktemp("steps")
@@ -44,37 +44,40 @@ def one_host(steps):
 
 
 def assert_same(actual: tuple, expected: tuple) -> None:
-    """Losses to 1e-5: sums in another order. Leaves after three steps to 1e-4 of how far each of them went, which is
-    what rounding in float32 comes to in a gradient that is a sum of thousands of terms."""
+    """Compares losses to 1e-5 (another order of sums), and leaves after three steps to 1e-4 of the distance moved.
+
+    The latter is the float32 rounding of a gradient that is a sum of thousands of terms.
+    """
     for name, losses in expected[0]["losses"].items():
         assert len(losses) == 3
         np.testing.assert_allclose(actual[0]["losses"][name], losses, rtol=1e-5, err_msg=name)
     before = start()
     for path, leaf in expected[1].items():
-        went = np.linalg.norm(leaf - before[path.replace("average/", "params/", 1)])
+        went = np.linalg.norm(leaf - before[path.replace("ema/", "params/", 1)])
         distance = np.linalg.norm(actual[1][path] - leaf)
         assert went > 0, path
         assert distance <= 1e-4 * went, f"{path} differs by {distance:.3g} after going {went:.3g}"
 
 
 @pytest.mark.parametrize("mesh", [TENSOR, SEQUENCE])
-def test_eight_devices_compute_what_one_does(one_host, mesh):
+def test_eight_devices_compute_the_same_as_one(one_host, mesh):
     assert_same(one_host[mesh], one_host[ONE])
 
 
 @pytest.mark.parametrize("mesh", [SEQUENCE, pytest.param(MANY_HEADS, marks=slow)])
-def test_the_kernel_on_eight_devices_computes_what_dense_attention_on_one_does(steps, one_host, mesh):
-    """Queries, or heads, cut by `shard_map`: the path of every run on several TPUs."""
+def test_the_kernel_on_eight_devices_computes_the_same_as_dense_attention_on_one(steps, one_host, mesh):
+    """`shard_map` shards queries or heads: the code path of every run on several TPUs."""
     assert_same(steps(1, mesh, attention="kernel")[mesh], one_host[ONE])
 
 
-def test_two_hosts_compute_what_one_does(steps, one_host):
+def test_two_hosts_compute_the_same_as_one(steps, one_host):
     assert_same(steps(2, TENSOR)[TENSOR], one_host[ONE])
 
 
-def test_leaves_are_cut_on_several_devices_only(one_host):
-    assert one_host[ONE][0]["cut"] == 0
-    assert one_host[TENSOR][0]["cut"] > one_host[SEQUENCE][0]["cut"] > 0  # biases are cut over heads
+def test_leaves_are_sharded_on_several_devices_only(one_host):
+    assert one_host[ONE][0]["sharded"] == 0
+    # Biases are sharded over heads.
+    assert one_host[TENSOR][0]["sharded"] > one_host[SEQUENCE][0]["sharded"] > 0
 
 
 @slow
@@ -86,12 +89,12 @@ def test_every_mesh_on_every_number_of_hosts_computes_the_same(steps, one_host, 
 
 @slow
 def test_hosts_that_hold_the_same_rows_compute_the_same(steps, one_host):
-    """Heads over four devices of two hosts; tokens over two hosts."""
+    """Shards heads over four devices of two hosts, and tokens over two hosts."""
     for result in steps(4, MANY_HEADS, "1,1,2,4").values():
         assert_same(result, one_host[ONE])
 
 
-def test_rows_keep_their_order_on_hosts_whose_devices_are_not_neighbours():
+def test_rows_keep_their_order_on_hosts_with_non_contiguous_devices():
     ended = Hosts(["-m", "tests.helpers.hosts_rows"], hosts=2, devices=2).wait(60)
     for parts, host in zip(["(0, 2)", "(1, 3)"], ended, strict=True):
         assert host.status == 0, host
@@ -99,7 +102,7 @@ def test_rows_keep_their_order_on_hosts_whose_devices_are_not_neighbours():
         assert f"batch {list(range(8))}" in host.printed
 
 
-def test_hosts_stop_together_and_gather_what_each_of_them_says():
+def test_hosts_stop_together_and_gather_the_values_of_all():
     ended = Hosts(["-m", "tests.helpers.hosts_talk"], hosts=2, devices=1).wait(60)
     assert [host.status for host in ended] == [0, 0], ended
     said = [line for host in ended for line in host.printed.splitlines() if line.startswith("stopped")]
@@ -109,17 +112,17 @@ def test_hosts_stop_together_and_gather_what_each_of_them_says():
 
 @pytest.mark.parametrize("failing", [0, 1])
 @pytest.mark.parametrize("when", ["fail", "fail_last"])
-def test_a_host_that_fails_ends_all_and_is_named_on_each(failing, when):
-    """Also where the others are through with their work already."""
+def test_a_failure_on_one_host_stops_all_and_each_names_it(failing, when):
+    """This also holds if the other hosts have already finished."""
     ended = Hosts(["-m", "tests.helpers.hosts_talk", f"--{when}={failing}"], hosts=2, devices=1).wait(60)
     for host in ended:
         assert host.status == 1, host
         assert f"host {failing} of 2: OSError: the disk is full" in host.printed
-    assert f"host {1 - failing} of 2 stops, because another failed" in ended[1 - failing].printed
+    assert f"host {1 - failing} of 2 stops because another host failed" in ended[1 - failing].printed
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_when_a_host_is_killed_the_other_ends_with_an_error_within_a_minute(killed):
+def test_when_a_host_is_killed_the_other_exits_with_an_error_within_a_minute(killed):
     ended = Hosts(["-m", "tests.helpers.hosts_talk", f"--kill={killed}"], hosts=2, devices=1).wait(60)
     assert ended[killed].status == -signal.SIGKILL
     assert ended[1 - killed].status != 0
@@ -129,29 +132,32 @@ JOIN = "import jax, uno_jax.parallel.hosts as hosts; hosts.join_hosts(); print(j
 SLURM = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
 
-def test_a_process_without_a_cluster_is_alone():
-    """Looked for wherever JAX_PLATFORMS is not `cpu`."""
+def test_a_process_outside_a_cluster_runs_alone():
+    """JAX looks for a cluster unless JAX_PLATFORMS is `cpu`."""
     (ended,) = Hosts(["-c", JOIN], hosts=1, devices=1, settings={"JAX_PLATFORMS": ""}).wait(60)
     assert ended.status == 0, ended
     assert ended.printed.splitlines()[-1] == "False"
 
 
-def test_a_cluster_with_a_wrong_setting_is_refused():
+def test_a_cluster_with_an_invalid_setting_raises_an_error():
     settings = {"JAX_PLATFORMS": "", **SLURM, "SLURM_NTASKS": "two"}
     (ended,) = Hosts(["-c", JOIN], hosts=1, devices=1, settings=settings).wait(60)
     assert ended.status == 1
-    assert "ConfigError: the hosts of this cluster cannot be joined: invalid literal" in ended.printed
+    assert "ConfigError: failed to join the hosts of this cluster: invalid literal" in ended.printed
     assert "'two'" in ended.printed
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"JAX_NUM_PROCESSES": "two"}, "variable JAX_NUM_PROCESSES is 'two', not an integer"),
-        ({"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "0"}, "--processes .JAX_NUM_PROCESSES.: missing"),
+        ({"JAX_NUM_PROCESSES": "two"}, "variable JAX_NUM_PROCESSES is 'two': expected an integer"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "0"},
+            "missing --processes .JAX_NUM_PROCESSES.: give all",
+        ),
     ],
 )
-def test_a_variable_that_is_wrong_or_missing_is_named(monkeypatch, settings, expected):
+def test_an_invalid_or_missing_variable_is_named(monkeypatch, settings, expected):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=expected):
@@ -167,12 +173,12 @@ def test_a_variable_that_is_wrong_or_missing_is_named(monkeypatch, settings, exp
         (("localhost", 1, 0), "is 'localhost': expected host:port"),
     ],
 )
-def test_numbers_that_do_not_go_together_are_refused(arguments, expected):
+def test_contradictory_numbers_raise_an_error(arguments, expected):
     with pytest.raises(ConfigError, match=expected):
         join_hosts(*arguments)
 
 
-def test_a_jax_without_the_store_that_hosts_share_is_refused(monkeypatch):
+def test_a_jax_without_the_key_value_store_raises_an_error(monkeypatch):
     monkeypatch.setattr(distributed.global_state, "client", object())
     with pytest.raises(ConfigError, match="JAX .* lacks the key-value store"), failing_together():
         pass

@@ -1,4 +1,4 @@
-"""The mesh, and the rows of a batch on it. Eight devices are a process of their own."""
+"""The mesh, and the rows of a batch on it. Tests on eight devices run in a separate process."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def test_one_device_is_a_mesh_of_one():
     [
         (MeshConfig(data=2, fsdp=1), r"config\.mesh\.data \(2\) does not equal the number of devices, 1"),
         (MeshConfig(tensor=2), r"config\.mesh\.tensor \(2\) does not divide the number of devices, 1"),
-        (MeshConfig(data=-1, fsdp=-1), r"config\.mesh\.data and config\.mesh\.fsdp are both -1"),
+        (MeshConfig(data=-1, fsdp=-1), r"config\.mesh\.data and config\.mesh\.fsdp are -1"),
         (MeshConfig(sequence=0), r"config\.mesh\.sequence is 0"),
         (MeshConfig(dcn=DcnConfig(data=2)), r"config\.mesh\.dcn asks for 2 slices"),
         (MeshConfig(dcn=DcnConfig(data=0)), r"config\.mesh\.dcn\.data is 0"),
     ],
 )
-def test_axes_that_do_not_make_up_the_devices_are_refused(config, expected):
+def test_axes_whose_product_is_not_the_number_of_devices_raise_an_error(config, expected):
     with pytest.raises(ConfigError, match=expected):
         make_mesh(config, jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
 def on_eight_devices() -> dict[str, str]:
-    """What each of some expressions is, in one process with eight devices."""
+    """Values of several expressions, evaluated in one process with eight devices."""
     program = """
         import numpy as np
         from uno_jax.parallel.mesh import DcnConfig, MeshConfig, check_rows, make_mesh, put_rows
@@ -60,7 +60,7 @@ def on_eight_devices() -> dict[str, str]:
 
         print("shape", dict(make_mesh(MeshConfig(tensor=2, sequence=2)).shape))
         print("rows over data and fsdp", parts(MeshConfig(data=2, fsdp=4), 16))
-        print("rows whole over tensor and sequence", parts(MeshConfig(fsdp=2, tensor=2, sequence=2), 16))
+        print("rows replicated over tensor and sequence", parts(MeshConfig(fsdp=2, tensor=2, sequence=2), 16))
         print("refused", refused(MeshConfig(data=2, fsdp=2, tensor=2), 6))
         print("allowed", refused(MeshConfig(data=1, fsdp=2, tensor=4), 6))
         print("slices of rows", ids(MeshConfig(fsdp=4, dcn=DcnConfig(data=2))))
@@ -69,7 +69,7 @@ def on_eight_devices() -> dict[str, str]:
     """
     lines = run_with_eight_devices("-c", textwrap.dedent(program)).splitlines()
     names = ("shape of slices", "slices of rows", "slices of parameters", "rows over data and fsdp")
-    names += ("rows whole over tensor and sequence", "refused", "allowed", "shape")
+    names += ("rows replicated over tensor and sequence", "refused", "allowed", "shape")
     return {next(name for name in names if line.startswith(name)): line for line in lines}
 
 
@@ -77,25 +77,25 @@ def said(lines: dict[str, str], name: str) -> str:
     return lines[name].removeprefix(name + " ")
 
 
-def test_minus_one_takes_the_rest(on_eight_devices):
+def test_minus_one_takes_the_remaining_devices(on_eight_devices):
     assert said(on_eight_devices, "shape") == str({"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2})
 
 
-def test_rows_go_over_data_and_fsdp_only(on_eight_devices):
+def test_rows_are_sharded_over_data_and_fsdp_only(on_eight_devices):
     assert said(on_eight_devices, "rows over data and fsdp") == "[(2, 2)]"
-    assert said(on_eight_devices, "rows whole over tensor and sequence") == "[(8, 2)]"
+    assert said(on_eight_devices, "rows replicated over tensor and sequence") == "[(8, 2)]"
 
 
-def test_rows_that_data_and_fsdp_do_not_divide_are_refused(on_eight_devices):
+def test_rows_that_data_and_fsdp_do_not_divide_raise_an_error(on_eight_devices):
     assert said(on_eight_devices, "refused").startswith(
-        "config.data.rows is 6, which the mesh cuts into 4 parts, data (2)"
+        "config.data.rows is 6, but the mesh shards rows into 4 parts, data (2)"
     )
     assert said(on_eight_devices, "allowed") == "None"
 
 
-def test_slices_are_the_outer_part_of_their_axis(on_eight_devices):
-    """Devices 0 to 3 are one slice, 4 to 7 the other."""
+def test_slices_are_the_outer_dimension_of_their_axis(on_eight_devices):
+    """Devices 0 to 3 form one slice, 4 to 7 the other."""
     assert said(on_eight_devices, "shape of slices") == str({"data": 4, "fsdp": 2, "tensor": 1, "sequence": 1})
     assert said(on_eight_devices, "slices of rows") == "[0, 1, 2, 3, 4, 5, 6, 7]"
-    # [data 2, fsdp 2 slices x 2]: each row of fsdp goes through both slices.
+    # [data 2, fsdp 2 slices x 2]: each row of the fsdp axis spans both slices.
     assert said(on_eight_devices, "slices of parameters") == "[0, 1, 4, 5, 2, 3, 6, 7]"

@@ -1,4 +1,4 @@
-"""Compiled programs are kept where the docs say, and a second start of a command compiles nothing."""
+"""The persistent compilation cache: its directory, and that a second start of a command compiles nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def no_settings(monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_by_default_programs_are_kept_below_the_user_s_cache_folder(tmp_path, monkeypatch, no_settings):
+def test_the_default_is_in_the_cache_directory_of_the_user(tmp_path, monkeypatch, no_settings):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_directory() == tmp_path / ".cache" / "uno_jax" / "compilation"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
@@ -33,7 +33,7 @@ def test_by_default_programs_are_kept_below_the_user_s_cache_folder(tmp_path, mo
     assert cache_directory().is_dir()
 
 
-def test_jax_s_own_variable_names_the_folder(tmp_path, monkeypatch):
+def test_the_variable_of_jax_sets_the_directory(tmp_path, monkeypatch):
     monkeypatch.setenv(DIRECTORY, str(tmp_path / "programs"))
     assert cache_directory() == tmp_path / "programs"
 
@@ -43,7 +43,7 @@ def test_an_empty_variable_turns_the_cache_off(monkeypatch):
     assert cache_directory() is None
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_and_no_cache(tmp_path, monkeypatch, capsys):
+def test_a_directory_that_is_not_writable_gives_a_warning_and_no_cache(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv(DIRECTORY, str(tmp_path / "file" / "programs"))
     assert cache_directory() is None
@@ -61,11 +61,11 @@ out, module, *sys.argv[1:] = sys.argv[1:]
 atexit.register(lambda: open(out, "w").write(json.dumps(counts)))
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-"""Runs a command, and writes how often JAX asked its cache for a program and found it."""
+"""Runs a command, and writes the number of requests to JAX's cache and of hits."""
 
 
 def counted(command: str, *arguments: str, cwd: Path, cache: Path) -> dict[str, int]:
-    """Counts of JAX's events in a start of a command."""
+    """Counts JAX's monitoring events in one run of a command."""
     out = cwd / "counts.json"
     environment = os.environ | {DIRECTORY: str(cache), "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     start = [sys.executable, "-c", COUNTED, str(out), command, *arguments]
@@ -93,7 +93,7 @@ def get_config():
 """
 
 
-def test_a_second_run_compiles_nothing_and_learns_the_same_bit_for_bit(tmp_path):
+def test_a_second_run_compiles_nothing_and_has_the_same_losses_bit_for_bit(tmp_path):
     write_dataset(tmp_path / "squares")
     (tmp_path / "tiny.py").write_text(CONFIG)
 
@@ -106,13 +106,13 @@ def test_a_second_run_compiles_nothing_and_learns_the_same_bit_for_bit(tmp_path)
 
 
 def losses(workdir: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics, without its speeds."""
+    """Metrics of a run without speeds."""
     speeds = ("tokens_per_second", "images_per_second", "seconds_per_step")
     lines = read_metrics(workdir / "metrics.jsonl")
     return [{name: value for name, value in line.items() if name not in speeds} for line in lines]
 
 
-def test_a_second_start_of_the_sampler_compiles_nothing_and_draws_the_same(tmp_path):
+def test_a_second_start_of_the_sampler_compiles_nothing_and_gives_the_same_images(tmp_path):
     write_public(tmp_path / "model")
 
     def sample(out: str) -> dict[str, int]:

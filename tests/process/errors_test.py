@@ -1,4 +1,4 @@
-"""How a command ends with an error."""
+"""How a command exits with an error."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from uno_jax.process.errors import CheckpointMismatch, UserError, exit_with_mess
 
 
 @pytest.mark.parametrize("error", [UserError, ConfigError, CheckpointMismatch, FileNotFoundError, FloatingPointError])
-def test_an_error_that_people_can_act_on_ends_the_process_with_its_message(error):
+def test_a_user_error_exits_with_its_message(error):
     with pytest.raises(SystemExit) as exit, exit_with_message():
         raise error("data: there is no such directory")
     assert exit.value.code == f"{error.__name__}: data: there is no such directory"
 
 
-def test_another_status_can_be_asked_for(capsys):
+def test_a_user_error_can_exit_with_another_status(capsys):
     with pytest.raises(SystemExit) as exit, exit_with_message(2):
         raise ConfigError("config.steps is 0")
     assert exit.value.code == 2

@@ -1,4 +1,4 @@
-"""Flags of commands: what a command line may look like, and what is said of a wrong one."""
+"""Flags of commands: valid command lines, and messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTES = {"size": "in pixels", "scale": "of it", "kind": "colour", "fast": "at on
 
 
 def parsed(*arguments: str, required: tuple[str, ...] = (), positional: tuple[str, ...] = ()):
-    """The flags of `Settings` and `--names` by a command line, and the positional arguments."""
+    """Parses the flags of `Settings`, `--name` and `--title`, and the positional arguments."""
     flag_values = flags.FlagValues()
     define_fields(flag_values, Settings(), NOTES, "settings", "set.")
     flags.DEFINE_multi_string("name", [], "who", **section_of(flag_values, "names"))
@@ -67,7 +67,7 @@ def test_flags_stand_before_and_after_positional_arguments():
     assert flag_values["set.size"].value == 5
 
 
-def test_what_follows_two_dashes_is_no_flag():
+def test_arguments_after_two_dashes_are_positional():
     assert parsed("--", "--set.size=5", positional=("SRC",))[1] == ["--set.size=5"]
 
 
@@ -86,17 +86,17 @@ def test_a_function_parses_a_value():
         (["--set.sise=5"], "Unknown command line flag 'set.sise'. Did you mean: set.size ?"),
         (["--set.size=many"], "flag --set.size=many: invalid literal for int() with base 10: 'many'"),
         (["--set.kind=green"], "flag --set.kind=green: value should be one of <red|blue>"),
-        (["--set.range=1"], "flag --set.range=1: '1': expected two numbers, as 0.4,1"),
+        (["--set.range=1"], "flag --set.range=1: '1': expected two numbers such as 0.4,1"),
         (["--set.size"], "Missing value for flag --set.size"),
         (["a"], "unexpected argument: a"),
     ],
 )
-def test_a_wrong_command_line_ends_with_one_sentence(capsys, arguments, message):
+def test_an_invalid_command_line_exits_with_one_sentence(capsys, arguments, message):
     assert failure(capsys, *arguments) == message
 
 
 def test_missing_flags_and_arguments_are_named(capsys):
-    assert failure(capsys, required=("title", "set.scale")) == "--title and --set.scale must be given"
+    assert failure(capsys, required=("title", "set.scale")) == "missing --title and --set.scale"
     assert failure(capsys, "a", positional=("SRC", "DST")) == "expected SRC DST, got a"
     assert failure(capsys, positional=("SRC", "DST")) == "expected SRC DST, got no argument"
 
@@ -142,7 +142,7 @@ def config_file(tmp_path) -> Path:
     return file
 
 
-def test_overrides_change_a_config_each_time_that_it_is_read(config_file):
+def test_overrides_apply_each_time_a_config_is_read(config_file):
     first = config_of(f"--config={config_file}", "--config.data.rows=4", "--noconfig.data.on")
     assert first.to_dict() == {"steps": 10, "data": {"rows": 4, "on": False}}
     assert config_of(f"--config={config_file}", "--config.steps", "5").to_dict()["data"] == {"rows": 2, "on": True}
@@ -156,7 +156,7 @@ def test_overrides_change_a_config_each_time_that_it_is_read(config_file):
         ("--config.steps=many", "flag --config.steps=many: invalid literal"),
     ],
 )
-def test_a_wrong_override_ends_with_one_sentence(config_file, capsys, override, message):
+def test_an_invalid_override_exits_with_one_sentence(config_file, capsys, override, message):
     with pytest.raises(SystemExit) as exit:
         config_of(f"--config={config_file}", override)
     assert exit.value.code == 2
@@ -164,7 +164,7 @@ def test_a_wrong_override_ends_with_one_sentence(config_file, capsys, override, 
 
 
 @pytest.mark.parametrize("overrides", [[], ["--config.steps=3"]])
-def test_a_config_file_that_is_not_there_is_named(tmp_path, capsys, overrides):
+def test_a_missing_config_file_is_named(tmp_path, capsys, overrides):
     with pytest.raises(SystemExit) as exit:
         config_of(f"--config={tmp_path / 'nothing.py'}", *overrides)
     assert exit.value.code == 2
@@ -187,7 +187,7 @@ def test_a_subcommand_is_chosen_by_name(capsys):
     with pytest.raises(SystemExit) as exit:
         choose_command("paint", commands, ["exprot"], "Paints.")
     assert exit.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "exprot is no command: did you mean export?"
+    assert capsys.readouterr().err.splitlines()[-1] == "unknown command exprot: did you mean export?"
     with pytest.raises(SystemExit) as exit:
         choose_command("paint", commands, ["--help"], "Paints.")
     assert exit.value.code == 0
@@ -195,8 +195,8 @@ def test_a_subcommand_is_chosen_by_name(capsys):
 
 
 @pytest.mark.parametrize("file", (ROOT / "uno_jax").rglob("*.py"), ids=lambda file: file.name)
-def test_flags_are_absl_flags_that_are_defined_when_a_command_runs(file):
-    """What a module defines when it is imported would clash with another command's flags."""
+def test_modules_define_no_flags_on_import_and_do_not_use_argparse(file):
+    """Flags that a module defines on import would clash with those of another command."""
     for node in ast.parse(file.read_text()).body:
         assert "import argparse" not in ast.unparse(node)
         assert "DEFINE_" not in ast.unparse(node) or isinstance(node, ast.FunctionDef), f"{file}:{node.lineno}"

@@ -1,4 +1,4 @@
-"""JSON that others wrote is read, or refused with one kind of error that says what is wrong and where."""
+"""Reading JSON from others: values, and errors that name the reason and the place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_text_and_utf_8_bytes_are_parsed(text):
         pytest.param("1" * 5000, "Exceeds the limit (4300 digits)", id="digits"),
     ],
 )
-def test_text_that_is_not_json_is_refused_with_the_reason(text, reason):
+def test_invalid_json_raises_an_error_with_the_reason(text, reason):
     with pytest.raises(JsonError, match=re.escape(f"not valid JSON ({reason}")):
         parse_json(text)
 
@@ -33,7 +33,7 @@ def test_text_that_is_not_json_is_refused_with_the_reason(text, reason):
     ("content", "problem"),
     [("{", "not valid JSON (Expecting property name"), ("[]", "expected a JSON object, found list")],
 )
-def test_a_file_that_holds_no_json_object_is_named(tmp_path, content, problem):
+def test_a_file_without_a_json_object_is_named(tmp_path, content, problem):
     file = tmp_path / "config.json"
     file.write_text(content)
     with pytest.raises(JsonError, match=re.escape(f"{file}: {problem}")):

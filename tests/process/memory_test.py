@@ -1,4 +1,4 @@
-"""The allocator's setting, in processes of their own: it cannot be taken back."""
+"""The setting of the allocator, in separate processes because it cannot be undone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from uno_jax.process.memory import keep_freed_memory
 
-# Fills a block of 64 MiB (16,384 pages of 4 KiB) and frees it, four times; prints the page faults of the later ones.
+# Fills a block of 64 MiB (16,384 pages of 4 KiB) and frees it, four times; prints the page faults of the last three.
 PROGRAM = """
 import resource, sys
 from uno_jax.process.memory import keep_freed_memory
@@ -31,7 +31,7 @@ def faults(mode: str) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-def test_a_large_block_that_was_freed_is_not_faulted_in_again() -> None:
+def test_reusing_a_freed_block_causes_no_page_faults() -> None:
     assert faults("keep") < 100 < 10_000 < faults("default")
 
 

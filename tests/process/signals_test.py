@@ -1,4 +1,4 @@
-"""Signals that do not end what is going on in its middle."""
+"""Contexts that keep signals from interrupting work halfway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def exits(signum: int, frame: object) -> None:
 
 @pytest.fixture(params=SIGNALS)
 def signum(request) -> int:
-    """A signal whose handler outside of all contexts raises InterruptedError."""
+    """Number of a signal whose handler outside of all contexts raises InterruptedError."""
     previous = {number: signal.signal(number, exits) for number in SIGNALS}
     yield request.param
     for number, handler in previous.items():
@@ -33,7 +33,7 @@ def test_a_signal_sets_the_event_and_the_next_acts_as_outside(signum):
             signal.raise_signal(signum)
 
 
-def test_a_signal_is_an_exit_with_its_status(signum):
+def test_a_signal_becomes_an_exit_with_its_status(signum):
     with pytest.raises(SystemExit) as exited, exit_on_signals():
         signal.raise_signal(signum)
     assert exited.value.code == 128 + signum
@@ -48,14 +48,14 @@ def get_while_held(*signals: int, done: list[str], error: Exception | None = Non
         done.append("block")
 
 
-def test_a_signal_that_is_held_acts_when_the_block_is_through(signum):
+def test_a_held_signal_acts_at_the_end_of_the_block(signum):
     done: list[str] = []
     with pytest.raises(InterruptedError, match=str(int(signum))):
         get_while_held(signum, done=done)
     assert done == ["block"]
 
 
-def test_a_signal_that_is_held_acts_after_an_error_of_the_block(signum):
+def test_a_held_signal_acts_after_an_error_in_the_block(signum):
     error = ValueError()
     with pytest.raises(InterruptedError) as interrupted:
         get_while_held(signum, done=[], error=error)
@@ -70,7 +70,7 @@ def test_the_second_signal_is_not_held(signum, second):
     assert done == []
 
 
-def test_what_is_held_goes_to_the_context_around(signum):
+def test_a_held_signal_goes_to_the_enclosing_context(signum):
     with stop_event() as stop:
         with signals_held():
             signal.raise_signal(signum)
@@ -79,14 +79,14 @@ def test_what_is_held_goes_to_the_context_around(signum):
 
 
 @pytest.mark.parametrize("context", [stop_event, exit_on_signals, signals_held])
-def test_handlers_are_as_before_when_a_block_is_left(signum, context):
+def test_handlers_are_restored_at_the_end_of_a_block(signum, context):
     with context():
         assert signal.getsignal(signum) is not exits
     assert signal.getsignal(signum) is exits
 
 
 @pytest.mark.parametrize("context", [stop_event, exit_on_signals, signals_held])
-def test_another_thread_leaves_handlers_alone(signum, context):
+def test_contexts_in_another_thread_change_no_handlers(signum, context):
     seen = []
 
     def look() -> None:

@@ -28,7 +28,7 @@ from uno_jax.data.transforms import ImageTransform
 from uno_jax.inference.picture_inputs import guided_plan, picture_inputs, read_branches
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents
 from uno_jax.models.config import ModelConfig, layout_of
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.cache import fitted, read_context
@@ -78,10 +78,10 @@ def _text_to_image(reference: Reference, model: _Model) -> Iterator[Check]:
     for run, settings in stated["runs"].items():
         branches = _branches(model, (prompt,), stated["image_shape"], settings)
         yield from _run_checks(reference, model, f"t2i/{run}", stated | settings, branches)
-    past = branches.conditional.past
-    yield Check(FILE, "t2i/ctx_key_first", _in_order(past.keys[0], past), close())
-    yield Check(FILE, "t2i/ctx_key_last", _in_order(past.keys[-1], past), close())
-    yield Check(FILE, "t2i/ctx_value_last", _in_order(past.values[-1], past), close())
+    cache = branches.conditional.cache
+    yield Check(FILE, "t2i/ctx_key_first", _in_order(cache.keys[0], cache), close())
+    yield Check(FILE, "t2i/ctx_key_last", _in_order(cache.keys[-1], cache), close())
+    yield Check(FILE, "t2i/ctx_value_last", _in_order(cache.values[-1], cache), close())
 
 
 def _editing(reference: Reference, model: _Model) -> Iterator[Check]:
@@ -100,7 +100,7 @@ def _editing(reference: Reference, model: _Model) -> Iterator[Check]:
     for run, settings in stated["runs"].items():
         branches = _branches(model, context, stated["image_shape"], settings, tokens)
         yield from _run_checks(reference, model, f"edit/{run}", stated | settings | {"cfg_renorm_type": run}, branches)
-    conditional, without_text, without_image = (branch.past for branch in branches if branch)
+    conditional, without_text, without_image = (branch.cache for branch in branches if branch)
     yield Check(FILE, "edit/ctx_key_first", _in_order(conditional.keys[0], conditional), close())
     yield Check(FILE, "edit/ctx_key_last", _in_order(conditional.keys[-1], conditional), close())
     yield Check(FILE, "edit/ctx_value_last", _in_order(conditional.values[-1], conditional), close())
@@ -140,7 +140,7 @@ def _read(config: ModelConfig) -> Any:
 
 def _facts(branch: Branch | None) -> list[int]:
     assert branch is not None
-    return [int((branch.past.metadata.sample > 0).sum()), int(branch.target.understanding.position[0, 0])]
+    return [int((branch.cache.metadata.sample > 0).sum()), int(branch.target.understanding.position[0, 0])]
 
 
 def _run_checks(reference: Reference, model: _Model, run: str, settings: dict, branches: Branches) -> Iterator[Check]:
@@ -184,10 +184,10 @@ def within_one(actual: np.ndarray, expected: np.ndarray) -> None:
     assert difference.max() <= 1, f"{np.count_nonzero(difference > 1)} values differ by up to {difference.max()}"
 
 
-def _in_order(values: jax.Array, past: Past) -> np.ndarray:
+def _in_order(values: jax.Array, cache: KVCache) -> np.ndarray:
     """Keys or values `[1, slots, ...]` in the order of the sequence, empty slots left out."""
-    used = np.flatnonzero(past.metadata.sample[0] > 0)
-    return np.asarray(values)[0, used[np.argsort(past.metadata.order[0, used])]]
+    used = np.flatnonzero(cache.metadata.sample[0] > 0)
+    return np.asarray(values)[0, used[np.argsort(cache.metadata.order[0, used])]]
 
 
 def _velocities(model: _Model, branch: Branch, states: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def _velocities(model: _Model, branch: Branch, states: np.ndarray, times: np.nda
 
     @quick_jit
     def predict(x: jax.Array, t: jax.Array) -> Any:
-        return unified.apply({"params": model.params}, branch.target, x, t, branch.past, method="denoise")[0]
+        return unified.apply({"params": model.params}, branch.target, x, t, branch.cache, method="denoise")[0]
 
     padding = [(0, branch.target.latent_index.shape[1] - count), (0, 0)]
     return np.stack(
@@ -227,17 +227,17 @@ def _understanding(reference: Reference, model: _Model) -> Iterator[Check]:
     first = TokenMetadata(*(x[:, :1] for x in first))
     assert [count, int(first.position[0, 0])] == [stated["kv_len"], stated["rope"]]
     no_latents = jnp.zeros((1, 0, model.config.latent_size))
-    past = quick_jit(functools.partial(read_context, model=model.config))(model.params, batch, no_latents)
+    cache = quick_jit(functools.partial(read_context, model=model.config))(model.params, batch, no_latents)
 
     length = stated["max_length"]
     config = TextConfig(length)
     write = quick_jit(
-        lambda past, first: write_text(model.params, past, first, model.tokenizer.start, (), model.config, config)
+        lambda cache, first: write_text(model.params, cache, first, model.tokenizer.start, (), model.config, config)
     )
-    ids = write(past, first)[0]
+    ids = write(cache, first)[0]
     yield Check(FILE, "und/token_ids", np.asarray(ids), exact)
 
-    logits = _cached_logits(model, past, first, ids)
+    logits = _cached_logits(model, cache, first, ids)
     yield Check(FILE, "und/logits", logits, close())
     yield Check(FILE, "und/next_ids", np.argmax(logits, axis=-1).astype(np.int32), exact)
 
@@ -249,19 +249,19 @@ def _understanding(reference: Reference, model: _Model) -> Iterator[Check]:
     yield Check(FILE, "und/logits_no_cache", predictions.text_logits[0, np.flatnonzero(written)[:length]], close())
 
 
-def _cached_logits(model: _Model, past: Past, first: TokenMetadata, ids: jax.Array) -> np.ndarray:
+def _cached_logits(model: _Model, cache: KVCache, first: TokenMetadata, ids: jax.Array) -> np.ndarray:
     """Logits after each of the ids, read one by one."""
 
     @quick_jit
-    def read(past: Past, place: jax.Array) -> tuple[Past, jax.Array]:
+    def read(cache: KVCache, place: jax.Array) -> tuple[KVCache, jax.Array]:
         metadata = moved(first, place)
-        logits, keys_values = token_logits(model.params, ids[None, place][:, None], metadata, past, model.config)
-        return with_token(past, count + place, keys_values, metadata), logits[0, 0]
+        logits, keys_values = token_logits(model.params, ids[None, place][:, None], metadata, cache, model.config)
+        return with_token(cache, count + place, keys_values, metadata), logits[0, 0]
 
-    count = past.metadata.sample.shape[1]
-    past = fitted(past, count + len(ids))
+    count = cache.metadata.sample.shape[1]
+    cache = fitted(cache, count + len(ids))
     logits = []
     for place in range(len(ids)):
-        past, following = read(past, jnp.int32(place))
+        cache, following = read(cache, jnp.int32(place))
         logits.append(following)
     return np.stack(logits)

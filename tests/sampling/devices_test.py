@@ -1,4 +1,4 @@
-"""Eight devices sample what one does, by the kernel as well as by dense attention."""
+"""Sampling on eight devices, by the kernel and by dense attention, equals sampling on one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def results() -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("run", [name for name in RUNS if name != "one"])
-def test_pictures_and_texts_are_those_of_dense_attention_on_one_device(results, run):
-    """The noise bit by bit; the latents up to rounding, over four steps."""
+def test_images_and_texts_equal_those_of_dense_attention_on_one_device(results, run):
+    """The noise is equal bit for bit; the latents are equal up to rounding, over four steps."""
     assert results[run]["devices"] == 8
     assert results[run]["kernel"] == ("kernel" in run)
     assert results[run]["noise"]

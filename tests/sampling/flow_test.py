@@ -1,4 +1,4 @@
-"""Sampling pictures: what they depend on, and what is computed for them."""
+"""Sampling images: what the results depend on, and what is computed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def blank(plan: GuidedPlan) -> NoisedTarget:
     return NoisedTarget(pixels=np.zeros((plan.height, plan.width, 3), np.uint8))
 
 
-def test_a_step_goes_by_the_velocity_that_the_model_predicts_without_any_cache():
+def test_a_step_follows_the_velocity_that_the_model_predicts_without_a_cache():
     """One step from pure noise: x_0 = noise - velocity."""
     branches = branches_of([EDITED, DRAWN])
     start = noise_of(branches)
@@ -71,7 +71,7 @@ def test_a_step_goes_by_the_velocity_that_the_model_predicts_without_any_cache()
     close(np.asarray(final)[there], start[there] - np.asarray(velocity)[here])
 
 
-def test_every_state_follows_from_the_one_before():
+def test_every_state_follows_from_the_previous_one():
     final, steps = sample(branches_of([DRAWN]), FLOW)
     times = np.array([1, 0.8, 0.5, 0], np.float32)
     states = np.concatenate([steps.latents, final[None]])
@@ -79,28 +79,28 @@ def test_every_state_follows_from_the_one_before():
         np.testing.assert_allclose(following, state + step * velocity, atol=1e-5)
 
 
-# What a picture depends on
+# What an image depends on
 
 
 @pytest.mark.parametrize("config", [FLOW, WINDOW], ids=["guided", "window"])
-def test_a_picture_of_a_batch_is_the_picture_alone(config):
-    """Kinds of context and sizes of pictures may be mixed; rows that are left over are padding."""
+def test_an_image_in_a_batch_equals_the_image_alone(config):
+    """A batch may mix kinds of context and image sizes, with padding in the remaining rows."""
     together = pictures([EDITED, DRAWN], config, rows=2)
     close(together[0], pictures([EDITED], config, rows=2)[0])
     close(together[1], pictures([DRAWN], config)[0])
 
 
 def twice(x: Any) -> np.ndarray:
-    """As much padding as there is of anything."""
+    """Doubles the number of tokens with padding."""
     return np.concatenate([x, np.zeros_like(x)], axis=1)
 
 
-def test_empty_slots_and_padding_latents_change_nothing():
+def test_empty_slots_and_padding_latents_have_no_effect():
     branches = branches_of([DRAWN])
 
     def padded(branch: Branch) -> Branch:
         fields = {name: x for name, x in branch.target.shared().items() if name == "generation" or "latent" in name}
-        return Branch(fitted(branch.past, 24), dataclasses.replace(branch.target, **jax.tree.map(twice, fields)))
+        return Branch(fitted(branch.cache, 24), dataclasses.replace(branch.target, **jax.tree.map(twice, fields)))
 
     final, _ = sample(Branches(padded(branches.conditional), padded(branches.without_text)), FLOW)
     expected, _ = sample(branches, FLOW)
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_bits_of_noise_in_every_batch():
     np.testing.assert_array_equal(noise_bits([DRAWN, EDITED, EDITED], 0, rows=5), alone)
 
 
-def test_a_picture_of_more_tokens_begins_with_the_same_noise():
+def test_a_larger_image_starts_with_the_same_noise():
     wide = dataclasses.replace(DRAWN, height=24, width=32)
     np.testing.assert_array_equal(noise_bits([wide], 0)[:4], noise_bits([DRAWN], 0))
 
@@ -137,14 +137,14 @@ def test_the_noise_is_what_the_train_step_draws_for_that_occurrence():
     np.testing.assert_array_equal(np.asarray(drawn)[0, :4], noise_bits([DRAWN], 0))
 
 
-def test_noise_of_padding_is_zero_and_stays_so():
+def test_padding_latents_are_zero_at_every_step():
     branches = branches_of([DRAWN])
     real = np.asarray(branches.conditional.target.generation.sample) > 0
     assert not noise_of(branches)[~real].any()
     assert not np.asarray(sample(branches, FLOW)[0])[~real].any()
 
 
-def test_an_empty_context_gives_a_picture():
+def test_an_empty_context_gives_an_image():
     [picture] = pictures([guided_plan((), 16, 16)], FLOW)
     assert np.isfinite(picture).all()
 
@@ -152,8 +152,8 @@ def test_an_empty_context_gives_a_picture():
 # Guidance
 
 
-def test_an_image_free_context_that_is_the_context_needs_no_pass_of_its_own():
-    """Convention 20: in text to image the image scale acts all the same."""
+def test_an_image_free_context_equal_to_the_context_needs_no_pass_of_its_own():
+    """In text to image the image scale still applies, as in BAGEL's public implementation."""
     explicit = dataclasses.replace(DRAWN, without_image=DRAWN.context)
     close(pictures([DRAWN], FLOW)[0], pictures([explicit], FLOW)[0])
     text_only = dataclasses.replace(FLOW, guidance=dataclasses.replace(STRONG, image_scale=1.0, rescale_min=1.0))
@@ -164,16 +164,16 @@ def test_an_image_free_context_that_is_the_context_needs_no_pass_of_its_own():
 @pytest.mark.parametrize(
     "texts", [(*PROMPT, Text(ids=(9, 9))), (*PROMPT, *INSTRUCTION)], ids=["a beginning", "a beginning and more"]
 )
-def test_an_image_free_context_goes_on_from_its_beginning_as_if_read_anew(texts):
-    """Items that are equal, but not the very same ones, are read again."""
+def test_an_image_free_context_that_extends_its_beginning_equals_one_read_at_once(texts):
+    """Items that are equal but not identical objects are read again."""
     shared = guided_plan(texts, 16, 16)
     shared = dataclasses.replace(shared, without_image=shared.without_image or texts[:1])
     anew = tuple(Text(ids=item.ids) for item in shared.without_image)
     close(pictures([shared], FLOW)[0], pictures([dataclasses.replace(shared, without_image=anew)], FLOW)[0])
 
 
-def test_a_negative_prompt_takes_the_place_of_no_prompt():
-    """Its velocities are those of a picture that has it for a prompt."""
+def test_a_negative_prompt_replaces_the_empty_prompt():
+    """Its velocities equal those of an image with this prompt."""
     negative = guided_plan(INSTRUCTION, 16, 16, negative=(9, 9, 9))
     asked_for = guided_plan(negative.without_text, 16, 16)
     one_step = dataclasses.replace(PLAIN, timesteps=2)
@@ -181,7 +181,7 @@ def test_a_negative_prompt_takes_the_place_of_no_prompt():
     close(sample(Branches(without_text), one_step)[0][:, :4], np.array(pictures([asked_for], one_step)))
 
 
-def test_numbers_of_a_config_need_no_other_program():
+def test_other_numbers_in_a_config_reuse_the_program():
     branches = branches_of([DRAWN])
     seen = []
     for scale, shift in ((3.0, 2.0), (4.0, 3.0)):
@@ -196,7 +196,7 @@ def test_numbers_of_a_config_need_no_other_program():
 
 
 def layer_rows(config: FlowConfig, plans: list[GuidedPlan]) -> list[set[int]]:
-    """For each kind of step in the program, how many rows of latents run through the generation expert's layers."""
+    """Number of latent rows that run through the generation expert's layers, for each kind of step in the program."""
     branches = branches_of(plans)
     start = noise_of(branches)
     jaxpr = jax.make_jaxpr(lambda b: denoise(PARAMS, b, start, MODEL, config)[0])(branches)
@@ -206,7 +206,7 @@ def layer_rows(config: FlowConfig, plans: list[GuidedPlan]) -> list[set[int]]:
     for kind in kinds:
         shapes = [e.outvars[0].aval.shape for e in _equations(kind) if e.primitive.name == "dot_general"]
         tokens = {shape[0] for shape in shapes if shape[-1] == MODEL.decoder.mlp_size}
-        # Each pass has two kinds of tokens: of every row its latents, and its two delimiters.
+        # Each pass has two kinds of tokens per row: its latents and its two delimiters.
         rows = {count // start.shape[1] for count in tokens if count // start.shape[1] * 2 in tokens}
         assert tokens == {per_row * row for row in rows for per_row in (2, start.shape[1])}
         counted.append(rows)
@@ -222,7 +222,7 @@ def _equations(jaxpr: Any):
                 yield from _equations(inner)
 
 
-def test_every_branch_that_guidance_needs_runs_in_one_pass_and_no_other():
+def test_exactly_the_branches_that_guidance_needs_run_in_one_pass():
     assert layer_rows(PLAIN, [EDITED]) == [{1}]
     assert layer_rows(FLOW, [DRAWN]) == [{2}]
     assert layer_rows(FLOW, [EDITED]) == [{3}]
@@ -235,7 +235,7 @@ def test_outside_the_interval_only_the_conditional_branch_runs():
     assert layer_rows(WINDOW, [EDITED]) == [{3}, {1}]
 
 
-def test_extrapolated_steps_run_through_no_layer():
+def test_extrapolated_steps_run_no_layer():
     assert layer_rows(dataclasses.replace(FLOW, timesteps=8, refresh_every=3), [EDITED]) == [{3}, set()]
 
 
@@ -252,7 +252,7 @@ def test_a_second_order_solver_is_nearer_to_many_small_steps_than_euler_at_the_s
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_extrapolated_features_give_nearly_the_same_picture():
+def test_extrapolated_features_give_nearly_the_same_image():
     fine = dataclasses.replace(PLAIN, timesteps=33)
     [exact] = pictures([DRAWN], fine)
     norm = np.linalg.norm(exact)
@@ -263,18 +263,18 @@ def test_extrapolated_features_give_nearly_the_same_picture():
     assert 0 < differences[1] < differences[0] < 0.1 * norm
 
 
-def test_extrapolation_predicts_for_the_very_latents_and_time_of_its_step():
-    """With the features of the step itself (degree 0, nothing having changed) the velocity is the computed one."""
+def test_extrapolation_uses_the_latents_and_time_of_its_own_step():
+    """With the features of the step itself, the extrapolated velocity equals the computed one."""
     branches = branches_of([DRAWN])
-    start, target, past = noise_of(branches), branches.conditional.target, branches.conditional.past
+    start, target, cache = noise_of(branches), branches.conditional.target, branches.conditional.cache
     time = jnp.full((1, 1), 0.7)
     apply = quick_jit(UnifiedModel(MODEL).apply, static_argnames="method")
-    velocity, added = apply({"params": PARAMS}, target, start, time, past, method="denoise")
+    velocity, added = apply({"params": PARAMS}, target, start, time, cache, method="denoise")
     again = apply({"params": PARAMS}, target, start, time, added, method="denoise_with")
     close(again[:, :4], velocity[:, :4])
 
 
-def test_decoded_pictures_are_what_was_encoded():
+def test_decoded_images_equal_the_encoded_ones():
     autoencoder, grids = make_autoencoder(MODEL.autoencoder), [(2, 2), (1, 2)]
     pixels = [latents_of(*grid) for grid in grids]
     batch = batch_of(*([(NoisedTarget(pixels=p),)] for p in pixels), capacities=CAPACITIES)

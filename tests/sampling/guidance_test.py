@@ -1,4 +1,4 @@
-"""Guidance: three velocities made into one."""
+"""Guidance: three velocities combined into one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def guided(real: np.ndarray = ALL, conditional: np.ndarray = CONDITIONAL, **sett
     return np.asarray(guide(*arrays, guidance_numbers(config), config.rescale))
 
 
-def test_without_rescaling_each_guidance_goes_on_from_what_lacks_it():
+def test_without_rescaling_guidance_extrapolates_from_the_unguided_velocities():
     by_text = WITHOUT_TEXT + 3 * (CONDITIONAL - WITHOUT_TEXT)
     both = WITHOUT_IMAGE + 2 * (by_text - WITHOUT_IMAGE)
     np.testing.assert_allclose(guided(text_scale=3.0, image_scale=1.0, rescale_min=1.0), by_text, rtol=1e-5)
@@ -37,7 +37,7 @@ def norms(velocity: np.ndarray, rescale: str) -> np.ndarray:
 
 @pytest.mark.parametrize("rescale", ["global", "channel"])
 @pytest.mark.parametrize("image_scale", [1.0, 2.0])
-def test_rescaling_brings_the_norm_down_to_the_conditional_one(rescale, image_scale):
+def test_rescaling_reduces_the_norm_to_the_conditional_one(rescale, image_scale):
     velocity = guided(text_scale=8.0, image_scale=image_scale, rescale=rescale)
     np.testing.assert_allclose(norms(velocity, rescale), norms(CONDITIONAL, rescale), rtol=1e-5)
 
@@ -49,7 +49,7 @@ def test_text_channel_rescales_before_the_guidance_by_images_and_not_after():
 
 
 def test_rescaling_never_enlarges():
-    """Guidance that makes the velocity shorter than the conditional one leaves it short."""
+    """A guided velocity shorter than the conditional one stays unchanged."""
     conditional = 0.9 * WITHOUT_TEXT
     velocity = guided(conditional=conditional, text_scale=1.2, image_scale=1.0)
     np.testing.assert_allclose(velocity, (1 - 1.2 * 0.1) * WITHOUT_TEXT, rtol=1e-5)
@@ -82,21 +82,21 @@ def test_rescaling_shortens_to_the_conditional_norm_but_not_below_its_minimum_an
 
 
 @pytest.mark.parametrize("rescale", ["global", "channel", "text_channel"])
-def test_norms_are_those_of_one_picture_without_its_padding(rescale):
+def test_norms_are_per_image_and_ignore_padding(rescale):
     together = guided(REAL, rescale=rescale)
     other = CONDITIONAL.copy()
     other[1, 3:] = 100.0  # padding
-    other[0] = 3 * other[0]  # another picture
+    other[0] = 3 * other[0]  # another image
     np.testing.assert_array_equal(guided(REAL, other, rescale=rescale)[1, :3], together[1, :3])
 
 
-def test_guidance_acts_within_its_interval_of_times():
+def test_guidance_applies_within_its_interval_of_times():
     times = np.array([1.0, 0.95, 0.7, 0.5, 0.2], np.float32)
     acts = GuidanceConfig(interval=(0.5, 0.95)).acts(times)
     assert acts.tolist() == [False, True, True, False, False]
 
 
-def test_without_guidance_by_text_there_is_none():
+def test_without_guidance_by_text_there_is_no_guidance():
     assert not GuidanceConfig(text_scale=1.0, interval=(0.0, 1.0)).acts(np.array([1.0, 0.5])).any()
 
 
@@ -116,7 +116,7 @@ def test_without_guidance_by_text_there_is_none():
         {"rescale_min": math.nan},
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings):
+def test_invalid_settings_raise_an_error_with_their_name(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         GuidanceConfig(**settings)
 

@@ -1,4 +1,4 @@
-"""The steps of a sample: times, what is computed, and how velocities are summed."""
+"""The schedule of a sample: times, kinds of step, and weights of velocities and features."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_grid_has_one_time_more_than_steps_and_ends_at_zero():
 
 
 def integrate(config: FlowConfig, velocity) -> float:
-    """Where 0 at t = 1 is carried by a velocity that depends on time alone."""
+    """Integrates a velocity that depends on time only, from 0 at t = 1."""
     schedule, history, x = make_schedule(config), [], 0.0
     for time, weights in zip(schedule.time, schedule.velocity_weights, strict=True):
         history = [velocity(float(time)), *history]
@@ -49,14 +49,14 @@ def test_a_constant_velocity_is_integrated_exactly(timesteps, shift, order):
     assert integrate(config, lambda t: 2.0) == pytest.approx(-2.0, abs=1e-5)
 
 
-def test_an_euler_step_goes_by_the_velocity_at_the_time_where_it_begins():
-    """Times 1, 0.75, 0."""
+def test_an_euler_step_uses_the_velocity_at_its_start():
+    """The times are 1, 0.75 and 0."""
     assert integrate(FlowConfig(3, 3.0), lambda t: t) == pytest.approx(-0.25 * 1 - 0.75 * 0.75)
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_the_error_shrinks_by_the_order_of_the_solver(order):
-    """The velocity exp(t), integrated with 40 and with 80 steps; 2 ** order between them."""
+def test_the_error_decreases_with_the_order_of_the_solver(order):
+    """From 40 to 80 steps, the error of integrating the velocity exp(t) decreases by a factor of 2 ** order."""
     exact = 1 - np.exp(1.0)
     config = FlowConfig(41, 1.0, ALWAYS, solver_order=order)
     coarse, fine = (
@@ -65,7 +65,7 @@ def test_the_error_shrinks_by_the_order_of_the_solver(order):
     assert coarse / fine == pytest.approx(2**order, rel=0.15)
 
 
-def test_solver_and_extrapolation_start_anew_where_guidance_starts_or_ends():
+def test_solver_and_extrapolation_restart_where_guidance_starts_or_ends():
     guidance = GuidanceConfig(interval=(0.3, 0.8))
     schedule = make_schedule(FlowConfig(11, 1.0, guidance, solver_order=2, refresh_every=3))
     assert [bool(weights[1]) for weights in schedule.velocity_weights] == [
@@ -78,9 +78,7 @@ def test_solver_and_extrapolation_start_anew_where_guidance_starts_or_ends():
 
 
 @pytest.mark.parametrize(("every", "order"), [(1, 1), (2, 0), (2, 1), (3, 2), (4, 1)])
-def test_a_stretch_begins_with_as_many_computed_steps_as_its_extrapolation_needs_and_goes_on_with_every_so_many(
-    every, order
-):
+def test_the_first_steps_are_computed_as_extrapolation_needs_and_then_one_in_refresh_every(every, order):
     schedule = make_schedule(FlowConfig(25, 3.0, ALWAYS, refresh_every=every, feature_order=order))
     computed = np.flatnonzero(schedule.action == GUIDED).tolist()
     assert computed == [*range(order), *range(order, 24, every)]
@@ -88,7 +86,7 @@ def test_a_stretch_begins_with_as_many_computed_steps_as_its_extrapolation_needs
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_features_are_extrapolated_from_the_last_computed_steps(order):
-    """Features that are a polynomial in time of that degree are extrapolated without error."""
+    """Features that are a polynomial of that degree in time are extrapolated exactly."""
     schedule = make_schedule(FlowConfig(25, 3.0, ALWAYS, refresh_every=3, feature_order=order))
     features, last = (1 - 2 * schedule.time) ** order, []
     extrapolated = 0
@@ -101,25 +99,25 @@ def test_features_are_extrapolated_from_the_last_computed_steps(order):
     assert extrapolated > 10
 
 
-def test_no_features_are_kept_where_every_step_is_computed():
+def test_no_features_are_stored_if_every_step_is_computed():
     assert make_schedule(FlowConfig()).feature_weights.shape == (49, 0)
 
 
-def test_weights_of_a_polynomial_through_one_node_repeat_it():
+def test_interpolation_of_one_node_is_constant():
     assert lagrange_weights(np.array([0.3], np.float32), 0.9).tolist() == [1.0]
 
 
 def test_an_image_costs_a_pass_for_each_branch_and_step_within_the_interval():
-    """Public defaults: 50 times, shift 3, interval (0.4, 1]: 41 of the 49 steps lie in it."""
+    """With the defaults (50 times, shift 3, interval (0.4, 1]), 41 of the 49 steps are in the interval."""
     schedule = make_schedule(FlowConfig())
     assert [forward_passes(schedule, branches) for branches in (2, 3)] == [41 * 2 + 8, 41 * 3 + 8]
     assert forward_passes(make_schedule(FlowConfig(), guided=False), 1) == 49
     assert forward_passes(make_schedule(FlowConfig(25, 3.0, ALWAYS)), 2) == 48
 
 
-def test_guidance_acts_where_its_scale_is_above_one_and_a_step_begins_in_its_interval():
+def test_guidance_needs_a_scale_above_one_and_a_step_that_starts_in_its_interval():
     def guided(**guidance) -> tuple[bool, bool]:
-        config = FlowConfig(3, 1.0, GuidanceConfig(**guidance))  # steps begin at 1 and at 0.5
+        config = FlowConfig(3, 1.0, GuidanceConfig(**guidance))  # steps start at 1 and at 0.5
         return config.guided_by_text, config.guided_by_images
 
     assert guided() == (True, True)
@@ -130,8 +128,8 @@ def test_guidance_acts_where_its_scale_is_above_one_and_a_step_begins_in_its_int
 
 
 @given(timesteps=st.integers(2, 60), shift=st.floats(0.5, 6.0), bounds=st.tuples(UNIT, UNIT))
-def test_only_steps_that_begin_within_the_interval_cost_more_than_one_pass(timesteps, shift, bounds):
-    """Open below, closed above (convention 17)."""
+def test_only_steps_that_start_within_the_interval_cost_more_than_one_pass(timesteps, shift, bounds):
+    """The interval excludes its lower and includes its upper bound, as in BAGEL's public implementation."""
     low, high = sorted(bounds)
     config = FlowConfig(timesteps, shift, GuidanceConfig(interval=(low, high)))
     times = time_grid(timesteps, shift)[:-1].astype(np.float64)
@@ -151,6 +149,6 @@ def test_only_steps_that_begin_within_the_interval_cost_more_than_one_pass(times
         {"feature_order": 3},
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings):
+def test_invalid_settings_raise_an_error_with_their_name(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         FlowConfig(**settings)

@@ -1,4 +1,4 @@
-"""Writing text: captions, answers, drawn or greedy, whole or bit by bit."""
+"""Text generation: captions and answers, drawn or greedy, at once or in pieces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import NoisedTarget, Plan, Text
 from uno_jax.data.sampling_rows import context_batch, part, token_count
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, draw_token, write_text, written_ids
 
@@ -30,8 +30,8 @@ LONG: Plan = (Text(ids=(1, 2, 3, 4, 5, 6, 7)),)
 LENGTH = 9
 
 
-def asked(*contexts: Plan, rows: int = 3) -> tuple[Past, TokenMetadata]:
-    """What each row has read, and the first token of its answer; rows that are left over are padding."""
+def asked(*contexts: Plan, rows: int = 3) -> tuple[KVCache, TokenMetadata]:
+    """KV caches of the contexts and metadata of the start token of each answer; the remaining rows are padding."""
     parts = []
     for context in contexts:
         regions, count = lay_out((*context, Text(ids=())), LAYOUT, TOKENIZER), token_count(context, LAYOUT)
@@ -44,16 +44,16 @@ def asked(*contexts: Plan, rows: int = 3) -> tuple[Past, TokenMetadata]:
 @functools.cache
 def _writer(stop: tuple[int, ...], config: TextConfig) -> Any:
     return quick_jit(
-        lambda params, past, first, seeds: write_text(params, past, first, START, stop, MODEL, config, seeds)
+        lambda params, cache, first, seeds: write_text(params, cache, first, START, stop, MODEL, config, seeds)
     )
 
 
 def written(
-    past: Past, first: TokenMetadata, stop: tuple[int, ...] = (), seeds: Any = None, **settings: Any
+    cache: KVCache, first: TokenMetadata, stop: tuple[int, ...] = (), seeds: Any = None, **settings: Any
 ) -> list[list[int]]:
     config = TextConfig(**{"max_length": LENGTH} | settings)
     seeds = np.zeros(len(first.sample), np.int32) if seeds is None else np.array(seeds, np.int32)
-    return _writer(stop, config)(PARAMS, past, first, seeds).tolist()
+    return _writer(stop, config)(PARAMS, cache, first, seeds).tolist()
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def _predictor() -> Any:
 
 
 def uncached_logits(plan: Plan) -> np.ndarray:
-    """Logits after each token of the text that a plan ends in, but the closing one; without any cache."""
+    """Next-token logits in the text at the end of a plan, except after its closing token; without a cache."""
     batch = context_batch([lay_out(plan, LAYOUT, TOKENIZER)] * 3, LAYOUT)
     logits = _predictor()(PARAMS, batch, latents_in(batch)).text_logits[0]
     first, count = token_count(plan[:-1], LAYOUT), token_count(plan, LAYOUT)
@@ -72,7 +72,7 @@ def uncached_logits(plan: Plan) -> np.ndarray:
     return np.asarray(logits)[places]
 
 
-def test_every_token_is_the_likeliest_after_those_before_it():
+def test_every_greedy_token_is_the_most_likely_next_token():
     [ids, *_] = written(*asked(INSTRUCTION))
     assert ids[0] == START
     logits = uncached_logits((*INSTRUCTION, Text(ids=tuple(ids[1:]))))
@@ -101,40 +101,40 @@ def test_a_text_stops_at_any_of_the_stop_tokens_and_waits_for_the_others(free):
         assert ids == whole[: end + 1] + [whole[end]] * (LENGTH - 1 - end)
 
 
-def test_writing_ends_when_every_row_has_ended():
-    past, first = asked(PROMPT)
-    ids = written(past, first)[0]
-    writing = begin_text(past, first, START, LENGTH)
+def test_generation_ends_when_every_row_has_ended():
+    cache, first = asked(PROMPT)
+    ids = written(cache, first)[0]
+    writing = begin_text(cache, first, START, LENGTH)
     assert writing.ended.tolist() == [False, True, True]
     done = continue_text(PARAMS, writing, LENGTH, (ids[2],), MODEL, TextConfig(LENGTH))
     assert int(done.written) == ids.index(ids[2], 1) + 1
 
 
-def test_a_length_counts_the_start_token(free):
+def test_the_length_includes_the_start_token(free):
     assert [len(ids) for ids in written(*asked(PROMPT, LONG), max_length=4)] == [4, 4, 4]
     assert written(*asked(PROMPT, LONG), max_length=4)[0] == free[0][:4]
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}], ids=["greedy", "drawn"])
-def test_text_written_bit_by_bit_is_the_text_written_at_once(settings):
-    past, first = asked(PROMPT, LONG, INSTRUCTION)
+def test_text_generated_in_pieces_equals_text_generated_at_once(settings):
+    cache, first = asked(PROMPT, LONG, INSTRUCTION)
     config = TextConfig(LENGTH, **settings)
-    writing = begin_text(past, first, START, LENGTH, np.arange(3))
+    writing = begin_text(cache, first, START, LENGTH, np.arange(3))
     for until in (2, 3, 7, 100):
         writing = continue_text(PARAMS, writing, until, (), MODEL, config)
         assert int(writing.written) == min(until, LENGTH)
-    assert writing.ids.tolist() == written(past, first, seeds=range(3), **settings)
+    assert writing.ids.tolist() == written(cache, first, seeds=range(3), **settings)
 
 
 @pytest.mark.parametrize(("ids", "expected"), [([0, 2, 3, 1, 1], [2, 3]), ([0, 1, 1], []), ([0, 4, 5], [4, 5])])
-def test_written_ids_stand_between_the_start_and_the_first_stop_token(ids, expected):
+def test_written_ids_are_those_between_the_start_and_the_first_stop_token(ids, expected):
     assert written_ids(ids, stop=(1, 9)) == expected
 
 
-# Drawing
+# Drawing tokens
 
 
-def test_a_drawn_text_depends_on_its_own_seed_and_on_no_other_row():
+def test_a_drawn_text_depends_on_its_own_seed_only():
     together = written(*asked(PROMPT, LONG, PROMPT), seeds=(3, 4, 5), temperature=1.0)
     assert written(*asked(LONG, PROMPT), seeds=(4, 5, 0), temperature=1.0)[:2] == [together[1], together[2]]
     assert together[0] != together[2]
@@ -155,7 +155,7 @@ def frequencies(temperature: float = 1.0, top_p: float = 1.0, draws: int = 20_00
     return np.bincount(drawn, minlength=4) / draws
 
 
-def test_tokens_are_drawn_by_their_probability():
+def test_tokens_are_drawn_with_their_probability():
     np.testing.assert_allclose(frequencies(), [0.1, 0.4, 0.2, 0.3], atol=0.015)
 
 
@@ -167,7 +167,7 @@ def test_temperature_divides_the_logits():
 @pytest.mark.parametrize(
     ("top_p", "expected"), [(0.3, [0, 1, 0, 0]), (0.5, [0, 4 / 7, 0, 3 / 7]), (0.75, [0, 4 / 9, 2 / 9, 3 / 9])]
 )
-def test_a_nucleus_is_the_smallest_set_of_likeliest_tokens_that_reaches_its_probability(top_p, expected):
+def test_a_nucleus_is_the_smallest_set_of_most_likely_tokens_with_its_probability(top_p, expected):
     np.testing.assert_allclose(frequencies(top_p=top_p), expected, atol=0.015)
 
 
@@ -181,8 +181,8 @@ _draw_token = jax.jit(draw_token)
     temperature=st.floats(0.1, 3.0),
     top_p=st.floats(0.01, 1.0),
 )
-def test_no_token_is_drawn_that_likelier_ones_make_superfluous(seed, logits, temperature, top_p):
-    """Those that are likelier than a drawn token do not reach `top_p` without it."""
+def test_no_token_outside_the_nucleus_is_drawn(seed, logits, temperature, top_p):
+    """The tokens more likely than a drawn one have a total probability below `top_p`."""
     token = int(_draw_token(jax.random.key(seed), jnp.array(logits), np.float32(temperature), np.float32(top_p)))
     scaled = np.array(logits) / temperature
     probability = np.exp(scaled - scaled.max()) / np.exp(scaled - scaled.max()).sum()
@@ -201,7 +201,7 @@ def test_no_token_is_drawn_that_likelier_ones_make_superfluous(seed, logits, tem
         {"top_p": math.nan},
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings):
+def test_invalid_settings_raise_an_error_with_their_name(settings):
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         TextConfig(**settings)
 
@@ -209,8 +209,8 @@ def test_settings_that_mean_nothing_are_refused(settings):
 # Captions of noised targets
 
 
-def captioned(context: Plan, caption: tuple[int, ...] = ()) -> tuple[Past, TokenMetadata]:
-    """Read a context and a noised block; the first token of the block's caption."""
+def captioned(context: Plan, caption: tuple[int, ...] = ()) -> tuple[KVCache, TokenMetadata]:
+    """KV cache of a context and a noised block, and metadata of the start token of its caption."""
     target = NoisedTarget(pixels=latents_of(2, 2), caption=caption)
     regions = lay_out((*context, target), LAYOUT, TOKENIZER)
     count = token_count((*context, NoisedTarget(pixels=target.pixels)), LAYOUT)
@@ -219,9 +219,8 @@ def captioned(context: Plan, caption: tuple[int, ...] = ()) -> tuple[Past, Token
 
 
 @pytest.mark.parametrize("context", [(), PROMPT], ids=["alone", "after a prompt"])
-def test_a_caption_is_written_as_the_objective_reads_it(context):
-    """Each of its tokens is the likeliest by the logits of the training forward pass, where a caption sees its noised
-    block and itself, and of a prompt what the block has taken up."""
+def test_a_generated_caption_is_greedy_under_the_logits_of_training(context):
+    """In the training forward pass, a caption sees its noised block and itself, but not the prompt."""
     [ids] = written(*captioned(context))
     plan = (*context, NoisedTarget(pixels=latents_of(2, 2), caption=tuple(ids[1:])))
     batch = context_batch([lay_out(plan, LAYOUT, TOKENIZER)], LAYOUT)
@@ -229,11 +228,11 @@ def test_a_caption_is_written_as_the_objective_reads_it(context):
     assert np.argmax(logits, axis=-1)[: LENGTH - 1].tolist() == ids[1:]
 
 
-def test_what_an_uninformed_block_follows_is_not_seen_by_its_caption():
-    """The block read alone, with a prompt's keys and values in the cache beside it."""
-    past, first = captioned(())
-    [alone] = written(past, first)
+def test_a_caption_does_not_see_the_prompt_in_the_cache():
+    """The noised block is read alone, and the keys and values of a prompt are then added to the cache."""
+    cache, first = captioned(())
+    [alone] = written(cache, first)
     prompt = read(context_batch([lay_out(PROMPT, LAYOUT, TOKENIZER)], LAYOUT))
-    both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), past.metadata, prompt.metadata)
-    keys, values = (jnp.concatenate(pair, axis=2) for pair in zip(past[:2], prompt[:2], strict=True))
-    assert written(Past(keys, values, both), first) == [alone]
+    both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), cache.metadata, prompt.metadata)
+    keys, values = (jnp.concatenate(pair, axis=2) for pair in zip(cache[:2], prompt[:2], strict=True))
+    assert written(KVCache(keys, values, both), first) == [alone]

@@ -1,1 +1,1 @@
-"""Who may look at whom, and the attention derived from it."""
+"""Which tokens may attend to which, and the attention derived from it."""

@@ -1,5 +1,4 @@
-"""Attention as models call it: over token buffers that stay apart, by the implementation that suits the device, each
-device its share."""
+"""The attention that models call: over separate token buffers, sharded over the mesh, dense or as a Pallas kernel."""
 
 from __future__ import annotations
 
@@ -17,25 +16,25 @@ from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
 from uno_jax.parallel.axes import partition_spec
 
 Attention = Literal["auto", "dense", "kernel"]
-"""Implementations: all scores in memory; Pallas kernels; `auto` takes the kernel on a TPU and dense elsewhere."""
+"""`dense` holds all scores in memory, `kernel` is the Pallas kernel, `auto` selects the kernel on a TPU."""
 
 QUERY_AXES = ("batch", "tokens", "heads", None)
 KEY_AXES = ("batch", None, "kv_heads", None)  # each device reads all keys of its heads
 
 
 class Visibility(NamedTuple):
-    """Who the queries of a forward pass may look at; the same for all its layers."""
+    """Which keys the queries of a forward pass may attend to; shared by all layers."""
 
     query: tuple[TokenMetadata, ...]
-    """Of each buffer of queries, `[batch or 1, tokens]`; of a single buffer, one token may stand for all."""
+    """Metadata of each query buffer, `[batch or 1, tokens]`. For a single buffer, one token may stand for all."""
     key: tuple[TokenMetadata, ...]
-    """Of each buffer of keys."""
+    """Metadata of each key buffer, `[batch or 1, tokens]`."""
     mask: Bool[Array, "#batch queries keys"] | None
-    """What they say together, for the dense attention; None for the kernel, which reads them itself."""
+    """The mask of all buffers for dense attention. None for the kernel, which evaluates the metadata block by block."""
 
 
 def visibility(query: Sequence[TokenMetadata], key: Sequence[TokenMetadata], attention: Attention) -> Visibility:
-    """The visibility of buffers of queries and of keys, for an implementation of attention."""
+    """Builds the visibility of query and key buffers for an attention implementation."""
     if attention == "kernel" or (attention == "auto" and platform() == "tpu"):
         return Visibility(tuple(query), tuple(key), None)
     return Visibility(tuple(query), tuple(key), pairwise_visible(concatenated(query), concatenated(key)))
@@ -47,13 +46,14 @@ def attend(
     value: Sequence[Float[Array, "batch _ kv_heads head_dim"]],
     seen: Visibility,
 ) -> list[Float[Array, "batch _ heads head_dim"]]:
-    """What the queries of each buffer read from all keys that `seen` lets them see: grouped-query attention.
+    """Grouped-query attention of each query buffer over all visible keys.
 
-    Buffers are those of `seen`, in its order, and their order means nothing. A query that sees nothing gets zeros.
+    Buffers come in the order of `seen`; the order itself has no effect on the result. A query that sees nothing gets
+    zeros.
     """
     if seen.mask is not None:
         q, k, v = (jnp.concatenate(x, axis=1) for x in (query, key, value))
-        return _parts(dense_attention(q, k, v, seen.mask), query)
+        return _split(dense_attention(q, k, v, seen.mask), query)
     if partition_spec(QUERY_AXES, query[0].shape) is None:
         return _kernel(query, key, value, seen.query, seen.key)
     return _on_each_device(query, key, value, seen)
@@ -62,14 +62,14 @@ def attend(
 def _kernel(query: Any, key: Any, value: Any, query_metadata: Any, key_metadata: Any) -> list[Array]:
     q, k, v = (jnp.concatenate(x, axis=1) for x in (query, key, value))
     metadata = concatenated(query_metadata), concatenated(key_metadata)
-    return _parts(kernel_attention(q, k, v, *metadata, interpret=platform() != "tpu"), query)
+    return _split(kernel_attention(q, k, v, *metadata, interpret=platform() != "tpu"), query)
 
 
 def _on_each_device(query: Any, key: Any, value: Any, seen: Visibility) -> list[Array]:
-    """`_kernel` of each device's rows, heads and queries: XLA cannot cut a kernel, so the cut is written out.
+    """Runs `_kernel` on each device's rows, heads and queries: XLA cannot shard a kernel, so `shard_map` does.
 
-    Buffers are joined inside, where their tokens are whole or the device's own; outside, that would move tokens
-    between devices.
+    Buffers are concatenated inside, on tokens that are already local or replicated. Outside, the concatenation would
+    move tokens between devices.
     """
     heads, kv_heads = query[0].shape[2], key[0].shape[2]
     query_specs: Any = [partition_spec(QUERY_AXES, x.shape) for x in query]
@@ -80,7 +80,7 @@ def _on_each_device(query: Any, key: Any, value: Any, seen: Visibility) -> list[
     def share(query: Any, key: Any, value: Any, query_metadata: Any, key_metadata: Any) -> list[Array]:
         own_heads = query[0].shape[2]
         if own_heads < heads and key[0].shape[2] == kv_heads:
-            # More devices than key-value heads: each query head takes its own along.
+            # More devices than key-value heads: the keys are replicated, so each query head selects its own.
             first = jax.lax.axis_index(query_specs[0][2]) * own_heads
             own = (first + jnp.arange(own_heads)) // (heads // kv_heads)
             key, value = ([jnp.take(x, own, axis=2) for x in buffers] for buffers in (key, value))
@@ -92,18 +92,18 @@ def _on_each_device(query: Any, key: Any, value: Any, seen: Visibility) -> list[
     return call(list(query), list(key), list(value), list(seen.query), list(seen.key))
 
 
-def _parts(whole: Array, like: Sequence[Array]) -> list[Array]:
-    """`whole` cut along tokens into buffers as long as those of `like`."""
+def _split(joined: Array, like: Sequence[Array]) -> list[Array]:
+    """Splits `joined` along tokens into buffers with the lengths of `like`."""
     ends = list(itertools.accumulate((x.shape[1] for x in like), initial=0))
-    return [whole[:, start:stop] for start, stop in itertools.pairwise(ends)]
+    return [joined[:, start:stop] for start, stop in itertools.pairwise(ends)]
 
 
 def concatenated(buffers: Sequence[TokenMetadata]) -> TokenMetadata:
-    """The metadata of all buffers, one after the other."""
+    """Concatenates the metadata of all buffers along tokens."""
     return TokenMetadata(*(jnp.concatenate(fields, axis=1) for fields in zip(*buffers, strict=True)))
 
 
 def platform() -> str:
-    """Of the devices that the surrounding function is traced for: those of the mesh in force, if there is one."""
+    """Platform that the surrounding function is traced for: that of the current mesh, or else the default backend."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform

@@ -1,4 +1,4 @@
-"""Which blocks of queries and keys have something to see: what the kernel visits, and where it needs no mask."""
+"""The block map: which pairs of query and key blocks the kernel visits, and which of them need a mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
 
-# What the pairs of a query block and a key block see of each other.
+# How many of the pairs in a query block and a key block are visible.
 NOTHING, SOMETHING, EVERYTHING = 0, 1, 2
 
 
@@ -22,14 +22,14 @@ class Blocks:
     queries: int
     keys: int
     sweep: int = 0
-    """Blocks of keys in one sweep of the backward pass; 0: as many as VMEM holds the gradients of."""
+    """Key blocks in one sweep of the backward pass. 0: as many as have gradients that fit into VMEM."""
 
 
 class Visits(NamedTuple):
-    """For each query block, the key blocks in the order in which the kernel visits them; both int32.
+    """For each query block, its key blocks in the order in which the kernel visits them; int32.
 
-    Those with nothing to see come last, with the index of the last one visited, so that they are neither computed
-    nor fetched.
+    Blocks with nothing visible come last. They repeat the index of the last visited block, so that they are neither
+    computed nor fetched.
     """
 
     key_block: Int[Array, "rows query_blocks key_blocks"]
@@ -40,9 +40,10 @@ class Visits(NamedTuple):
 def block_states(
     query: TokenMetadata, key: TokenMetadata, blocks: Blocks
 ) -> Int[Array, "rows query_blocks key_blocks"]:
-    """NOTHING, SOMETHING or EVERYTHING of every block, exactly, from `visible`.
+    """Classifies every block exactly, by `visible`, as NOTHING, SOMETHING or EVERYTHING.
 
-    Metadata is `[rows, tokens]`, of whole blocks. One query block at a time, so that no array is tokens x tokens.
+    Metadata is `[rows, tokens]`, padded to a multiple of the block sizes. Works on one query block at a time, so that
+    no array is tokens x tokens.
     """
     rows, queries = query.sample.shape
     keys = key.sample.shape[1]
@@ -57,7 +58,7 @@ def block_states(
 
 
 def visits(states: Int[Array, "rows query_blocks key_blocks"]) -> Visits:
-    """The order of visits that skips blocks with nothing to see."""
+    """Orders the visits so that blocks with nothing visible are skipped."""
     key_block = jnp.argsort(states == NOTHING, axis=-1, stable=True).astype(jnp.int32)
     state = jnp.take_along_axis(states, key_block, axis=-1)
     count = jnp.sum(states != NOTHING, axis=-1, keepdims=True)
@@ -66,12 +67,12 @@ def visits(states: Int[Array, "rows query_blocks key_blocks"]) -> Visits:
 
 
 def visited_share(query: TokenMetadata, key: TokenMetadata, blocks: Blocks) -> Float[Array, ""]:
-    """The share of all blocks, padding up to whole blocks included, that the kernel computes."""
+    """Fraction of all blocks (including padding to the block size) that the kernel computes."""
     states = block_states(pad_tokens(query, blocks.queries), pad_tokens(key, blocks.keys), blocks)
     return jnp.mean(states != NOTHING)
 
 
 def pad_tokens(metadata: TokenMetadata, multiple: int) -> TokenMetadata:
-    """Metadata `[rows, tokens]` with padding tokens up to a multiple."""
+    """Pads metadata `[rows, tokens]` to a multiple of `multiple` tokens."""
     missing = -metadata.sample.shape[1] % multiple
     return TokenMetadata(*(jnp.pad(jnp.asarray(x), ((0, 0), (0, missing))) for x in metadata))

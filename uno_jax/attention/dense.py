@@ -1,4 +1,4 @@
-"""The dense reference attention: every score in memory, masked by `visible`."""
+"""The dense reference attention: all scores in memory, masked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-_HIDDEN_SCORE = -1e30  # finite, so that the softmax of a token that sees nothing is
+_HIDDEN_SCORE = -1e30  # finite, so that the softmax of a query that sees nothing is finite
 
 
 def dense_attention(
@@ -15,10 +15,10 @@ def dense_attention(
     value: Float[Array, "batch keys kv_heads head_dim"],
     mask: Bool[Array, "#batch #queries #keys"],
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Grouped-query attention of every query over the keys that its row of the mask (broadcast) lets it see.
+    """Grouped-query attention under a mask that broadcasts over batch, queries and keys.
 
-    Query head h reads key-value head h // (heads / kv_heads). Scores and softmax are float32; the two products run
-    in the dtype of the inputs. A query that sees no key gets zeros, and its gradient is zero.
+    Query head h reads key-value head h // (heads / kv_heads). Scores and softmax are float32; the two
+    matrix products run in the dtype of the inputs. A query that sees no key gets zeros, and its gradient is zero.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
@@ -35,7 +35,10 @@ def dense_attention(
 
 @jax.custom_vjp
 def _attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """`q` [batch, kv_heads, group * queries, head_dim] (scaled), `k`, `v` [batch, kv_heads, keys, head_dim]."""
+    """Attends from scaled `q` `[batch, kv_heads, group * queries, head_dim]` to `k` and `v`.
+
+    Both are `[batch, kv_heads, keys, head_dim]`.
+    """
     return _attend_forward(q, k, v, mask)[0]
 
 
@@ -54,8 +57,8 @@ def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, t
 
 
 def _attend_backward(saved: tuple[Array, ...], d_out: Array) -> tuple[Array | None, ...]:
-    # Written out because a hidden key's weight is exactly 0, which makes its score's gradient 0 without a second
-    # mask, and because sum(weights * d_weights) = sum(out * d_out) needs no pass over the scores.
+    # Written by hand for two reasons: a hidden key has a weight of exactly 0, so its score needs no second mask to get
+    # a zero gradient; and sum(weights * d_weights) = sum(out * d_out) saves a pass over the scores.
     q, k, v, weights, out = saved
     low = weights.astype(v.dtype)
     d_v = jnp.einsum("bnqk,bnqd->bnkd", low, d_out)

@@ -1,8 +1,7 @@
-"""Attention that never holds a score for every pair of tokens: Pallas kernels for TPU that evaluate `visible` in each
-block, and skip blocks in which nothing may be seen.
+"""Pallas attention kernels for TPU that never hold the scores of all pairs of tokens.
 
-FlashAttention (Dao, arXiv 2307.08691), with the block map of `block_map.py` and grouped-query heads together in a
-block.
+They follow FlashAttention-2 (Dao, arXiv 2307.08691), evaluate `visible` in each block, skip the blocks in which nothing
+is visible (`block_map.py`), and process the query heads of a key-value head together.
 """
 
 from __future__ import annotations
@@ -20,22 +19,24 @@ from uno_jax.attention.kernel_forward import forward
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.process.errors import UserError
 
-# What a rematerialisation policy can keep, so that the backward pass does not run the forward kernel again.
+# A rematerialisation policy that saves these names keeps the backward pass from running the forward kernel again.
 SAVED_NAMES = ("attention_output", "attention_logsumexp")
 
 SCORES_IN_A_BLOCK = 2**19
-"""Fewer are too little work for a step of the grid; more, and blocks straddle roles (docs/attention.md)."""
+"""Scores per block. With fewer, a grid step has too little work; with more, blocks mix roles (docs/attention.md)."""
 
 KEY_GRADIENT_BYTES = 24 * 2**20
-"""Of float32 gradients of keys and values that stay in VMEM, where they are held twice; the backward pass of more keys
-runs in several sweeps."""
+"""Size limit, in bytes, of the float32 gradients of keys and values in VMEM, which holds them twice.
 
-MOST_VISITS = (2**20 - 2**14) // 8
-"""Visits of all rows, two int32 each, that fit into the scalar memory of a TPU core (1 MiB)."""
+The backward pass over more keys runs in several sweeps.
+"""
+
+MAX_VISITS = (2**20 - 2**14) // 8
+"""Maximum number of visits, two int32 each over all rows, in the scalar memory of a TPU core (1 MiB)."""
 
 
 class TooManyBlocks(UserError):
-    """One device has more rows and tokens than a TPU core can list the blocks of."""
+    """The block map of one device exceeds the scalar memory of a TPU core."""
 
 
 def kernel_attention(
@@ -48,27 +49,27 @@ def kernel_attention(
     blocks: Blocks | None = None,
     interpret: bool = False,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """What `dense_attention` gives with the mask of `pairwise_visible(query_metadata, key_metadata)`.
+    """Equals `dense_attention` with the mask `pairwise_visible(query_metadata, key_metadata)`.
 
-    Metadata is int32 `[batch or 1, tokens or 1]`: one row or token stands for all. Scores, softmax and sums are
+    Metadata is int32 `[batch or 1, tokens or 1]`: one row or token may stand for all. Scores, softmax and sums are
     float32; matrix products run in the dtype of the inputs. `blocks` defaults to `default_blocks`; `interpret`
     runs the kernels without a TPU, slowly.
 
     Raises:
-      TooManyBlocks: the list of visits of so many rows and tokens is more than a TPU core's scalar memory holds.
+      TooManyBlocks: the list of visits exceeds the scalar memory of a TPU core.
     """
     batch, queries, heads, head_dim = query.shape
     keys, kv_heads = key.shape[1:3]
     blocks = blocks or default_blocks(queries, keys, heads // kv_heads, head_dim)
     count = batch * -(-queries // blocks.queries) * -(-keys // blocks.keys)
-    if count > MOST_VISITS and not interpret:
+    if count > MAX_VISITS and not interpret:
         raise TooManyBlocks(
-            f"attention of {batch} x {queries} queries and {keys} keys on one device: {count:,} blocks of "
-            f"{blocks.queries} x {blocks.keys}, expected at most {MOST_VISITS:,} (scalar memory of a TPU core); cut "
-            "rows over more devices (mesh.fsdp), queries over mesh.sequence, or make rows shorter (config.data)"
+            f"attention of {batch} x {queries} queries and {keys} keys on one device has {count:,} blocks of "
+            f"{blocks.queries} x {blocks.keys}: expected at most {MAX_VISITS:,} (scalar memory of a TPU core). Shard "
+            "rows over more devices (mesh.fsdp), shard queries over mesh.sequence, or shorten the rows (config.data)"
         )
-    query_metadata = pad_tokens(_of_all(query_metadata, batch, queries), blocks.queries)
-    key_metadata = pad_tokens(_of_all(key_metadata, batch, keys), blocks.keys)
+    query_metadata = pad_tokens(_broadcast(query_metadata, batch, queries), blocks.queries)
+    key_metadata = pad_tokens(_broadcast(key_metadata, batch, keys), blocks.keys)
     q = _by_head(query * head_dim**-0.5, query_metadata.sample.shape[1])
     k, v = (_by_head(x, key_metadata.sample.shape[1]) for x in (key, value))
     q = q.reshape(batch, kv_heads, heads // kv_heads, *q.shape[2:])
@@ -80,30 +81,30 @@ def kernel_attention(
 
 
 def default_blocks(queries: int, keys: int, group: int, head_dim: int) -> Blocks:
-    """Blocks of at most 512 queries and 512 keys; of half a million scores where a group of heads makes them larger."""
-    most_queries = min(2048 // (group * max(head_dim // 128, 1)), 512)
-    size = _block(queries, most_queries)
+    """Chooses blocks of at most 512 queries and 512 keys, and at most `SCORES_IN_A_BLOCK` scores per group of heads."""
+    max_queries = min(2048 // (group * max(head_dim // 128, 1)), 512)
+    size = _block(queries, max_queries)
     return Blocks(size, _block(keys, min(SCORES_IN_A_BLOCK // (group * size), 512)))
 
 
-def _block(tokens: int, most: int) -> int:
-    """The multiple of 128 that cuts the tokens into as few blocks as `most` tokens a block do, with least padding."""
-    count = -(-tokens // max(most // 128 * 128, 128))
+def _block(tokens: int, maximum: int) -> int:
+    """The multiple of 128 with the least padding that needs no more blocks than `maximum` tokens per block."""
+    count = -(-tokens // max(maximum // 128 * 128, 128))
     return -(-tokens // (count * 128)) * 128
 
 
 def backward_sweeps(key_blocks: int, blocks: Blocks, head_dim: int) -> list[tuple[int, int]]:
-    """The sweeps of the backward pass over the blocks of keys: the first block of each, and the one after its last."""
+    """Sweeps of the backward pass over the key blocks, as (first, stop) pairs."""
     count = blocks.sweep or max(KEY_GRADIENT_BYTES // (8 * max(head_dim, 128) * blocks.keys), 1)
     return [(first, min(first + count, key_blocks)) for first in range(0, key_blocks, count)]
 
 
-def _of_all(metadata: TokenMetadata, batch: int, tokens: int) -> TokenMetadata:
+def _broadcast(metadata: TokenMetadata, batch: int, tokens: int) -> TokenMetadata:
     return TokenMetadata(*(jnp.broadcast_to(x, (batch, tokens)) for x in metadata))
 
 
 def _by_head(x: Array, tokens: int) -> Array:
-    """`[batch, tokens, heads, head_dim]` to `[batch, heads, tokens, head_dim]`, padded to that many tokens."""
+    """Transposes `[batch, tokens, heads, head_dim]` to `[batch, heads, tokens, head_dim]` and pads to `tokens`."""
     return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, tokens - x.shape[1]), (0, 0)))
 
 

@@ -1,4 +1,4 @@
-"""The backward pass of the attention kernel: one sweep gives the gradients of queries, keys and values."""
+"""The backward pass of the attention kernel: one sweep computes the gradients of queries, keys and values."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def backward(
     Float[Array, "batch kv_heads keys head_dim"],
     Float[Array, "batch kv_heads keys head_dim"],
 ]:
-    """Gradients with respect to query (in its dtype), key and value (float32), from that of the output and what
-    `forward` gave.
+    """Gradients with respect to query (in its dtype), key and value (float32).
 
-    `mean` is sum(out * d_out) of each query: the mean, over its weights, of their gradients.
+    `logsumexp` comes from `forward`. `mean` is sum(out * d_out) per query, the mean gradient under its attention
+    weights.
     """
     batch, kv_heads, group, queries, head_dim = query.shape
     specs = BlockSpecs(visits, group, head_dim, blocks)
-    # All keys of a head stay in VMEM while its queries go by: there are `group` times fewer of them.
+    # All keys of a head stay in VMEM while its query blocks stream through: there are `group` times fewer of them.
     whole = pl.BlockSpec((None, None, key.shape[2], head_dim), lambda b, n, i, j, *_: (b, n, 0, 0))
     gradients = [jax.ShapeDtypeStruct(query.shape, query.dtype)]
     gradients += [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (key, value)]
@@ -99,7 +99,7 @@ def _kernel(
     d_value: Any,
     d_query_sum: Any,
 ) -> None:
-    """One visit; scores lie keys x queries, as in the forward pass. Scratch: the queries' gradient so far, float32."""
+    """One visit. Scores are laid out keys x queries, as in the forward pass. Scratch sums up `d_query` in float32."""
     row, block, visit = pl.program_id(0), pl.program_id(2), pl.program_id(3)
     blocks, visits = pl.num_programs(2), pl.num_programs(3)
     place = (row * blocks + block) * visits + visit

@@ -1,4 +1,4 @@
-"""The forward pass of the attention kernel: softmax over key blocks, one after the other, for a block of queries."""
+"""The forward pass of the attention kernel: an online softmax over the key blocks of a query block."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def forward(
     Float[Array, "batch kv_heads group queries head_dim"],
     Float[Array, "batch kv_heads group queries"],
 ]:
-    """Attention of whole blocks, in the dtype of `query` (already scaled), and the log-sum-exp of each query's scores.
+    """Attention in the dtype of `query` (already scaled), and the float32 log-sum-exp of each query's scores.
 
-    A query that sees nothing gets zeros, and log-sum-exp 0.
+    Tokens are padded to whole blocks. A query that sees nothing gets zeros and log-sum-exp 0.
     """
     batch, kv_heads, group, queries, head_dim = query.shape
     specs = BlockSpecs(visits, group, head_dim, blocks)
@@ -73,10 +73,10 @@ def _kernel(
     total: Any,
     summed: Any,
 ) -> None:
-    """One visit. Scores lie keys x queries, so that what is kept of a query is a lane and broadcasts along keys.
+    """One visit. Scores are laid out keys x queries, so that statistics of queries lie along lanes.
 
-    Scratch, float32, over the visits of a query block: `highest` score so far and `total` of the weights
-    `[group, queries]`, `summed` values `[group, head_dim, queries]`.
+    Float32 scratch over the visits of a query block: the running maximum `highest` and weight sum `total`
+    `[group, queries]`, and the weighted values `summed` `[group, head_dim, queries]`.
     """
     del key_blocks
     row, block, visit = pl.program_id(0), pl.program_id(2), pl.program_id(3)
@@ -96,8 +96,8 @@ def _kernel(
                 scores = jnp.where(mask, scores, HIDDEN_SCORE)
             before = highest[head : head + 1]
             now = jnp.maximum(before, jnp.max(scores, axis=0, keepdims=True))
-            # While a query has seen nothing, its hidden keys weigh 1 each: the first key seen brings a score so much
-            # higher that `shrink` is 0.
+            # Until a query sees a key, its hidden keys have weight 1 each. The first visible key has a score so much
+            # higher that `shrink` is 0 and removes them.
             weights, shrink = jnp.exp(scores - now), jnp.exp(before - now)
             highest[head : head + 1] = now
             total[head : head + 1] = shrink * total[head : head + 1] + jnp.sum(weights, axis=0, keepdims=True)

@@ -29,7 +29,7 @@ from uno_jax.inference.picture_settings import PictureSettings, picture_size
 from uno_jax.inference.reader import SEED, Reader, ReadPlans, load_reader
 from uno_jax.inference.thinking import ThinkingConfig, split_thought
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, put_rows
@@ -72,7 +72,7 @@ class _Prepared(NamedTuple):
 
     plans: list[GuidedPlan]
     inputs: PictureInputs
-    past: Past | None
+    cache: KVCache | None
     """What was read of their contexts before."""
     thoughts: list[str]
 
@@ -250,11 +250,11 @@ class Generator:
     def _generate_batch(self, requests: Sequence[Request]) -> list[GeneratedImage]:
         """Generates the pictures of requests of one kind, together."""
         reader, model = self.reader, self.reader.model
-        plans, inputs, past, thoughts = self._prepared(requests)
+        plans, inputs, cache, thoughts = self._prepared(requests)
         inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
         flow = requests[0].settings.flow(model.time_shift)
         with on_mesh(reader.mesh):
-            branches = _read_branches(model.params, inputs, past, model=model.config)
+            branches = _read_branches(model.params, inputs, cache, model=model.config)
             latents = np.asarray(sample_latents(model.params, branches, model.config, flow, SEED))
         unit = model.config.pixels_per_token
         grids = [(plan.height // unit, plan.width // unit) for plan in plans]
@@ -273,7 +273,7 @@ class Generator:
         rows = reader.row_count(len(plans))
         tokens = read.tokens if read else None
         inputs = picture_inputs(plans, reader.layout, reader.model.tokenizer, rows, read=tokens)
-        return _Prepared(plans, inputs, read.past if read else None, thoughts)
+        return _Prepared(plans, inputs, read.cache if read else None, thoughts)
 
     def _guided_plan(self, request: Request) -> GuidedPlan:
         model, settings = self.reader.model, request.settings
@@ -341,7 +341,7 @@ def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) ->
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _read_branches(params: Any, inputs: PictureInputs, past: Past | None, *, model: ModelConfig) -> Branches:
+def _read_branches(params: Any, inputs: PictureInputs, cache: KVCache | None, *, model: ModelConfig) -> Branches:
     assert isinstance(inputs.context, Batch), "the context is not encoded"
     latents = draw(inputs.context, SEED, 1.0, model.autoencoder).latents
-    return read_branches(params, inputs, latents, model, past)
+    return read_branches(params, inputs, latents, model, cache)

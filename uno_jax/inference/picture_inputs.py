@@ -23,7 +23,7 @@ from uno_jax.data.sampling_rows import (
 )
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.sampling.cache import Params, first_tokens, read_context
 from uno_jax.sampling.flow import Branch, Branches
 from uno_jax.sampling.schedule import FlowConfig
@@ -144,16 +144,16 @@ def read_branches(
     inputs: PictureInputs,
     latents: Float[Array, "rows latents latent_size"],
     model: ModelConfig,
-    past: Past | None = None,
+    cache: KVCache | None = None,
 ) -> Branches:
     """Reads the contexts of some pictures, whose images' latents are `latents`. Pure, to be jitted.
 
-    `past` is what has been read of the contexts before (`picture_inputs(read=...)`).
+    `cache` is what has been read of the contexts before (`picture_inputs(read=...)`).
 
     One forward pass over the contexts; and one over what the text-free contexts hold besides a beginning of these, and
     one over that of the contexts of texts alone, each only where there is something to read.
     """
-    context = read_context(params, inputs.context, latents, model, past)
+    context = read_context(params, inputs.context, latents, model, cache)
 
     def compared(other: Comparison) -> Branch:
         begun = None if other.shared is None else first_tokens(context, other.shared)

@@ -22,7 +22,7 @@ from uno_jax.inference.picture_settings import check_seed
 from uno_jax.interop.load import LoadedModel, load_model
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig, layout_of
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, row_parts
@@ -38,10 +38,10 @@ class ReadPlans:
     """What has been read of some plans, one a row."""
 
     plans: tuple[Plan, ...]
-    past: Past
+    cache: KVCache
     """As many rows as `row_count` says; those that are left over are padding."""
     tokens: tuple[int, ...]
-    """How many of each plan's tokens `past` holds."""
+    """How many of each plan's tokens `cache` holds."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Reader:
         batch = put_rows(self.encoded(context_batch(unread, layout, self.row_count(len(plans)))), self.mesh)
         slots = context_bucket(max(tokens))
         with on_mesh(self.mesh):
-            past = _read(self.model.params, batch, before and before.past, model=self.model.config, slots=slots)
-        return ReadPlans(tuple(plans), past, tuple(token_count(plan, layout) for plan in plans))
+            cache = _read(self.model.params, batch, before and before.cache, model=self.model.config, slots=slots)
+        return ReadPlans(tuple(plans), cache, tuple(token_count(plan, layout) for plan in plans))
 
     def write(
         self, read: ReadPlans, text: TextConfig, seeds: Sequence[int], *, stop: Sequence[int] = (), at_once: int = 0
@@ -102,7 +102,7 @@ class Reader:
         row_seeds = put_rows(np.array([*seeds, *[0] * (rows - len(seeds))], np.int32), self.mesh)
         length = 1 + context_bucket(text.max_length - 1)  # so that few lengths occur; `until` ends the text
         with on_mesh(self.mesh):
-            writing = _begin(read.past, first, row_seeds, start=tokenizer.start, length=length)
+            writing = _begin(read.cache, first, row_seeds, start=tokenizer.start, length=length)
         ends, until, done = (tokenizer.end, *stop), 1, False
         while not done:
             until = min(until + at_once, text.max_length) if at_once else text.max_length
@@ -140,12 +140,12 @@ def load_reader(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))
-def _read(params: Any, batch: Batch, past: Past | None, *, model: ModelConfig, slots: int) -> Past:
+def _read(params: Any, batch: Batch, cache: KVCache | None, *, model: ModelConfig, slots: int) -> KVCache:
     """What was read before is moved into `slots` slots first, so that few lengths occur."""
     latents = draw(batch, SEED, 1.0, model.autoencoder).latents
-    return read_context(params, batch, latents, model, None if past is None else fitted(past, slots))
+    return read_context(params, batch, latents, model, None if cache is None else fitted(cache, slots))
 
 
 @functools.partial(jax.jit, static_argnames=("start", "length"))
-def _begin(past: Past, first: TokenMetadata, seeds: Any, *, start: int, length: int) -> Any:
-    return begin_text(past, first, start, length, seeds)
+def _begin(cache: KVCache, first: TokenMetadata, seeds: Any, *, start: int, length: int) -> Any:
+    return begin_text(cache, first, start, length, seeds)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what a few parameters add to frozen linear layers (LoRA, arXiv 2106.09685)."""
+"""Low-rank adapters on frozen linear layers (LoRA, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from uno_jax.models.config import DecoderConfig
 from uno_jax.models.linear import Linear
 
 ADAPTERS = "decoder/layers/generation/adapters"
-"""Where the adapters lie in the parameter tree."""
+"""Path of the adapters in the parameter tree."""
 
 ADAPTED_LAYERS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
 class LowRank(nn.Module):
-    """`scale * x @ down @ up`; `up` begins at zero, so that a fresh adapter changes nothing."""
+    """Computes `scale * x @ down @ up`. `up` is initialised to zero, so that a new adapter has no effect."""
 
     features: int
     rank: int
@@ -34,7 +34,7 @@ class LowRank(nn.Module):
 
 
 class ExpertAdapters(nn.Module):
-    """One adapter for every linear layer of an expert in a decoder layer, under that layer's name."""
+    """One adapter for every linear layer of an expert in a decoder layer, with the name of that linear layer."""
 
     config: DecoderConfig
     dtype: Any
@@ -54,7 +54,7 @@ class ExpertAdapters(nn.Module):
         self.down = adapter(config.hidden_size)
 
     def __call__(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
-        """What the linear layer `name` gets added, for the input that it gets."""
+        """Term that the adapter adds to the output of the linear layer `name` for the input `x`."""
         added: Array = getattr(self, name)(x)
         return added
 
@@ -65,5 +65,5 @@ def merged_kernel(
     up: Float[Array, "*layers rank outputs"],
     scale: float,
 ) -> Float[Array, "*layers inputs outputs"]:
-    """The kernel that does alone, up to rounding, what it does with its adapter; float32."""
+    """Folds an adapter into its kernel: equal outputs without the adapter, up to rounding; float32."""
     return jnp.asarray(kernel, jnp.float32) + scale * jnp.asarray(down, jnp.float32) @ jnp.asarray(up, jnp.float32)

@@ -1,7 +1,7 @@
-"""Images to latents and back: the FLUX autoencoder, and a parameter-free one for laptops behind the same interface.
+"""Autoencoders between images and latents: the FLUX autoencoder, and a parameter-free one for laptops.
 
-Both have two methods. `encode` gives the moments (mean | log-variance) of a Gaussian; `sample_latents` draws from it
-and scales. `decode` takes such scaled latents back to pixels.
+Both have the same two methods. `encode` returns the moments (mean | log-variance) of a Gaussian, from which
+`sample_latents` draws scaled latents. `decode` maps scaled latents to pixels.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from uno_jax.models.config import AutoencoderConfig
 
 GROUP_NORM_EPS = 1e-6
 GROUP_NORM_GROUPS = 32
-# exp(0.5 * -60) is 1e-13: a sample of the pixel autoencoder is its mean to the last digit.
+# exp(0.5 * -60) is 1e-13, so that a sample of the pixel autoencoder equals its mean.
 PIXEL_LOG_VARIANCE = -60.0
 
 
 def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoencoder:
-    """The autoencoder that `config.kind` names.
+    """Makes the autoencoder of `config.kind`.
 
     Raises:
-      ValueError: sizes that contradict each other; the message names the field.
+      ValueError: the sizes contradict each other; the message names the field.
     """
     if config.kind == "flux":
         if config.downsample != 2 ** (len(config.channel_multipliers) - 1):
@@ -38,15 +38,15 @@ def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoen
         for multiplier in config.channel_multipliers:
             if config.base_channels * multiplier % GROUP_NORM_GROUPS:
                 raise ValueError(
-                    f"autoencoder.base_channels {config.base_channels} times multiplier {multiplier} is no multiple "
-                    f"of {GROUP_NORM_GROUPS}, the number of groups of its group norms"
+                    f"autoencoder.base_channels {config.base_channels} times multiplier {multiplier}: expected a "
+                    f"multiple of {GROUP_NORM_GROUPS}, the number of groups of the group norms"
                 )
         return FluxAutoencoder(config)
     if config.kind == "pixel":
         if config.latent_channels != 3 * config.downsample**2:
             raise ValueError(
-                f"autoencoder.latent_channels is {config.latent_channels}, but the pixel autoencoder with downsample "
-                f"{config.downsample} has 3 * {config.downsample}**2 = {3 * config.downsample**2} channels"
+                f"autoencoder.latent_channels is {config.latent_channels}: expected 3 * {config.downsample}**2 = "
+                f"{3 * config.downsample**2} for the pixel autoencoder with downsample {config.downsample}"
             )
         return PixelAutoencoder(config)
     assert_never(config.kind)
@@ -55,9 +55,9 @@ def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoen
 def sample_latents(
     moments: Float[Array, "*shape twice_channels"], noise: Float[Array, "*shape channels"], scale: float, shift: float
 ) -> Float[Array, "*shape channels"]:
-    """Scaled latents `scale * (mean + exp(log_variance / 2) * noise - shift)`, float32.
+    """Returns scaled latents `scale * (mean + exp(log_variance / 2) * noise - shift)`, float32.
 
-    Moments may be those of `encode` or patchified ones: the mean is the first half of the features either way.
+    Moments come from `encode`, or patchified: the mean is the first half of the features in both.
     """
     mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return scale * (mean + jnp.exp(0.5 * log_variance) * noise - shift)
@@ -66,7 +66,7 @@ def sample_latents(
 def patchify_latents(
     latents: Float[Array, "images height width channels"], patch: int
 ) -> Float[Array, "images tokens features"]:
-    """Cuts latents into patches row by row, each flattened (row, column, channel), channel fastest."""
+    """Splits latents into patches row by row, each flattened (row, column, channel) with the channel fastest."""
     images, height, width, channels = latents.shape
     x = latents.reshape(images, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(images, -1, patch * patch * channels)
@@ -81,16 +81,16 @@ def unpatchify_latents(
 
 
 class PixelAutoencoder(nn.Module):
-    """Space to depth: a latent is the square of pixels under it. No parameters, nothing lost."""
+    """Lossless space-to-depth without parameters: a latent is the square of pixels under it."""
 
     config: AutoencoderConfig
 
     def __call__(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images height width 3"]:
-        """Encodes and decodes, so that `init` works as for `FluxAutoencoder`."""
+        """Encodes and decodes; `init` calls it, as for `FluxAutoencoder`."""
         return _reconstruct(self, images)
 
     def encode(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
-        """Moments of images in [-1, 1]: the pixels as the mean, and a variance of (nearly) zero."""
+        """Encodes images in [-1, 1] to moments: the pixels as the mean, and a variance of nearly zero."""
         _check_sides(images, self.config.downsample)
         count, height, width, _ = images.shape
         size = self.config.downsample
@@ -98,14 +98,14 @@ class PixelAutoencoder(nn.Module):
         return jnp.concatenate([mean, jnp.full_like(mean, PIXEL_LOG_VARIANCE)], axis=-1)
 
     def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
-        """Images of scaled latents; in [-1, 1] where the latents came from such images, and not clipped."""
+        """Decodes scaled latents to images, not clipped: in [-1, 1] if the latents came from such images."""
         count, rows, columns, channels = latents.shape
         latents = latents / self.config.scale + self.config.shift
         return unpatchify_latents(latents.reshape(count, -1, channels), rows, columns, self.config.downsample)
 
 
 class FluxAutoencoder(nn.Module):
-    """The FLUX autoencoder, channels last: `encoder` and `decoder` mirror each other around a middle with attention."""
+    """The FLUX autoencoder, channels last: convolutions, with self-attention at the lowest resolution."""
 
     config: AutoencoderConfig
     dtype: Any = jnp.float32
@@ -119,16 +119,16 @@ class FluxAutoencoder(nn.Module):
         return _reconstruct(self, images)
 
     def encode(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
-        """Moments, float32, of images in [-1, 1].
+        """Encodes images in [-1, 1] to float32 moments.
 
         Raises:
-          ValueError: a side is no multiple of `downsample`.
+          ValueError: a side is not a multiple of `downsample`.
         """
         _check_sides(images, self.config.downsample)
         return self.encoder(images).astype(jnp.float32)
 
     def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
-        """Images, float32, of scaled latents; about [-1, 1], and not clipped."""
+        """Decodes scaled latents to float32 images, about [-1, 1] and not clipped."""
         return self.decoder(latents / self.config.scale + self.config.shift).astype(jnp.float32)
 
 
@@ -143,13 +143,13 @@ def _reconstruct(autoencoder: FluxAutoencoder | PixelAutoencoder, images: Array)
 def _check_sides(images: Array, downsample: int) -> None:
     if images.ndim != 4 or images.shape[1] % downsample or images.shape[2] % downsample:
         raise ValueError(
-            f"the autoencoder takes images [count, height, width, 3] with sides that are multiples of {downsample}, "
-            f"not {tuple(images.shape)}"
+            f"images have shape {tuple(images.shape)}: the autoencoder expects [count, height, width, 3] with sides "
+            f"that are multiples of {downsample}"
         )
 
 
 class FluxEncoder(nn.Module):
-    """Images to moments: levels that halve the sides, then the middle."""
+    """Encodes images to moments: levels that halve the sides, then the middle."""
 
     config: AutoencoderConfig
     dtype: Any
@@ -168,7 +168,7 @@ class FluxEncoder(nn.Module):
 
 
 class FluxDecoder(nn.Module):
-    """Unscaled latents to images: the middle, then levels that double the sides. Level 0 is the last, at full size."""
+    """Decodes unscaled latents: the middle, then levels that double the sides. Level 0 is the last, at full size."""
 
     config: AutoencoderConfig
     dtype: Any
@@ -186,7 +186,7 @@ class FluxDecoder(nn.Module):
 
 
 class EncoderLevel(nn.Module):
-    """Residual blocks at one size, then (all levels but the last) a convolution that halves the sides."""
+    """Residual blocks at one size, then (except in the last level) a convolution that halves the sides."""
 
     channels: int
     blocks: int
@@ -198,7 +198,7 @@ class EncoderLevel(nn.Module):
         for block in range(self.blocks):
             x = ResidualBlock(self.channels, self.dtype, name=f"block_{block}")(x)
         if self.downsample:
-            # The original pads right and bottom only.
+            # The original FLUX encoder pads right and bottom only.
             conv = nn.Conv(
                 self.channels, (3, 3), strides=2, padding=((0, 1), (0, 1)), dtype=self.dtype, name="downsample"
             )
@@ -207,7 +207,7 @@ class EncoderLevel(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Residual blocks at one size, then (all levels but level 0) nearest doubling and a convolution."""
+    """Residual blocks at one size, then (except in level 0) nearest-neighbour doubling and a convolution."""
 
     channels: int
     blocks: int
@@ -225,7 +225,7 @@ class DecoderLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, self-attention over all places of the image, residual block."""
+    """Residual block, self-attention over all positions of the image, residual block."""
 
     attention: Attention
     dtype: Any
@@ -238,7 +238,7 @@ class Middle(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two times norm, SiLU, convolution; a 1 x 1 convolution on the residual where the channels change."""
+    """Twice norm, SiLU and convolution; a 1 x 1 convolution on the shortcut if the number of channels changes."""
 
     channels: int
     dtype: Any
@@ -253,10 +253,10 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Single-head attention of every place of an image to all places of the same image."""
+    """Single-head self-attention over all positions of each image."""
 
     attention: Attention
-    """Which implementation, as in AutoencoderConfig."""
+    """Implementation, as in `AutoencoderConfig`."""
     dtype: Any
 
     @nn.compact

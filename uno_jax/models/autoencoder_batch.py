@@ -20,7 +20,7 @@ from uno_jax.models.positions import pixels_to_float
 from uno_jax.parallel.axes import constrain, on_mesh
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, row_parts
 
-# Pixels that the encoder works on at once: more in flight need more memory and gain no speed.
+# Maximum number of pixels to encode at once: more need more memory and gain no speed.
 PIXELS_AT_ONCE = 1024 * 1024
 
 
@@ -32,27 +32,28 @@ def encode_batch(
     *,
     pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> Batch:
-    """Replaces the pixels of a batch by the autoencoder's moments.
+    """Replaces the pixels of a batch with the autoencoder's moments.
 
-    A host function: it finds the images of the batch, and runs one jitted program per image size and number of images
-    (padded to a power of two for each device, so that few programs are compiled). Each image is encoded at its own
-    size, because padding would change its latents. The programs are dispatched and not waited for. They run where
-    `params` lie, which must be this host alone, for what images there are differs from host to host; where that is a
-    mesh (`parallel.mesh.host_mesh`), each part of it that has rows of its own encodes some of the images.
+    This function runs on the host. It finds the images of the batch, and dispatches one jitted program per image size
+    and number of images, without waiting for it. The number is padded to a power of two per device, so that few
+    programs are compiled. Each image is encoded at its own size, because padding would change its latents.
+
+    The programs run on the devices of `params`, which must be local: each host has other images. On a mesh
+    (`parallel.mesh.host_mesh`), the images are sharded like rows.
 
     Args:
       autoencoder: from `make_autoencoder`.
       params: its parameters (empty for the pixel autoencoder).
-      batch: of this host, numpy arrays; one with moments (precomputed) comes back as it is.
+      batch: this host's batch, numpy arrays. A batch with precomputed moments is returned unchanged.
       config: sizes of the model.
-      pixels_at_once: images of more pixels than this together are encoded one after the other on a device (memory, not
-        results).
+      pixels_at_once: maximum number of pixels to encode at once per device. It changes memory, not results.
 
     Returns:
       The batch with moments: patchified mean, then patchified log-variance; 0 for padding.
 
     Raises:
-      ValueError: tokens of an image that are no whole grid, or pixels of the wrong width; the message says where.
+      ValueError: the tokens of an image do not form a complete grid, or the pixels have the wrong width; the message
+        names the place.
     """
     if isinstance(batch, Batch):
         return batch
@@ -60,18 +61,18 @@ def encode_batch(
     width = 3 * config.pixels_per_token**2
     if pixels.shape[-1] != width:
         raise ValueError(
-            f"latent_pixels is {tuple(pixels.shape)}; expected pixels of {config.pixels_per_token} * "
-            f"{config.pixels_per_token} * 3 = {width} values a token"
+            f"latent_pixels has shape {tuple(pixels.shape)}: expected {config.pixels_per_token} * "
+            f"{config.pixels_per_token} * 3 = {width} values per token"
         )
     batch_rows, tokens, _ = pixels.shape
     if isinstance(autoencoder, PixelAutoencoder):
-        # It never looks beyond a latent, so that every token may be encoded as an image of its own.
+        # It encodes each latent independently, so every token can be an image of its own.
         grids = {(1, 1): np.flatnonzero(np.asarray(batch.generation.sample) > 0)[:, None]}
     else:
         grids = image_grids(batch, config.max_latent_size)
     mesh = _mesh_of(params)
     devices, everywhere = row_parts(mesh), replicated(mesh)
-    # In their places from the first grid on: each program is compiled once, and pixels are sent once.
+    # Placed on the devices before the loop: each program is compiled once, and the pixels are transferred once.
     moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32, device=everywhere)
     flat_pixels = jax.device_put(pixels.reshape(batch_rows * tokens, width), everywhere)
     for (rows, columns), places in grids.items():
@@ -87,14 +88,14 @@ def encode_batch(
 
 
 def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "_images _tokens"]]:
-    """Where the images of a batch lie, by grid (rows, columns): for each image the places of its tokens, row by row,
-    in the generation buffer flattened over batch rows.
+    """Finds the images of a batch, by grid (rows, columns).
 
-    An image is a run of tokens with one (row, sample, image); its grid follows from its position ids
+    Returns the indices of each image's tokens, row by row, in the generation buffer flattened over batch rows. An image
+    is a run of tokens with the same row, sample and image number. Its grid follows from its position ids
     (row * `side` + column).
 
     Raises:
-      ValueError: a run that is no whole grid in row-by-row order.
+      ValueError: a run is not a complete grid in row-by-row order.
     """
     sample, image, positions = (
         np.asarray(x) for x in (batch.generation.sample, batch.latent_source.image, batch.latent_positions)
@@ -108,12 +109,12 @@ def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.nd
                 continue
             run = positions[row, start:stop]
             rows, columns = run.max() // side + 1, (run % side).max() + 1
-            whole = (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1)
-            if not np.array_equal(run, whole):
+            complete = (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1)
+            if not np.array_equal(run, complete):
                 raise ValueError(
                     f"row {row}, tokens {start} to {stop - 1} (sample {sample[row, start]}, latent image "
                     f"{image[row, start]}): {stop - start} tokens with positions up to row {rows - 1} and column "
-                    f"{columns - 1} are no whole grid in row-by-row order"
+                    f"{columns - 1}: expected a complete grid in row-by-row order"
                 )
             places = row * sample.shape[1] + np.arange(start, stop)
             grids.setdefault((int(rows), int(columns)), []).append(places)
@@ -121,7 +122,7 @@ def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.nd
 
 
 def _mesh_of(params: Any) -> Mesh:
-    """The mesh that the parameters lie on; of one device where they name none, or there are none."""
+    """The mesh of the parameters; a mesh of one device if they have none, or if there are no parameters."""
     for leaf in jax.tree.leaves(params):
         sharding = getattr(leaf, "sharding", None)
         if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
@@ -130,12 +131,12 @@ def _mesh_of(params: Any) -> Mesh:
 
 
 def _power_of_two(count: int) -> int:
-    """The next one."""
+    """Rounds up to a power of two."""
     return 1 << (count - 1).bit_length()
 
 
 def _pad(places: np.ndarray, count: int, nowhere: int) -> np.ndarray:
-    """So many images; the tokens of those that are added lie at `nowhere`: out of range, read as any, never written."""
+    """Pads to `count` images whose tokens have the out-of-range index `nowhere`: reads are clipped, writes dropped."""
     padding = np.full((count - len(places), places.shape[1]), nowhere)
     return np.concatenate([places, padding]).astype(np.int32)
 
@@ -153,8 +154,10 @@ def _encode_images(
     together: int,
     mesh: Mesh,
 ) -> Float[Array, "places twice_latent_size"]:
-    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places, `together` at a time, cut
-    over the rows of `mesh`."""
+    """Writes the moments of images of one grid (`rows` x `columns` tokens) to their places in `moments`.
+
+    Encodes `together` images at a time, sharded like rows over `mesh`.
+    """
     count, tokens = places.shape
 
     @on_mesh(mesh)

@@ -1,4 +1,4 @@
-"""Sizes of the model. The defaults are the published BAGEL-7B-MoT constants (conventions of the public loader)."""
+"""Sizes of the model. The defaults are those of the published BAGEL-7B-MoT."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uno_jax.batch import Layout
 from uno_jax.config import Dtype, to_json
 
 Remat = Literal["none", "dots", "save_projections", "save_attention", "full", "offload"]
-"""What the backward pass recomputes, from the one that recomputes nothing to the one that keeps least on the device."""
+"""Rematerialisation policies, from no recomputation to the least device memory (`DecoderConfig.remat`)."""
 MetaqueryTarget = Literal["vision", "connector"]
 Prediction = Literal["velocity", "x0"]
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The two-expert decoder. `scan_unroll`, `remat` and `attention` change speed and memory, never a checkpoint."""
+    """The two-expert decoder. `scan_unroll`, `remat` and `attention` change speed and memory, but not checkpoints."""
 
     hidden_size: int = 3584
     num_layers: int = 28
@@ -31,20 +31,21 @@ class DecoderConfig:
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
     scan_unroll: int = 1
-    """How many layers one iteration of the layer scan holds; num_layers = no loop at all."""
+    """Layers per iteration of the layer scan; num_layers unrolls it completely."""
     remat: Remat = "none"
-    """What the backward pass recomputes: nothing (`none`); or all of a layer but what the policy keeps.
+    """Rematerialisation: what the backward pass recomputes in each layer.
 
-    `offload` keeps the layer's input, in host memory; `full` the input; `save_attention` also what the attention kernel
-    gave (any other attention runs again); `save_projections` also queries, keys, values and the sum after attention, so
-    that the MLP runs again; `dots` all matrix products.
+    `none` recomputes nothing. The other policies recompute everything except what they save: `offload` the layer's
+    input, in host memory; `full` the layer's input; `save_attention` also the output of the attention kernel (dense
+    attention is recomputed); `save_projections` also queries, keys, values and the residual sum after attention, so
+    that mainly the MLP is recomputed; `dots` all matrix products.
     """
     attention: Attention = "auto"
-    """`kernel` (Pallas, for TPU; holds no scores), `dense` (all scores in memory), or `auto`: kernel on a TPU."""
+    """`kernel` (Pallas, for TPU), `dense` (all scores in memory), or `auto`: kernel on a TPU, otherwise dense."""
     adapter_rank: int = 0
-    """Of low-rank adapters on every linear layer of the generation expert; 0: none."""
+    """Rank of the low-rank adapters on every linear layer of the generation expert; 0: no adapters."""
     adapter_scale: float = 2.0
-    """What adapters compute is added so many times (often written alpha / rank)."""
+    """Scale of the adapter output (alpha / rank)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class VisionConfig:
     scan_unroll: int = 1
     remat: Remat = "none"
     attention: Attention = "auto"
-    """All as in DecoderConfig."""
+    """`scan_unroll`, `remat` and `attention` are as in `DecoderConfig`."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class AutoencoderConfig:
     latent_channels: int = 16
     """Must be 3 * downsample ** 2 for the pixel autoencoder."""
     downsample: int = 8
-    """Pixels per latent, a side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
+    """Pixels per latent along each side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
     scale: float = 0.3611
     shift: float = 0.1159
     attention: Attention = "auto"
-    """As in DecoderConfig."""
+    """Like `DecoderConfig.attention`."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class ModelConfig:
     max_latent_size: int = 64
     """Side of the fixed latent position table, in latent tokens."""
     num_metaqueries: int = 256
-    """Rows of the metaquery table: the most patches that `metaquery_transform` may give. 0: no metaqueries."""
+    """Rows of the metaquery table: the maximum number of patches of `metaquery_transform`. 0: no metaqueries."""
     metaquery_target: MetaqueryTarget = "vision"
-    """What the metaqueries predict: `vision` (the ViT's output) or `connector` (the connector's)."""
+    """Prediction target of the metaqueries: the output of the ViT (`vision`) or of the connector (`connector`)."""
     prediction: Prediction = "velocity"
-    """What the output projection means: `velocity`, or `x0` (the loss is the velocity's either way)."""
+    """Parametrisation of the output projection: `velocity` or `x0`. The loss is on the velocity in both cases."""
     compute_dtype: Dtype = "float32"
-    """Of matrix products. Norms, RoPE, softmax and losses are always float32."""
+    """Dtype of matrix products. Norms, RoPE, softmax and losses are always float32."""
 
     @property
     def latent_size(self) -> int:
@@ -113,7 +114,7 @@ class ModelConfig:
         return self.latent_patch_size * self.autoencoder.downsample
 
 
-# Fields that change speed, memory or precision, and not what the parameters are or mean.
+# Fields that change speed, memory or precision, but not the parameters or their meaning.
 _FREE_FIELDS = (
     "decoder.scan_unroll",
     "decoder.remat",
@@ -127,9 +128,9 @@ _FREE_FIELDS = (
 
 
 def model_differences(first: ModelConfig, second: ModelConfig) -> dict[str, tuple[Any, Any]]:
-    """Fields by which two models are not the same, by their paths with dots, with both values (as JSON).
+    """Fields that differ between two models: dotted path -> both values (as JSON).
 
-    Fields that change speed or precision alone are left out, and so are those that mean nothing in either model.
+    Skips fields that only change speed, memory or precision, and fields that neither model uses.
     """
     ours, theirs = (flatten_dict(to_json(model), sep=".") for model in (first, second))
     free = set(_FREE_FIELDS) | (_idle_fields(first) & _idle_fields(second))
@@ -137,7 +138,7 @@ def model_differences(first: ModelConfig, second: ModelConfig) -> dict[str, tupl
 
 
 def _idle_fields(model: ModelConfig) -> set[str]:
-    """Fields that mean nothing in a model."""
+    """Fields that a model does not use."""
     flux = ("base_channels", "channel_multipliers", "num_residual_blocks")
     idle = {f"autoencoder.{name}" for name in flux} if model.autoencoder.kind == "pixel" else set()
     idle |= set() if model.decoder.adapter_rank else {"decoder.adapter_scale"}
@@ -145,7 +146,7 @@ def _idle_fields(model: ModelConfig) -> set[str]:
 
 
 def layout_of(model: ModelConfig) -> Layout:
-    """The sizes of the model that shape tokens."""
+    """Model sizes that determine the layout of tokens."""
     return Layout(
         vit_patch_size=model.vision.patch_size,
         vit_table_side=model.vision.table_side,

@@ -1,4 +1,4 @@
-"""The two-expert decoder: two dense stacks that meet in every layer's attention."""
+"""The two-expert decoder: two dense stacks with joint attention in every layer."""
 
 from __future__ import annotations
 
@@ -36,31 +36,32 @@ REMAT_POLICIES: dict[Remat, Any] = {
         _POLICIES.dots_with_no_batch_dims_saveable, _POLICIES.save_only_these_names(*SAVED_NAMES)
     ),
 }
-"""What the backward pass of a layer finds in memory, from least to most; `DecoderConfig.remat` tells them apart."""
+"""Rematerialisation policies, from the one that saves the least to the most; see `DecoderConfig.remat`."""
 
 
 class Streams(NamedTuple):
-    """The two token buffers on their way through the decoder."""
+    """Hidden states of the two token buffers."""
 
     understanding: Float[Array, "batch understanding features"]
     generation: Float[Array, "batch generation features"]
 
 
-class Past(NamedTuple):
-    """Tokens that were read before, as every layer's attention needs them; a key-value cache.
+class KVCache(NamedTuple):
+    """Keys, values and metadata of the tokens already read by every layer.
 
-    Memory order means nothing: metadata says who may look at whom, and a slot of sample 0 is seen by nothing.
+    The order of the slots has no meaning: `metadata` determines visibility, and slots with sample 0 are empty.
     """
 
-    keys: Float[Array, "layers batch past kv_heads head_dim"]
-    """Rotated to their positions, in the compute dtype, as the values are."""
-    values: Float[Array, "layers batch past kv_heads head_dim"]
+    keys: Float[Array, "layers batch slots kv_heads head_dim"]
+    """Keys after RoPE, in the compute dtype."""
+    values: Float[Array, "layers batch slots kv_heads head_dim"]
+    """Values, in the compute dtype."""
     metadata: TokenMetadata
-    """Of every slot, `[batch, past]`."""
+    """Metadata of every slot, `[batch, slots]`."""
 
 
 class Expert(nn.Module):
-    """One expert's weights in one decoder layer. Biases on query, key and value only."""
+    """One expert's parameters in one decoder layer. Only query, key and value have biases."""
 
     config: DecoderConfig
     dtype: Any
@@ -82,12 +83,12 @@ class Expert(nn.Module):
             self.adapters = ExpertAdapters(config, self.dtype)
 
     def linear(self, name: str, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens outputs"]:
-        """The linear layer of that name, with its adapter."""
+        """Applies the linear layer `name` and, if there is one, its adapter."""
         y: Array = getattr(self, name)(x)
         return y + self.adapters(name, x) if self.adapted else y
 
     def project(self, x: Float[Array, "batch tokens features"], cos: Array, sin: Array) -> tuple[Array, Array, Array]:
-        """Query, key and value heads `[batch, tokens, heads, head_dim]`; q and k normed per head, then rotated."""
+        """Query, key and value heads `[batch, tokens, heads, head_dim]`, after per-head q and k norms and RoPE."""
         y = self.attention_norm(x).astype(self.dtype)
         heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         query, key, value = (
@@ -103,7 +104,7 @@ class Expert(nn.Module):
     def finish(
         self, x: Float[Array, "batch tokens features"], attended: Array
     ) -> Float[Array, "batch tokens features"]:
-        """Output projection and SwiGLU MLP, each with its residual."""
+        """Output projection and SwiGLU MLP, each with its residual connection."""
         attended = attended.reshape(*x.shape[:-1], self.config.num_heads * self.config.head_dim)
         x = checkpoint_name(x + self.linear("output", attended), "attended")
         y = self.mlp_norm(x).astype(self.dtype)
@@ -112,10 +113,10 @@ class Expert(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One layer: each expert computes its own tokens only, and all attend to the keys and values of both.
+    """One layer: each expert computes its own tokens, and all tokens attend to the keys and values of both experts.
 
-    These, concatenated, are sown as `keys_values` in the collection `past`, which costs nothing where it is not asked
-    for.
+    The concatenated keys and values are sown as `keys_values` in the collection `cache`, at no cost unless the caller
+    makes it mutable.
     """
 
     config: DecoderConfig
@@ -127,7 +128,7 @@ class DecoderLayer(nn.Module):
         streams: Streams,
         rope: tuple[tuple[Array, Array], ...],
         seen: Visibility,
-        past: tuple[Array, Array] | None,
+        cache: tuple[Array, Array] | None,
     ) -> tuple[Streams, None]:
         streams = Streams(*(checkpoint_name(x, "layer_input") for x in streams))
         understanding = Expert(self.config, self.dtype, name="understanding")
@@ -135,9 +136,9 @@ class DecoderLayer(nn.Module):
         first = understanding.project(streams.understanding, *rope[0])
         second = generation.project(streams.generation, *rope[1])
         query, key, value = zip(first, second, strict=True)
-        self.sow("past", "keys_values", (jnp.concatenate(key, axis=1), jnp.concatenate(value, axis=1)))
-        past_key, past_value = ((), ()) if past is None else ((past[0],), (past[1],))
-        attended = attend(query, (*past_key, *key), (*past_value, *value), seen)
+        self.sow("cache", "keys_values", (jnp.concatenate(key, axis=1), jnp.concatenate(value, axis=1)))
+        cached_key, cached_value = ((), ()) if cache is None else ((cache[0],), (cache[1],))
+        attended = attend(query, (*cached_key, *key), (*cached_value, *value), seen)
         streams = Streams(
             understanding.finish(streams.understanding, attended[0]),
             generation.finish(streams.generation, attended[1]),
@@ -149,8 +150,8 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Qwen2.5-shaped decoder with two experts, an embedding, and an untied vocabulary head.
 
-    Layer parameters are stored stacked; the layers run as a scan whose `unroll` and rematerialisation policy are
-    config fields, so that neither changes a checkpoint.
+    The parameters of all layers are stacked for `nn.scan`. Unrolling and the rematerialisation policy are config
+    fields that do not change a checkpoint.
     """
 
     config: DecoderConfig
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
             layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         self.layers = nn.scan(
             layer,
-            variable_axes={"params": 0, "intermediates": 0, "past": 0},
+            variable_axes={"params": 0, "intermediates": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=config.num_layers,
@@ -176,27 +177,27 @@ class Decoder(nn.Module):
         self.head = Linear(config.vocab_size, use_bias=False, dtype=self.dtype)
 
     def embed(self, ids: Int[Any, "batch tokens"]) -> Float[Array, "batch tokens features"]:
-        """Token ids to embeddings in the compute dtype."""
+        """Embeds token ids, in the compute dtype."""
         return lookup(self.embedding, ids, (*self.path, "embedding")).astype(self.dtype)
 
     def __call__(
-        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
     ) -> Streams:
-        """Final hidden states of both buffers, after the final norm of each token's expert.
+        """Final hidden states of both buffers, after the final norm of each expert.
 
-        The tokens see, besides each other, those of `past`, as far as `visible` lets them.
+        Tokens attend to the tokens of both buffers and of `cache`, subject to `visible`.
         """
-        return self.norm(self.residual_stream(streams, understanding, generation, past))
+        return self.norm(self.residual_stream(streams, understanding, generation, cache))
 
     def residual_stream(
-        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, past: Past | None = None
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
     ) -> Streams:
-        """What the layers leave, before the final norm."""
+        """Residual stream after the last layer, before the final norm."""
         metadata = (understanding, generation)
-        seen = visibility(metadata, metadata if past is None else (past.metadata, *metadata), self.config.attention)
+        seen = visibility(metadata, metadata if cache is None else (cache.metadata, *metadata), self.config.attention)
         rope = tuple(rope_tables(x.position, self.config.head_dim, self.config.rope_theta) for x in metadata)
         streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
-        streams, _ = self.layers(streams, rope, seen, past and (past.keys, past.values))
+        streams, _ = self.layers(streams, rope, seen, cache and (cache.keys, cache.values))
         return streams
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
@@ -205,7 +206,7 @@ class Decoder(nn.Module):
 
 
 class ExpertNorms(nn.Module):
-    """The final norm, one per expert; results are in the compute dtype of the streams."""
+    """The final norm of each expert. Results have the dtype of the streams."""
 
     config: DecoderConfig
 

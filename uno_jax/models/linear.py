@@ -1,4 +1,4 @@
-"""Linear layers over all tokens of a batch at once."""
+"""Linear layers that merge the token axes of a batch."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from uno_jax.parallel.axes import is_cut
+from uno_jax.parallel.axes import is_sharded
 from uno_jax.parallel.parameters import gathered
 
 
 def token_product(
     x: Float[Array, "*tokens inputs"], kernel: Float[Array, "inputs outputs"]
 ) -> Float[Array, "*tokens outputs"]:
-    """`x @ kernel`, as one two-dimensional matrix product where tokens are not cut over devices.
+    """Computes `x @ kernel`, as one two-dimensional matrix product unless tokens are sharded.
 
-    The result is the same. The weight gradient of a product with several token axes contracts all of them, for which
-    XLA's CPU backend first writes transposed copies of the activations: an MLP's forward and backward pass took 1.3
-    to 1.5 times as long (`benchmarks/token_product.py`). Rows and tokens that are both cut make no one axis that a
-    mesh can cut, so merging them would gather the tokens.
+    The result is the same. With several token axes, the weight gradient contracts all of them, and XLA's CPU backend
+    first writes transposed copies of the activations: the forward and backward pass of an MLP took 1.3 to 1.5 times as
+    long (`benchmarks/token_product.py`). If both rows and tokens are sharded, the merged axis cannot be, and merging
+    would gather the tokens.
     """
-    if is_cut("tokens"):
+    if is_sharded("tokens"):
         return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
     flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())))
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Linear(nn.Module):
-    """`nn.Dense` through `token_product`: parameters `kernel` [inputs, outputs], placed by path, and `bias`.
+    """`nn.Dense` with `token_product`: parameters `kernel` `[inputs, outputs]` and `bias` `[outputs]`.
 
-    The kernel is gathered in the compute dtype, so that is what travels.
+    The kernel is sharded by its path. It is cast to the compute dtype before it is gathered, to transfer fewer bytes.
     """
 
     features: int

@@ -12,16 +12,16 @@ TIME_FEATURES = 256
 
 
 def sincos_table_2d(side: int, features: int) -> Float[np.ndarray, "positions features"]:
-    """The fixed table of a `side` x `side` grid, row `row * side + column`; float32 `[side * side, features]`.
+    """Fixed table of a `side` x `side` grid, float32 `[side * side, features]`, indexed by `row * side + column`.
 
     The first half of the features encodes the column and the second half the row, each as [sin | cos] at frequencies
-    10000 ** (-k / (features / 4)) (convention of the public checkpoint, which stores this table).
+    10000 ** (-k / (features / 4)), as in the table that BAGEL's public checkpoint stores.
 
     Raises:
-      ValueError: features is no multiple of four.
+      ValueError: `features` is not a multiple of four.
     """
     if features % 4:
-        raise ValueError(f"a 2-D sin-cos table needs a multiple of 4 features, not {features}")
+        raise ValueError(f"a 2-D sin-cos table has {features} features: expected a multiple of 4")
     frequencies = 1.0 / 10000 ** (np.arange(features // 4, dtype=np.float64) / (features / 4))
     angles = np.arange(side, dtype=np.float64)[:, None] * frequencies
     line = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
@@ -30,7 +30,7 @@ def sincos_table_2d(side: int, features: int) -> Float[np.ndarray, "positions fe
 
 
 def time_features(t: Float[Array, "*tokens"]) -> Float[Array, "*tokens 256"]:
-    """[cos | sin] of t in [0, 1] (not times 1000) at frequencies exp(-ln(10000) * k / 128); float32."""
+    """Features [cos | sin] of t in [0, 1] (not scaled by 1000) at frequencies exp(-ln(10000) * k / 128); float32."""
     half = TIME_FEATURES // 2
     frequencies = jnp.exp(-np.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     angles = t.astype(jnp.float32)[..., None] * frequencies
@@ -40,7 +40,7 @@ def time_features(t: Float[Array, "*tokens"]) -> Float[Array, "*tokens 256"]:
 def rope_tables(
     position: Int[Array, "*rows tokens"], head_dim: int, theta: float
 ) -> tuple[Float[Array, "*rows tokens head_dim"], Float[Array, "*rows tokens head_dim"]]:
-    """cos and sin of the rotation angles of every position, float32, the two halves of the head alike."""
+    """Cosine and sine of the rotation angles of every position, float32, repeated for both halves of the head."""
     inverse = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
     angles = position.astype(jnp.float32)[..., None] * inverse
     angles = jnp.concatenate([angles, angles], axis=-1)
@@ -52,12 +52,12 @@ def apply_rope(
     cos: Float[Array, "*rows tokens head_dim"],
     sin: Float[Array, "*rows tokens head_dim"],
 ) -> Float[Array, "*rows tokens heads head_dim"]:
-    """Rotates the two halves of each head against each other (the public convention, not interleaved pairs)."""
+    """Applies RoPE to the two halves of each head (as in Qwen2 and BAGEL, not to interleaved pairs)."""
     first, second = jnp.split(x, 2, axis=-1)
     rotated = jnp.concatenate([-second, first], axis=-1)
     return x * cos[..., None, :] + rotated * sin[..., None, :]
 
 
 def pixels_to_float(pixels: UInt8[Any, "*shape"]) -> Float[Array, "*shape"]:
-    """uint8 pixels to float32 in [-1, 1], as (x / 255 - 0.5) / 0.5 (the public transforms' mean and deviation)."""
+    """Converts uint8 pixels to float32 in [-1, 1], as (x / 255 - 0.5) / 0.5 like BAGEL's public transforms."""
     return (jnp.asarray(pixels, jnp.float32) / 255.0 - 0.5) / 0.5

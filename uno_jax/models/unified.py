@@ -1,4 +1,4 @@
-"""The whole model: encoders' tokens in, predictions of both experts out."""
+"""The unified model: a packed batch in, predictions of both experts out."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from jaxtyping import Array, Float, Int
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Decoder, Past, Streams
+from uno_jax.models.decoder import Decoder, KVCache, Streams
 from uno_jax.models.linear import Linear
 from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
 from uno_jax.parallel.parameters import lookup
 
-# With x_0 prediction the velocity is (x_t - x_0) / t; below this t the division stops growing.
+# With x_0 prediction the velocity is (x_t - x_0) / t; t is clamped to this minimum in the division.
 SMALLEST_DIVISOR_TIME = 0.05
 
 
 class Predictions(NamedTuple):
-    """What the losses read."""
+    """Model outputs that the losses read; float32."""
 
     velocity: Float[Array, "batch latents features"]
     text_logits: Float[Array, "batch text vocab"] | None
-    """None where answers are not trained: the vocabulary head does not run on context text then."""
+    """None if answers are not trained: the vocabulary head then skips context text."""
     caption_logits: Float[Array, "batch captions vocab"]
     query_prediction: Float[Array, "batch queries target_features"]
     query_target: Float[Array, "batch queries target_features"]
-    """Features of the clean target; carries no gradient."""
+    """Features of the clean target, without gradient."""
 
 
 class TimestepEmbedder(nn.Module):
-    """Two linears with a SiLU over the time features."""
+    """Two linear layers with a SiLU on the time features."""
 
     features: int
     dtype: jnp.dtype
@@ -47,7 +47,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class Metaqueries(nn.Module):
-    """UNO's learned queries, and the head that turns their final states into vision features."""
+    """UNO's learned queries, and the head that maps their final states to vision features."""
 
     num_queries: int
     features: int
@@ -59,15 +59,16 @@ class Metaqueries(nn.Module):
         self.head = Linear(self.target_features, dtype=self.dtype)
 
     def embed(self, index: Int[Any, "batch queries"]) -> Float[Array, "batch queries features"]:
-        """Rows `index` of the table."""
+        """Looks up rows `index` of the table."""
         return lookup(self.table, index, (*self.path, "table"))
 
     def predict(self, hidden: Float[Array, "batch queries features"]) -> Float[Array, "batch queries target"]:
+        """Predicted vision features, float32."""
         return self.head(hidden).astype(jnp.float32)
 
 
 class UnifiedModel(nn.Module):
-    """BAGEL's unified model with UNO's metaqueries; sizes from the config, arithmetic as in the public model."""
+    """BAGEL's unified model with UNO's metaqueries. The arithmetic is that of BAGEL's public implementation."""
 
     config: ModelConfig
 
@@ -92,7 +93,7 @@ class UnifiedModel(nn.Module):
         *,
         answers: bool = False,
     ) -> Predictions:
-        """Predictions for a batch whose latents are `noised` (clean ones included, with time 0); float32."""
+        """Predictions for a batch with the latents `noised`, which include clean ones at time 0; float32."""
         streams, query_target = self.embed(batch, noised, times)
         hidden = self.decoder(streams, batch.understanding, batch.generation)
         text, captions, queries = self.split_regions(batch, hidden.understanding)
@@ -109,57 +110,57 @@ class UnifiedModel(nn.Module):
         batch: TokenBatch,
         latents: Float[Array, "batch latents latent_size"],
         times: Float[Array, "#batch #latents"],
-        past: Past | None = None,
+        cache: KVCache | None = None,
     ) -> Streams:
-        """Final hidden states of context that goes on from `past`; its keys and values are sown in collection `past`.
+        """Final hidden states of a batch that follows `cache`. Its keys and values are sown in the collection `cache`.
 
-        Captions and metaqueries of the batch are read along, if there are any.
+        Captions and metaqueries of the batch are included.
         """
         streams, _ = self.embed(batch, latents, times)
-        return self.decoder(streams, batch.understanding, batch.generation, past)
+        return self.decoder(streams, batch.understanding, batch.generation, cache)
 
     def read_text(
-        self, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, past: Past
+        self, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, cache: KVCache
     ) -> Float[Array, "batch tokens vocab"]:
-        """Logits of what follows each of the tokens, which go on from `past`; keys and values are sown as in `read`."""
+        """Next-token logits of tokens that follow `cache`; their keys and values are sown as in `read`."""
         text = self.decoder.embed(ids)
         streams = Streams(text, text[:, :0])
-        hidden = self.decoder(streams, metadata, TokenMetadata(*(x[:, :0] for x in metadata)), past)
+        hidden = self.decoder(streams, metadata, TokenMetadata(*(x[:, :0] for x in metadata)), cache)
         return self.decoder.logits(hidden.understanding)
 
     def denoise(
-        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, past: Past
+        self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, cache: KVCache
     ) -> tuple[Float[Array, "batch latents latent_size"], Float[Array, "batch latents features"]]:
-        """Velocity of a noised block that follows `past`, and what the layers added to its latents' features.
+        """Velocity of a noised block that follows `cache`, and the sum of the layers' updates to its latents.
 
         Args:
-          target: nothing but the block's two delimiters and its latents.
+          target: the block's two delimiters and its latents only.
           noised: x_t.
-          time: its time, `[1 or batch, 1]`.
-          past: the context.
+          time: t, `[1 or batch, 1]`.
+          cache: the context.
         """
         streams, _ = self.embed(target, noised, time)
-        last = self.decoder.residual_stream(streams, target.understanding, target.generation, past)
+        last = self.decoder.residual_stream(streams, target.understanding, target.generation, cache)
         added = last.generation - streams.generation
         return self.velocity(self.decoder.norm(last).generation, noised, time), added
 
     def denoise_with(
         self, target: TokenBatch, noised: Float[Array, "batch latents latent_size"], time: Array, added: Array
     ) -> Float[Array, "batch latents latent_size"]:
-        """The velocity if the layers add `added`: `denoise` without any layer."""
+        """Velocity for given updates `added` of the layers: `denoise` without running any layer."""
         streams, _ = self.embed(target, noised, time)
         last = Streams(streams.understanding, streams.generation + added.astype(self.dtype))
         return self.velocity(self.decoder.norm(last).generation, noised, time)
 
     def split_regions(self, batch: TokenBatch, hidden: Array) -> tuple[Array, Array, Array]:
-        """The text, caption and metaquery regions of the understanding buffer."""
+        """Splits the text, caption and metaquery regions off the understanding buffer."""
         text = batch.text_ids.shape[1]
         captions = text + batch.vit_image.shape[1]
         queries = captions + batch.caption_ids.shape[1]
         return hidden[:, :text], hidden[:, captions:queries], hidden[:, queries:]
 
     def embed(self, batch: TokenBatch, noised: Array, times: Array) -> tuple[Streams, Array]:
-        """What enters the first layer, and the metaqueries' targets."""
+        """Inputs of the first layer, and the prediction targets of the metaqueries."""
         config = self.config
         vit_features, target = self.vision_features(batch)
         vit_table = sincos_table_2d(config.vision.table_side, config.decoder.hidden_size)
@@ -181,8 +182,8 @@ class UnifiedModel(nn.Module):
     def vision_features(self, batch: TokenBatch) -> tuple[Array, Array]:
         """Vision features of the context patches and of the metaqueries' target patches.
 
-        Pixels of both run through the encoder together, in one packed sequence a row; float patches are features
-        already (precomputed).
+        The encoder processes the pixels of both together, in one packed sequence per row. Float patches are precomputed
+        features, and returned unchanged.
         """
         if jnp.issubdtype(batch.target_patches.dtype, jnp.floating):
             return batch.vit_patches, batch.target_patches
@@ -190,7 +191,7 @@ class UnifiedModel(nn.Module):
         if not count + batch.target_image.shape[1]:
             width = self.config.vision.hidden_size
             return (jnp.zeros((*batch.vit_image.shape, width)), jnp.zeros((*batch.target_image.shape, width)))
-        # Images are told apart by number, so targets are numbered on from the last of the context.
+        # Image numbers must be unique in a row, so those of the targets continue from the last context image.
         offset = jnp.max(batch.vit_image, axis=1, keepdims=True) if count else 0
         target_image = jnp.where(batch.target_image > 0, batch.target_image + offset, 0)
         features = self.vision(
@@ -201,7 +202,7 @@ class UnifiedModel(nn.Module):
         return features[:, :count], features[:, count:]
 
     def velocity(self, hidden: Array, noised: Array, times: Array) -> Float[Array, "batch latents latent_size"]:
-        """The predicted velocity noise - x_0, float32, whichever way the output projection is parametrised."""
+        """Predicted velocity noise - x_0, float32, for either parametrisation of the output projection."""
         output = self.latent_out(hidden).astype(jnp.float32)
         if self.config.prediction == "velocity":
             return output

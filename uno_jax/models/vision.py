@@ -1,4 +1,4 @@
-"""The SigLIP vision encoder over packed patches, and the connector into the decoder's width."""
+"""The SigLIP vision encoder over packed patches, and the connector to the decoder's width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uno_jax.parallel.parameters import lookup
 
 
 class VisionLayer(nn.Module):
-    """One pre-norm transformer layer, biases everywhere, tanh GELU."""
+    """One pre-norm transformer layer with biases everywhere and tanh GELU."""
 
     config: VisionConfig
     dtype: Any
@@ -30,7 +30,7 @@ class VisionLayer(nn.Module):
     ) -> tuple[Float[Array, "batch patches features"], None]:
         features, heads = self.config.hidden_size, self.config.num_heads
         dense = functools.partial(Linear, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
-        # The two-pass variance: E[x^2] - E[x]^2 loses digits that the comparison with the original needs.
+        # Two-pass variance, because E[x^2] - E[x]^2 is not accurate enough to match the original.
         norm = functools.partial(nn.LayerNorm, epsilon=self.config.norm_eps, dtype=jnp.float32, use_fast_variance=False)
         y = norm(name="attention_norm")(x).astype(self.dtype)
         query, key, value = (
@@ -47,10 +47,10 @@ class VisionLayer(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """SigLIP over packed patches of images of any size, as the public model runs it.
+    """SigLIP over packed patches of images of any size, as in BAGEL's public implementation.
 
-    Layer parameters are stored stacked; `scan_unroll`, `remat` and `attention` of the config change speed and memory,
-    never a checkpoint.
+    The parameters of all layers are stacked. `scan_unroll`, `remat` and `attention` of the config change speed and
+    memory, but not checkpoints.
     """
 
     config: VisionConfig
@@ -67,9 +67,9 @@ class VisionEncoder(nn.Module):
 
         Args:
           patches: flattened (row, column, channel) pixels in [-1, 1].
-          positions: row * table_side + column in the patch's own image, index of the learned table.
-          image: number of the image in its row, from 1; a patch attends within its image only. 0 is padding: it is
-            seen by nothing, and its features are finite and mean nothing.
+          positions: row * table_side + column of the patch in its image, the index of the learned table.
+          image: number of the image in its row, from 1; a patch attends within its image only. 0 is padding, which is
+            invisible and has finite but meaningless features.
         """
         config = self.config
         table = self.param(
@@ -101,7 +101,7 @@ class VisionEncoder(nn.Module):
 
 
 class Connector(nn.Module):
-    """Vision features to the decoder's width: two linears with a tanh GELU between them."""
+    """Maps vision features to the decoder's width: two linear layers with a tanh GELU."""
 
     features: int
     dtype: Any = jnp.float32

@@ -19,7 +19,7 @@ from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig, VisualLoss
 from uno_jax.objectives.distances import visual_distance
 from uno_jax.parallel.hosts import gather_json, gather_shares
-from uno_jax.parallel.mesh import jit_whole, put_rows
+from uno_jax.parallel.mesh import jit_replicated, put_rows
 
 Mask = Callable[[Batch], Bool[Array, "batch tokens"]]
 Params = Mapping[str, Any]
@@ -63,8 +63,8 @@ def mean_target_distance(held_out: HeldOut, mask: Mask) -> float | None:
     if not any(gather_json(any(np.any(mask(batch)) for batch in batches))):
         return None
     settings = (held_out.model, held_out.objective.visual_loss, mask)
-    target_sum = jit_whole(functools.partial(_target_sum, *settings), mesh)
-    distance_sum = jit_whole(functools.partial(_distance_sum, *settings), mesh)
+    target_sum = jit_replicated(functools.partial(_target_sum, *settings), mesh)
+    distance_sum = jit_replicated(functools.partial(_distance_sum, *settings), mesh)
     sums = [jax.device_get(target_sum(params, put_rows(batch, mesh))) for batch in batches]
     count = sum(float(tokens) for _, tokens in sums)
     constant = np.float32(np.sum([np.float64(total) for total, _ in sums], axis=0) / count)

@@ -1,1 +1,1 @@
-"""The mesh, and which axis of it an array is split over."""
+"""The device mesh, the sharding of arrays over its axes, and several hosts."""

@@ -1,7 +1,7 @@
-"""Names of the axes of arrays, and the one table of which mesh axes each of them is cut over.
+"""Logical axis names of arrays, and the one table of the mesh axes that each is sharded over.
 
-Models name the axes of their arrays and know nothing of meshes: inside `on_mesh`, `constrain` and `partition_spec` look
-the names up here and the sizes in the mesh; outside, they do nothing.
+Models name the axes of their arrays and do not depend on the mesh. Inside `on_mesh`, `constrain` and `partition_spec`
+look up the names in the table and the sizes in the mesh. Outside, they do nothing.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 @dataclass(frozen=True)
 class AxisSizes:
-    """A size for each mesh axis; -1 (at most once) takes what the other axes leave."""
+    """Size of each mesh axis. At most one may be -1: it takes the remaining devices."""
 
     data: int = 1
-    """Rows of the batch; everything else is replicated."""
+    """Shards the rows of the batch, and replicates everything else."""
     fsdp: int = -1
-    """Rows of the batch; and parameters, optimizer and averages, gathered layer by layer where they are used."""
+    """Shards the rows of the batch, and parameters, optimizer state and EMA. Layers gather their parameters for use."""
     tensor: int = 1
-    """Heads and the experts' inner features."""
+    """Shards heads and the inner features of the MLPs."""
     sequence: int = 1
-    """Tokens of a row: for rows too long for one device."""
+    """Shards the tokens of a row, for rows too long for one device."""
 
 
 MESH_AXES = tuple(field.name for field in dataclasses.fields(AxisSizes))
@@ -42,38 +42,40 @@ TABLE: dict[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
-    # Parameters, and with them their optimizer state and averages.
+    # Parameters, their optimizer state and EMA.
     "embed": ("fsdp", "sequence"),  # gathered where it is used
     "layers": (),  # the scan over layers slices it
-    # Rows of looked-up embeddings while their features are still cut as the table's are.
+    # Rows of looked-up embeddings while their features are still sharded like those of the table.
     "lookup_batch": ("data",),
 }
-"""Logical axis -> mesh axes, the first varying slowest. What is named here by no entry is whole on every device."""
+"""Logical axis -> mesh axes, the first varying slowest. An axis named None is replicated."""
 
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh | AbstractMesh) -> Iterator[None]:
-    """Functions are traced for `mesh`: the names that they give to axes take effect, and what suits one kind of device
-    only (`attend.platform`) is chosen by the mesh's, also where it has a single one.
+    """Traces functions for `mesh`: axis names take effect, and `attend.platform` is the platform of the mesh.
 
-    To decorate what is jitted, `jax.jit(on_mesh(mesh)(step))`, so that whoever calls or lowers it need not know.
+    The latter also holds for a mesh of one device. Use it as a decorator inside jit, `jax.jit(on_mesh(mesh)(step))`, so
+    that callers and `lower` need no context.
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         yield
 
 
-def cut_spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """Which mesh axes each axis of an array is cut over; None names an axis that is whole.
+def spec_on_mesh(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """PartitionSpec of an array on `mesh`, from the logical names of its axes; None names a replicated axis.
 
-    Mesh axes that do not divide an axis (the last of them first), that an earlier axis of the array took, or that have
-    one device are left out.
+    Mesh axes of size 1, and those already used by an earlier axis of the array, are skipped. Mesh axes whose product
+    does not divide an axis are dropped from the end.
 
     Raises:
-      KeyError: a name that the table does not have.
-      ValueError: not as many names as the array has axes.
+      KeyError: a name is not in the table.
+      ValueError: the number of names differs from the number of axes.
     """
     if len(names) != len(shape):
-        raise ValueError(f"{len(names)} names of axes, {tuple(names)}, for an array of shape {tuple(shape)}")
+        raise ValueError(
+            f"got {len(names)} axis names {tuple(names)} for an array of shape {tuple(shape)}: expected {len(shape)}"
+        )
     used: set[str] = set()
     parts: list[Any] = []
     for name, size in zip(names, shape, strict=True):
@@ -88,18 +90,18 @@ def cut_spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Abs
 
 
 def partition_spec(names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec | None:
-    """`cut_spec` on the mesh that the surrounding function is traced for; None where there is none to speak of."""
+    """`spec_on_mesh` on the mesh that the surrounding function is traced for; None without a mesh or on one device."""
     mesh = jax.sharding.get_abstract_mesh()
-    return None if mesh.empty or mesh.size == 1 else cut_spec(names, shape, mesh)
+    return None if mesh.empty or mesh.size == 1 else spec_on_mesh(names, shape, mesh)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """`x`, and in the backward pass its gradient, cut by the names of its axes."""
+    """Constrains the sharding of `x`, and of its gradient, by the names of its axes."""
     spec = partition_spec(names, x.shape)
     return x if spec is None else jax.lax.with_sharding_constraint(x, spec)
 
 
-def is_cut(name: str) -> bool:
-    """Whether arrays can be cut along an axis of that name, on the mesh that the function is traced for."""
+def is_sharded(name: str) -> bool:
+    """Whether axes of this name can be sharded on the mesh that the surrounding function is traced for."""
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and any(mesh.shape[axis] > 1 for axis in TABLE[name])

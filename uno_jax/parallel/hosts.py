@@ -1,6 +1,6 @@
-"""Several hosts that run one program: joining them, agreeing on something, and failing together.
+"""Several hosts that run one program: joining them, agreeing on a flag, gathering values, and failing together.
 
-A host here is a JAX process: one for each machine of a TPU slice, or any number on one machine's CPU.
+A host here is a JAX process: one per machine of a TPU slice, or any number on the CPU of one machine.
 """
 
 from __future__ import annotations
@@ -30,24 +30,23 @@ _FAILED = "uno_jax/failed"
 _FINISHED = "uno_jax/finished"
 _POLL_SECONDS = 1.0
 _FINISH_SECONDS = 300
-"""Between the first host that is through and the last; as long as JAX waits for all to shut down."""
+"""Maximum time between the first host to finish and the last; equal to the shutdown timeout of JAX."""
 
 
 def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Joins this process with those of the other hosts, if there are any; before anything else of JAX.
+    """Joins this process with those of the other hosts, if any. Must run before any other use of JAX.
 
-    Without arguments, and their environment variables neither: on a Cloud TPU (and wherever else `jax.distributed`
-    knows the cluster) the hosts find each other; with `JAX_PLATFORMS=cpu`, and on a machine of its own, this process is
-    the only one.
+    Without arguments and their environment variables, the hosts of a cluster that `jax.distributed` detects (such as
+    Cloud TPU) find each other. Outside a cluster, and with `JAX_PLATFORMS=cpu`, this process runs alone.
 
     Args:
       coordinator: `host:port` of process 0; by default `JAX_COORDINATOR_ADDRESS`.
-      processes: how many there are; by default `JAX_NUM_PROCESSES`.
-      process: number of this one, from 0; by default `JAX_PROCESS_ID`.
+      processes: number of processes; by default `JAX_NUM_PROCESSES`.
+      process: index of this process, from 0; by default `JAX_PROCESS_ID`.
 
     Raises:
-      ConfigError: some of the arguments are given, others not, or they do not go together; or none, and what the
-        environment says of the cluster makes no sense; or this version of JAX has no key-value store (`_store`).
+      ConfigError: only some of the arguments are given, they contradict each other, the environment describes an
+        invalid cluster, or this version of JAX has no key-value store (`_store`).
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes = _integer("JAX_NUM_PROCESSES") if processes is None else processes
@@ -59,8 +58,8 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
     }
     missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
-        raise ConfigError(f"{', '.join(missing)}: missing; give all of {', '.join(given)} or none")
-    # Its notifier takes SIGTERM for itself; `agree` is what stops all hosts at the same step.
+        raise ConfigError(f"missing {', '.join(missing)}: give all of {', '.join(given)}, or none")
+    # JAX's preemption service would take over SIGTERM, but `agree` stops all hosts at the same step.
     jax.config.update("jax_enable_preemption_service", False)
     if coordinator is not None and processes is not None and process is not None:
         _check_numbers(coordinator, processes, process)
@@ -72,22 +71,22 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
     try:
         jax.distributed.initialize()
     except ValueError as error:
-        # This is how JAX says that it knows of no cluster here. Any other is one that it cannot make out.
+        # JAX raises this message outside a cluster. Any other message means that the cluster settings are invalid.
         if "coordinator_address should be defined" in str(error):
             return
         raise ConfigError(
-            f"the hosts of this cluster cannot be joined: {str(error).rstrip('.')}. JAX knows of them by environment "
-            "variables (JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and a Cloud TPU's metadata: correct what is wrong "
-            "there, or unset the variables where this process is to run alone"
+            f"failed to join the hosts of this cluster: {str(error).rstrip('.')}. JAX reads environment variables "
+            "(JAX_*, TPU_*, MEGASCALE_*, SLURM_*, OMPI_*) and the metadata of a Cloud TPU: correct them, or unset the "
+            "variables to run this process alone"
         ) from error
     _store()
 
 
 def _store() -> Any:
-    """The key-value store that joined hosts share.
+    """The key-value store that joined hosts share. It has no public name in JAX.
 
     Raises:
-      ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it; it has no public name.
+      ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it.
     """
     try:
         from jax._src import distributed
@@ -98,7 +97,7 @@ def _store() -> Any:
     except (ImportError, AttributeError):
         pass
     raise ConfigError(
-        f"JAX {jax.__version__} lacks the key-value store through which several hosts tell each other of a failure "
+        f"JAX {jax.__version__} lacks the key-value store that hosts use to report failures to each other "
         "(jax._src.distributed.global_state.client): install JAX 0.10.2 to 0.12, or run on one host"
     )
 
@@ -107,9 +106,11 @@ def _check_numbers(coordinator: str, processes: int, process: int) -> None:
     if not re.fullmatch(r".+:\d+", coordinator):
         raise ConfigError(f"--coordinator (JAX_COORDINATOR_ADDRESS) is {coordinator!r}: expected host:port")
     if processes < 1:
-        raise ConfigError(f"--processes (JAX_NUM_PROCESSES) is {processes}: expected how many there are, 1 or more")
+        raise ConfigError(
+            f"--processes (JAX_NUM_PROCESSES) is {processes}: expected the number of processes, at least 1"
+        )
     if not 0 <= process < processes:
-        raise ConfigError(f"--process (JAX_PROCESS_ID) is {process}: expected 0 to {processes - 1}, one of {processes}")
+        raise ConfigError(f"--process (JAX_PROCESS_ID) is {process}: expected 0 to {processes - 1}")
 
 
 def _integer(variable: str) -> int | None:
@@ -117,16 +118,17 @@ def _integer(variable: str) -> int | None:
     try:
         return int(text) if text else None
     except ValueError:
-        raise ConfigError(f"the environment variable {variable} is {text!r}, not an integer") from None
+        raise ConfigError(f"the environment variable {variable} is {text!r}: expected an integer") from None
 
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-    """Around the whole program of each host: an exception in one of them ends all, and says on each which one it was.
+    """Wraps the whole program of each host: an exception on one host stops all, and each names the host that failed.
 
-    It (SystemExit with a message or an error code included) is printed with this host's number, the other hosts are
-    told, and every process exits with status 1 at once: they could only wait for each other. A host that is killed can
-    tell nobody; JAX ends the others (docs/architecture.md). One host alone raises as ever.
+    The failing host prints the exception (or the message or status of a SystemExit) with its index and tells the
+    others. Every process then exits at once with status 1, since the remaining ones would wait for each other forever.
+    A killed host cannot tell the others, so JAX stops them (docs/architecture.md). With a single host, exceptions
+    propagate unchanged.
     """
     if not jax.distributed.is_initialized():
         yield
@@ -139,13 +141,13 @@ def failing_together() -> Iterator[None]:
         while not ended.wait(_POLL_SECONDS):
             message = _read_failure(client)
             if message is not None and not ended.is_set():
-                _exit(f"{me} stops, because another failed: {message}")
+                _exit(f"{me} stops because another host failed: {message}")
 
     watcher = threading.Thread(target=watch, name="watches the other hosts", daemon=True)
     watcher.start()
     try:
         yield
-        # A host that is through waits here, where it still hears of one that fails after it.
+        # A finished host waits here, where it still notices a failure on another host.
         client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
     except BaseException as error:
         ended.set()
@@ -156,24 +158,24 @@ def failing_together() -> Iterator[None]:
         else:
             traceback.print_exc()
             message = f"{me}: {type(error).__name__}: {error}"
-        # Told already: then this is a consequence of another host's failure, which is what people want to read.
+        # If a failure is already reported, this one is its consequence, and the first is the one to show.
         first = _read_failure(client)
         if first is None:
             with contextlib.suppress(Exception):
                 client.key_value_set(_FAILED, message)
         print(message, file=sys.stderr, flush=True)
-        _exit(f"{me} stops, because another failed: {first}" if first else "")
+        _exit(f"{me} stops because another host failed: {first}" if first else "")
     ended.set()
     watcher.join()
     jax.distributed.shutdown()
 
 
 def _read_failure(client: Any) -> str | None:
-    """What a host that failed has said; None if none has, or if host 0, which knows, cannot be reached."""
+    """Message of the first host that failed; None if there is none, or if host 0, which stores it, is unreachable."""
     try:
         failure: str = client.key_value_try_get(_FAILED)
         return failure
-    except Exception:  # jaxlib has no finer type: not found, or no connection
+    except Exception:  # not found or no connection: jaxlib has no more specific type
         return None
 
 
@@ -182,17 +184,17 @@ def _exit(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if jax.process_index() == 0:
-        # What was said is kept here, and the others ask for it every so often.
+        # Host 0 stores the message, and the others poll for it.
         time.sleep(2 * _POLL_SECONDS)
-    # Not sys.exit: at exit JAX waits for all hosts, and this thread may not be the main one.
+    # Not sys.exit: JAX would wait for all hosts at exit, and this may not be the main thread.
     os._exit(1)
 
 
 def agree(flag: Callable[[], bool]) -> Callable[[], bool]:
-    """Starts asking all hosts whether `flag` holds on any of them; what it returns waits for the answer.
+    """Starts a collective that checks whether `flag` holds on any host. The returned function waits for the answer.
 
-    All hosts must ask together. The answer travels with the devices' work, so nobody waits who reads it a step later.
-    One host alone asks nobody: its answer is the flag when it is read.
+    All hosts must call it together. The collective is queued with the work of the devices, so reading the answer a step
+    later does not block. With a single host, the answer is `flag` itself, evaluated when it is read.
     """
     if jax.process_count() == 1:
         return flag
@@ -204,7 +206,7 @@ def agree(flag: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def gather_json(value: Any) -> list[Any]:
-    """Every host's value (what JSON can hold), in the order of the hosts, on every host."""
+    """Gathers the JSON-serialisable values of all hosts, in host order, on every host."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -216,7 +218,7 @@ def gather_json(value: Any) -> list[Any]:
 
 
 def gather_shares(value: Any, mesh: Mesh) -> list[Any]:
-    """As `gather_json`, once for hosts that make the same rows of a batch, in the order of their shares' numbers."""
+    """Like `gather_json`, but with one value per row share, ordered by number: hosts with equal rows count once."""
     values = gather_json(value)
     owners = {row_share(mesh, process): process for process in reversed(range(len(values)))}
     return [values[owners[share]] for share in sorted(owners)]
@@ -224,7 +226,7 @@ def gather_shares(value: Any, mesh: Mesh) -> list[Any]:
 
 @functools.cache
 def _host_mesh() -> Mesh:
-    """One device of each host."""
+    """A mesh of one device per host."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     return Mesh(np.array([first[process] for process in sorted(first)]), ("hosts",))
 

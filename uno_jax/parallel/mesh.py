@@ -1,4 +1,4 @@
-"""The device mesh, over one slice or many, and the rows of a batch on it. One device is a mesh of one."""
+"""The device mesh, over one slice or several, and the rows of a batch on it. One device is a mesh of one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tree = TypeVar("Tree")
 
 @dataclass(frozen=True)
 class DcnConfig(AxisSizes):
-    """Parts along each mesh axis across slices, which the data-centre network joins."""
+    """Size of each mesh axis across slices, which the data-centre network connects."""
 
     data: int = -1
     fsdp: int = 1
@@ -27,40 +27,42 @@ class DcnConfig(AxisSizes):
 
 @dataclass(frozen=True)
 class MeshConfig(AxisSizes):
-    """Devices along each mesh axis inside a slice.
+    """Devices along each mesh axis within a slice.
 
-    What is cut over which axis is the table of `uno_jax.parallel.axes`.
+    `TABLE` in `uno_jax.parallel.axes` lists what each axis shards.
     """
 
     dcn: DcnConfig = field(default_factory=DcnConfig)
-    """The same across slices: a mesh axis has `size * dcn size` parts in all."""
+    """The same across slices: the total size of a mesh axis is `size * dcn size`."""
 
 
 class RowShare(NamedTuple):
-    """Which rows of the global batch a host makes: share `number`, from 0, of `total` equal ones."""
+    """The rows of the global batch that a host loads: share `number`, from 0, of `total` equal shares."""
 
     number: int
     total: int
     parts: tuple[int, ...]
-    """Where they lie: of the `row_parts` equal parts of the batch, in order, those that are on the host's devices. They
-    are neighbours only where the host's devices are neighbours in the mesh, which on a TPU they often are not."""
+    """Indices, in order, of the host's parts among the `row_parts` equal parts of the batch.
+
+    They are contiguous only where the host's devices are contiguous in the mesh, which on a TPU they often are not.
+    """
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all of all hosts).
+    """Makes the mesh over `devices` (default: all devices of all hosts).
 
-    Slices are told apart by the devices' slice index. Devices without one (CPUs of one host) are one slice; or, where
-    `config.dcn` names more, that many runs of devices of the same length.
+    The slice index of a device determines its slice. Devices without one (CPUs) form one slice, or as many equal runs
+    of devices as `config.dcn` asks for.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices in a slice, or to the number of slices.
+      ConfigError: the product of the axes is not the number of devices in a slice, or not the number of slices.
     """
     devices = jax.devices() if devices is None else devices
     across = {axis: getattr(config.dcn, axis) for axis in MESH_AXES}
     slices = _slices(devices, across)
     across = _resolve(across, len(slices), "config.mesh.dcn", "slices")
     inside = {axis: getattr(config, axis) for axis in MESH_AXES}
-    inside = _resolve(inside, len(slices[0]), "config.mesh", "devices" if len(slices) == 1 else "devices in a slice")
+    inside = _resolve(inside, len(slices[0]), "config.mesh", "devices" if len(slices) == 1 else "devices per slice")
     if len(slices) == 1:
         grid = mesh_utils.create_device_mesh(tuple(inside.values()), slices[0], allow_split_physical_axes=True)
     elif _has_slice_index(devices):
@@ -73,7 +75,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def host_mesh() -> Mesh:
-    """This host's devices as a mesh of rows: for what every host computes of its own rows alone."""
+    """A data-parallel mesh of this host's devices, for work on its own rows."""
     return make_mesh(MeshConfig(data=-1, fsdp=1), jax.local_devices())
 
 
@@ -87,7 +89,7 @@ def _slices(devices: Sequence[jax.Device], across: Mapping[str, int]) -> list[li
         return [[device for device in devices if device.slice_index == index] for index in indices]
     count = int(np.prod([size for size in across.values() if size > 0]))
     if len(devices) % count:
-        raise ConfigError(f"config.mesh.dcn asks for {count} slices, which do not divide {len(devices)} devices")
+        raise ConfigError(f"config.mesh.dcn asks for {count} slices: expected a divisor of the {len(devices)} devices")
     length = len(devices) // count
     return [list(devices[i * length : (i + 1) * length]) for i in range(count)]
 
@@ -95,7 +97,7 @@ def _slices(devices: Sequence[jax.Device], across: Mapping[str, int]) -> list[li
 def _hybrid_grid(
     slices: Sequence[Sequence[jax.Device]], inside: Mapping[str, int], across: Mapping[str, int]
 ) -> np.ndarray:
-    """As `mesh_utils.create_hybrid_device_mesh`, for devices that do not tell their slice."""
+    """Like `mesh_utils.create_hybrid_device_mesh`, for devices without a slice index."""
     blocks = np.array(slices, object).reshape(*across.values(), *inside.values())
     pairs = [(axis, len(MESH_AXES) + axis) for axis in range(len(MESH_AXES))]
     blocks = blocks.transpose(np.array(pairs).flatten())
@@ -103,15 +105,15 @@ def _hybrid_grid(
 
 
 def _resolve(sizes: Mapping[str, int], total: int, path: str, what: str) -> dict[str, int]:
-    """The sizes with -1 replaced, so that their product is `total`."""
+    """Replaces -1 so that the product of the sizes is `total`."""
     sizes = dict(sizes)
     for axis, size in sizes.items():
         if size < 1 and size != -1:
-            raise ConfigError(f"{path}.{axis} is {size}: expected a positive number, or -1 for the rest")
+            raise ConfigError(f"{path}.{axis} is {size}: expected a positive number, or -1 for the remaining {what}")
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
         both = " and ".join(f"{path}.{axis}" for axis in free)
-        raise ConfigError(f"{both} are both -1: one axis only can take the rest")
+        raise ConfigError(f"{both} are -1: expected at most one axis with -1")
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     shown = [axis for axis, size in sizes.items() if size > 1] or list(sizes)
     given = " * ".join(f"{path}.{axis} ({sizes[axis]})" for axis in shown)
@@ -123,32 +125,32 @@ def _resolve(sizes: Mapping[str, int], total: int, path: str, what: str) -> dict
 
 
 def row_parts(mesh: Mesh) -> int:
-    """How many parts the rows of a batch are cut into."""
+    """Number of parts that the rows of a batch are sharded into."""
     return int(np.prod([mesh.shape[axis] for axis in TABLE["batch"]]))
 
 
 def check_rows(rows: int, mesh: Mesh, *, field: str) -> None:
-    """Demands that the mesh divides a global batch of `rows` rows; `field` is what the error calls them.
+    """Checks that the mesh divides a global batch of `rows` rows; `field` is their name in the error.
 
     Raises:
-      ConfigError: it does not.
+      ConfigError: the number of rows is not a multiple of `row_parts`.
     """
     parts = row_parts(mesh)
     if rows % parts:
         sizes = " * ".join(f"{axis} ({mesh.shape[axis]})" for axis in TABLE["batch"])
         raise ConfigError(
-            f"{field} is {rows}, which the mesh cuts into {parts} parts, {sizes}, and they do not divide it: "
-            f"give a multiple of {parts}, or a smaller mesh"
+            f"{field} is {rows}, but the mesh shards rows into {parts} parts, {sizes}: "
+            f"expected a multiple of {parts}, or a smaller mesh"
         )
 
 
 def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
-    """Which rows of the global batch a process (default: this one) makes.
+    """The rows of the global batch that a process (default: this one) loads.
 
-    Processes whose devices hold the same rows (because tokens or heads are cut across them) have the same share.
+    Processes whose devices hold the same rows (because tokens or heads are sharded across them) have the same share.
 
     Raises:
-      ConfigError: the devices of two processes have some rows in common and others not.
+      ConfigError: the rows of two processes overlap only in part.
     """
     process = jax.process_index() if process is None else process
     rows = mesh.devices.reshape(row_parts(mesh), -1)
@@ -159,31 +161,33 @@ def row_share(mesh: Mesh, process: int | None = None) -> RowShare:
     shares = sorted({tuple(parts) for parts in held.values()})
     if sum(map(len, shares)) != len(rows) or len(set(map(len, shares))) != 1:
         raise ConfigError(
-            "config.mesh spreads rows over hosts unevenly, some hosts share only some of theirs: let tensor * sequence "
-            "divide the devices of a host, or be a multiple of them"
+            "config.mesh shards rows unevenly over hosts, so that some hosts share only part of their rows: expected "
+            "tensor * sequence to divide the number of devices per host, or to be a multiple of it"
         )
     own = tuple(held[process])
     return RowShare(shares.index(own), len(shares), own)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis (rows) over the axes that cut rows; tokens are whole until the model cuts them."""
+    """Sharding of a batch's rows (leading axis). Tokens are replicated until the model shards them."""
     return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
 
 
-def jit_whole(function: Callable[..., Any], mesh: Mesh) -> Any:
-    """`function` jitted for the mesh; its results are whole on every device, so that every host can read them."""
+def jit_replicated(function: Callable[..., Any], mesh: Mesh) -> Any:
+    """Jits `function` for the mesh with replicated results, which every host can read."""
     return jax.jit(on_mesh(mesh)(function), out_shardings=replicated(mesh))
 
 
 def own_rows(tree: Tree, mesh: Mesh) -> Tree:
-    """This host's rows of a batch that every host has whole (numpy arrays, leading axis): `put_rows` of them on every
-    host gives the batch in its own order. The mesh must divide the rows (`check_rows`).
+    """Selects this host's rows (leading axis) of a batch of numpy arrays that every host holds in full.
+
+    `put_rows` on every host then restores the batch in its original order. The mesh must divide the rows
+    (`check_rows`).
     """
     parts, own = row_parts(mesh), row_share(mesh).parts
     rows: Tree = jax.tree.map(lambda x: np.concatenate([np.split(x, parts)[part] for part in own]), tree)
@@ -191,9 +195,9 @@ def own_rows(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def put_rows(tree: Tree, mesh: Mesh) -> Tree:
-    """This host's share of a batch's rows (numpy or device arrays, leading axis) as global arrays.
+    """Assembles global arrays from each host's rows (numpy or device arrays, leading axis).
 
-    The rows go where the host's devices are in the mesh, part by part as `RowShare.parts` says.
+    The rows are placed on the host's devices part by part, as `RowShare.parts` lists them.
     """
     sharding = batch_sharding(mesh)
     rows: Tree

@@ -1,4 +1,4 @@
-"""The names of every parameter's axes, and where trees of parameters, optimizer state and averages lie on a mesh."""
+"""Logical axis names of every parameter, and the shardings of parameters, optimizer state and EMA on a mesh."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from uno_jax.parallel.axes import constrain, cut_spec, partition_spec
+from uno_jax.parallel.axes import constrain, partition_spec, spec_on_mesh
 
 Tree = TypeVar("Tree")
 Names = tuple[str | None, ...]
 
 PARAMETERS: tuple[tuple[str, Names], ...] = (
-    # Low-rank adapters: what a linear layer takes in, to the rank, to what it gives.
+    # Low-rank adapters: the inputs of a linear layer, to the rank (down), to its outputs (up).
     (r"adapters/(query|key|value|gate|up)/down/kernel", ("embed", None)),
     (r"adapters/output/down/kernel", ("heads", None)),
     (r"adapters/down/down/kernel", ("mlp", None)),
@@ -27,7 +27,7 @@ PARAMETERS: tuple[tuple[str, Names], ...] = (
     (r"adapters/(key|value)/up/kernel", (None, "kv_heads")),
     (r"adapters/(gate|up)/up/kernel", (None, "mlp")),
     (r"adapters/(output|down)/up/kernel", (None, "embed")),
-    # Both experts, and the vision encoder.
+    # Both experts and the vision encoder.
     (r"query/kernel", ("embed", "heads")),
     (r"query/bias", ("heads",)),
     (r"(key|value)/kernel", ("embed", "kv_heads")),
@@ -36,7 +36,7 @@ PARAMETERS: tuple[tuple[str, Names], ...] = (
     (r"(gate|up|fc1)/kernel", ("embed", "mlp")),
     (r"fc1/bias", ("mlp",)),
     (r"(down|fc2)/kernel", ("mlp", "embed")),
-    # Into the width of the decoder (or the vision encoder), and out of it.
+    # Into and out of the width of the decoder or the vision encoder.
     (r"embedding", ("vocab", "embed")),
     (r"(latent_in|patch_embedding)/kernel", (None, "embed")),
     (r"metaqueries/table", (None, "embed")),
@@ -44,22 +44,22 @@ PARAMETERS: tuple[tuple[str, Names], ...] = (
     (r"metaqueries/head/kernel", ("embed", None)),
     (r"head/kernel", ("embed", "vocab")),
     (r"latent_out/kernel", ("embed", None)),
-    # As wide as the residual stream, or less.
+    # Vectors of at most the width of the residual stream.
     (r"(scale|bias)", (None,)),
 )
-"""End of a leaf's path -> names of its axes; the first that fits. A stacked leaf has `layers` before them."""
+"""End of a leaf's path (a regular expression) -> axis names. The first match applies. Stacked leaves add `layers`."""
 
-# The autoencoder encodes on one device of each host, and is small.
-_WHOLE = "autoencoder"
+# The autoencoder is small, and each host encodes its own rows.
+_REPLICATED = "autoencoder"
 
 
 def parameter_axes(path: str, ndim: int) -> Names:
-    """Names of the axes of the parameter at `path` (with slashes; its beginning may be missing).
+    """Axis names of the parameter at `path`, which has slashes and may lack its beginning.
 
     Raises:
-      ValueError: no entry fits the path, or not with so many axes.
+      ValueError: no entry matches the path, or the entry has another number of axes.
     """
-    if path.split("/")[0] == _WHOLE:
+    if path.split("/")[0] == _REPLICATED:
         return (None,) * ndim
     for pattern, names in PARAMETERS:
         if re.search(rf"(^|/){pattern}$", path):
@@ -69,15 +69,15 @@ def parameter_axes(path: str, ndim: int) -> Names:
                 return names
             break
     raise ValueError(
-        f"parameter {path} has {ndim} axes that uno_jax/parallel/parameters.py does not name: add them to PARAMETERS"
+        f"parameter {path} with {ndim} axes has no axis names: add them to PARAMETERS in uno_jax/parallel/parameters.py"
     )
 
 
 def gathered(leaf: jax.Array, path: Sequence[str], dtype: Any) -> jax.Array:
-    """The parameter at `path` as a layer uses it: cast to `dtype`, and whole on every device, but for `tensor`.
+    """The parameter at `path` as a layer uses it: cast to `dtype` and gathered over all mesh axes except `tensor`.
 
-    Its gradient is cut as the parameter is stored from the beginning: reduced and scattered in one. Without this the
-    compiler may find it cheaper to gather activations.
+    Its gradient has the sharding of the stored parameter from the start, so it is reduce-scattered. Without this
+    constraint, the compiler may choose to gather activations instead.
     """
     names = parameter_axes("/".join(path), leaf.ndim)
     stored, used = partition_spec(names, leaf.shape), partition_spec(_without("embed", names), leaf.shape)
@@ -89,7 +89,7 @@ def gathered(leaf: jax.Array, path: Sequence[str], dtype: Any) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _gather(leaf: jax.Array, dtypes: tuple[Any, Any], stored: PartitionSpec, used: PartitionSpec) -> jax.Array:
     if dtypes[0] != dtypes[1]:
-        # Else the compiler casts all layers' parameters ahead of the loop over layers, and keeps the copies.
+        # Otherwise the compiler casts the parameters of all layers before the layer scan, and keeps the copies.
         leaf = jax.lax.optimization_barrier(leaf)
     leaf = jax.lax.with_sharding_constraint(leaf.astype(dtypes[1]), stored)
     gathered: jax.Array = jax.lax.with_sharding_constraint(leaf, used)
@@ -117,10 +117,10 @@ def _without(name: str, names: Names) -> Names:
 def lookup(
     table: Float[Array, "rows features"], ids: Int[Any, "batch tokens"], path: Sequence[str]
 ) -> Float[Array, "batch tokens features"]:
-    """Rows `ids` of the parameter `table` at `path`.
+    """Looks up rows `ids` of the parameter `table` at `path`.
 
-    On a mesh each device looks its part of the features up, for the ids of all devices that hold the other parts, and
-    hands out what belongs to others: a large table is never gathered.
+    On a mesh, each device looks up its shard of the features for the ids of all devices that hold the other shards, and
+    then exchanges the results. A large table is never gathered.
     """
     table = constrain(table, *parameter_axes("/".join(path), table.ndim))
     found = constrain(jnp.take(table, ids, axis=0), "lookup_batch", None, "embed")
@@ -128,31 +128,31 @@ def lookup(
 
 
 def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """A sharding for every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a whole TrainState.
+    """Sharding of every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a complete TrainState.
 
-    State that an optimizer keeps for a parameter lies as the parameter does.
+    The optimizer state of a parameter has the same sharding as the parameter.
 
     Raises:
-      ValueError: a leaf whose axes have no names (`parameter_axes`).
+      ValueError: the axes of a leaf have no names (`parameter_axes`).
     """
 
     def sharding(path: Sequence[Any], leaf: Any) -> NamedSharding:
         shape = np.shape(leaf)
         names = parameter_axes(_parameter_path(path), len(shape)) if shape else ()
-        return NamedSharding(mesh, cut_spec(names, shape, mesh))
+        return NamedSharding(mesh, spec_on_mesh(names, shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
-    """`jax.ShapeDtypeStruct` of every leaf (array or ShapeDtypeStruct), with the sharding of `tree_shardings`."""
+    """Converts every leaf (array or ShapeDtypeStruct) to a ShapeDtypeStruct with the sharding of `tree_shardings`."""
     shardings = tree_shardings(tree, mesh)
     placed: Tree = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
     return placed
 
 
 def _parameter_path(path: Sequence[Any]) -> str:
-    """The parameter's own path within that of a leaf: the dictionary keys at its end."""
+    """Path of the parameter within the path of a leaf: the dictionary keys at its end."""
     names: list[str] = []
     for key in reversed(path):
         if not isinstance(key, jax.tree_util.DictKey):

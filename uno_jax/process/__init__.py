@@ -1,1 +1,1 @@
-"""What every command does the same way: errors, flags, JSON, memory, signals."""
+"""Process-level code shared by all commands: errors, flags, JSON, memory, signals, compilation cache."""

@@ -1,4 +1,4 @@
-"""Errors that a person can act on, and how a command ends with one of them; the messages are for people."""
+"""User errors, and how a command exits with one of them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 
-_MOST_LINES = 20
+_MAX_LINES = 20
 
 
 class UserError(ValueError):
-    """An error that the person who gave a command can put right: the message says what is wrong, where, and how."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read as the model it should hold."""
+    """Raised for a checkpoint that cannot be read as the expected model."""
 
 
 class CheckpointMismatch(CheckpointError):
-    """A checkpoint of another model; the message names tensors that differ."""
+    """Raised for a checkpoint of another model. The message names tensors that differ."""
 
 
 @contextlib.contextmanager
 def exit_with_message(status: int = 1) -> Iterator[None]:
-    """Ends the process with the message of an error and without a traceback, if a person can act on that error.
+    """Exits the process on a user error, with its message and without a traceback.
 
-    Besides `UserError` these are what the system says of files (OSError), and a loss that is not finite.
+    User errors are `UserError`, `OSError` (files), and `FloatingPointError` (a non-finite loss).
 
     Raises:
-      SystemExit: in place of such an error; its code is `status`, or the message, which Python takes for status 1.
+      SystemExit: on a user error. Its code is `status`; for status 1 it is the message, which Python prints.
     """
     try:
         yield
@@ -41,6 +41,6 @@ def exit_with_message(status: int = 1) -> Iterator[None]:
 
 
 def lines_of(problems: Sequence[str]) -> str:
-    """The end of a message: a line for each problem, or for the first 20 of them and how many more there are."""
-    more = len(problems) - _MOST_LINES
-    return "".join(f"\n  {line}" for line in [*problems[:_MOST_LINES], *([f"and {more} more"] if more > 0 else [])])
+    """Formats the end of a message: one line per problem, at most 20, and the number of further ones."""
+    more = len(problems) - _MAX_LINES
+    return "".join(f"\n  {line}" for line in [*problems[:_MAX_LINES], *([f"and {more} more"] if more > 0 else [])])

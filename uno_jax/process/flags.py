@@ -1,8 +1,8 @@
-"""Command-line flags. A command defines its own set of them when it runs, so importing its module defines none.
+"""Command-line flags. A command defines its own flags when it runs, so that importing its module defines none.
 
-They are absl's, because a config's overrides (`--config.any.field=value`) are: `--name=value`, `--name value`,
-`--name` and `--noname` for a boolean, before or after the positional arguments. A set is a `flags.FlagValues`; its
-flags are read as attributes, or by `flag_values["with.dots"].value`.
+They are absl flags, like the config overrides `--config.any.field=value`. The syntax is `--name=value` or
+`--name value`, and `--name` or `--noname` for booleans, before or after the positional arguments. The flags of a
+command are in a `flags.FlagValues`, and are read as attributes or by `flag_values["with.dots"].value`.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _COLUMN = 28  # where descriptions begin
 
 
 class ValueParser(flags.ArgumentParser[T], Generic[T]):
-    """Parses a flag's text with a function, which raises ValueError with what it expected."""
+    """Parses the text of a flag with a function that raises ValueError for invalid text."""
 
     def __init__(self, read: Callable[[str], T]):
         self._read = read
 
     def parse(self, argument: Any) -> T:
-        return self._read(argument) if isinstance(argument, str) else argument  # a default is not a text
+        return self._read(argument) if isinstance(argument, str) else argument  # defaults are already parsed
 
     def flag_type(self) -> str:
         return "value"
 
 
 def section_of(flag_values: flags.FlagValues, title: str) -> dict[str, Any]:
-    """Keyword arguments of `flags.DEFINE_*` for flags that `--help` lists under a title."""
-    return {"flag_values": flag_values, "module_name": title}  # by module is how absl lists flags
+    """Keyword arguments of `flags.DEFINE_*` that list a flag under `title` in `--help`."""
+    return {"flag_values": flag_values, "module_name": title}  # absl groups flags by module
 
 
 def define_config(flag_values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Defines `--config`, and of `arguments` those that override a field of it."""
-    note = "config file, a Python file with get_config(); --config.any.field=value overrides a field"
+    """Defines `--config`, and a flag for each of the `arguments` that overrides a config field."""
+    note = "config file: a Python file with get_config(). --config.any.field=value overrides a field"
     config_flags.DEFINE_config_file("config", None, note, flag_values, sys_argv=["", *arguments])
     flag_values.flags_by_module_dict()["config"] = flag_values.flags_by_module_dict().pop(__name__)
 
@@ -55,11 +55,11 @@ def define_fields(
     """Defines a flag `--{prefix}{field}` for each field of a dataclass that `notes` describes.
 
     Args:
-      flag_values: where they are defined.
-      defaults: an instance, with the default values.
+      flag_values: the flags to add to.
+      defaults: an instance with the default values.
       notes: field -> description.
-      section: title above them in `--help`.
-      prefix: of the flags' names.
+      section: title of the flags in `--help`.
+      prefix: prefix of the flag names.
     """
     kinds, place = typing.get_type_hints(type(defaults)), section_of(flag_values, section)
     for name, note in notes.items():
@@ -73,7 +73,7 @@ def define_fields(
 
 
 def field_values(flag_values: flags.FlagValues, fields: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    """The values of flags that `define_fields` defined, by field."""
+    """Values of the flags from `define_fields`, by field."""
     return {field: flag_values[prefix + field].value for field in fields}
 
 
@@ -86,32 +86,32 @@ def parse_flags(
     required: Sequence[str] = (),
     positional: Sequence[str] = (),
 ) -> list[str]:
-    """Reads a command line into its flags.
+    """Parses a command line.
 
     Args:
-      flag_values: the command's flags; they take their values here.
-      arguments: the command line, without the name of the program.
-      command: `train`, or with a subcommand `convert export`.
-      about: what the command is for, the beginning of `--help`.
-      required: flags that have no default and must be given.
+      flag_values: the flags of the command, which receive the parsed values.
+      arguments: the command line without the name of the program.
+      command: name of the command: `train`, or `convert export` with a subcommand.
+      about: description of the command, at the top of `--help`.
+      required: names of flags without a default that must be given.
       positional: names of the positional arguments, all of which must be given.
 
     Returns:
       The positional arguments.
 
     Raises:
-      SystemExit: with status 0 after `--help`; with 2 after a message about what is wrong.
+      SystemExit: with status 0 after `--help`, with status 2 for an invalid command line.
     """
     usage = " ".join([f"usage: python -m uno_jax.{command}", *positional, *(f"--{name}=.." for name in required)])
     if _HELP & set(arguments):
         print(f"{usage} [--flag=value ..]\n\n{(about or '').strip()}\n{_described(flag_values)}")
         sys.exit(0)
-    # grain and absl's own logging read absl's global flags, which only takes that somebody has parsed them.
+    # grain and absl's logging read absl's global flags, which must be marked as parsed.
     flags.FLAGS.mark_as_parsed()
     try:
         _, *given = flag_values(["", *arguments])
         config = flag_values["config"].value if "config" in flag_values else None
-        getattr(config, "keys", None)  # a config file that could not be read says so here
+        getattr(config, "keys", None)  # raises the error of a config file that could not be read
     except flags.Error as error:
         fail_usage(usage, str(error))
     except OSError as error:
@@ -119,12 +119,12 @@ def parse_flags(
     except (AttributeError, KeyError, TypeError) as error:
         overrides = [argument for argument in arguments if argument.startswith("--config.")]
         if not overrides:
-            raise  # by the code of the config file
+            raise  # an error in the code of the config file
         reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
-        fail_usage(usage, f"an override names no field of the config: {reason} (given: {' '.join(overrides)})")
+        fail_usage(usage, f"an override names an unknown config field: {reason} (given: {' '.join(overrides)})")
     missing = [f"--{name}" for name in required if flag_values[name].value is None]
     if missing:
-        fail_usage(usage, f"{' and '.join(missing)} must be given")
+        fail_usage(usage, f"missing {' and '.join(missing)}")
     if given and not positional:
         fail_usage(usage, f"unexpected argument: {' '.join(given)}")
     if len(given) != len(positional):
@@ -135,10 +135,10 @@ def parse_flags(
 def choose_command(
     command: str, commands: Mapping[str, Any], arguments: Sequence[str], about: str | None
 ) -> tuple[str, Any]:
-    """The subcommand that the first argument names, and its name.
+    """Returns the name of the subcommand in the first argument, and the subcommand.
 
     Raises:
-      SystemExit: as of `parse_flags`.
+      SystemExit: as in `parse_flags`.
     """
     usage = f"usage: python -m uno_jax.{command} {'|'.join(commands)}"
     name = arguments[0] if arguments else ""
@@ -149,22 +149,22 @@ def choose_command(
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         known = f"did you mean {near[0]}?" if near else f"expected {', '.join(commands)}"
-        fail_usage(usage, f"{name} is no command: {known}" if name else f"no command: {known}")
+        fail_usage(usage, f"unknown command {name}: {known}" if name else f"missing command: {known}")
     return name, commands[name]
 
 
 def fail_usage(usage: str, message: str) -> NoReturn:
-    """Ends the process with status 2, after how the command is called and what is wrong."""
+    """Prints the usage and an error message, and exits with status 2."""
     print(f"{usage} [--flag=value ..]; --help describes the flags\n{message}", file=sys.stderr)
     sys.exit(2)
 
 
 def two_numbers(text: str) -> tuple[float, float]:
-    """`0.4,1` as two numbers."""
+    """Parses two numbers such as `0.4,1`."""
     try:
         low, high = (float(number) for number in text.split(","))
     except ValueError:
-        raise ValueError(f"{text!r}: expected two numbers, as 0.4,1") from None
+        raise ValueError(f"{text!r}: expected two numbers such as 0.4,1") from None
     return low, high
 
 
@@ -178,7 +178,7 @@ _PARSERS: dict[Any, flags.ArgumentParser[Any]] = {
 
 
 def _described(flag_values: flags.FlagValues) -> str:
-    """All flags, by section in the order in which they were defined."""
+    """Describes all flags, by section in the order of their definition."""
     lines = []
     for section, defined in flag_values.flags_by_module_dict().items():
         lines += ["", f"{section}:", *(_listed(*_head_and_note(flag)) for flag in defined)]
@@ -196,7 +196,7 @@ def _head_and_note(flag: flags.Flag[Any]) -> tuple[str, str]:
 
 
 def _listed(head: str, note: str) -> str:
-    """`head` in a left column and `note` in a right one, as wide as the terminal lets them be."""
+    """Formats `head` in a left column and `note` in a right one, wrapped to the width of the terminal."""
     width, indent = min(shutil.get_terminal_size().columns, 110), " " * _COLUMN
     note = " ".join(note.split())
     lines = textwrap.wrap(note, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

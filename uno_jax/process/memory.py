@@ -1,4 +1,4 @@
-"""Keeps memory that a CPU program has freed, instead of giving it back to the system after every step."""
+"""Keeps the freed memory of CPU programs, instead of returning it to the system after every step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ _LARGEST = 2**31 - 1  # bytes; mallopt takes a C int
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's allocator to reuse large freed blocks; returns whether it could (False on other C libraries).
+    """Makes glibc's allocator reuse large freed blocks. Returns whether it succeeded (False on other C libraries).
 
-    XLA's CPU backend takes one block for all temporaries of a program, and frees it after every call. By default glibc
-    then unmaps it, and the next step pays one page fault for every 4 KiB that it touches, about a fifth of a
-    training step on two cores (`benchmarks/train_step.py --default_allocator`). Everything goes through one arena,
-    since the others cannot hold large blocks: right for a CPU, where one program runs at a time, and not for a host
-    of accelerators whose many threads allocate. Call it before JAX starts its threads. Freed memory stays with the
-    process, so its resident size is its peak.
+    XLA's CPU backend allocates one block for all temporaries of a program, and frees it after every call. By default
+    glibc then unmaps it, and the next step takes a page fault for every 4 KiB that it touches: about a fifth of a
+    training step on two cores (`benchmarks/train_step.py --default_allocator`).
+
+    All allocations go through one arena, because only the main arena can keep large blocks. This suits a CPU, which
+    runs one program at a time, but not the host of an accelerator with many allocating threads. Call it before JAX
+    starts its threads. Freed memory stays with the process, so its resident size stays at its peak.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

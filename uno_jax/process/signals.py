@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT (Ctrl-C) where what is going on must not end in its middle.
+"""Contexts that handle SIGTERM and SIGINT (Ctrl-C) where work must not be interrupted halfway.
 
-Each of these contexts takes the first of them; the next acts as it did outside. Python takes signal handlers in the
-main thread only: in another one they change nothing, and the caller deals with signals.
+Each context handles the first signal. The next one acts as it did outside. Python only allows signal handlers in the
+main thread, so in other threads the contexts do nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
-    """An event that a signal sets."""
+    """Yields an event that a signal sets."""
     stop = threading.Event()
     with _first_signal(lambda signum: stop.set()):
         yield stop
@@ -24,17 +24,17 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """A signal raises SystemExit, of status 143 or 130, so that what it ends can clean up."""
+    """Turns a signal into SystemExit with status 143 or 130, so that the interrupted code can clean up."""
     with _first_signal(lambda signum: sys.exit(128 + signum)):
         yield
 
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """A signal acts when the block is left.
+    """Delays a signal until the end of the block.
 
-    For calls that an exception in their middle leaves in disorder: Orbax's threads go on after it, make again what was
-    cleaned up, and report to an event loop that is no more.
+    Protects calls that do not tolerate an exception halfway: Orbax's threads would continue after it, recreate files
+    that were cleaned up, and report to an event loop that no longer exists.
     """
     held: list[int] = []
     try:

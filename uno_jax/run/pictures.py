@@ -26,7 +26,7 @@ from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import layout_of
 from uno_jax.objectives.draws import draw
-from uno_jax.parallel.mesh import jit_whole, own_rows, put_rows, row_parts
+from uno_jax.parallel.mesh import jit_replicated, own_rows, put_rows, row_parts
 from uno_jax.run.config import RunConfig
 from uno_jax.run.run import RunContext
 from uno_jax.sampling.cache import read_context
@@ -147,7 +147,7 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
     inputs = put_rows(inputs._replace(context=encode(inputs.context)), mesh)
     blocks, first = put_rows((encode(block_pixels), first), mesh)
 
-    jit = functools.partial(jit_whole, mesh=mesh)
+    jit = functools.partial(jit_replicated, mesh=mesh)
 
     def latents_of(batch: Batch) -> Array:
         return draw(batch, seed, 1.0, model.autoencoder).latents
@@ -160,8 +160,8 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
     @jit
     def write(params: Params, blocks: Batch, first: TokenMetadata, latents: Array) -> Array:
-        past = read_context(params, blocks, latents, model)
-        return write_text(params, past, first, tokenizer.start, (tokenizer.end,), model, text)
+        cache = read_context(params, blocks, latents, model)
+        return write_text(params, cache, first, tokenizer.start, (tokenizer.end,), model, text)
 
     target_latents = jit(latents_of)(blocks)
 

@@ -27,7 +27,7 @@ from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import layout_of
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.hosts import gather_json, gather_shares
-from uno_jax.parallel.mesh import check_rows, host_mesh, jit_whole, make_mesh, put_rows, replicated, row_share
+from uno_jax.parallel.mesh import check_rows, host_mesh, jit_replicated, make_mesh, put_rows, replicated, row_share
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
 from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
@@ -249,7 +249,7 @@ def _make_evaluate(
         for name, prompts in (("", True), (PROMPT_DROPPED, False))
     }
     params = merge(state.trainable, state.frozen)
-    step = jit_whole(make_evaluation_step(parts), mesh)
+    step = jit_replicated(make_evaluation_step(parts), mesh)
     constant = constant_losses(HeldOut(batches[""], params, config.model, config.objective, mesh))
     constants = {f"constant/{name}": value for name, value in constant.items()}
 

@@ -1,1 +1,1 @@
-"""Sampling pictures and text from a trained model."""
+"""Sampling images and text from a trained model."""

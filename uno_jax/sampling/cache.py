@@ -1,4 +1,4 @@
-"""What a model has read before it writes or draws: key-value caches, made once and gone on from."""
+"""Key-value caches of the contexts that a model samples from, built once and then extended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 
 Params = Any
@@ -21,77 +21,77 @@ def read_context(
     batch: TokenBatch,
     latents: Float[Array, "batch latents latent_size"],
     model: ModelConfig,
-    past: Past | None = None,
-) -> Past:
-    """What every layer must know of a batch, one sample a row, after `past`, if there is any; one forward pass.
+    cache: KVCache | None = None,
+) -> KVCache:
+    """Reads a batch of contexts, one sample per row, in one forward pass, and appends it to `cache`.
 
-    Pure, to be jitted. The slots of `past` come first. Latents are read as they are, at time 0.
+    A pure function to be jitted. The slots of `cache` come first. Latents are read as given, at time 0.
     """
     if not batch.understanding.sample.shape[1] + batch.generation.sample.shape[1]:
-        return empty_past(len(batch.text_ids), model) if past is None else past
+        return empty_cache(len(batch.text_ids), model) if cache is None else cache
     unified, clean = UnifiedModel(model), jnp.zeros((1, 1))
-    _, sown = unified.apply({"params": params}, batch, latents, clean, past, method="read", mutable=["past"])
+    _, sown = unified.apply({"params": params}, batch, latents, clean, cache, method="read", mutable=["cache"])
     metadata = TokenMetadata(
         *(jnp.concatenate(pair, axis=1) for pair in zip(batch.understanding, batch.generation, strict=True))
     )
-    return extended(past, sown_keys_values(sown), metadata)
+    return extended(cache, sown_keys_values(sown), metadata)
 
 
-def empty_past(rows: int, model: ModelConfig) -> Past:
-    """No tokens at all, in no slots."""
+def empty_cache(rows: int, model: ModelConfig) -> KVCache:
+    """A cache with no slots."""
     decoder = model.decoder
     nothing = jnp.zeros((decoder.num_layers, rows, 0, decoder.num_kv_heads, decoder.head_dim), model.compute_dtype)
-    return Past(nothing, nothing, TokenMetadata(*[jnp.zeros((rows, 0), jnp.int32)] * len(TokenMetadata._fields)))
+    return KVCache(nothing, nothing, TokenMetadata(*[jnp.zeros((rows, 0), jnp.int32)] * len(TokenMetadata._fields)))
 
 
-def extended(past: Past | None, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> Past:
-    """The past with newer tokens after it."""
-    new = Past(*keys_values, metadata)
-    if past is None:
+def extended(cache: KVCache | None, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> KVCache:
+    """Appends the keys, values and metadata of new tokens to the cache."""
+    new = KVCache(*keys_values, metadata)
+    if cache is None:
         return new
-    return Past(
-        jnp.concatenate([past.keys, new.keys], axis=2),
-        jnp.concatenate([past.values, new.values], axis=2),
-        TokenMetadata(*(jnp.concatenate(pair, axis=1) for pair in zip(past.metadata, metadata, strict=True))),
+    return KVCache(
+        jnp.concatenate([cache.keys, new.keys], axis=2),
+        jnp.concatenate([cache.values, new.values], axis=2),
+        TokenMetadata(*(jnp.concatenate(pair, axis=1) for pair in zip(cache.metadata, metadata, strict=True))),
     )
 
 
 def sown_keys_values(sown: Any) -> tuple[Array, Array]:
-    """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` out of the collection that the decoder sows."""
-    keys, values = sown["past"]["decoder"]["layers"]["keys_values"][0]
+    """Keys and values `[layers, batch, tokens, kv_heads, head_dim]` from the collection that the decoder sows."""
+    keys, values = sown["cache"]["decoder"]["layers"]["keys_values"][0]
     return keys, values
 
 
-def first_tokens(past: Past, count: Int[Array, " batch"]) -> Past:
-    """The past less all but the first `count` tokens of each row's sample; nothing is computed anew.
+def first_tokens(cache: KVCache, count: Int[Array, " batch"]) -> KVCache:
+    """Hides all but the first `count` tokens of each row's sample, without recomputing anything.
 
-    What they read is as if the others had never come, because context never looks ahead.
+    Context attention is causal, so the remaining keys and values do not depend on the hidden tokens.
     """
-    metadata = past.metadata
+    metadata = cache.metadata
     kept = jnp.where(metadata.order < count[:, None], metadata.sample, 0)
-    return past._replace(metadata=metadata._replace(sample=kept))
+    return cache._replace(metadata=metadata._replace(sample=kept))
 
 
-def fitted(past: Past, slots: int) -> Past:
-    """The past in that many slots: padded, or with its empty slots closed up.
+def fitted(cache: KVCache, slots: int) -> KVCache:
+    """Resizes the cache to `slots` slots, by padding or by removing empty slots.
 
-    No row may hold more than `slots` tokens.
+    No row may contain more than `slots` tokens.
     """
-    used = past.metadata.sample > 0
+    used = cache.metadata.sample > 0
     have = used.shape[1]
     if have == slots:
-        return past
+        return cache
     if have < slots:
-        return Past(
-            _padded(past.keys, 2, slots - have),
-            _padded(past.values, 2, slots - have),
-            TokenMetadata(*(_padded(x, 1, slots - have) for x in past.metadata)),
+        return KVCache(
+            _padded(cache.keys, 2, slots - have),
+            _padded(cache.values, 2, slots - have),
+            TokenMetadata(*(_padded(x, 1, slots - have) for x in cache.metadata)),
         )
     order = jnp.argsort(~used, axis=1, stable=True)[:, :slots]
-    return Past(
-        jnp.take_along_axis(past.keys, order[None, :, :, None, None], axis=2),
-        jnp.take_along_axis(past.values, order[None, :, :, None, None], axis=2),
-        TokenMetadata(*(jnp.take_along_axis(x, order, axis=1) for x in past.metadata)),
+    return KVCache(
+        jnp.take_along_axis(cache.keys, order[None, :, :, None, None], axis=2),
+        jnp.take_along_axis(cache.values, order[None, :, :, None, None], axis=2),
+        TokenMetadata(*(jnp.take_along_axis(x, order, axis=1) for x in cache.metadata)),
     )
 
 

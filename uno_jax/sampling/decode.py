@@ -1,4 +1,4 @@
-"""Latent tokens back to pixels."""
+"""Decodes latent tokens to pixels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def decode_pictures(
     grids: Sequence[tuple[int, int]],
     config: ModelConfig,
 ) -> list[UInt8[np.ndarray, "_height _width 3"]]:
-    """Pixels of pictures, one after the other, each given as the latent tokens of its grid (rows, columns).
+    """Decodes images one by one, each from the latent tokens of its grid (rows, columns).
 
-    Runs where `params` lie, one jitted program per grid. Pixels are clipped, and truncated to whole numbers
-    (convention of the public implementation).
+    Runs on the devices of `params`, with one jitted program per grid. Pixels are clipped and truncated to integers, as
+    in BAGEL's public implementation.
     """
     pictures = []
     for latents, (rows, columns) in zip(tokens, grids, strict=True):

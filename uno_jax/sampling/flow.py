@@ -1,4 +1,4 @@
-"""Pictures from noise: the whole way from t = 1 to t = 0, over contexts that were read before."""
+"""Samples images by integrating the flow from noise at t = 1 to t = 0, given cached contexts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.draws import draw_noise
 from uno_jax.sampling.cache import fitted
@@ -31,45 +31,47 @@ Params = Any
 
 
 class Branch(NamedTuple):
-    """A context, and the noised block that follows it: one picture a row."""
+    """A context and the noised block that follows it, one image per row."""
 
-    past: Past
+    cache: KVCache
+    """The context."""
     target: TokenBatch
-    """Nothing but the two delimiters and the latents of the block."""
+    """Only the two delimiters and the latents of the block."""
 
 
 class Branches(NamedTuple):
-    """The same pictures in the contexts that guidance needs. Latents lie at the same places in all of them."""
+    """The same images in each context that guidance needs. Latents have the same places in all branches."""
 
     conditional: Branch
     without_text: Branch | None = None
-    """Without the last text (or with a negative prompt in its place). None: there can be no guidance."""
+    """The context without its last text, or with a negative prompt in its place. None: no guidance."""
     without_image: Branch | None = None
-    """Texts alone. None: that is what `conditional` holds, or it is not needed; no further pass is run for it."""
+    """The texts of the context without images. None: equal to `conditional`, or not needed; saves a forward pass."""
 
 
 class Trajectory(NamedTuple):
-    """Every step of a sample."""
+    """Records of all steps of a sample."""
 
     latents: Float[Array, "steps batch latents latent_size"]
-    """x_t where each step begins."""
+    """x_t at the start of each step."""
     velocity: Float[Array, "steps batch latents latent_size"]
+    """Guided velocity of each step."""
 
 
 def sample_latents(
     params: Params, branches: Branches, model: ModelConfig, config: FlowConfig, seed: int = 0
 ) -> Float[Array, "batch latents latent_size"]:
-    """Clean latents of new pictures, from the noise that their targets' sources (occurrence, image) and `seed` give.
+    """Samples clean latents of images, with noise from `seed` and the sources (occurrence, image) of their targets.
 
-    The noise is that which the train step would draw, bit by bit, and depends on no neighbour, padding or device.
-    Jitted: one program for each set of shapes, kinds of step and branches; numbers do not matter.
+    The noise equals that of the train step bit for bit, and does not depend on other rows, padding or devices. Compiles
+    one program per set of shapes, step kinds and branches. Other numeric settings reuse it.
     """
     start = initial_noise(branches.conditional.target, seed, model)
     return denoise(params, branches, start, model, config)[0]
 
 
 def initial_noise(target: TokenBatch, seed: int, model: ModelConfig) -> Float[Array, "batch latents latent_size"]:
-    """x_1 of a batch's latents; 0 for padding."""
+    """Draws x_1 for the latents of a batch; 0 for padding."""
     noise = draw_noise(target, seed, model.latent_size)
     return jnp.where(target.generation.sample[..., None] > 0, noise, 0.0)
 
@@ -83,10 +85,7 @@ def denoise(
     *,
     trajectory: bool = False,
 ) -> tuple[Float[Array, "batch latents latent_size"], Trajectory | None]:
-    """Clean latents of the pictures whose noise is `start`, and how they came about, where that is asked for.
-
-    All steps are one jitted program.
-    """
+    """Denoises `start` to clean latents in one jitted program; also returns the trajectory if `trajectory` is set."""
     guidance = config.guidance
     used = [branches.conditional]
     if branches.without_text is not None and config.guided_by_text:
@@ -109,13 +108,13 @@ def denoise(
 
 
 class _State(NamedTuple):
-    """What a step hands to the next."""
+    """Carry of the scan over steps."""
 
     latents: Float[Array, "batch latents latent_size"]
     velocities: Float[Array, "earlier batch latents latent_size"]
-    """Of the steps before, newest first."""
+    """Velocities of the previous steps, newest first."""
     added: Float[Array, "points batch branches latents features"]
-    """What the layers added at the last computed steps, newest first."""
+    """Updates of the layers to the latents' features at the last computed steps, newest first."""
 
 
 @functools.partial(jax.jit, static_argnames=("model", "rescale", "kinds", "trajectory"))
@@ -146,7 +145,7 @@ def _denoise(
 
     def through_layers(state: _State, t: Array, weights: Array, *, branch: Branch, count: int) -> tuple[Array, Array]:
         x = jnp.repeat(state.latents, count, axis=0)
-        computed: Any = unified.apply({"params": params}, branch.target, x, t, branch.past, method="denoise")
+        computed: Any = unified.apply({"params": params}, branch.target, x, t, branch.cache, method="denoise")
         velocities, added = computed
         if not points:
             return guided(velocities), state.added
@@ -189,12 +188,12 @@ def _denoise(
 
 
 def _interleaved(branches: list[Branch]) -> Branch:
-    """All branches as one, row by row: the branches of a picture lie side by side, and so on one device.
+    """Interleaves the branches row by row, so that the branches of an image are on the same device.
 
     Contexts are padded to the longest.
     """
-    slots = max(branch.past.metadata.sample.shape[1] for branch in branches)
-    pasts = [fitted(branch.past, slots) for branch in branches]
+    slots = max(branch.cache.metadata.sample.shape[1] for branch in branches)
+    caches = [fitted(branch.cache, slots) for branch in branches]
 
     def interleave(axis: int, *arrays: Array) -> Array:
         shape = arrays[0].shape
@@ -202,10 +201,10 @@ def _interleaved(branches: list[Branch]) -> Branch:
 
     rows = functools.partial(interleave, 0)
     return Branch(
-        Past(
-            interleave(1, *(past.keys for past in pasts)),
-            interleave(1, *(past.values for past in pasts)),
-            TokenMetadata(*map(rows, *(past.metadata for past in pasts))),
+        KVCache(
+            interleave(1, *(cache.keys for cache in caches)),
+            interleave(1, *(cache.values for cache in caches)),
+            TokenMetadata(*map(rows, *(cache.metadata for cache in caches))),
         ),
         jax.tree.map(rows, *(branch.target for branch in branches)),
     )

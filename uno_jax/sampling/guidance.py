@@ -1,4 +1,4 @@
-"""Guidance: three predictions of one velocity, made into the velocity that a step goes by."""
+"""Classifier-free guidance: combines up to three predictions of a velocity into the guided velocity."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ Rescale = Literal["global", "channel", "text_channel"]
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """How strongly the context pulls (the public implementation's `cfg_*` settings, and its defaults)."""
+    """Settings of guidance: the `cfg_*` settings of BAGEL's public implementation, with its defaults."""
 
     text_scale: float = 4.0
-    """By the last text: velocity = without + scale * (with - without). Up to 1: no guidance, by images neither."""
+    """Scale of guidance by the last text: velocity = without + scale * (with - without).
+
+    At most 1: no guidance, not even by images.
+    """
     image_scale: float = 1.5
-    """By the images of the context, in the same way, on top of the text's. Up to 1: none."""
+    """Scale of guidance by the images of the context, applied after that by text. At most 1: none."""
     interval: tuple[float, float] = (0.4, 1.0)
-    """Guidance acts at times low < t <= high; at others only the conditional velocity is computed."""
+    """Guidance applies at times low < t <= high. At other times only the conditional velocity is computed."""
     rescale: Rescale = "global"
-    """Scales the guided velocity down to the conditional one's norm: over a whole picture (`global`), token by token
-    (`channel`), or token by token before the images' guidance (`text_channel`)."""
+    """Rescaling of the guided velocity down to the norm of the conditional one.
+
+    The norms are per image (`global`), per token (`channel`), or per token before guidance by images (`text_channel`).
+    """
     rescale_min: float = 0.0
-    """The least factor of that; 1: no rescaling."""
+    """Minimum factor of the rescaling; 1: no rescaling."""
 
     def __post_init__(self) -> None:
         for name in ("text_scale", "image_scale"):
@@ -37,20 +42,20 @@ class GuidanceConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
-            raise ConfigError(f"interval is {self.interval}: expected 0 <= low <= high <= 1, times of guidance")
+            raise ConfigError(f"interval is {self.interval}: expected times 0 <= low <= high <= 1")
         if self.rescale not in get_args(Rescale):
             raise ConfigError(f"rescale is {self.rescale!r}: expected one of {', '.join(get_args(Rescale))}")
         if not 0 <= self.rescale_min <= 1:
-            raise ConfigError(f"rescale_min is {self.rescale_min}: expected 0 to 1, the least factor of rescaling")
+            raise ConfigError(f"rescale_min is {self.rescale_min}: expected a factor from 0 to 1")
 
     def acts(self, times: Float[np.ndarray, " steps"]) -> Bool[np.ndarray, " steps"]:
-        """At which of the times there is guidance."""
+        """Whether guidance applies at each of the times."""
         low, high = self.interval
         return (self.text_scale > 1) & (low < times) & (times <= high)
 
 
 class GuidanceNumbers(NamedTuple):
-    """The numbers of a config, as arrays: other numbers need no other program."""
+    """The numeric settings as arrays, so that other numbers do not trigger a compilation."""
 
     text_scale: Float[Any, ""]
     image_scale: Float[Any, ""] | None
@@ -59,6 +64,7 @@ class GuidanceNumbers(NamedTuple):
 
 
 def guidance_numbers(config: GuidanceConfig) -> GuidanceNumbers:
+    """Converts the numeric settings of a config to arrays."""
     return GuidanceNumbers(
         np.float32(config.text_scale),
         np.float32(config.image_scale) if config.image_scale > 1 else None,
@@ -74,9 +80,10 @@ def guide(
     numbers: GuidanceNumbers,
     rescale: Rescale,
 ) -> Float[Array, "batch latents latent_size"]:
-    """The guided velocity (conventions 17 to 19). Norms are those of each picture's `real` latents, padding left out.
+    """Computes the guided velocity as in BAGEL's public implementation.
 
-    `without_image` is not read where there is no guidance by images.
+    Norms are over the `real` latents of each image, without padding. `without_image` is ignored if there is no guidance
+    by images.
     """
 
     def norm(velocity: Array) -> Array:

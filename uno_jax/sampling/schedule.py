@@ -1,6 +1,6 @@
-"""The steps from noise to picture: at which times, what is computed at each, and how the velocities are summed.
+"""The schedule of a sample: the times of its steps, what each step computes, and the weights of the velocities.
 
-All of it follows from the settings alone and is worked out on the host, in numpy.
+It depends on the settings only and is computed on the host, in numpy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uno_jax.config import ConfigError
 from uno_jax.objectives.draws import shift_time
 from uno_jax.sampling.guidance import GuidanceConfig
 
-# What a step computes: which branches, and whether they run through the layers or are extrapolated.
+# Kinds of step: all branches or the conditional one, computed by the layers or extrapolated.
 GUIDED, CONDITIONAL, GUIDED_EXTRAPOLATED, CONDITIONAL_EXTRAPOLATED = range(4)
 
 Number = float | np.floating
@@ -24,76 +24,76 @@ Number = float | np.floating
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """How a picture is sampled. The defaults are the public implementation's."""
+    """Settings for sampling an image, with the defaults of BAGEL's public implementation."""
 
     timesteps: int = 50
-    """Times of the grid, both ends included: one step fewer (convention of the public sampler)."""
+    """Number of times in the grid, including both ends: one more than steps, as in BAGEL's public implementation."""
     time_shift: float = 3.0
-    """t = shift * u / (1 + (shift - 1) * u) for u from 1 to 0 in equal steps."""
+    """Shift of the times: t = shift * u / (1 + (shift - 1) * u) for u from 1 to 0 in equal steps."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     solver_order: int = 1
-    """1: Euler. 2: Adams-Bashforth, which goes on in a line through the velocities of this step and the one before, at
-    no further cost."""
+    """1: Euler. 2: Adams-Bashforth, which extrapolates linearly from the last two velocities at no extra cost."""
     refresh_every: int = 1
-    """Only every so many steps run through the layers. In between, what the layers add to the features of the latents
-    is extrapolated in time from the last such steps (as in TaylorSeer, whose forecasts of all single layers sum up to
-    the same). 1: every step."""
+    """Interval, in steps, between steps that run the layers; 1: every step.
+
+    In between, the layers' updates to the latents' features are extrapolated in time from the last computed steps. This
+    follows TaylorSeer, whose forecasts of all individual layers have the same sum.
+    """
     feature_order: int = 1
-    """Degree of that extrapolation: 0 reuses, 1 goes on in a line, 2 in a parabola."""
+    """Degree of that extrapolation: 0 reuses, 1 is linear, 2 is quadratic."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (
+        for name, minimum, maximum in (
             ("timesteps", 2, None),
             ("solver_order", 1, 2),
             ("refresh_every", 1, None),
             ("feature_order", 0, 2),
         ):
             value = getattr(self, name)
-            if value < least or (most is not None and value > most):
-                raise ConfigError(f"{name} is {value}: expected {least} {f'to {most}' if most else 'or more'}")
+            if value < minimum or (maximum is not None and value > maximum):
+                raise ConfigError(f"{name} is {value}: expected {minimum} {f'to {maximum}' if maximum else 'or more'}")
         if not 0 < self.time_shift < math.inf:
             raise ConfigError(f"time_shift is {self.time_shift}: expected a positive, finite number")
 
     @property
     def guided_by_text(self) -> bool:
-        """Whether guidance acts at any step."""
+        """Whether guidance applies at any step."""
         return bool(self.guidance.acts(time_grid(self.timesteps, self.time_shift)[:-1]).any())
 
     @property
     def guided_by_images(self) -> bool:
-        """Whether guidance by images acts at any step."""
+        """Whether guidance by images applies at any step."""
         return self.guided_by_text and self.guidance.image_scale > 1
 
 
 class Schedule(NamedTuple):
-    """What a config comes to, step by step; arrays, so that other numbers need no other program."""
+    """Per-step values of a config. They are arrays, so that other numbers do not trigger a compilation."""
 
     time: Float[np.ndarray, " steps"]
-    """Where each step begins."""
+    """Time at the start of each step."""
     action: Int[np.ndarray, " steps"]
     """GUIDED, CONDITIONAL, GUIDED_EXTRAPOLATED or CONDITIONAL_EXTRAPOLATED."""
     velocity_weights: Float[np.ndarray, "steps solver_order"]
-    """A step adds these times the velocities: its own first, then those of the steps before."""
+    """Weights of the velocities that a step adds: its own first, then those of the previous steps."""
     feature_weights: Float[np.ndarray, "steps points"]
-    """An extrapolated step's features are these times the last computed ones, newest first. No points where every
-    step is computed."""
+    """Weights of the last computed features, newest first, in an extrapolated step. Empty if all steps are computed."""
 
     @property
     def kinds(self) -> tuple[int, ...]:
-        """The actions that occur."""
+        """The distinct actions."""
         return tuple(int(kind) for kind in np.unique(self.action))
 
 
 def time_grid(timesteps: int, shift: float) -> Float[np.ndarray, " timesteps"]:
-    """The times that a sample passes through, from 1 to 0, float32."""
+    """Times of a sample from 1 to 0, float32."""
     grid: np.ndarray = shift_time(np.linspace(1, 0, timesteps, dtype=np.float32), shift)
     return grid
 
 
 def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:
-    """The steps of a config; without guidance throughout where there is nothing to be guided by.
+    """Computes the schedule of a config; `guided=False` turns guidance off at all steps.
 
-    Where guidance starts or ends the velocity jumps, so the solver and the extrapolation both start anew there.
+    The velocity jumps where guidance starts or ends, so the solver and the extrapolation restart there.
     """
     grid = time_grid(config.timesteps, config.time_shift)
     acts = config.guidance.acts(grid[:-1]) & guided
@@ -101,8 +101,8 @@ def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:
     velocity_weights = np.zeros((steps, config.solver_order), np.float32)
     feature_weights = np.zeros((steps, points), np.float32)
     action = np.where(acts, GUIDED, CONDITIONAL)
-    seen: list[int] = []  # steps of this stretch, newest first
-    computed: list[int] = []  # those that ran through the layers
+    seen: list[int] = []  # steps since the last restart, newest first
+    computed: list[int] = []  # of these, the ones that run the layers
     for i in range(steps):
         if i > 0 and acts[i] != acts[i - 1]:
             seen, computed = [], []
@@ -117,18 +117,18 @@ def make_schedule(config: FlowConfig, *, guided: bool = True) -> Schedule:
 
 
 def lagrange_weights(nodes: Float[np.ndarray, " nodes"], at: Number) -> Float[np.ndarray, " nodes"]:
-    """Weights of values at the nodes whose sum is their interpolating polynomial at another place; float64."""
+    """Weights of the values at the nodes that evaluate their interpolating polynomial at `at`; float64."""
     return np.array([np.polyval(basis, at) for basis in _lagrange_polynomials(nodes)])
 
 
 def integral_weights(nodes: Float[np.ndarray, " nodes"], start: Number, stop: Number) -> Float[np.ndarray, " nodes"]:
-    """Weights whose sum is the integral of the interpolating polynomial from `start` to `stop`; float64."""
+    """Weights of the values at the nodes that integrate their interpolating polynomial over an interval; float64."""
     integrals = (np.polyint(basis) for basis in _lagrange_polynomials(nodes))
     return np.array([np.polyval(integral, stop) - np.polyval(integral, start) for integral in integrals])
 
 
 def _lagrange_polynomials(nodes: np.ndarray) -> list[np.ndarray]:
-    """Coefficients of the polynomials that are 1 at one node and 0 at the others."""
+    """Coefficients of the Lagrange polynomials: 1 at one node and 0 at the others."""
     nodes = nodes.astype(np.float64)
     polynomials = []
     for i, node in enumerate(nodes):
@@ -138,5 +138,5 @@ def _lagrange_polynomials(nodes: np.ndarray) -> list[np.ndarray]:
 
 
 def forward_passes(schedule: Schedule, branches: int) -> int:
-    """How often a noised block runs through all layers for one picture, of a guidance with so many branches."""
+    """Number of forward passes of a noised block through all layers for one image, with `branches` branches."""
     return int(np.sum(schedule.action == GUIDED) * branches + np.sum(schedule.action == CONDITIONAL))

@@ -1,4 +1,4 @@
-"""Text that the understanding expert writes after a context: captions, answers, thoughts."""
+"""Text generation by the understanding expert: captions, answers and thoughts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.models.config import ModelConfig
-from uno_jax.models.decoder import Past
+from uno_jax.models.decoder import KVCache
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.sampling.cache import fitted, sown_keys_values
 
@@ -25,58 +25,59 @@ Params = Any
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How text is written."""
+    """Settings for text generation."""
 
     max_length: int = 512
-    """Counts the start token, so it leaves room for one new token less (convention of the public implementation)."""
+    """Maximum number of tokens including the start token, as in BAGEL's public implementation."""
     temperature: float = 0.0
-    """Of the softmax that tokens are drawn from; 0: always the likeliest."""
+    """Temperature of the softmax that tokens are drawn from; 0: greedy."""
     top_p: float = 1.0
-    """Tokens are drawn from the likeliest that together reach this probability."""
+    """Nucleus sampling: tokens are drawn from the smallest set of most likely tokens with this total probability."""
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
-            raise ConfigError(f"max_length is {self.max_length}: expected 2 or more, for it counts the start token")
+            raise ConfigError(f"max_length is {self.max_length}: expected 2 or more (it includes the start token)")
         if not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature is {self.temperature}: expected 0 or more, and finite")
+            raise ConfigError(f"temperature is {self.temperature}: expected a finite number, 0 or more")
         if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}: expected more than 0, at most 1")
+            raise ConfigError(f"top_p is {self.top_p}: expected a number above 0 and at most 1")
 
 
 class Writing(NamedTuple):
-    """Texts in the making, one a row. Each row's stays as it is once it has ended."""
+    """State of text generation, one text per row. A row no longer changes once it has ended."""
 
     ids: Int[Array, "batch length"]
-    """From the start token on. What is not written yet, or stands after a stop token, repeats the last token."""
+    """Token ids from the start token. Positions not yet generated, or after a stop token, repeat the last token."""
     written: Int[Array, ""]
-    """How many of `ids` are there."""
+    """Number of generated `ids`, including the start token."""
     ended: Bool[Array, " batch"]
-    past: Past
-    """The context, then a slot for each token of `ids` but the last."""
+    cache: KVCache
+    """The context, followed by a slot for each token of `ids` except the last."""
     first: TokenMetadata
-    """Of the start token, `[batch, 1]`."""
+    """Metadata of the start token, `[batch, 1]`."""
     seeds: Int[Array, " batch"]
+    """Seed of each row."""
 
 
 def begin_text(
-    past: Past, first: TokenMetadata, start: int, length: int, seeds: Int[Any, " batch"] | None = None
+    cache: KVCache, first: TokenMetadata, start: int, length: int, seeds: Int[Any, " batch"] | None = None
 ) -> Writing:
-    """Texts of at most `length` tokens, of which only the start token is there. Pure, to be jitted.
+    """Starts texts of at most `length` tokens with their start tokens. A pure function to be jitted.
 
     Args:
-      past: what each row may have read.
-      first: metadata `[batch, 1]` of the start token. Its role says what the text is: context that goes on, or the
-        caption of a noised block, which sees that block alone. Rows whose first token is of sample 0 have ended.
+      cache: the context of each row.
+      first: metadata `[batch, 1]` of the start token. Its role is that of the text: a continuation of the context, or
+        the caption of a noised block, which sees only that block. Rows with sample 0 have ended.
       start: id of the start token.
-      length: with the start token.
-      seeds: of each row, where tokens are drawn; 0 by default.
+      length: maximum number of tokens including the start token.
+      seeds: seed of each row for drawing tokens; 0 by default.
     """
-    rows, context = past.metadata.sample.shape
+    rows, context = cache.metadata.sample.shape
     return Writing(
         ids=jnp.full((rows, length), start, jnp.int32),
         written=jnp.int32(1),
         ended=first.sample[:, 0] == 0,
-        past=fitted(past, context + length - 1),
+        cache=fitted(cache, context + length - 1),
         first=TokenMetadata(*(jnp.asarray(x) for x in first)),
         seeds=jnp.zeros(rows, jnp.int32) if seeds is None else jnp.asarray(seeds, jnp.int32),
     )
@@ -91,12 +92,12 @@ def continue_text(
     config: TextConfig,
     seed: int = 0,
 ) -> Writing:
-    """Goes on until `until` tokens are there, or every row has ended; token by token, each read once.
+    """Generates token by token until the texts have `until` tokens, or every row has ended.
 
-    Jitted: one program for each set of shapes, whatever the numbers. Calling it again with a larger `until` gives what
-    one call would have given, which is how text is streamed.
+    Compiles one program per set of shapes; other numeric settings reuse it. Repeated calls with increasing `until` give
+    the same text as one call, which allows streaming.
 
-    A drawn token depends on `seed`, its row's seed and its place in the sample, and on no other row.
+    A drawn token depends on `seed`, the seed of its row and its place in the sample, but not on other rows.
     """
     continued: Writing = _continue_text(
         params,
@@ -114,7 +115,7 @@ def continue_text(
 
 def write_text(
     params: Params,
-    past: Past,
+    cache: KVCache,
     first: TokenMetadata,
     start: int,
     stop: Sequence[int],
@@ -122,23 +123,23 @@ def write_text(
     config: TextConfig,
     seeds: Int[Any, " batch"] | None = None,
 ) -> Int[Array, "batch length"]:
-    """Whole texts, from the start token on; see `begin_text` and `continue_text`. `written_ids` reads them."""
-    writing = begin_text(past, first, start, config.max_length, seeds)
+    """Generates complete texts from the start token, by `begin_text` and `continue_text`; see also `written_ids`."""
+    writing = begin_text(cache, first, start, config.max_length, seeds)
     return continue_text(params, writing, config.max_length, stop, model, config).ids
 
 
 def written_ids(ids: Sequence[int] | Int[np.ndarray, " tokens"], stop: Sequence[int]) -> list[int]:
-    """What stands between the start token and the first stop token."""
+    """Token ids between the start token and the first stop token."""
     written = [int(i) for i in ids][1:]
     return written[: next((i for i, token in enumerate(written) if token in stop), len(written))]
 
 
 def token_logits(
-    params: Params, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, past: Past, model: ModelConfig
+    params: Params, ids: Int[Array, "batch tokens"], metadata: TokenMetadata, cache: KVCache, model: ModelConfig
 ) -> tuple[Float[Array, "batch tokens vocab"], tuple[Array, Array]]:
-    """Logits of what follows each of some text tokens, and their keys and values; one forward pass."""
+    """Next-token logits of text tokens, and their keys and values, from one forward pass."""
     logits, sown = UnifiedModel(model).apply(
-        {"params": params}, ids, metadata, past, method="read_text", mutable=["past"]
+        {"params": params}, ids, metadata, cache, method="read_text", mutable=["cache"]
     )
     return logits, sown_keys_values(sown)
 
@@ -156,16 +157,16 @@ def _continue_text(
     model: ModelConfig,
     greedy: bool,
 ) -> Writing:
-    context = writing.past.metadata.sample.shape[1] - (writing.ids.shape[1] - 1)
+    context = writing.cache.metadata.sample.shape[1] - (writing.ids.shape[1] - 1)
 
-    def goes_on(writing: Writing) -> Array:
+    def unfinished(writing: Writing) -> Array:
         return (writing.written < until) & ~jnp.all(writing.ended)
 
     def write(writing: Writing) -> Writing:
         place = writing.written - 1
         last = jax.lax.dynamic_index_in_dim(writing.ids, place, axis=1)
         metadata = moved(writing.first, place)
-        logits, keys_values = token_logits(params, last, metadata, writing.past, model)
+        logits, keys_values = token_logits(params, last, metadata, writing.cache, model)
         if greedy:
             chosen = jnp.argmax(logits[:, 0], axis=-1)
         else:
@@ -176,24 +177,24 @@ def _continue_text(
             ids=jnp.where(jnp.arange(writing.ids.shape[1]) > place, following[:, None], writing.ids),
             written=writing.written + 1,
             ended=writing.ended | jnp.isin(following, stop),
-            past=with_token(writing.past, context + place, keys_values, metadata),
+            cache=with_token(writing.cache, context + place, keys_values, metadata),
         )
 
-    return jax.lax.while_loop(goes_on, write, writing)
+    return jax.lax.while_loop(unfinished, write, writing)
 
 
 def moved(first: TokenMetadata, by: Array) -> TokenMetadata:
-    """Of the token that comes so many after the first."""
+    """Metadata of the token `by` places after the first."""
     return first._replace(order=first.order + by, last_visible=first.last_visible + by, position=first.position + by)
 
 
-def with_token(past: Past, slot: Array, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> Past:
-    """The past with one token a row in a slot, whatever was there."""
+def with_token(cache: KVCache, slot: Array, keys_values: tuple[Array, Array], metadata: TokenMetadata) -> KVCache:
+    """Writes one token per row to a slot of the cache."""
     update = jax.lax.dynamic_update_slice_in_dim
-    return Past(
-        update(past.keys, keys_values[0], slot, axis=2),
-        update(past.values, keys_values[1], slot, axis=2),
-        TokenMetadata(*(update(old, new, slot, axis=1) for old, new in zip(past.metadata, metadata, strict=True))),
+    return KVCache(
+        update(cache.keys, keys_values[0], slot, axis=2),
+        update(cache.values, keys_values[1], slot, axis=2),
+        TokenMetadata(*(update(old, new, slot, axis=1) for old, new in zip(cache.metadata, metadata, strict=True))),
     )
 
 
@@ -205,7 +206,7 @@ def _token_keys(seed: Array, seeds: Array, order: Array) -> Array:
 
 
 def draw_token(key: Array, logits: Float[Array, " vocab"], temperature: Array, top_p: Array) -> Int[Array, ""]:
-    """A token of the smallest set of likeliest tokens whose probability reaches `top_p`."""
+    """Draws a token from the smallest set of most likely tokens with a total probability of at least `top_p`."""
     logits = logits / temperature
     likeliest = jnp.argsort(-logits)
     before = jnp.cumsum(jax.nn.softmax(logits[likeliest])) - jax.nn.softmax(logits[likeliest])
