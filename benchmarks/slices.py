@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Plan = Mapping[str, Any]
+Estimate = Mapping[str, Any]
 ACROSS = " across slices"
 
 SLICES = {
@@ -51,7 +51,7 @@ COLUMNS = (
 )
 
 
-def plan(name: str, task: str, overrides: Sequence[str] = ()) -> Plan:
+def estimate(name: str, task: str, overrides: Sequence[str] = ()) -> Estimate:
     """What `aot` says of a config; `overrides` are further arguments."""
     command = [
         *(sys.executable, "-m", "uno_jax.aot", f"--config=configs/tpu/{name}.py"),
@@ -60,17 +60,17 @@ def plan(name: str, task: str, overrides: Sequence[str] = ()) -> Plan:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-def edits_that_fit(name: str) -> Plan:
+def edits_that_fit(name: str) -> Estimate:
     """The plan of edits that was the first to fit, or the last that was tried."""
-    made, overrides = plan(name, "editing"), {}
+    made, overrides = estimate(name, "editing"), {}
     while not made["fits"] and (change := easier(made)):
         print(f"{name}: {made['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
         overrides |= change
-        made = plan(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
+        made = estimate(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
     return made
 
 
-def easier(made: Plan) -> dict[str, Any]:
+def easier(made: Estimate) -> dict[str, Any]:
     """What to change so that a plan takes less memory; nothing where there is nothing left to try."""
     rows = made["rows_per_step"]
     if made["remat"] not in ("full", "offload"):
@@ -84,7 +84,7 @@ def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cells(name: str, made: Plan) -> list[str]:
+def cells(name: str, made: Estimate) -> list[str]:
     """One row of the table: what of `COLUMNS` is known of the plan."""
     memory = f"{made['hbm_peak_gib']:.2f} of {made['hbm_capacity_gib']:.2f}"
     # Where activations wait in the hosts' memory the peak is an upper bound.
@@ -99,15 +99,15 @@ def cells(name: str, made: Plan) -> list[str]:
     ]
 
 
-def promises(name: str, plans: Mapping[str, Plan]) -> dict[str, bool]:
+def promises(name: str, estimates: Mapping[str, Estimate]) -> dict[str, bool]:
     """What had to hold of a slice's plan, and whether it does."""
-    made = plans[name]
+    made = estimates[name]
     kept = {"fits": made["fits"], "encoders under 5%": made["encoder_share"] < 0.05}
     kept |= {f"{field} is {value}": made[field] == value for field, value in SLICES[name][1].items()}
     if name in LARGEST_RATIO:
         kept[f"executed / model FLOPs at most {LARGEST_RATIO[name]}"] = made["flops_ratio"] <= LARGEST_RATIO[name]
-    if name in ("v5e_256", "v5e_512") and "v5e_16" in plans:
-        small = plans["v5e_16"]
+    if name in ("v5e_256", "v5e_512") and "v5e_16" in estimates:
+        small = estimates["v5e_16"]
         kept["memory no larger than on v5e-16"] = made["hbm_peak_gib"] <= small["hbm_peak_gib"]
         kept["collectives in a slice within 10% of v5e-16"] = abs(in_slice(made) / in_slice(small) - 1) <= 0.1
     if name == "v5e_512":
@@ -118,12 +118,12 @@ def promises(name: str, plans: Mapping[str, Plan]) -> dict[str, bool]:
     return kept
 
 
-def in_slice(made: Plan) -> float:
+def in_slice(made: Estimate) -> float:
     """Bytes that a chip receives from others of its slice."""
     return sum(size for axes, size in made["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
 
 
-def between_slices(made: Plan) -> dict[str, float]:
+def between_slices(made: Estimate) -> dict[str, float]:
     """Bytes that a chip receives from other slices, by kind of collective."""
     total: dict[str, float] = {}
     for axes, kinds in made["collective_bytes_by_kind"].items():
@@ -132,7 +132,7 @@ def between_slices(made: Plan) -> dict[str, float]:
     return total
 
 
-def least_between_slices(made: Plan) -> float:
+def least_between_slices(made: Estimate) -> float:
     """Bytes of a chip's part of the gradients in bfloat16, when all chips of a slice have summed them up."""
     chips_with_all = made["mesh"]["fsdp"] * made["mesh"]["sequence"] * made["mesh"]["tensor"]
     elements = made["hbm_state_gib"]["gradients"] * 2**30 / 4 * chips_with_all
@@ -150,18 +150,18 @@ def main() -> None:
         parser.error(f"no config {', '.join(unknown)}: there are {', '.join(SLICES)}")
     if not arguments.json:
         print(table_row(COLUMNS), table_row(["---"] * len(COLUMNS)), sep="\n", flush=True)
-    plans: dict[str, Plan] = {}
+    estimates: dict[str, Estimate] = {}
     broken = 0
     for name in names:
         if arguments.task == "editing":
-            plans[name], kept = edits_that_fit(name), {}
+            estimates[name], kept = edits_that_fit(name), {}
         else:
-            plans[name] = plan(name, arguments.task)
-            kept = promises(name, plans)
+            estimates[name] = estimate(name, arguments.task)
+            kept = promises(name, estimates)
         if arguments.json:
-            print(json.dumps({"config": name, "promises": kept, "plan": plans[name]}), flush=True)
+            print(json.dumps({"config": name, "promises": kept, "plan": estimates[name]}), flush=True)
         else:
-            print(table_row(cells(name, plans[name])), flush=True)
+            print(table_row(cells(name, estimates[name])), flush=True)
         for promise in (promise for promise, held in kept.items() if not held):
             broken += 1
             print(f"{name}: NOT KEPT: {promise}", file=sys.stderr, flush=True)

@@ -26,10 +26,10 @@ from absl import flags, logging
 
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.planning.chips import GIB, Slice, parse_slice
-from uno_jax.planning.fit import AnyPlan, largest_count, largest_fit, remedies, sampler_remedies
-from uno_jax.planning.plan import Plan, make_plan
-from uno_jax.planning.report import plan_json, plan_table, sampler_json, sampler_table
-from uno_jax.planning.sampler import SamplerPlan, every_step_guided, make_sampler_plan
+from uno_jax.planning.estimate import Estimate, make_estimate
+from uno_jax.planning.fit import AnyEstimate, largest_count, largest_fit, remedies, sampler_remedies
+from uno_jax.planning.report import estimate_json, estimate_table, sampler_json, sampler_table
+from uno_jax.planning.sampler import SamplerEstimate, every_step_guided, make_sampler_estimate
 from uno_jax.process.compilation_cache import cache_directory
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, parse_flags, section_of
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> None:
     with exit_with_message():
         config, target = from_config_dict(options.config, RunConfig), parse_slice(options.topology)
         if not options.sample:
-            _plan_step(options, config, target, kept)
+            _estimate_step(options, config, target, kept)
         elif options.task == "text_to_image":
-            _plan_sampler(options, config, target, kept)
+            _estimate_sampler(options, config, target, kept)
         else:
             raise ConfigError(f"--task={options.task} with --sample: the sampler is planned for text to image only")
 
@@ -78,33 +78,33 @@ def _kept() -> Path | None:
     return directory and directory / "plans"
 
 
-def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
-    def plan_of(tried: RunConfig) -> Plan:
-        return make_plan(tried, target, options.task, kept)
+def _estimate_step(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
+    def estimate_of(tried: RunConfig) -> Estimate:
+        return make_estimate(tried, target, options.task, kept)
 
-    def name(tried: Plan) -> str:
+    def name(tried: Estimate) -> str:
         return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
 
-    plan = _best(largest_fit(config, target, plan_of), name) if options.fit else plan_of(config)
-    advice = [] if plan.memory.fits else remedies(plan)
-    _print(options, plan_json(plan, options.fraction), plan_table(plan, options.fraction), advice)
+    estimate = _best(largest_fit(config, target, estimate_of), name) if options.fit else estimate_of(config)
+    advice = [] if estimate.memory.fits else remedies(estimate)
+    _print(options, estimate_json(estimate, options.fraction), estimate_table(estimate, options.fraction), advice)
 
 
-def _plan_sampler(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
+def _estimate_sampler(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
     flow = every_step_guided(options.timesteps, config.objective.time_shift)
 
-    def plan_of(images: int) -> SamplerPlan:
-        return make_sampler_plan(config, target, images, flow, kept)
+    def estimate_of(images: int) -> SamplerEstimate:
+        return make_sampler_estimate(config, target, images, flow, kept)
 
-    def name(tried: SamplerPlan) -> str:
+    def name(tried: SamplerEstimate) -> str:
         return f"{tried.images_per_part} pictures"
 
-    plan = _best(largest_count(plan_of), name) if options.fit else plan_of(options.sample)
-    advice = [] if plan.memory.fits else sampler_remedies(plan)
-    _print(options, sampler_json(plan, options.fraction), sampler_table(plan, options.fraction), advice)
+    estimate = _best(largest_count(estimate_of), name) if options.fit else estimate_of(options.sample)
+    advice = [] if estimate.memory.fits else sampler_remedies(estimate)
+    _print(options, sampler_json(estimate, options.fraction), sampler_table(estimate, options.fraction), advice)
 
 
-def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
+def _best(tried: Iterable[AnyEstimate], name: Callable[[AnyEstimate], str]) -> AnyEstimate:
     """The best plan, or the last that failed; tells on stderr what was tried."""
     best, last = None, None
     for last in tried:

@@ -12,7 +12,7 @@ PART = GRADIENTS_GIB * 2**30 * 16 / 2 / CHIPS
 """Bytes of one chip's part of the gradients in bfloat16, where 16 chips hold all of them once."""
 
 
-def plan(*, inside: float = 64e9, between: dict[str, float] | None = None) -> dict:
+def estimate(*, inside: float = 64e9, between: dict[str, float] | None = None) -> dict:
     kinds = {"fsdp": {"all-gather": inside}, "data across slices": between or {"all-reduce": 1.1 * PART}}
     return {
         "fits": True,
@@ -32,7 +32,7 @@ def plan(*, inside: float = 64e9, between: dict[str, float] | None = None) -> di
 
 
 def broken(**changes) -> set[str]:
-    kept = promises("v5e_512", {"v5e_16": plan(), "v5e_512": plan(**changes)})
+    kept = promises("v5e_512", {"v5e_16": estimate(), "v5e_512": estimate(**changes)})
     return {promise for promise, held in kept.items() if not held}
 
 

@@ -23,11 +23,11 @@ from uno_jax.data.transforms import ImageTransform
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
+from uno_jax.planning.estimate import trace
 from uno_jax.planning.example import example_row, missing_room
 from uno_jax.planning.executed import executed_flops
 from uno_jax.planning.memory import exhausted_memory, is_exhausted, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
-from uno_jax.planning.plan import trace
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import roofline
 from uno_jax.training.initialise import abstract_params

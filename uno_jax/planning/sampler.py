@@ -22,11 +22,11 @@ from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
+from uno_jax.planning.estimate import Compiled, compile_for, trace
 from uno_jax.planning.example import joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
-from uno_jax.planning.plan import Compiled, compile_for, trace
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.run.config import RunConfig
 from uno_jax.run.start import abstract_run_params
@@ -38,7 +38,7 @@ from uno_jax.training.state import Params
 
 
 @dataclass(frozen=True)
-class SamplerPlan:
+class SamplerEstimate:
     """What sampling a batch of pictures needs, and how fast it can be."""
 
     config: RunConfig
@@ -68,9 +68,9 @@ class SamplerPlan:
         return self.images_per_part * math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
 
-def make_sampler_plan(
+def make_sampler_estimate(
     config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig, kept: Path | None = None
-) -> SamplerPlan:
+) -> SamplerEstimate:
     """Compiles the sampler of pictures of the largest size, from prompts that fill the text region.
 
     Parameters are in the run's compute dtype. `images_per_part` is the number of pictures on each part of the mesh that
@@ -101,7 +101,7 @@ def make_sampler_plan(
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
     work = _work(one)
-    return SamplerPlan(
+    return SamplerEstimate(
         config=config,
         target=target,
         mesh_axes=dict(mesh.shape),

@@ -55,7 +55,7 @@ class Compiled:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """What a run needs, and how fast it can be."""
 
     config: RunConfig
@@ -105,7 +105,7 @@ class Plan:
         return self.config.data.rows * sum(self.example.tokens().values())
 
 
-def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kept: Path | None = None) -> Plan:
+def make_estimate(config: RunConfig, target: Slice, task: str = "text_to_image", kept: Path | None = None) -> Estimate:
     """Traces, lowers and compiles the train step of `config` for `target`; no array is made.
 
     Args:
@@ -140,7 +140,7 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kep
             traced_probe = trace(jit_step(make_gradient_probe(step_config(config)), state, mesh), state, batch)
             probe = compile_for(traced_probe, mesh, target, autoencoder, kept).memory
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
-    return Plan(
+    return Estimate(
         config=config,
         target=target,
         mesh_axes=dict(mesh.shape),
@@ -193,6 +193,6 @@ def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 
-def run_hours(plan: Plan, fraction: float) -> float:
+def run_hours(estimate: Estimate, fraction: float) -> float:
     """Hours of the configured run at a fraction of the roofline; not a number where it does not fit."""
-    return math.nan if plan.bound is None else plan.config.steps * plan.bound.seconds / fraction / 3600
+    return math.nan if estimate.bound is None else estimate.config.steps * estimate.bound.seconds / fraction / 3600
