@@ -1,4 +1,4 @@
-"""Plans of train steps and of samplers, for people and as one JSON object."""
+"""Reports of estimates: a table, or one JSON object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uno_jax.run.config import RunConfig
 
 @runtime_checkable
 class ProgramEstimate(Protocol):
-    """What the plans of a train step and of a sampler have in common."""
+    """The common part of the estimates of a train step and of a sampler."""
 
     @property
     def config(self) -> RunConfig: ...
@@ -44,8 +44,10 @@ class ProgramEstimate(Protocol):
 
 
 def estimate_json(estimate: Estimate, fraction: float) -> dict[str, Any]:
-    """All that is known of the plan; bytes in GiB where a name ends so, times at `fraction` of the roofline where they
-    are not called roofline."""
+    """Returns everything in the estimate as a JSON object.
+
+    Names end in `_gib` for sizes in GiB. Speeds and hours are at `fraction` of the roofline, unless named `roofline`.
+    """
     own = {
         "program": "train step",
         "task": estimate.task,
@@ -69,7 +71,7 @@ def estimate_json(estimate: Estimate, fraction: float) -> dict[str, Any]:
 
 
 def sampler_json(estimate: SamplerEstimate, fraction: float) -> dict[str, Any]:
-    """As `estimate_json`, of a sampler; a call makes all pictures."""
+    """Returns everything in a sampler's estimate as a JSON object. One call generates all images."""
     own = {
         "program": "sampler",
         "timesteps": estimate.flow.timesteps,
@@ -118,42 +120,42 @@ def _shared_json(estimate: ProgramEstimate, needed: float, fraction: float) -> d
 
 
 def estimate_table(estimate: Estimate, fraction: float) -> rich.table.Table:
-    """The same for people."""
+    """Returns the estimate as a table. Speeds and hours are at `fraction` of the roofline."""
     memory, needed = estimate.memory, sum(estimate.needed.values())
-    images = f"{estimate.images / estimate.target.chips:g} images a chip"
+    images = f"{estimate.images / estimate.target.chips:g} images per chip"
     table = _table(f"{estimate.target.name}, {estimate.target.chips} chips, {images}, {estimate.task}", estimate)
     table.add_row(
-        "rows of a step", str(estimate.config.data.rows), f"rematerialisation: {estimate.config.model.decoder.remat}"
+        "rows per step", str(estimate.config.data.rows), f"rematerialisation: {estimate.config.model.decoder.remat}"
     )
     if estimate.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in estimate.widened.items())
-        table.add_row("rows made longer", "", f"an edit takes {lengths}")
+        table.add_row("lengthened rows", "", f"an edit needs {lengths}")
     of_step = memory is not estimate.probe
     _add_memory(table, estimate, "" if of_step else ", of the gradient probe")
     for part, size in estimate.state_bytes.items():
         if size and (of_step or part != "gradients"):
-            note = "made by the step, among the temporaries" if part == "gradients" else ""
+            note = "part of the temporaries" if part == "gradients" else ""
             table.add_row(f"  {part}", f"{size / GIB:.2f} GiB", note)
     if memory.fits:
         table.add_row("  compiler's temporaries", f"{memory.temporaries / GIB:.2f} GiB", "at the peak")
     if of_step:
         saved = f"{estimate.saved_activations / GIB:.2f} GiB"
-        table.add_row("    saved activations", saved, "estimate, among the temporaries")
+        table.add_row("    saved activations", saved, "approximate, part of the temporaries")
     if memory.fits:
         table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
     _add_autoencoder(table, memory)
     if memory.host:
-        table.add_row("host memory for a chip", f"{memory.host / GIB:.2f} GiB", "")
+        table.add_row("host memory per chip", f"{memory.host / GIB:.2f} GiB", "")
     table.add_section()
-    table.add_row("model FLOPs a step", f"{needed / 1e12:,.0f} T", _shares(estimate.needed))
+    table.add_row("model FLOPs per step", f"{needed / 1e12:,.0f} T", _shares(estimate.needed))
     run = f", {run_hours(estimate, fraction):.1f} h for {estimate.config.steps:,} steps"
-    _add_speed(table, estimate, needed, fraction, "a step", run)
+    _add_speed(table, estimate, needed, fraction, "per step", run)
     return table
 
 
 def sampler_table(estimate: SamplerEstimate, fraction: float) -> rich.table.Table:
-    """As `estimate_table`, of a sampler."""
-    steps = f"{estimate.images} pictures of {estimate.flow.timesteps - 1} guided steps"
+    """Returns a sampler's estimate as a table. Speeds are at `fraction` of the roofline."""
+    steps = f"{estimate.images} images in {estimate.flow.timesteps - 1} guided steps"
     table = _table(f"sampler on {estimate.target.name}, {estimate.target.chips} chips, {steps}", estimate)
     _add_memory(table, estimate)
     table.add_row("  parameters", f"{estimate.parameter_bytes / GIB:.2f} GiB", "")
@@ -162,7 +164,7 @@ def sampler_table(estimate: SamplerEstimate, fraction: float) -> rich.table.Tabl
     _add_autoencoder(table, estimate.memory)
     table.add_section()
     table.add_row("model FLOPs", f"{estimate.needed / 1e12:,.0f} T", "")
-    _add_speed(table, estimate, estimate.needed, fraction, "all pictures", "")
+    _add_speed(table, estimate, estimate.needed, fraction, "for all images", "")
     return table
 
 
@@ -177,29 +179,29 @@ def _table(title: str, estimate: ProgramEstimate) -> rich.table.Table:
 
 def _add_memory(table: rich.table.Table, estimate: ProgramEstimate, whose: str = "") -> None:
     peak, capacity = estimate.memory.peak / GIB, estimate.target.chip.hbm_bytes / GIB
-    table.add_row("memory peak of a chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{whose}", style="bold")
+    table.add_row("peak memory per chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{whose}", style="bold")
 
 
 def _add_autoencoder(table: rich.table.Table, memory: Memory) -> None:
     if memory.autoencoder:
-        table.add_row("  autoencoder", f"{memory.autoencoder / GIB:.2f} GiB", "beside the program")
+        table.add_row("  autoencoder", f"{memory.autoencoder / GIB:.2f} GiB", "not an argument of the program")
 
 
 def _add_speed(
-    table: rich.table.Table, estimate: ProgramEstimate, needed: float, fraction: float, of: str, run: str
+    table: rich.table.Table, estimate: ProgramEstimate, needed: float, fraction: float, unit: str, run: str
 ) -> None:
-    """What is computed and moved, and the time that it takes; `of` is what a call of the program makes."""
+    """Adds computation, traffic and time. `unit` says what the numbers refer to."""
     executed = estimate.executed
     ratio = f"{executed.total / needed:.3f} x model; {_shares(executed.by_source)}"
     table.add_row("executed FLOPs", f"{executed.total / 1e12:,.0f} T", ratio)
     table.add_section()
     if estimate.bound is not None:
         for name, size in estimate.compiled.collective_bytes.items():
-            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", f"received by a chip for {of}")
-        table.add_row("memory traffic of a chip", f"{estimate.compiled.hbm_bytes / 1e9:,.0f} GB", "an estimate")
+            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", f"received per chip, {unit}")
+        table.add_row("memory traffic per chip", f"{estimate.compiled.hbm_bytes / 1e9:,.0f} GB", f"approximate, {unit}")
         times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in vars(estimate.bound).items() if seconds)
         table.add_row(
-            f"roofline time of {of}", f"{estimate.bound.seconds:.2f} s", f"bound by {estimate.bound.bound_by}: {times}"
+            f"roofline time {unit}", f"{estimate.bound.seconds:.2f} s", f"bound by {estimate.bound.bound_by}: {times}"
         )
         seconds = estimate.bound.seconds / fraction
         table.add_row(
@@ -207,7 +209,7 @@ def _add_speed(
             f"{estimate.images / seconds:.2f} images/s",
             f"{estimate.tokens / seconds:,.0f} tokens/s{run}",
         )
-    host = f"{estimate.compiled.host_memory / GIB:.1f} GiB of this host's memory"
+    host = f"{estimate.compiled.host_memory / GIB:.1f} GiB of host memory"
     table.add_row("compiled in", f"{estimate.compiled.seconds:.0f} s", host)
 
 
