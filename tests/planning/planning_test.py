@@ -209,7 +209,7 @@ def test_a_row_is_filled_with_the_largest_samples():
 
 @pytest.mark.parametrize("axes", [{}, {"sequence": 2}, {"sequence": 3}, {"tensor": 2}, {"tensor": 4}])
 def test_block_grids_equal_those_of_the_kernel_on_one_device(axes):
-    """1152 understanding tokens and 32 generation tokens. The latter are not divisible by three: they are replicated."""
+    """1152 understanding and 32 generation tokens. The latter are not divisible by three and therefore replicated."""
     decoder, example = small_model().decoder, example_row(data(text_tokens=1116), small_model())
     mesh = AbstractMesh(tuple((ONE_DEVICE | axes).values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
     buffers = [jax.tree.map(jnp.asarray, x) for x in (example.row.understanding, example.row.generation)]

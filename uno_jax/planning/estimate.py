@@ -67,7 +67,7 @@ class Estimate:
     """Fields of `config.data` that were too small for an edit, with the lengths used instead."""
     example: Example
     visited: float
-    """Share of the decoder's attention blocks that the kernel computes for `example`. Executed FLOPs count only these."""
+    """Share of the decoder's attention blocks that the kernel computes for `example`, as counted in `executed`."""
     state_bytes: Mapping[str, int]
     """Bytes on one chip, by part (`memory.split_state`)."""
     saved_activations: int

@@ -54,7 +54,7 @@ def largest_fit(config: RunConfig, target: Slice, estimate_of: Callable[[RunConf
 
 
 def largest_count(estimate_of: Callable[[int], AnyEstimate]) -> Iterator[AnyEstimate]:
-    """Compiles for increasing numbers of rows or images and yields the estimates. The last one that fits is the largest.
+    """Compiles for various numbers of rows or images and yields the estimates. The last one that fits is the largest.
 
     The number is doubled while it fits, then bisected. A number for which `estimate_of` raises an error is too large.
 
@@ -112,8 +112,8 @@ def remedies(estimate: Estimate) -> list[str]:
         (
             fewer_rows == 0 and _can_share(estimate),
             f"{_shared_rows(estimate)} with {_rows(half_rows)}: twice as many chips share a row's tokens (frees about "
-            f"{estimate.saved_activations / 2 / GIB:.2f} GiB of saved activations). config.mesh.tensor=2 instead shards "
-            "heads and MLP features",
+            f"{estimate.saved_activations / 2 / GIB:.2f} GiB of saved activations). config.mesh.tensor=2 instead "
+            "shards heads and MLP features",
         ),
         (
             config.model.decoder.remat == "full",
@@ -126,8 +126,8 @@ def remedies(estimate: Estimate) -> list[str]:
         ),
         (
             config.model.decoder.adapter_rank == 0,
-            "low-rank adapters instead of the generation expert (configs/tpu/v5e_4.py): hardly any optimizer state, EMA "
-            "weights and gradients",
+            "low-rank adapters instead of the generation expert (configs/tpu/v5e_4.py): hardly any optimizer state, "
+            "EMA weights and gradients",
         ),
         (True, LARGER),
     )
