@@ -1,4 +1,4 @@
-"""v5e-4 (`--topology=v5e:2x2`): UNO on low-rank adapters of the generation expert, with frozen bfloat16 base weights."""
+"""v5e-4 (`--topology=v5e:2x2`): UNO on low-rank adapters of the generation expert on frozen bfloat16 weights."""
 
 from ml_collections import ConfigDict
 
