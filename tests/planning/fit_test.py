@@ -273,18 +273,18 @@ def test_the_report_of_a_sampler_has_speeds_and_a_roofline():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message", "status"),
     [
-        (("--sample=1", "--task=editing"), "the sampler supports only text_to_image"),
-        (("--sample=-1",), "flag --sample=-1: "),
-        (("--sample=1", "--timesteps=1"), "flag --timesteps=1: "),
-        (("--fraction=0",), "flag --fraction=0: "),
-        (("--fraction=60",), "flag --fraction=60: "),
+        (("--sample=1", "--task=editing"), "the sampler supports only text_to_image", 1),
+        (("--sample=-1",), "flag --sample=-1: ", 2),
+        (("--sample=1", "--timesteps=1"), "flag --timesteps=1: ", 2),
+        (("--fraction=0",), "flag --fraction=0: ", 2),
+        (("--fraction=60",), "flag --fraction=60: ", 2),
     ],
 )
-def test_invalid_options_are_rejected_before_compilation(arguments, said):
+def test_invalid_options_are_rejected_before_compilation(arguments, message, status):
     command = [sys.executable, "-m", "uno_jax.aot", "--config=configs/tpu/v5e_4.py", "--topology=v5e:2x2"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert said in result.stderr
+    assert result.returncode == status
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
