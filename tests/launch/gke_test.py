@@ -194,8 +194,8 @@ def test_a_slice_not_supported_by_xpk_is_rejected_with_another_command(no_cloud)
 
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_missing_cluster_is_named_before_anything_is_started(tmp_path, command):
-    calls, said = launch(cluster(tmp_path, location=""), command, check=2)
-    assert "--cluster=c: not in us-west4-a or its region" in said
+    calls, message = launch(cluster(tmp_path, location=""), command, check=2)
+    assert "--cluster=c: not in us-west4-a or its region" in message
     assert not [line for line in calls if line.startswith("kubectl")]
 
 
@@ -206,8 +206,8 @@ def test_a_dry_run_assumes_the_location_used_by_xpk(no_cloud):
 
 
 def test_a_cluster_without_nodes_is_a_warning_and_the_run_is_started(tmp_path):
-    calls, said = launch(cluster(tmp_path, nodes=0), "up")
-    assert "no tpu-v5-lite-podslice 4x4 nodes at the moment" in said
+    calls, message = launch(cluster(tmp_path, nodes=0), "up")
+    assert "no tpu-v5-lite-podslice 4x4 nodes at the moment" in message
     assert changes(calls) == ["apply"]
 
 
@@ -236,5 +236,5 @@ def test_the_exit_status_of_wait_is_that_of_the_run(tmp_path, state, status):
 
 
 def test_waiting_for_a_missing_run_is_an_error(tmp_path):
-    _, said = launch(cluster(tmp_path), "wait", check=2)
-    assert "there is no JobSet uno in the namespace default" in said
+    _, message = launch(cluster(tmp_path), "wait", check=2)
+    assert "there is no JobSet uno in the namespace default" in message

@@ -107,11 +107,11 @@ def test_a_number_of_rows_that_raises_an_error_is_too_large():
 
 
 def test_an_error_for_a_single_row_is_raised():
-    def refused(count: int) -> Estimate:
+    def rejected(count: int) -> Estimate:
         raise ConfigError("too many blocks")
 
     with pytest.raises(ConfigError, match="too many blocks"):
-        list(largest_count(refused))
+        list(largest_count(rejected))
 
 
 def test_remedies_are_ordered_by_cost_and_name_the_memory_that_they_free():
@@ -134,8 +134,8 @@ def test_a_run_fits_if_its_step_and_its_gradient_probe_fit():
 
 
 def test_a_run_does_not_fit_if_the_compiler_rejects_its_gradient_probe():
-    refused = Memory(3 * GIB, 0, 0, 0, 0, fits=False, message="RESOURCE_EXHAUSTED")
-    assert not dataclasses.replace(estimate_of(read("tpu.v5e_16"), 10.0), probe=refused).memory.fits
+    rejected = Memory(3 * GIB, 0, 0, 0, 0, fits=False, message="RESOURCE_EXHAUSTED")
+    assert not dataclasses.replace(estimate_of(read("tpu.v5e_16"), 10.0), probe=rejected).memory.fits
 
 
 @pytest.mark.parametrize("fractions", [{}, {"caption": 0.5, "visual": 0.25}])
@@ -163,8 +163,8 @@ def test_the_state_is_sharded_within_slices_first_and_stays_replicated_across_sl
     state = sum(copied.state_bytes.values()) / GIB
     assert remedies(copied)[1].startswith("  1. config.mesh.data=1 and config.mesh.fsdp=-1")
     assert f"frees {state * 3 / 4:.2f} GiB" in remedies(copied)[1]
-    cut = estimate_of(read("tpu.v5e_16"), 20.0, two_slices, ONE_DEVICE | {"data": 2, "fsdp": 16})
-    assert "mesh.data" not in "\n".join(remedies(cut))
+    sharded = estimate_of(read("tpu.v5e_16"), 20.0, two_slices, ONE_DEVICE | {"data": 2, "fsdp": 16})
+    assert "mesh.data" not in "\n".join(remedies(sharded))
 
 
 def with_rows(rows: int, accumulation: int = 1) -> RunConfig:
@@ -264,12 +264,12 @@ def test_an_image_too_large_for_a_chip_is_shared_by_two():
 
 
 def test_the_report_of_a_sampler_has_speeds_and_a_roofline():
-    told = sampler_json(sampler_of(4, 10.0), fraction=0.5)
-    assert told["images_per_second"] == 4 / (2.0 / 0.5)
-    assert told["tokens_per_second"] == 4000 / (2.0 / 0.5)
-    assert told["roofline_seconds_by_resource"]["memory"] == 1.0
-    assert told["bound_by"] == "arithmetic"
-    assert told["compile_host_memory_gib"] == 1
+    report = sampler_json(sampler_of(4, 10.0), fraction=0.5)
+    assert report["images_per_second"] == 4 / (2.0 / 0.5)
+    assert report["tokens_per_second"] == 4000 / (2.0 / 0.5)
+    assert report["roofline_seconds_by_resource"]["memory"] == 1.0
+    assert report["bound_by"] == "arithmetic"
+    assert report["compile_host_memory_gib"] == 1
 
 
 @pytest.mark.parametrize(

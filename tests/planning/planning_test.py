@@ -169,24 +169,22 @@ def test_a_leaf_in_host_memory_takes_no_memory_of_the_chip():
 
 
 def test_the_memory_need_of_a_program_that_does_not_fit_is_read_from_the_error():
-    sentence = (
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.82G of 15.75G hbm. Exceeded by 2.07G."
-    )
-    assert is_exhausted(sentence)
-    memory = exhausted_memory(sentence, autoencoder=GIB)
+    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.82G of 15.75G hbm. Exceeded by 2.07G."
+    assert is_exhausted(message)
+    memory = exhausted_memory(message, autoencoder=GIB)
     assert not memory.fits
     assert memory.peak == pytest.approx(18.82 * GIB, abs=1)
 
 
 @pytest.mark.parametrize(
-    "sentence",
+    "message",
     [
         "INTERNAL: something else",
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 70.00M of 64.00M vmem. Exceeded by 6.00M.",
     ],
 )
-def test_other_compiler_errors_do_not_mean_that_a_program_does_not_fit(sentence):
-    assert not is_exhausted(sentence)
+def test_other_compiler_errors_do_not_mean_that_a_program_does_not_fit(message):
+    assert not is_exhausted(message)
 
 
 def data(**changes) -> DataConfig:
@@ -252,9 +250,9 @@ def test_the_share_of_computed_blocks_is_averaged_over_the_shards_of_the_queries
     see 1 and 3 (the shard's latents follow its text), and 2 and 3.
     """
     decoder, example = small_model().decoder, example_row(data(text_tokens=1116), small_model())
-    whole, of_two = (example.visited_share(decoder, ONE_DEVICE | {"sequence": size}) for size in (1, 2))
-    assert whole == ({(3, 3)}, pytest.approx(6 / 9))
-    assert of_two == ({(2, 3)}, pytest.approx(9 / 12))
+    one_shard, two_shards = (example.visited_share(decoder, ONE_DEVICE | {"sequence": size}) for size in (1, 2))
+    assert one_shard == ({(3, 3)}, pytest.approx(6 / 9))
+    assert two_shards == ({(2, 3)}, pytest.approx(9 / 12))
 
 
 def test_too_many_attention_blocks_on_a_chip_are_a_config_error():

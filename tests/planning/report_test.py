@@ -49,15 +49,15 @@ def test_the_object_has_every_required_field_whether_it_fits_or_not(gib):
 
 
 def test_speeds_and_hours_are_those_at_the_fraction_of_the_roofline():
-    told = estimate_json(estimate(10.0), fraction=0.5)
-    assert told["images_per_second"] == 32 / (2.0 / 0.5)
-    assert told["hours"] == pytest.approx(5000 * 4.0 / 3600)
-    assert told["flops_ratio"] == pytest.approx(1.2)
+    report = estimate_json(estimate(10.0), fraction=0.5)
+    assert report["images_per_second"] == 32 / (2.0 / 0.5)
+    assert report["hours"] == pytest.approx(5000 * 4.0 / 3600)
+    assert report["flops_ratio"] == pytest.approx(1.2)
 
 
 def test_what_does_not_fit_has_no_speed():
-    told = estimate_json(estimate(20.0), fraction=0.5)
-    assert (told["roofline_seconds"], told["images_per_second"], told["hours"]) == (None, None, None)
+    report = estimate_json(estimate(20.0), fraction=0.5)
+    assert (report["roofline_seconds"], report["images_per_second"], report["hours"]) == (None, None, None)
 
 
 def test_the_table_shows_the_settings_and_whether_they_fit():
@@ -72,8 +72,8 @@ def test_the_table_shows_the_settings_and_whether_they_fit():
 def test_the_peak_is_that_of_the_gradient_probe_if_it_needs_more_than_the_step():
     probed = dataclasses.replace(estimate(10.0), probe=Memory(12 * GIB, 0, 0, 0, 0, fits=True))
     assert row(printed(probed), "peak memory").split()[-4:] == ["of", "the", "gradient", "probe"]
-    told = estimate_json(probed, 0.5)
-    assert (told["hbm_peak_gib"], told["gradient_probe_gib"]) == (12.0, 12.0)
+    report = estimate_json(probed, 0.5)
+    assert (report["hbm_peak_gib"], report["gradient_probe_gib"]) == (12.0, 12.0)
     assert "saved activations" not in printed(probed)
     assert "probe" not in printed(estimate(10.0))
     assert "saved activations" in printed(estimate(10.0))

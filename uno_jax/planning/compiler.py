@@ -115,12 +115,12 @@ def _read(file: Path) -> CompilerReport | None:
 
 def _write(file: Path, report: CompilerReport) -> None:
     """Caches a report. A failure is a one-line warning on stderr."""
-    beside = file.with_name(f"{file.name}.partial-{os.getpid()}")
+    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
-        beside.replace(file)
+        partial.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
+        partial.replace(file)
     except OSError as error:
         print(f"warning: the compiler report is not cached: {error}", file=sys.stderr)
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)

@@ -93,8 +93,8 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
       ConfigError: the row is too short for one sample.
     """
     layout = layout_of(model)
-    least = sample_lengths(_largest_plan(data, task), layout)
-    room = {name: data.capacities[name] // need for name, need in least.items() if need}
+    needed = sample_lengths(_largest_plan(data, task), layout)
+    room = {name: data.capacities[name] // need for name, need in needed.items() if need}
     images = min(room.values())
     if data.max_samples_per_row:
         images = min(images, data.max_samples_per_row)
@@ -102,13 +102,13 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
         raise ConfigError(
             "; ".join(
                 f"config.data.{name}_tokens is {data.capacities[name]}, but one {task} sample with images of the "
-                f"maximum size takes {least[name]}"
+                f"maximum size takes {needed[name]}"
                 for name in room
                 if not room[name]
             )
             + ". Increase the lengths, or reduce max_side of the transforms"
         )
-    prompt_tokens = data.text_tokens // images - (least["text"] - 1)
+    prompt_tokens = data.text_tokens // images - (needed["text"] - 1)
     caption_tokens = data.caption_tokens // images - 2
     plan = _largest_plan(data, task, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
     samples = [lay_out(plan, layout, byte_tokenizer(), task=task)] * images

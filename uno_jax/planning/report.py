@@ -177,9 +177,9 @@ def _table(title: str, estimate: ProgramEstimate) -> rich.table.Table:
     return table
 
 
-def _add_memory(table: rich.table.Table, estimate: ProgramEstimate, whose: str = "") -> None:
+def _add_memory(table: rich.table.Table, estimate: ProgramEstimate, suffix: str = "") -> None:
     peak, capacity = estimate.memory.peak / GIB, estimate.target.chip.hbm_bytes / GIB
-    table.add_row("peak memory per chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{whose}", style="bold")
+    table.add_row("peak memory per chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{suffix}", style="bold")
 
 
 def _add_autoencoder(table: rich.table.Table, memory: Memory) -> None:
