@@ -61,81 +61,81 @@ def estimate(name: str, task: str, overrides: Sequence[str] = ()) -> Estimate:
 
 def edits_that_fit(name: str) -> Estimate:
     """Returns the first estimate of edits that fits, or the last one that was tried."""
-    made, overrides = estimate(name, "editing"), {}
-    while not made["fits"] and (change := less_memory(made)):
-        print(f"{name}: {made['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
+    result, overrides = estimate(name, "editing"), {}
+    while not result["fits"] and (change := less_memory(result)):
+        print(f"{name}: {result['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
         overrides |= change
-        made = estimate(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
-    return made
+        result = estimate(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
+    return result
 
 
-def less_memory(made: Estimate) -> dict[str, Any]:
+def less_memory(result: Estimate) -> dict[str, Any]:
     """Returns the next overrides to save memory, or nothing if none are left."""
-    rows = made["rows_per_step"]
-    if made["remat"] not in ("full", "offload"):
+    rows = result["rows_per_step"]
+    if result["remat"] not in ("full", "offload"):
         return {"model.decoder.remat": "full"}
-    if rows > made["mesh"]["data"] * made["mesh"]["fsdp"]:
+    if rows > result["mesh"]["data"] * result["mesh"]["fsdp"]:
         return {"data.rows": rows // 2, "data.virtual_shards": rows // 2}
-    return {"model.decoder.remat": "offload"} if made["remat"] == "full" else {}
+    return {"model.decoder.remat": "offload"} if result["remat"] == "full" else {}
 
 
 def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cells(name: str, made: Estimate) -> list[str]:
+def cells(name: str, result: Estimate) -> list[str]:
     """Returns the cells of one row of the table, in the order of `COLUMNS`."""
-    memory = f"{made['hbm_peak_gib']:.2f} of {made['hbm_capacity_gib']:.2f}"
+    memory = f"{result['hbm_peak_gib']:.2f} of {result['hbm_capacity_gib']:.2f}"
     # With activations in host memory the peak is an upper bound.
-    memory = f"at most {memory}" if made["remat"] == "offload" and made["fits"] else memory
-    first = [f"`{name}`", f"{made['images_per_chip']:g}", made["remat"]]
-    if not made["fits"]:
-        return [*first, f"{memory}: does not fit", f"{made['flops_ratio']:.2f}", *["-"] * 4]
-    speed = made["images_per_second"]
+    memory = f"at most {memory}" if result["remat"] == "offload" and result["fits"] else memory
+    first = [f"`{name}`", f"{result['images_per_chip']:g}", result["remat"]]
+    if not result["fits"]:
+        return [*first, f"{memory}: does not fit", f"{result['flops_ratio']:.2f}", *["-"] * 4]
+    speed = result["images_per_second"]
     return [
-        *(*first, memory, f"{made['flops_ratio']:.2f}", f"{made['roofline_seconds']:.2f}", made["bound_by"]),
-        *(f"{speed:.3g}", f"{made['hours']:.1f}"),
+        *(*first, memory, f"{result['flops_ratio']:.2f}", f"{result['roofline_seconds']:.2f}", result["bound_by"]),
+        *(f"{speed:.3g}", f"{result['hours']:.1f}"),
     ]
 
 
 def requirements(name: str, estimates: Mapping[str, Estimate]) -> dict[str, bool]:
     """Returns the requirements on a slice's estimate, and whether each is met."""
-    made = estimates[name]
-    met = {"fits": made["fits"], "encoders under 5%": made["encoder_share"] < 0.05}
-    met |= {f"{field} is {value}": made[field] == value for field, value in SLICES[name][1].items()}
+    result = estimates[name]
+    met = {"fits": result["fits"], "encoders under 5%": result["encoder_share"] < 0.05}
+    met |= {f"{field} is {value}": result[field] == value for field, value in SLICES[name][1].items()}
     if name in MAX_FLOPS_RATIO:
-        met[f"executed / model FLOPs at most {MAX_FLOPS_RATIO[name]}"] = made["flops_ratio"] <= MAX_FLOPS_RATIO[name]
+        met[f"executed / model FLOPs at most {MAX_FLOPS_RATIO[name]}"] = result["flops_ratio"] <= MAX_FLOPS_RATIO[name]
     if name in ("v5e_256", "v5e_512") and "v5e_16" in estimates:
         small = estimates["v5e_16"]
-        met["memory at most that of v5e_16"] = made["hbm_peak_gib"] <= small["hbm_peak_gib"]
-        met["collectives within a slice within 10% of v5e_16"] = abs(in_slice(made) / in_slice(small) - 1) <= 0.1
+        met["memory at most that of v5e_16"] = result["hbm_peak_gib"] <= small["hbm_peak_gib"]
+        met["collectives within a slice within 10% of v5e_16"] = abs(in_slice(result) / in_slice(small) - 1) <= 0.1
     if name == "v5e_512":
-        met["only all-reduce between slices"] = set(between_slices(made)) == {"all-reduce"}
+        met["only all-reduce between slices"] = set(between_slices(result)) == {"all-reduce"}
         # Metaqueries and biases are not sharded, and odd lengths are padded.
-        ratio = sum(between_slices(made).values()) / min_between_slices(made)
+        ratio = sum(between_slices(result).values()) / min_between_slices(result)
         met["traffic between slices is about a chip's shard of the gradients"] = 1 <= ratio <= 1.25
     return met
 
 
-def in_slice(made: Estimate) -> float:
+def in_slice(result: Estimate) -> float:
     """Bytes received by a chip from chips of the same slice."""
-    return sum(size for axes, size in made["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
+    return sum(size for axes, size in result["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
 
 
-def between_slices(made: Estimate) -> dict[str, float]:
+def between_slices(result: Estimate) -> dict[str, float]:
     """Bytes received by a chip from other slices, by kind of collective."""
     total: dict[str, float] = {}
-    for axes, kinds in made["collective_bytes_by_kind"].items():
+    for axes, kinds in result["collective_bytes_by_kind"].items():
         for kind, size in kinds.items() if axes.endswith(ACROSS) else ():
             total[kind] = total.get(kind, 0.0) + size
     return total
 
 
-def min_between_slices(made: Estimate) -> float:
+def min_between_slices(result: Estimate) -> float:
     """Bytes of a chip's shard of the bfloat16 gradients, after a reduce-scatter over all chips of the slice."""
-    chips_with_all = made["mesh"]["fsdp"] * made["mesh"]["sequence"] * made["mesh"]["tensor"]
-    elements = made["hbm_state_gib"]["gradients"] * 2**30 / 4 * chips_with_all
-    return 2 * elements / (made["chips"] / made["slices"])
+    chips_with_all = result["mesh"]["fsdp"] * result["mesh"]["sequence"] * result["mesh"]["tensor"]
+    elements = result["hbm_state_gib"]["gradients"] * 2**30 / 4 * chips_with_all
+    return 2 * elements / (result["chips"] / result["slices"])
 
 
 def main() -> None:

@@ -57,8 +57,8 @@ def test_traffic_between_slices_is_that_of_the_gradients(share):
 
 
 def test_edits_that_do_not_fit_are_tried_with_less_and_less_memory():
-    made = {"remat": "dots", "rows_per_step": 64, "mesh": {"data": 2, "fsdp": 16, "tensor": 1, "sequence": 1}}
-    assert less_memory(made) == {"model.decoder.remat": "full"}
-    assert less_memory(made | {"remat": "full"}) == {"data.rows": 32, "data.virtual_shards": 32}
-    assert less_memory(made | {"remat": "full", "rows_per_step": 32}) == {"model.decoder.remat": "offload"}
-    assert less_memory(made | {"remat": "offload", "rows_per_step": 32}) == {}
+    edits = {"remat": "dots", "rows_per_step": 64, "mesh": {"data": 2, "fsdp": 16, "tensor": 1, "sequence": 1}}
+    assert less_memory(edits) == {"model.decoder.remat": "full"}
+    assert less_memory(edits | {"remat": "full"}) == {"data.rows": 32, "data.virtual_shards": 32}
+    assert less_memory(edits | {"remat": "full", "rows_per_step": 32}) == {"model.decoder.remat": "offload"}
+    assert less_memory(edits | {"remat": "offload", "rows_per_step": 32}) == {}

@@ -27,9 +27,9 @@ def estimate(gib: float) -> Estimate:
     executed = Executed()
     executed.add("dot_general", 12e12)
     bound = Roofline(arithmetic=2.0, memory=1.0, interconnect=0.5, network=0.0) if gib < 15 else None
-    made = estimate_of(read("tpu.v5e_16"), gib)
+    result = estimate_of(read("tpu.v5e_16"), gib)
     return dataclasses.replace(
-        made, needed={"attention": 4e12, "generation expert": 6e12}, executed=executed, bound=bound
+        result, needed={"attention": 4e12, "generation expert": 6e12}, executed=executed, bound=bound
     )
 
 
@@ -81,7 +81,7 @@ def test_the_peak_is_that_of_the_gradient_probe_if_it_needs_more_than_the_step()
 
 def test_the_autoencoder_is_listed_if_there_is_one():
     memory = Memory(10 * GIB, 0, 0, 0, 0, fits=True, autoencoder=GIB // 4)
-    made = dataclasses.replace(estimate(10.0), compiled=Compiled(memory, 0.0, (), 0, GIB))
-    assert "0.25 GiB" in row(printed(made), "  autoencoder")
-    assert estimate_json(made, 0.5)["hbm_autoencoder_gib"] == 0.25
+    result = dataclasses.replace(estimate(10.0), compiled=Compiled(memory, 0.0, (), 0, GIB))
+    assert "0.25 GiB" in row(printed(result), "  autoencoder")
+    assert estimate_json(result, 0.5)["hbm_autoencoder_gib"] == 0.25
     assert "  autoencoder" not in printed(estimate(10.0))

@@ -53,6 +53,11 @@ class Example:
         A device has its shard of the queries of both buffers, and all keys. With many keys the backward pass takes
         several sweeps over a part of the keys each.
 
+        Args:
+          config: the decoder's sizes.
+          mesh_axes: sizes of the mesh axes.
+          blocks: block sizes. None means the kernel's defaults.
+
         Returns:
           Grids `(query blocks, key blocks)` of the forward pass and of each backward sweep, and the share of computed
           blocks, averaged over devices.

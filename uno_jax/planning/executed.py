@@ -59,7 +59,7 @@ def _live(jaxpr: Any) -> list[Any]:
     """
     read, equations = {id(variable) for variable in jaxpr.outvars}, []
     for equation in reversed(jaxpr.eqns):
-        if equation.primitive.name == "pallas_call" and not any(id(made) in read for made in equation.outvars):
+        if equation.primitive.name == "pallas_call" and not any(id(output) in read for output in equation.outvars):
             continue
         equations.append(equation)
         read.update(id(variable) for variable in equation.invars)

@@ -153,9 +153,9 @@ class Program:
             place = _place(compared)
             if place is None or place >= len(following) or following[place] not in body:
                 continue
-            made = _behind_copies(body[following[place]], body)
-            if made.opcode == "add":
-                parts = [_behind_copies(body[name], body) for name in made.operands if name in body]
+            update = _behind_copies(body[following[place]], body)
+            if update.opcode == "add":
+                parts = [_behind_copies(body[name], body) for name in update.operands if name in body]
                 steps = [_value(part, body, carried) for part in parts if _place(part) != place]
                 if len(steps) == 1 and steps[0] is not None and steps[0] > 0:
                     return _carried_constant(carried, place) or 0, steps[0]

@@ -34,8 +34,8 @@ def _stacked(jaxpr: Any) -> int:
     total = 0
     for i, loop in enumerate(loops):
         read_back = {id(variable) for later in loops[i + 1 :] for variable in later.invars}
-        for made, slice_of_it in zip(loop.outvars, loop.params["jaxpr"].jaxpr.outvars, strict=True):
-            stacked = made.aval.shape != slice_of_it.aval.shape  # what a loop carries has one shape
-            if stacked and id(made) in read_back and made.aval.memory_space != jax.memory.Space.Host:
-                total += math.prod(made.aval.shape) * made.aval.dtype.itemsize
+        for output, slice_of_it in zip(loop.outvars, loop.params["jaxpr"].jaxpr.outvars, strict=True):
+            stacked = output.aval.shape != slice_of_it.aval.shape  # a carried value has the same shape
+            if stacked and id(output) in read_back and output.aval.memory_space != jax.memory.Space.Host:
+                total += math.prod(output.aval.shape) * output.aval.dtype.itemsize
     return total + sum(_stacked(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation.params))

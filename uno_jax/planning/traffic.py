@@ -67,10 +67,10 @@ def _written(instruction: Instruction, body: Computation) -> int:
     if len(roots) != len(instruction.types):
         return _hbm(instruction)
     written = 0
-    for made, kind in zip(roots, instruction.types, strict=True):
+    for output, kind in zip(roots, instruction.types, strict=True):
         if kind.memory_space == 0:
-            made = _behind_bitcasts(made, body)
-            update = body.get(made.operands[1]) if made.opcode == "dynamic-update-slice" else None
+            output = _behind_bitcasts(output, body)
+            update = body.get(output.operands[1]) if output.opcode == "dynamic-update-slice" else None
             written += update.bytes if update is not None else kind.bytes
     return written
 
