@@ -1,10 +1,10 @@
-"""The attention kernel, compiled for TPUs that are not there: memory beside the alternatives', and blocks it skips.
+"""The attention kernel compiled for TPUs: memory, comparison with alternatives, and share of visited blocks.
 
     python benchmarks/attention.py --chip=v5e              the kernel at full size, forward and backward
-    python benchmarks/attention.py --chip=v5e --compare    beside dense attention and jax's splash attention
+    python benchmarks/attention.py --chip=v5e --compare    the kernel, dense attention and JAX's splash attention
     python benchmarks/attention.py --shares                visited blocks of typical rows
 
-Needs libtpu (requirements-tpu.txt), and nothing that it describes. Prints tables in Markdown.
+Needs libtpu (requirements-tpu.txt), but no TPU. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.sharding import SingleDeviceSharding
 
-sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
+sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
 from configs.tpu.text_to_image import with_rows
 from uno_jax.attention.block_map import NOTHING, SOMETHING, Blocks, block_states, pad_tokens
@@ -38,7 +38,7 @@ SLICES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one attention, all of whose tokens are queries and keys."""
+    """Sizes of one self-attention: every token is a query and a key."""
 
     batch: int
     tokens: int
@@ -50,19 +50,19 @@ class Case:
 
 
 CASES = {
-    "decoder, one picture": Case(1, 4864, 28, 4, 128),
-    "decoder, four pictures in a row": Case(1, 4 * 4864, 28, 4, 128),
+    "decoder, one image": Case(1, 4864, 28, 4, 128),
+    "decoder, four images in a row": Case(1, 4 * 4864, 28, 4, 128),
     "decoder, a row of 65,536 tokens": Case(1, 65536, 28, 4, 128),
     "decoder, float32": Case(1, 4864, 28, 4, 128, "float32"),
     "vision encoder, 2 x 4900 patches": Case(2, 4900, 16, 16, 72),
     "autoencoder at 1024 px, forward": Case(1, 128 * 128, 1, 1, 512, "float32", backward=False),
     "autoencoder at 1024 px": Case(1, 128 * 128, 1, 1, 512),
-    "autoencoder, two pictures": Case(2, 128 * 128, 1, 1, 512),
+    "autoencoder, two images": Case(2, 128 * 128, 1, 1, 512),
 }
 
 
 def compiled(attention: Callable, case: Case, chip: str) -> tuple[float, jax.stages.Compiled]:
-    """Seconds, and the program that takes query, key, value, metadata and the gradient of the output."""
+    """Compiles a program of query, key, value, metadata and output gradient. Returns the seconds and the program."""
     device = describe_devices(parse_slice(SLICES[chip]))[0]
 
     def shape(*sizes: int, dtype: str) -> jax.ShapeDtypeStruct:
@@ -89,8 +89,8 @@ def dense(query, key, value, metadata):
     return dense_attention(query, key, value, pairwise_visible(metadata, metadata))
 
 
-def splash_as_it_is(query, key, value, metadata, override: bool = False):
-    """Splash attention with a mask that is known at run time only."""
+def splash_attention(query, key, value, metadata, override: bool = False):
+    """Splash attention with a mask computed at run time."""
     blocks = dict.fromkeys(
         (
             "block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute",
@@ -111,8 +111,9 @@ def splash_as_it_is(query, key, value, metadata, override: bool = False):
     return jax.vmap(one_row)(query, key, value, metadata)
 
 
-def splash_with_the_field_overridden(*arrays):
-    return splash_as_it_is(*arrays, override=True)
+def splash_attention_with_override(*arrays):
+    """Splash attention with `is_dynamic_mask` overridden, without which it does not trace."""
+    return splash_attention(*arrays, override=True)
 
 
 def print_sizes(chip: str) -> None:
@@ -124,10 +125,10 @@ def print_sizes(chip: str) -> None:
 
 
 def print_comparison(chip: str) -> None:
-    # Splash takes whole blocks only.
+    # Splash attention requires a multiple of its block size.
     case = Case(1, 5120, 28, 4, 128)
     print(f"| {chip}, {case.tokens} tokens | compiled in | temporaries |\n|---|---|---|")
-    for attention in (kernel, dense, splash_as_it_is, splash_with_the_field_overridden):
+    for attention in (kernel, dense, splash_attention, splash_attention_with_override):
         name = attention.__name__.replace("_", " ")
         try:
             seconds, program = compiled(attention, case, chip)
@@ -144,7 +145,7 @@ def _temporaries(program: jax.stages.Compiled) -> str:
 
 
 def print_shares() -> None:
-    print("| row | blocks | pairs visible | blocks visited | of these masked | computed / visible pairs |")
+    print("| row | blocks | visible pairs | visited blocks | masked among visited | computed / visible pairs |")
     print("|---|---|---|---|---|---|")
     for images in (1, 4):
         config = with_rows(1)
@@ -171,7 +172,7 @@ def print_shares() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chip", choices=SLICES, default="v5e")
-    parser.add_argument("--compare", action="store_true", help="beside dense and splash attention")
+    parser.add_argument("--compare", action="store_true", help="compare with dense and splash attention")
     parser.add_argument("--shares", action="store_true", help="visited blocks of typical rows")
     arguments = parser.parse_args()
     if arguments.shares:

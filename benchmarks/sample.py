@@ -1,11 +1,13 @@
-"""CPU speed of sampling, on the `sample` workload of the PyTorch baseline program.
+"""Speed of sampling on a CPU, on the `sample` workload of the PyTorch baseline program.
 
     python benchmarks/sample.py [--batch=4]
 
-A prompt of 32 tokens is read, then 24 Euler steps of a picture of 256 latent tokens, each with and without the prompt;
-rescaled over the whole picture. Float32, sizes as in `train_step.py`. Pictures of a batch run together, in one program.
-Prints one JSON line, with the keys of the baseline's (`torch` is null here) and three of its own: `compile_seconds`,
-which are not part of the other seconds, `default_allocator` and `jax`.
+The workload is a prefill of 32 prompt tokens and 24 Euler steps of an image of 256 latent tokens. Every step runs with
+and without the prompt, with guidance rescaled globally. Everything is float32, with the sizes of `train_step.py`. All
+images of a batch are sampled together in one program.
+
+Prints one JSON line with the baseline's keys (`torch` is null) and three more: `compile_seconds` (not part of the other
+times), `default_allocator` and `jax`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
+sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
 from train_step import GRID, LATENTS, benchmark_batch, benchmark_config, init
 
@@ -42,7 +44,7 @@ FLOW = FlowConfig(25, 3.0, GuidanceConfig(4.0, image_scale=1.0, interval=(0.0, 1
 
 
 def workload(batch: int, model: ModelConfig, seed: int) -> PictureInputs:
-    """As many prompts of random tokens, their two delimiters included."""
+    """Inputs of `batch` images with random prompts of `PROMPT` tokens, including two delimiters."""
     rng = np.random.default_rng(seed)
     tokenizer: Any = SimpleNamespace(start=4092, end=4093, image_start=4094, image_end=4095)
     layout = Layout(pixels_per_token=model.pixels_per_token, max_latent_size=GRID)
@@ -54,17 +56,19 @@ def workload(batch: int, model: ModelConfig, seed: int) -> PictureInputs:
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=1, help="pictures, all at once")
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2, help="of XLA's pool")
-    parser.add_argument("--seed", type=int, default=0, help="of parameters, prompts and noise")
-    parser.add_argument("--default_allocator", action="store_true", help="give freed memory back after every run")
+    parser.add_argument("--batch", type=int, default=1, help="number of images in a batch")
+    parser.add_argument("--repeat", type=int, default=7, help="number of timed runs")
+    parser.add_argument("--warmup", type=int, default=2, help="number of runs before the timed ones")
+    parser.add_argument("--threads", type=int, default=2, help="size of XLA's thread pool")
+    parser.add_argument("--seed", type=int, default=0, help="seed of parameters, prompts and noise")
+    parser.add_argument(
+        "--default_allocator", action="store_true", help="return freed memory to the system after every run"
+    )
     return parser
 
 
 def report(args: argparse.Namespace, seconds: list[float], **measured: Any) -> dict[str, Any]:
-    """The line that is printed; `seconds` are those of the runs after the warmup."""
+    """Returns the printed object. `seconds` are the times of the runs after the warmup."""
     steps = FLOW.timesteps - 1
     passes = forward_passes(make_schedule(FLOW), branches=2)
     tokens = {"prompt": PROMPT, "latent": LATENTS, "delimiter": 2, "images": args.batch}
@@ -78,7 +82,7 @@ def main() -> None:
     args = options().parse_args()
     if not args.default_allocator:
         keep_freed_memory()
-    os.environ["NPROC"] = str(args.threads)  # where XLA looks for the size of its pool, when its first array is made
+    os.environ["NPROC"] = str(args.threads)  # XLA reads its pool size here when the first array is created
     config = benchmark_config(queries=0)
     model = config.model
     params = init(config, jax.tree.map(jnp.asarray, benchmark_batch(1, PROMPT, 0, 0)), args.seed)

@@ -1,11 +1,13 @@
-"""What each way to sample faster saves, and by how much it changes the pictures.
+"""Speed of the options for faster sampling, and how much they change the images.
 
     python benchmarks/sample_options.py --checkpoint=runs/long/uno --data=data/openmoji
 
-Draws held-out prompts with every option, all from the same noise. A difference is the root mean square over the colour
-values (0 to 255) of all pictures, and the same in dB (PSNR): from the pictures of a plain sample of many steps, and
-from those of the plain sample with `--timesteps`. Plain is Euler, every branch at every step. The last line is how much
-another seed changes a picture. Prints a table; with `--json` a line of JSON for each option.
+Generates images of held-out prompts with every option, from the same noise. The baseline is Euler with every branch at
+every step. Differences are root mean squares over the colour values (0 to 255) of all images, also in dB (PSNR). They
+are relative to the baseline with many steps and to the baseline with `--timesteps`. The last line is the difference
+between two seeds.
+
+Prints a table, or with `--json` one JSON line per option.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
+sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
 from uno_jax.batch import TASKS
 from uno_jax.data.plans import Text
@@ -42,7 +44,7 @@ from uno_jax.sampling.schedule import FlowConfig, forward_passes, make_schedule
 
 
 def options(plain: FlowConfig) -> dict[str, FlowConfig]:
-    """The plain sample first, then each option alone, then some together."""
+    """Returns the settings by name: the baseline, each option alone, then some combinations."""
     change = functools.partial(dataclasses.replace, plain)
     half, quarter = (plain.timesteps + 1) // 2, (plain.timesteps + 3) // 4
 
@@ -72,7 +74,7 @@ def options(plain: FlowConfig) -> dict[str, FlowConfig]:
 
 
 def workload(model: LoadedModel, data: str, pictures: int, seed: int) -> PictureInputs:
-    """Evenly spaced held-out prompts, each with a seed of its own; square pictures of the model's largest side."""
+    """Inputs of square images of the maximum size, for evenly spaced held-out prompts with a seed each."""
     prompts = np.flatnonzero(record_tasks(data, "test") == TASKS.index("text_to_image"))
     records = open_records(data, "test")
     chosen = [records[int(prompts[at])].prompt for at in np.linspace(0, len(prompts) - 1, pictures).round().astype(int)]
@@ -91,8 +93,8 @@ def sample(params: Any, inputs: PictureInputs, *, model: Any, config: FlowConfig
     return sample_latents(params, read_branches(params, inputs, no_latents, model), model, config)
 
 
-def draw(model: LoadedModel, inputs: PictureInputs, config: FlowConfig) -> np.ndarray:
-    """Pictures, uint8 `[pictures, height, width, 3]`."""
+def generate(model: LoadedModel, inputs: PictureInputs, config: FlowConfig) -> np.ndarray:
+    """Generates images, uint8 `[images, height, width, 3]`."""
     latents = np.asarray(sample(model.params, inputs, model=model.config, config=config))
     grids = [(model.config.max_latent_size,) * 2] * len(latents)
     decoded = decode_pictures(model.autoencoder, model.autoencoder_params, list(latents), grids, model.config)
@@ -100,12 +102,15 @@ def draw(model: LoadedModel, inputs: PictureInputs, config: FlowConfig) -> np.nd
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:
-    """Root mean square over the colour values of all pictures."""
+    """Root mean square of the difference of all colour values."""
     return float(np.sqrt(np.mean(np.square(first.astype(np.float64) - second))))
 
 
 def measure(model: LoadedModel, inputs: PictureInputs, configs: Sequence[FlowConfig], repeat: int) -> list[float]:
-    """Median seconds of each, prefill included, decoding left out; in turn, so that all meet the same disturbances."""
+    """Median seconds of each config, with prefill and without decoding.
+
+    The configs run in turn, so that disturbances of the machine affect all of them equally.
+    """
     seconds: list[list[float]] = [[] for _ in configs]
     for _ in range(repeat):
         for config, taken in zip(configs, seconds, strict=True):
@@ -117,11 +122,11 @@ def measure(model: LoadedModel, inputs: PictureInputs, configs: Sequence[FlowCon
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="as of python -m uno_jax.sample")
-    parser.add_argument("--data", required=True, help="a dataset directory; prompts are of its split `test`")
-    parser.add_argument("--pictures", type=int, default=12, help="all in one batch")
+    parser.add_argument("--checkpoint", required=True, help="see python -m uno_jax.sample --help")
+    parser.add_argument("--data", required=True, help="dataset directory; prompts are from the split `test`")
+    parser.add_argument("--pictures", type=int, default=12, help="number of images, generated in one batch")
     parser.add_argument("--timesteps", type=int, default=FlowConfig.timesteps)
-    parser.add_argument("--many", type=int, default=393, help="timesteps of the finest sample")
+    parser.add_argument("--many", type=int, default=393, help="timesteps of the baseline with many steps")
     parser.add_argument("--text_scale", type=float, default=GuidanceConfig.text_scale)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -132,8 +137,8 @@ def main() -> None:
     guidance = GuidanceConfig(args.text_scale, interval=(0.0, 1.0))
     plain = FlowConfig(args.timesteps, model.time_shift, guidance)
     configs = options(plain)
-    drawn = {name: draw(model, inputs, config) for name, config in configs.items()}
-    finest = draw(model, inputs, dataclasses.replace(plain, timesteps=args.many))
+    images = {name: generate(model, inputs, config) for name, config in configs.items()}
+    finest = generate(model, inputs, dataclasses.replace(plain, timesteps=args.many))
     taken = measure(model, inputs, list(configs.values()), args.repeat)
     rows = [
         {
@@ -141,18 +146,18 @@ def main() -> None:
             "passes": forward_passes(make_schedule(config), branches=2),
             "seconds_per_picture": seconds / args.pictures,
             "time": seconds / taken[0],
-            "from_many_steps": difference(drawn[name], finest),
-            "from_plain": difference(drawn[name], drawn["plain"]),
+            "from_many_steps": difference(images[name], finest),
+            "from_plain": difference(images[name], images["plain"]),
         }
         for (name, config), seconds in zip(configs.items(), taken, strict=True)
     ]
-    another = difference(draw(model, others, plain), drawn["plain"])
+    another = difference(generate(model, others, plain), images["plain"])
     if args.json:
         for row in [*rows, {"option": "another seed", "from_plain": another}]:
             print(json.dumps(row))
         return
-    print(f"{args.pictures} pictures of {model.origin}, {args.timesteps} times, plain sample of {args.many} times\n")
-    print("| option | passes | s a picture | time | from many steps | from plain |\n|---|---|---|---|---|---|")
+    print(f"{args.pictures} images of {model.origin}, {args.timesteps} timesteps, many steps: {args.many} timesteps\n")
+    print("| option | passes | s per image | time | from many steps | from plain |\n|---|---|---|---|---|---|")
     for row in rows:
         cells = [row["option"], str(row["passes"]), f"{row['seconds_per_picture']:.3f}", f"{row['time']:.2f}"]
         print("|", " | ".join([*cells, *(as_text(row[name]) for name in ("from_many_steps", "from_plain"))]), "|")

@@ -1,15 +1,14 @@
-"""What the configs of configs/tpu promise, checked with the TPU compiler: no TPU, a few minutes a slice.
+"""Checks the requirements on the configs in configs/tpu with the TPU compiler. No TPU, a few minutes per slice.
 
     python benchmarks/slices.py [v5e_16 v5e_8 ...]
     python benchmarks/slices.py --task=editing [v5e_16 ...]
 
-Each slice is planned in a process of its own (`python -m uno_jax.aot`). Prints a table with what those of docs/tpu.md
-say, each row as soon as it is known (or, with --json, a line with the whole plan); on stderr, what a slice promised and
-did not keep. The exit status is the number of promises that were not kept. What v5e_256 and v5e_512 promise against
-v5e_16 is checked where v5e_16 is named before them.
+Runs `python -m uno_jax.aot` for each slice. Prints the tables of docs/tpu.md row by row (with --json, the full
+estimates as JSON lines), and unmet requirements to stderr. The exit status is the number of unmet requirements. The
+requirements on v5e_256 and v5e_512 relative to v5e_16 are checked if v5e_16 is listed before them.
 
-No config promises anything about edits: where they do not fit, all of a layer is computed again, then rows are halved,
-then layer inputs wait in the hosts' memory, until they fit.
+There are no requirements on edits. If edits do not fit, these changes are tried in turn: full rematerialisation, half
+the rows, and layer inputs in host memory.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Plan = Mapping[str, Any]
+Estimate = Mapping[str, Any]
 ACROSS = " across slices"
 
 SLICES = {
@@ -34,25 +33,25 @@ SLICES = {
     "v5e_256": ("v5e:16x16", {"images_per_chip": 2, "ema": True}),
     "v5e_512": ("2xv5e:16x16", {"images_per_chip": 2, "ema": True}),
 }
-"""Config, topology, and what the plan has to say besides that it fits."""
+"""Topology and required values of the estimate, by config."""
 
-LARGEST_RATIO = {"v5e_16": 1.45, "v5e_16_offload": 1.45, "v5p_16": 1.12}
+MAX_FLOPS_RATIO = {"v5e_16": 1.45, "v5e_16_offload": 1.45, "v5p_16": 1.12}
 
 COLUMNS = (
     "config",
-    "pictures a chip",
+    "images per chip",
     "rematerialisation",
-    "memory of a chip, GiB",
+    "memory per chip, GiB",
     "executed / model FLOPs",
-    "roofline s a step",
+    "roofline s per step",
     "bound by",
-    "pictures/s at 60% of it",
-    "hours of 5,000 steps",
+    "images/s at 60% of it",
+    "hours for 5,000 steps",
 )
 
 
-def plan(name: str, task: str, overrides: Sequence[str] = ()) -> Plan:
-    """What `aot` says of a config; `overrides` are further arguments."""
+def estimate(name: str, task: str, overrides: Sequence[str] = ()) -> Estimate:
+    """Returns the JSON object of `aot` for a config. `overrides` are additional arguments."""
     command = [
         *(sys.executable, "-m", "uno_jax.aot", f"--config=configs/tpu/{name}.py"),
         *(f"--topology={SLICES[name][0]}", f"--task={task}", "--json", *overrides),
@@ -60,112 +59,112 @@ def plan(name: str, task: str, overrides: Sequence[str] = ()) -> Plan:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-def edits_that_fit(name: str) -> Plan:
-    """The plan of edits that was the first to fit, or the last that was tried."""
-    made, overrides = plan(name, "editing"), {}
-    while not made["fits"] and (change := easier(made)):
-        print(f"{name}: {made['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
+def edits_that_fit(name: str) -> Estimate:
+    """Returns the first estimate of edits that fits, or the last one that was tried."""
+    result, overrides = estimate(name, "editing"), {}
+    while not result["fits"] and (change := less_memory(result)):
+        print(f"{name}: {result['hbm_peak_gib']:.2f} GiB do not fit, trying {change}", file=sys.stderr, flush=True)
         overrides |= change
-        made = plan(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
-    return made
+        result = estimate(name, "editing", [f"--config.{field}={value}" for field, value in overrides.items()])
+    return result
 
 
-def easier(made: Plan) -> dict[str, Any]:
-    """What to change so that a plan takes less memory; nothing where there is nothing left to try."""
-    rows = made["rows_per_step"]
-    if made["remat"] not in ("full", "offload"):
+def less_memory(result: Estimate) -> dict[str, Any]:
+    """Returns the next overrides to save memory, or nothing if none are left."""
+    rows = result["rows_per_step"]
+    if result["remat"] not in ("full", "offload"):
         return {"model.decoder.remat": "full"}
-    if rows > made["mesh"]["data"] * made["mesh"]["fsdp"]:
+    if rows > result["mesh"]["data"] * result["mesh"]["fsdp"]:
         return {"data.rows": rows // 2, "data.virtual_shards": rows // 2}
-    return {"model.decoder.remat": "offload"} if made["remat"] == "full" else {}
+    return {"model.decoder.remat": "offload"} if result["remat"] == "full" else {}
 
 
 def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cells(name: str, made: Plan) -> list[str]:
-    """One row of the table: what of `COLUMNS` is known of the plan."""
-    memory = f"{made['hbm_peak_gib']:.2f} of {made['hbm_capacity_gib']:.2f}"
-    # Where activations wait in the hosts' memory the peak is an upper bound.
-    memory = f"at most {memory}" if made["remat"] == "offload" and made["fits"] else memory
-    first = [f"`{name}`", f"{made['images_per_chip']:g}", made["remat"]]
-    if not made["fits"]:
-        return [*first, f"{memory}: does not fit", f"{made['flops_ratio']:.2f}", *["-"] * 4]
-    speed = made["images_per_second"]
+def cells(name: str, result: Estimate) -> list[str]:
+    """Returns the cells of one row of the table, in the order of `COLUMNS`."""
+    memory = f"{result['hbm_peak_gib']:.2f} of {result['hbm_capacity_gib']:.2f}"
+    # With activations in host memory the peak is an upper bound.
+    memory = f"at most {memory}" if result["remat"] == "offload" and result["fits"] else memory
+    first = [f"`{name}`", f"{result['images_per_chip']:g}", result["remat"]]
+    if not result["fits"]:
+        return [*first, f"{memory}: does not fit", f"{result['flops_ratio']:.2f}", *["-"] * 4]
+    speed = result["images_per_second"]
     return [
-        *(*first, memory, f"{made['flops_ratio']:.2f}", f"{made['roofline_seconds']:.2f}", made["bound_by"]),
-        *(f"{speed:.3g}", f"{made['hours']:.1f}"),
+        *(*first, memory, f"{result['flops_ratio']:.2f}", f"{result['roofline_seconds']:.2f}", result["bound_by"]),
+        *(f"{speed:.3g}", f"{result['hours']:.1f}"),
     ]
 
 
-def promises(name: str, plans: Mapping[str, Plan]) -> dict[str, bool]:
-    """What had to hold of a slice's plan, and whether it does."""
-    made = plans[name]
-    kept = {"fits": made["fits"], "encoders under 5%": made["encoder_share"] < 0.05}
-    kept |= {f"{field} is {value}": made[field] == value for field, value in SLICES[name][1].items()}
-    if name in LARGEST_RATIO:
-        kept[f"executed / model FLOPs at most {LARGEST_RATIO[name]}"] = made["flops_ratio"] <= LARGEST_RATIO[name]
-    if name in ("v5e_256", "v5e_512") and "v5e_16" in plans:
-        small = plans["v5e_16"]
-        kept["memory no larger than on v5e-16"] = made["hbm_peak_gib"] <= small["hbm_peak_gib"]
-        kept["collectives in a slice within 10% of v5e-16"] = abs(in_slice(made) / in_slice(small) - 1) <= 0.1
+def requirements(name: str, estimates: Mapping[str, Estimate]) -> dict[str, bool]:
+    """Returns the requirements on a slice's estimate, and whether each is met."""
+    result = estimates[name]
+    met = {"fits": result["fits"], "encoders under 5%": result["encoder_share"] < 0.05}
+    met |= {f"{field} is {value}": result[field] == value for field, value in SLICES[name][1].items()}
+    if name in MAX_FLOPS_RATIO:
+        met[f"executed / model FLOPs at most {MAX_FLOPS_RATIO[name]}"] = result["flops_ratio"] <= MAX_FLOPS_RATIO[name]
+    if name in ("v5e_256", "v5e_512") and "v5e_16" in estimates:
+        small = estimates["v5e_16"]
+        met["memory at most that of v5e_16"] = result["hbm_peak_gib"] <= small["hbm_peak_gib"]
+        met["collectives within a slice within 10% of v5e_16"] = abs(in_slice(result) / in_slice(small) - 1) <= 0.1
     if name == "v5e_512":
-        kept["between slices sums only"] = set(between_slices(made)) == {"all-reduce"}
-        # Metaqueries and biases are reduced as they are, and windows of odd lengths are padded.
-        ratio = sum(between_slices(made).values()) / least_between_slices(made)
-        kept["between slices about a chip's part of the gradients"] = 1 <= ratio <= 1.25
-    return kept
+        met["only all-reduce between slices"] = set(between_slices(result)) == {"all-reduce"}
+        # Metaqueries and biases are not sharded, and odd lengths are padded.
+        ratio = sum(between_slices(result).values()) / min_between_slices(result)
+        met["traffic between slices is about a chip's shard of the gradients"] = 1 <= ratio <= 1.25
+    return met
 
 
-def in_slice(made: Plan) -> float:
-    """Bytes that a chip receives from others of its slice."""
-    return sum(size for axes, size in made["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
+def in_slice(result: Estimate) -> float:
+    """Bytes received by a chip from chips of the same slice."""
+    return sum(size for axes, size in result["collective_bytes_per_chip"].items() if not axes.endswith(ACROSS))
 
 
-def between_slices(made: Plan) -> dict[str, float]:
-    """Bytes that a chip receives from other slices, by kind of collective."""
+def between_slices(result: Estimate) -> dict[str, float]:
+    """Bytes received by a chip from other slices, by kind of collective."""
     total: dict[str, float] = {}
-    for axes, kinds in made["collective_bytes_by_kind"].items():
+    for axes, kinds in result["collective_bytes_by_kind"].items():
         for kind, size in kinds.items() if axes.endswith(ACROSS) else ():
             total[kind] = total.get(kind, 0.0) + size
     return total
 
 
-def least_between_slices(made: Plan) -> float:
-    """Bytes of a chip's part of the gradients in bfloat16, when all chips of a slice have summed them up."""
-    chips_with_all = made["mesh"]["fsdp"] * made["mesh"]["sequence"] * made["mesh"]["tensor"]
-    elements = made["hbm_state_gib"]["gradients"] * 2**30 / 4 * chips_with_all
-    return 2 * elements / (made["chips"] / made["slices"])
+def min_between_slices(result: Estimate) -> float:
+    """Bytes of a chip's shard of the bfloat16 gradients, after a reduce-scatter over all chips of the slice."""
+    chips_with_all = result["mesh"]["fsdp"] * result["mesh"]["sequence"] * result["mesh"]["tensor"]
+    elements = result["hbm_state_gib"]["gradients"] * 2**30 / 4 * chips_with_all
+    return 2 * elements / (result["chips"] / result["slices"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="config", help=f"of {', '.join(SLICES)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="config", help=f"some of {', '.join(SLICES)} (default: all)")
     parser.add_argument("--task", choices=["text_to_image", "editing"], default="text_to_image")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line: config, promises, plan")
+    parser.add_argument("--json", action="store_true", help="print JSON lines: config, requirements, estimate")
     arguments = parser.parse_args()
     names = arguments.names or list(SLICES)
     if unknown := [name for name in names if name not in SLICES]:
-        parser.error(f"no config {', '.join(unknown)}: there are {', '.join(SLICES)}")
+        parser.error(f"unknown config {', '.join(unknown)}: expected some of {', '.join(SLICES)}")
     if not arguments.json:
         print(table_row(COLUMNS), table_row(["---"] * len(COLUMNS)), sep="\n", flush=True)
-    plans: dict[str, Plan] = {}
-    broken = 0
+    estimates: dict[str, Estimate] = {}
+    unmet = 0
     for name in names:
         if arguments.task == "editing":
-            plans[name], kept = edits_that_fit(name), {}
+            estimates[name], met = edits_that_fit(name), {}
         else:
-            plans[name] = plan(name, arguments.task)
-            kept = promises(name, plans)
+            estimates[name] = estimate(name, arguments.task)
+            met = requirements(name, estimates)
         if arguments.json:
-            print(json.dumps({"config": name, "promises": kept, "plan": plans[name]}), flush=True)
+            print(json.dumps({"config": name, "requirements": met, "estimate": estimates[name]}), flush=True)
         else:
-            print(table_row(cells(name, plans[name])), flush=True)
-        for promise in (promise for promise, held in kept.items() if not held):
-            broken += 1
-            print(f"{name}: NOT KEPT: {promise}", file=sys.stderr, flush=True)
-    sys.exit(broken)
+            print(table_row(cells(name, estimates[name])), flush=True)
+        for requirement in (requirement for requirement, fulfilled in met.items() if not fulfilled):
+            unmet += 1
+            print(f"{name}: NOT MET: {requirement}", file=sys.stderr, flush=True)
+    sys.exit(unmet)
 
 
 if __name__ == "__main__":

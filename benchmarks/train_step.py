@@ -1,10 +1,10 @@
-"""CPU speed of a training step, on the workloads of the PyTorch baseline program.
+"""Speed of a train step on a CPU, on the workloads of the PyTorch baseline program.
 
-    python benchmarks/train_step.py --workload=flow    one flow-matching forward and backward, everything trainable
-    python benchmarks/train_step.py --workload=uno     one whole step: three losses, clipping, AdamW
+    python benchmarks/train_step.py --workload=flow    forward and backward pass of the flow loss, all parameters
+    python benchmarks/train_step.py --workload=uno     a full train step: three losses, clipping, AdamW
 
-Prints one JSON line. Float32, all sizes as in the baseline: hidden 512, 6 layers, 8 heads of 64, 4 key-value heads,
-MLP 1408, vocabulary 4096, 256 latent tokens an image.
+Everything is float32, with the baseline's sizes: hidden size 512, 6 layers, 8 heads of 64, 4 key-value heads, MLP 1408,
+vocabulary 4096, 256 latent tokens per image. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent.parent))  # a script finds its neighbours, and not the repository
+sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
 from uno_jax.batch import Batch, BatchShape, padding_batch
@@ -41,7 +41,7 @@ LATENTS = GRID * GRID
 
 
 def benchmark_config(queries: int) -> StepConfig:
-    """The baseline's sizes; layers unrolled, as suits a CPU."""
+    """Returns the baseline's sizes, with unrolled layers, which are faster on a CPU."""
     decoder = DecoderConfig(
         hidden_size=512, num_layers=6, num_heads=8, num_kv_heads=4, head_dim=64, mlp_size=1408, vocab_size=4096,
         scan_unroll=6,
@@ -59,7 +59,10 @@ def benchmark_config(queries: int) -> StepConfig:
 
 
 def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batch:
-    """One sample a row: prompt, image block, caption, metaqueries; random content, vision features precomputed."""
+    """A random batch with one sample per row: prompt, image block, caption, metaqueries.
+
+    Vision features of the targets are precomputed.
+    """
     rng = np.random.default_rng(0)
     text = prompt + 2
     shape = BatchShape(rows, text, 0, captions, queries, LATENTS, TARGET, 2 * 64)
@@ -113,14 +116,14 @@ def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batc
 
 
 def init(config: StepConfig, batch: Batch, seed: int = 0) -> Any:
-    """Random parameters of just the parts that the workload has (no vision encoder)."""
+    """Randomly initialises the parameters that the workload uses (no vision encoder)."""
     x = jnp.zeros((*batch.latent_positions.shape, 64))
     model = UnifiedModel(config.model)
     return jax.jit(lambda: model.init(jax.random.key(seed), batch, x, x[..., 0]))()["params"]
 
 
 def flow_workload() -> tuple[Callable, tuple, Any, Any, dict]:
-    """Forward and backward of the flow loss, all parameters requiring gradients, no optimizer."""
+    """Forward and backward pass of the flow loss with gradients of all parameters, without the optimizer."""
     config = benchmark_config(queries=0)
     batch = jax.tree.map(jnp.asarray, benchmark_batch(1, 64, 0, 0))
     params = init(config, batch)
@@ -138,7 +141,7 @@ def flow_workload() -> tuple[Callable, tuple, Any, Any, dict]:
 
 
 def uno_workload() -> tuple[Callable, tuple, Any, Any, dict]:
-    """The whole train step of four samples with the understanding expert frozen, state donated."""
+    """A full train step on four samples, with a frozen understanding expert and donated state."""
     config = benchmark_config(queries=64)
     batch = jax.tree.map(jnp.asarray, benchmark_batch(4, 32, 32, 64))
     params = init(config, batch)
@@ -152,12 +155,14 @@ def uno_workload() -> tuple[Callable, tuple, Any, Any, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=("flow", "uno"), required=True)
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--default_allocator", action="store_true", help="give freed memory back after every step")
+    parser.add_argument("--repeat", type=int, default=7, help="number of timed steps")
+    parser.add_argument("--warmup", type=int, default=2, help="number of steps before the timed ones")
+    parser.add_argument(
+        "--default_allocator", action="store_true", help="return freed memory to the system after every step"
+    )
     args = parser.parse_args()
     if not args.default_allocator:
-        keep_freed_memory()  # as uno_jax.train does
+        keep_freed_memory()  # like uno_jax.train
     step, (carried, batch), params, trainable, tokens = {"flow": flow_workload, "uno": uno_workload}[args.workload]()
 
     def count(tree: Any) -> int:
@@ -173,7 +178,7 @@ def main() -> None:
         first, second = jax.block_until_ready(compiled(carried, batch))
         seconds.append(time.perf_counter() - start)
         if args.workload == "uno":
-            carried, result = first, second["loss"]  # the state was donated: go on from the new one
+            carried, result = first, second["loss"]  # the old state was donated
         else:
             result = first
     seconds = seconds[args.warmup :]

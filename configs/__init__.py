@@ -1,1 +1,1 @@
-"""Configs of training runs: each a small file over `base`."""
+"""Configs of training runs. Each changes some fields of `base` or of another config."""

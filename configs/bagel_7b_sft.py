@@ -1,4 +1,4 @@
-"""The flow-only baseline of `bagel_7b_uno`: the same data, steps and trainable set, no captions and no metaqueries."""
+"""Flow-only baseline of `bagel_7b_uno`: the same data, steps and trainable parameters, no captions or metaqueries."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import bagel_7b_uno
 
 
 def get_config() -> ConfigDict:
-    """`bagel_7b_uno` without what supervises."""
+    """Returns `bagel_7b_uno` without the supervision of understanding."""
     config = bagel_7b_uno.get_config()
     config.model.num_metaqueries = 0
     config.data.update(method="sft", caption_tokens=0, query_tokens=0)

@@ -1,9 +1,9 @@
 """UNO post-training of BAGEL-7B-MoT: 5,000 steps on high-quality text-image pairs and edits.
 
-Give `--config.init_from=DIR` (the published checkpoint's files, its tokenizer among them) and
-`--config.data.directory=DIR` (a prepared dataset). The paper does not publish loss weights, number of metaqueries and
-learning rate; these are ours. The frozen understanding expert and encoders are bfloat16 as published, the trainable
-generation expert has a float32 master.
+Requires `--config.init_from=DIR` (the files of the published checkpoint, including its tokenizer) and
+`--config.data.directory=DIR` (a prepared dataset). The paper does not state the loss weights, the number of metaqueries
+and the learning rate; the values here are our choice. The frozen understanding expert and encoders are bfloat16, as
+published. The trainable generation expert has float32 master weights.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Published sizes and settings, with UNO's plan."""
+    """Returns the published sizes and settings with the UNO method."""
     config = base.get_config()
     config.steps = 5000
     config.frozen_dtype = "bfloat16"

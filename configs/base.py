@@ -1,8 +1,8 @@
-"""Every field with its default; other configs change some.
+"""All config fields with their defaults.
 
-The defaults are the published model's sizes and training settings (AdamW 0.9, 0.95, 1e-15, no weight decay, clipping
-at 1.0, condition dropout 0.1 / 0.3 / 0.3). What the fields mean is written at the dataclasses of
-`uno_jax.run.config.RunConfig`.
+The defaults are the sizes and training settings of the published model (AdamW with betas 0.9 and 0.95 and epsilon
+1e-15, no weight decay, gradient clipping at 1.0, condition dropout 0.1 / 0.3 / 0.3). The dataclasses in
+`uno_jax.run.config.RunConfig` document the fields.
 """
 
 from ml_collections import ConfigDict
@@ -12,5 +12,5 @@ from uno_jax.run.config import RunConfig
 
 
 def get_config() -> ConfigDict:
-    """The defaults of RunConfig."""
+    """Returns the defaults of `RunConfig`."""
     return to_config_dict(RunConfig())

@@ -1,8 +1,8 @@
-"""Pre-trains a tiny unified model on OpenMoji at 64 pixels, from nothing, in minutes on two CPU cores.
+"""Pre-trains a tiny unified model on OpenMoji at 64 pixels from random initialisation, in minutes on two CPU cores.
 
-Flow matching, and captioning from ViT tokens and from clean or lightly noised latents, so that the understanding
-expert can read what it is to supervise later. Everything is trainable. `openmoji_uno`, `openmoji_sft` and
-`openmoji_reca` start from its checkpoint.
+The losses are flow matching and captioning. Captions are of ViT tokens and of clean or lightly noised latents, because
+the understanding expert must read such latents to supervise the generation expert later. All parameters are trainable.
+`openmoji_uno`, `openmoji_sft` and `openmoji_reca` start from its checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ SIDE = 64
 
 
 def get_config() -> ConfigDict:
-    """Sizes of the tiny model, shared by the post-training configs, and the settings of pre-training."""
+    """Returns the settings of pre-training and the model sizes, which the post-training configs share."""
     config = base.get_config()
     config.trainable = ("",)
     config.steps = 450
@@ -23,25 +23,25 @@ def get_config() -> ConfigDict:
         hidden_size=192, num_layers=4, num_heads=6, num_kv_heads=2, head_dim=32, mlp_size=512, vocab_size=2048
     )
     model.vision.update(hidden_size=128, num_layers=2, num_heads=4, mlp_size=256, patch_size=8, table_side=SIDE // 8)
-    # No loop over layers: on a CPU the loop's copies of stacked activations cost a third of a step.
+    # Layers are unrolled: on a CPU a loop's copies of stacked activations take a third of the step time.
     model.decoder.scan_unroll, model.vision.scan_unroll = 4, 2
-    # One latent token is 8 x 8 pixels: 64 tokens a picture, each 192 numbers wide.
+    # One latent token is 8 x 8 pixels: 64 tokens per image with 192 features each.
     model.autoencoder.update(kind="pixel", downsample=4, latent_channels=3 * 4**2, scale=1.0, shift=0.0)
     model.latent_patch_size = 2
     model.max_latent_size = SIDE // 8
     model.num_metaqueries = 0
-    # In minutes, a model of this size learns shapes only with x_0 prediction and high noise.
+    # Within minutes, a model of this size learns shapes only with x_0 prediction and high noise.
     model.prediction = "x0"
     config.objective.time_shift = 4.0
 
     data = config.data
     data.directory = "data/openmoji"
     data.method = "pretrain"
-    # Edits are three quarters of the records; pictures from text are what the model is to learn first.
+    # Edits are three quarters of the records, but the model should learn text to image first.
     data.task_weights = {"text_to_image": 0.7, "editing": 0.3}
     data.rows = 8
     data.virtual_shards = 8
-    # Short rows: two or three samples each. Dense attention costs the square of a row's length.
+    # Short rows of two or three samples, because dense attention is quadratic in the row length.
     data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens, data.latent_tokens = 56, 72, 0, 0, 192
     data.vae_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
     data.vit_transform.update(max_side=48, min_side=48, stride=8)

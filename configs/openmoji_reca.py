@@ -6,7 +6,7 @@ from configs import openmoji_sft
 
 
 def get_config() -> ConfigDict:
-    """`openmoji_sft` with the reconstruction plan."""
+    """Returns `openmoji_sft` with the reconstruction method."""
     config = openmoji_sft.get_config()
     config.data.update(method="reca", text_tokens=16, vit_tokens=108, latent_tokens=192)
     return config

@@ -1,4 +1,4 @@
-"""The flow-only baseline of `openmoji_uno`: the same data, steps and trainable set, no captions and no metaqueries."""
+"""Flow-only baseline of `openmoji_uno`: the same data, steps and trainable parameters, no captions or metaqueries."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import openmoji_uno
 
 
 def get_config() -> ConfigDict:
-    """`openmoji_uno` without what supervises."""
+    """Returns `openmoji_uno` without the supervision of understanding."""
     config = openmoji_uno.get_config()
     config.model.num_metaqueries = 0
     config.data.update(method="sft", caption_tokens=0, query_tokens=0)

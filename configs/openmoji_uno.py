@@ -1,8 +1,8 @@
 """UNO on OpenMoji: captions and metaqueries supervise the generation expert of an `openmoji_pretrain` checkpoint.
 
-The understanding expert is frozen; it reads the noised picture, and its caption and its metaqueries' predictions of
-the clean picture's vision features supervise the generation expert. The supervision weights are small: at this scale
-a caption's gradient is a hundred times the flow loss's, and fixed weights of 0.25 drown it.
+The frozen understanding expert reads the noised image. The losses of its caption and of its metaqueries, which predict
+the vision features of the clean image, supervise the generation expert. Their weights are small: at this scale the
+caption gradient is a hundred times as large as the flow gradient, and a weight of 0.25 would drown it.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from uno_jax.training.state import UNO_TRAINABLE
 
 
 def get_config() -> ConfigDict:
-    """The pre-training config with UNO's plan, losses and trainable set."""
+    """Returns the pre-training config with the method, losses and trainable parameters of UNO."""
     config = openmoji_pretrain.get_config()
     config.init_from = "runs/openmoji_pretrain"
     config.trainable = UNO_TRAINABLE

@@ -1,6 +1,7 @@
-"""UNO on OpenMoji with low-rank adapters: the generation expert is frozen too, under adapters of rank 16.
+"""UNO on OpenMoji with low-rank adapters of rank 16. The generation expert itself is frozen.
 
-The cheapest way to post-train a large checkpoint: optimizer, averages and gradients are of the adapters alone.
+This is the cheapest way to post-train a large checkpoint: only the adapters have gradients, optimizer state and EMA
+weights.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from uno_jax.training.state import ADAPTERS_TRAINABLE
 
 
 def get_config() -> ConfigDict:
-    """UNO's config with adapters."""
+    """Returns `openmoji_uno` with adapters."""
     config = openmoji_uno.get_config()
     config.model.decoder.adapter_rank = 16
     config.trainable = ADAPTERS_TRAINABLE

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2153 # what the scripts read, and what they and parse set
-# For the launch scripts: options, the table of slices, what is missing, and commands that a dry run only prints.
+# shellcheck disable=SC2034,SC2153 # variables shared with the scripts, or set by parse
+# Common functions of the launch scripts: options, the table of slices, checks, and dry runs.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DRY_RUN=false
 MISSING=()
-exec 3>&1 # where commands are printed: also those whose output is read
+exec 3>&1 # commands are printed here, even if their output is captured
 
 die() {
   printf '%s\n' "$*" >&2
@@ -18,14 +18,13 @@ print_command() {
   printf '\n' >&3
 }
 
-# Prints a command as it could be pasted, and runs it unless this is a dry run.
+# Prints a command in a form that can be pasted, and runs it unless this is a dry run.
 run() {
   print_command "$@"
   $DRY_RUN || "$@"
 }
 
-# For a command that changes nothing, and whose output is needed: `ask ANSWER COMMAND..`. A dry run prints the command
-# and takes ANSWER for its output.
+# `ask ANSWER COMMAND..` runs a read-only command for its output. A dry run prints the command and outputs ANSWER.
 ask() {
   local answer=$1
   shift
@@ -37,7 +36,7 @@ ask() {
   fi
 }
 
-# The comment at the head of a script is its usage: `--help`, before any other argument is looked at.
+# The comment at the top of a script is its usage. `--help` has precedence over all other arguments.
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 for argument in "$@"; do
@@ -48,7 +47,7 @@ for argument in "$@"; do
   fi
 done
 
-# `wait_for PID`: its exit status. A signal that is trapped ends `wait`, and not this.
+# `wait_for PID` returns its exit status. Unlike `wait`, it is not interrupted by trapped signals.
 wait_for() {
   local status
   while :; do
@@ -58,8 +57,8 @@ wait_for() {
   done
 }
 
-# `parse NAMES.. -- ARGUMENTS..` sets a variable for each option, and TRAIN to what follows a `--` of its own. NAMES end
-# in = for options with a value, by default empty; others, and --dry-run, have none and are true or false.
+# `parse NAMES.. -- ARGUMENTS..` sets a variable for each option, and TRAIN to the arguments after another `--`. NAMES
+# ending in = are options with a value (default: empty). All others, and --dry-run, are true or false.
 parse() {
   local options=(--dry-run) argument name
   DRY_RUN=false TRAIN=()
@@ -74,14 +73,14 @@ parse() {
     argument=$1
     shift
     [[ $argument != -- ]] || break
-    [[ $argument == --?* ]] || die "$argument: expected --option=value, or -- before the arguments of uno_jax.train"
+    [[ $argument == --?* ]] || die "$argument: expected --option=value, or -- and the arguments of uno_jax.train"
     name=${argument%%=*}
     if [[ $argument == *=* && " ${options[*]} " == *" $name= "* ]]; then
       printf -v "$(variable "${name#--}")" '%s' "${argument#*=}"
     elif [[ " ${options[*]} " == *" $argument "* ]]; then
       printf -v "$(variable "${name#--}")" true
     else
-      die "$argument: no such option; there are ${options[*]}"
+      die "$argument: unknown option. Expected one of ${options[*]}"
     fi
   done
   TRAIN=("$@")
@@ -89,45 +88,45 @@ parse() {
 
 variable() { tr 'a-z-' 'A-Z_' <<<"$1"; }
 
-# `need PROJECT "what it is"`: notes an option that was not given.
+# `need PROJECT DESCRIPTION` records an option as missing if it has no value.
 need() {
   local option
   option=--$(tr 'A-Z_' 'a-z-' <<<"$1")
   [[ -n ${!1} ]] || MISSING+=("$option: $2")
 }
 
-# `found "what is missing" ANSWER`: notes what was looked up and is not there.
+# `found PROBLEM ANSWER` records a problem if the answer of a look-up is empty.
 found() { [[ -n $2 ]] || MISSING+=("$1"); }
 
-# Checks of values that both ways have, after their defaults.
+# Checks the options of queued_resources.sh and gke.sh, after their defaults are set.
 check_values() {
   BUCKET=${BUCKET#gs://}
   BUCKET=${BUCKET%/}
   [[ $BUCKET != */* ]] ||
-    die "--bucket=$BUCKET: expected a bucket, not a folder in it; that is said by --workdir=/mnt/bucket/FOLDER"
+    die "--bucket=$BUCKET: expected a bucket without a folder. The folder is part of --workdir=/mnt/bucket/FOLDER"
   [[ $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    die "--name=$NAME: expected a letter and then letters, digits and -, all small, at most 40, as uno-2"
+    die "--name=$NAME: expected at most 40 lower-case letters, digits and -, beginning with a letter, such as uno-2"
   [[ $SLICES =~ ^[1-9][0-9]*$ ]] || die "--slices=$SLICES: expected the number of slices, 1 or more"
   [[ $RESTARTS =~ ^(0|[1-9][0-9]*)$ ]] ||
-    die "--restarts=$RESTARTS: expected how often a run that fails is started again"
+    die "--restarts=$RESTARTS: expected the maximum number of restarts of a run that fails, 0 or more"
 }
 
-# What uno_jax.train cannot do without. A workdir elsewhere would be lost with the slice.
+# Checks the required arguments of uno_jax.train. A workdir outside the bucket would be lost with the slice.
 need_train() {
-  [[ " ${TRAIN[*]} " == *" --config="* ]] || MISSING+=("-- --config=FILE: what to train")
-  [[ " ${TRAIN[*]} " == *" --workdir=/mnt/bucket/"* ]] || MISSING+=("-- --workdir=/mnt/bucket/DIR: where it goes")
+  [[ " ${TRAIN[*]} " == *" --config="* ]] || MISSING+=("-- --config=FILE: config of the run")
+  [[ " ${TRAIN[*]} " == *" --workdir=/mnt/bucket/"* ]] || MISSING+=("-- --workdir=/mnt/bucket/DIR: its workdir")
 }
 
-# Ends the script if anything is missing, and says everything at once.
+# Exits if anything is missing, with everything in one message.
 stop_if_missing() {
   ((${#MISSING[@]})) || return 0
-  printf 'Missing, nothing was started:\n' >&2
+  printf 'Nothing was started. Missing or invalid:\n' >&2
   printf '  %s\n' "${MISSING[@]}" >&2
   exit 2
 }
 
-# Facts of a slice: `slice_facts v5e-16`. A v5p is named by its cores, of which a chip has two. The number says what the
-# topology is; whether a zone has it, gcloud says. HOSTS, CHIPS_PER_HOST and MACHINE are those of GKE as xpk uses it.
+# `slice_facts v5e-16` sets the properties of a slice. A v5p is named after its cores, two per chip. The number
+# determines the topology; gcloud checks whether a zone offers it. HOSTS, CHIPS_PER_HOST and MACHINE are for GKE.
 slice_facts() {
   local kind=${1%%-*} size=${1#*-} chips serving=''
   [[ $1 =~ ^(v5e|v5p|v6e)-[1-9][0-9]{0,4}$ ]] || no_slice "$1"
@@ -157,15 +156,15 @@ slice_facts() {
       QUOTA_SPOT=TPUV6EPreemptiblePerProjectPerZoneForTPUAPI
       ;;
   esac
-  QUOTA_UNITS=$size # chips; of a v5p its cores
+  QUOTA_UNITS=$size # chips, or cores of a v5p
 }
 
 no_slice() {
-  die "--slice=$1: expected v5e-N or v6e-N of N chips (1, 4, 8, 16, 32, 64, 128, 256), or v5p-N of N cores (8, 16, 32, \
-64, or a multiple of 128 up to 12288 that makes a box with no side over 256)"
+  die "--slice=$1: expected v5e-N or v6e-N with N chips (1, 4, 8, 16, 32, 64, 128, 256), or v5p-N with N cores (8, 16, \
+32, 64, or a multiple of 128 up to 12288 that forms a box with sides of at most 256 chips)"
 }
 
-# What a number of chips of v5e and v6e is; nothing where there is no such slice.
+# Topology of a number of v5e or v6e chips. Prints nothing if there is no such slice.
 topology_2d() {
   case $1 in
     1) echo 1x1 ;;
@@ -179,8 +178,8 @@ topology_2d() {
   esac
 }
 
-# What a number of cores of v5p is: from 128 on the most compact box of cubes of 4x4x4 chips. Nothing where there is no
-# such slice.
+# Topology of a number of v5p cores: from 128 on, the most compact box of cubes of 4x4x4 chips. Prints nothing if there
+# is no such slice.
 topology_3d() {
   local a b cubes=$(($1 / 128)) box=''
   case $1 in
@@ -200,7 +199,7 @@ topology_3d() {
   esac
 }
 
-# `limit_in PLACE` reads lines `place place ..,limit` and prints the limit of the place; nothing where no line has it.
+# `limit_in PLACE` reads lines `place place ..,limit` and prints the limit of the place, or nothing if it is not listed.
 limit_in() {
   local places limit
   while IFS=, read -r places limit; do
@@ -208,8 +207,8 @@ limit_in() {
   done
 }
 
-# `check_quota SERVICE QUOTA PLACE WANTED`: notes a quota that is too small. One that cannot be read is said and not
-# counted as missing.
+# `check_quota SERVICE QUOTA PLACE WANTED` records a quota as missing if it is too small. An unreadable quota is only a
+# warning.
 check_quota() {
   local limit
   limit=$(ask "$3,$4" gcloud beta quotas info list --service="$1" --project="$PROJECT" --filter="quotaId=$2" \
@@ -217,25 +216,25 @@ check_quota() {
     --format="csv[no-heading](dimensionsInfos.applicableLocations.list(separator=' '),dimensionsInfos.details.value)" |
     limit_in "$3" | head -n 1 || true)
   if [[ -z $limit ]]; then
-    printf '%s\n' "quota $2 could not be read for $3: see IAM & Admin > Quotas in the console" >&2
+    printf '%s\n' "warning: could not read quota $2 for $3. See IAM & Admin > Quotas in the console" >&2
   elif ((limit >= 0 && limit < $4)); then
-    MISSING+=("quota $2 in $3: it is $limit, and this takes $4; ask for more in IAM & Admin > Quotas")
+    MISSING+=("quota $2 in $3: it is $limit, but $4 is needed. Request an increase in IAM & Admin > Quotas")
   fi
 }
 
-# The checks that both ways have in common: project, bucket, and whether directories can be renamed in it.
+# Common checks of queued_resources.sh and gke.sh: project, API, bucket, and atomic renames in the bucket.
 check_project_and_bucket() {
   local api=$1 enabled hierarchical
-  found "--project=$PROJECT: no such project, or no access; gcloud auth login, gcloud projects list" \
+  found "--project=$PROJECT: no such project, or no access. Try gcloud auth login, gcloud projects list" \
     "$(ask "$PROJECT" gcloud projects describe "$PROJECT" --format='value(projectId)' || true)"
   enabled=$(ask "$api" gcloud services list --enabled --project="$PROJECT" --filter="config.name=$api" \
     --format='value(config.name)' || true)
   found "$api is not enabled: gcloud services enable $api --project=$PROJECT" "$enabled"
-  found "--bucket=$BUCKET: no such bucket, or no access: gcloud storage buckets create gs://$BUCKET --project=$PROJECT \
+  found "--bucket=$BUCKET: no such bucket, or no access. To create it: gcloud storage buckets create gs://$BUCKET --project=$PROJECT \
 --location=REGION --uniform-bucket-level-access --enable-hierarchical-namespace" \
     "$(ask "$BUCKET" gcloud storage buckets describe "gs://$BUCKET" --format='value(name)' || true)"
   hierarchical=$(ask True gcloud storage buckets describe "gs://$BUCKET" --raw \
     --format='value(hierarchicalNamespace.enabled)' || true)
-  [[ $hierarchical == True ]] || printf '%s\n' "gs://$BUCKET has no hierarchical namespace: checkpoints are written \
-under another name and renamed, which is slow there and not atomic; a new bucket can have one" >&2
+  [[ $hierarchical == True ]] || printf '%s\n' "warning: gs://$BUCKET has no hierarchical namespace, so renaming a \
+finished checkpoint is slow and not atomic. Only a new bucket can have one" >&2
 }

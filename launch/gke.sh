@@ -7,16 +7,18 @@
 #
 # COMMAND is one of
 #   up        check, image, run, wait, logs
-#   check     is everything there: project, API, bucket, image repository, cluster, JobSet in it
-#   cluster   makes a cluster with these slices, by xpk (pip install xpk), with JobSet and the bucket driver
-#   image     builds the image and pushes it
+#   check     checks project, API, bucket, image repository, cluster and JobSet
+#   cluster   creates a cluster with these slices, JobSet and the bucket driver, with xpk (pip install xpk)
+#   image     builds and pushes the image
 #   manifest  prints the JobSet
-#   run       starts it, in place of one that has ended; it goes on from the newest checkpoint of its workdir
-#   wait      until it is complete or has failed
-#   status    of the JobSet and its pods    logs   of all pods to logs/NAME    delete   the JobSet and its pods
+#   run       starts the JobSet, replacing one that has ended. The run resumes from the newest checkpoint in its workdir
+#   wait      waits until the JobSet is complete or has failed
+#   status    shows the JobSet and its pods
+#   logs      saves the logs of all pods to logs/NAME
+#   delete    deletes the JobSet and its pods
 #
-# Nothing in the bucket is ever deleted, nor the cluster. After a preemption the JobSet starts all hosts again, and the
-# run resumes. The bucket is /mnt/bucket in every pod: give --workdir and data below it.
+# No command deletes the cluster or anything in the bucket. After a preemption the JobSet restarts all hosts, and the
+# run resumes. The bucket is mounted at /mnt/bucket in every pod: --workdir and the data must be below it.
 # A dry run prints every command and runs none.
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -30,7 +32,7 @@ SERVICE_ACCOUNT=${SERVICE_ACCOUNT:-default}
 check_values
 POLL_SECONDS=${POLL_SECONDS:-60}
 
-# A cluster is in a zone or, as xpk makes it, in the region of its TPUs: this looks it up. A dry run takes the region.
+# Looks up the location of the cluster: a zone or, for clusters created by xpk, a region. A dry run assumes the region.
 locate() {
   local region=${ZONE%-*}
   LOCATION=$(ask "$region" gcloud container clusters list --project="$PROJECT" \
@@ -40,12 +42,12 @@ locate() {
 }
 
 no_cluster() {
-  MISSING+=("--cluster=$CLUSTER: not in $ZONE or its region, or no access: $0 cluster .. makes one (needs TPU quota)")
+  MISSING+=("--cluster=$CLUSTER: not in $ZONE or its region, or no access. To create it: $0 cluster ..")
 }
 
 kubernetes() { printf '%s\0' kubectl --context="gke_${PROJECT}_${LOCATION}_$CLUSTER" --namespace="$NAMESPACE" "$@"; }
 
-# `kube COMMAND..` runs kubectl; `kube_ask ANSWER COMMAND..` asks it.
+# `kube COMMAND..` and `kube_ask ANSWER COMMAND..` are `run` and `ask` for kubectl.
 kube() {
   local command
   mapfile -d '' -t command < <(kubernetes "$@")
@@ -59,7 +61,7 @@ kube_ask() {
   ask "$answer" "${command[@]}"
 }
 
-# A string of YAML, which one of JSON is, whatever it looks like.
+# A quoted YAML string. Every JSON string is one.
 yaml_string() {
   local text=${1//\\/\\\\}
   printf '"%s"' "${text//\"/\\\"}"
@@ -91,7 +93,7 @@ manifest() {
 check() {
   local repository=${IMAGE%/*} region=${IMAGE%%-docker.pkg.dev/*} nodes
   check_project_and_bucket container.googleapis.com
-  found "--image=$IMAGE: its repository is not there: gcloud artifacts repositories create ${repository##*/} \
+  found "--image=$IMAGE: the repository does not exist. To create it: gcloud artifacts repositories create ${repository##*/} \
 --location=$region --repository-format=docker --project=$PROJECT" \
     "$(ask there gcloud artifacts repositories describe "${repository##*/}" --location="$region" \
       --project="$PROJECT" --format='value(name)' || true)"
@@ -101,9 +103,9 @@ check() {
     nodes=$(kube_ask there get nodes --output=name \
       --selector="cloud.google.com/gke-tpu-accelerator=$GKE_ACCELERATOR,cloud.google.com/gke-tpu-topology=$TOPOLOGY" ||
       true)
-    # Nodes that are made when they are needed, or were preempted, are not there now.
-    [[ -n $nodes ]] || printf '%s\n' "the cluster has no node of $GKE_ACCELERATOR, $TOPOLOGY now: the run waits for \
-them. If it has no node pool of these, $0 cluster .. makes one" >&2
+    # A warning only: autoscaled or preempted nodes appear later.
+    [[ -n $nodes ]] || printf '%s\n' "warning: the cluster has no $GKE_ACCELERATOR $TOPOLOGY nodes at the moment. The \
+run waits for them. If there is no such node pool, create one with $0 cluster .." >&2
   else
     no_cluster
   fi
@@ -113,7 +115,7 @@ them. If it has no node pool of these, $0 cluster .. makes one" >&2
 cluster() {
   local capacity=--on-demand quota=$GKE_QUOTA-per-project-region
   case $SLICE in
-    v5e-1 | v5e-4) die "--slice=$SLICE: xpk makes none. In another cluster with JobSet and the bucket driver: gcloud \
+    v5e-1 | v5e-4) die "--slice=$SLICE: not supported by xpk. In a cluster with JobSet and the bucket driver: gcloud \
 container node-pools create ${SLICE} --cluster=C --location=L --node-locations=${ZONE} --machine-type=${MACHINE} \
 --num-nodes=1" ;;
   esac
@@ -128,13 +130,13 @@ image() {
   run docker build --file="$ROOT/launch/Dockerfile" --tag="$IMAGE" "$ROOT" && run docker push "$IMAGE"
 }
 
-# `ended ANSWER`: `JobSet Completed` or `JobSet Failed` as it ended, `JobSet ` if it has not, nothing if there is none.
+# `ended ANSWER` prints `JobSet Completed` or `JobSet Failed` if the JobSet has ended, `JobSet ` if it has not, and
+# nothing if there is none.
 ended() {
   kube_ask "$1" get jobset "$NAME" --ignore-not-found '--output=jsonpath={.kind} {.status.terminalState}'
 }
 
-# A JobSet that has ended is not started by being applied again, nor can it be changed: it makes room first, its pods
-# too.
+# A JobSet that has ended can be neither restarted nor changed. It is deleted first, with its pods.
 start() {
   local text before
   before=$(ended '')
@@ -151,7 +153,7 @@ wait_complete() {
     case $now in
       'JobSet Completed') return 0 ;;
       'JobSet Failed') return 1 ;;
-      '') die "there is no JobSet $NAME in the namespace $NAMESPACE: it was deleted, or never started ($0 run ..)" ;;
+      '') die "there is no JobSet $NAME in the namespace $NAMESPACE: it was deleted or never started ($0 run ..)" ;;
     esac
     sleep "$POLL_SECONDS"
   done
@@ -180,23 +182,23 @@ status() {
   kube get pods --selector="jobset.sigs.k8s.io/jobset-name=$NAME" --output=wide
 }
 
-need PROJECT 'the Google Cloud project that pays'
+need PROJECT 'Google Cloud project'
 case $COMMAND in
   manifest | image) ;;
   *)
-    need ZONE 'of the cluster and its TPUs, as us-west4-a'
-    need CLUSTER 'the name of the cluster'
+    need ZONE 'zone of the cluster and its TPUs, such as us-west4-a'
+    need CLUSTER 'name of the cluster'
     ;;
 esac
 case $COMMAND in
-  up | check | image | manifest | run) need IMAGE 'where the image goes, as REGION-docker.pkg.dev/P/REPOSITORY/NAME:TAG' ;;
+  up | check | image | manifest | run) need IMAGE 'image, such as REGION-docker.pkg.dev/P/REPOSITORY/NAME:TAG' ;;
 esac
 case $COMMAND in
-  up | check | manifest | run) need BUCKET 'for checkpoints and data' ;;
+  up | check | manifest | run) need BUCKET 'bucket for checkpoints and data' ;;
 esac
 case $COMMAND in
   up | check | cluster | manifest | run)
-    need SLICE 'its type and size, as v5e-16'
+    need SLICE 'type and size of the slice, such as v5e-16'
     [[ -z $SLICE ]] || slice_facts "$SLICE"
     ;;
 esac

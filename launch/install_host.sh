@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes a fresh TPU host ready, from the project's directory. Running it again does no harm.
+# Prepares a new TPU host, from the project's directory. It is idempotent.
 #
 #   launch/install_host.sh [--dry-run] --bucket=B
 #
-# A dry run prints what is not yet done here, and does none of it.
+# A dry run prints the commands that are still necessary on this host and runs none.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$0")/common.sh"
 cd "$ROOT"
 parse bucket= -- "$@"
-need BUCKET 'for checkpoints and data'
+need BUCKET 'bucket for checkpoints and data'
 stop_if_missing
 MOUNT=/mnt/bucket KEY=/usr/share/keyrings/cloud.google.asc
 
@@ -17,14 +17,14 @@ if ! command -v gcsfuse >/dev/null; then
   run sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null <<<"deb [signed-by=$KEY] \
 https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main"
   run sudo curl -fsS --output "$KEY" https://packages.cloud.google.com/apt/doc/apt-key.gpg
-  # A fresh host may be updating itself.
+  # A new host may be updating itself and hold the lock.
   run sudo apt-get -o DPkg::Lock::Timeout=600 -qq update
   run sudo apt-get -o DPkg::Lock::Timeout=600 -qq install -y gcsfuse
 fi
 if ! mountpoint -q "$MOUNT"; then
   run sudo mkdir -p "$MOUNT"
   run sudo chown "$(id -u):$(id -g)" "$MOUNT"
-  # The limit counts where the bucket has no hierarchical namespace, and a directory is renamed file by file.
+  # The limit applies to buckets without a hierarchical namespace, where a directory is renamed file by file.
   run gcsfuse --implicit-dirs --rename-dir-limit=200000 "$BUCKET" "$MOUNT"
 fi
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains with N processes on this machine, each as one host of a pod would: same program, same arguments.
+# Trains with N processes on this machine. Each runs the same command as one host of a pod.
 #
 #   launch/local_multihost.sh N [--devices=1] [--port=P] [--python=.venv/bin/python] [--dry-run] -- ARGUMENTS OF uno_jax.train
 #
-# Each process has --devices CPU devices. Lines of the output begin with the number of their process. SIGTERM and
-# Ctrl-C reach all of them, so that they save and end. The exit status is the first that was not 0.
+# Each process has --devices CPU devices. Output lines are prefixed with the process number. SIGTERM and Ctrl-C are
+# passed on to all processes, which save a checkpoint and exit. The exit status is the first nonzero status.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$0")/common.sh"
@@ -14,8 +14,8 @@ PROCESSES=${1:-}
 shift
 parse devices= port= python= -- "$@"
 DEVICES=${DEVICES:-1} PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-[[ " ${TRAIN[*]} " == *" --config="* ]] || MISSING+=("-- --config=FILE: what to train")
-[[ " ${TRAIN[*]} " == *" --workdir="* ]] || MISSING+=("-- --workdir=DIR: where it goes")
+[[ " ${TRAIN[*]} " == *" --config="* ]] || MISSING+=("-- --config=FILE: config of the run")
+[[ " ${TRAIN[*]} " == *" --workdir="* ]] || MISSING+=("-- --workdir=DIR: its workdir")
 stop_if_missing
 PORT=${PORT:-$((20000 + RANDOM % 10000))}
 

@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice, or several, that a queued resource gives.
+# Trains on one or more Cloud TPU slices of a queued resource.
 #
 #   launch/queued_resources.sh COMMAND --project=P --zone=Z --bucket=B --slice=v5e-16 [--name=uno] [--slices=1]
 #       [--spot | --reserved] [--service-account=EMAIL] [--network=N] [--restarts=5] [--keep] [--dry-run]
 #       [-- ARGUMENTS OF uno_jax.train]
 #
 # COMMAND is one of
-#   up       all of the below, from check to logs, and again after a preemption until the run is complete; then delete
-#   check    is everything there: project, API, bucket, TPU type in the zone, quota
-#   create   asks for the slice          wait   until it is there
-#   install  this commit, its packages and the bucket, on every host
-#   run      starts uno_jax.train on every host; it goes on from the newest checkpoint of its workdir
-#   status   of the slice and of the run   logs   of all hosts to logs/NAME
-#   delete   the slice, with its disks. Nothing in the bucket is ever deleted.
+#   up       all commands from check to run, again after each preemption until the run is complete; then logs and delete
+#   check    checks project, API, bucket, TPU type in the zone, and quota
+#   create   requests the slice
+#   wait     waits until the slice is active
+#   install  installs this commit and its packages and mounts the bucket, on every host
+#   run      starts uno_jax.train on every host. It resumes from the newest checkpoint in its workdir
+#   status   shows the slice and the run
+#   logs     saves the logs of all hosts to logs/NAME
+#   delete   deletes the slice with its disks
 #
-# The bucket is /mnt/bucket on every host: give --workdir and data below it, so that they outlive the slice.
+# No command deletes anything in the bucket. The bucket is mounted at /mnt/bucket on every host: --workdir and the data
+# must be below it to outlive the slice.
 # A dry run prints every command and runs none.
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -27,18 +30,18 @@ NAME=${NAME:-uno} SLICES=${SLICES:-1} RESTARTS=${RESTARTS:-5}
 check_values
 POLL_SECONDS=${POLL_SECONDS:-60}
 ARCHIVE=uno_jax.tar.gz
-OUTCOME='' # of the run: its exit status, preempted, lost, or not started
+OUTCOME='' # exit status of the run, or preempted, lost or not started
 
 queued_resources() { printf '%s\0' gcloud compute tpus queued-resources "$@" --zone="$ZONE" --project="$PROJECT"; }
 
-# `on_hosts WHICH FLAGS..`: one host (0), or all of all slices.
+# `on_hosts WHICH FLAGS..` sets ON_HOSTS to an ssh command for the first host (0) or for all hosts of all slices (all).
 on_hosts() {
   local which=$1
   shift
   mapfile -d '' -t ON_HOSTS < <(queued_resources ssh "$NAME" --node="$which" --worker="$which" "$@")
 }
 
-# `state ANSWER`: of the queued resource; nothing if there is none, UNKNOWN if that could not be asked now.
+# `state ANSWER` prints the state of the queued resource, nothing if there is none, or UNKNOWN if the query failed.
 state() {
   local command errors
   mapfile -d '' -t command < <(queued_resources describe "$NAME" '--format=value(state.state)')
@@ -54,7 +57,7 @@ check() {
   check_project_and_bucket tpu.googleapis.com
   types=$(ask "$ACCELERATOR" gcloud compute tpus accelerator-types describe "$ACCELERATOR" --zone="$ZONE" \
     --project="$PROJECT" --format='value(type)' || true)
-  found "--zone=$ZONE: has no $ACCELERATOR: gcloud compute tpus accelerator-types list --zone=ZONE" "$types"
+  found "--zone=$ZONE: no $ACCELERATOR in this zone. See gcloud compute tpus accelerator-types list --zone=ZONE" "$types"
   $RESERVED || check_quota tpu.googleapis.com "$quota" "$ZONE" $((QUOTA_UNITS * SLICES))
   stop_if_missing
 }
@@ -80,7 +83,7 @@ create() {
   run "${command[@]}"
 }
 
-# Fails where the slice has come and gone.
+# Fails if the slice was preempted.
 wait_active() {
   local now
   while :; do
@@ -88,7 +91,7 @@ wait_active() {
     case $now in
       ACTIVE) return 0 ;;
       SUSPENDING | SUSPENDED | DELETING) return 1 ;;
-      FAILED | '') die "$NAME is ${now:-not there}: $0 status --name=$NAME .. says why" ;;
+      FAILED | '') die "$NAME is ${now:-missing}. For the reason see $0 status --name=$NAME .." ;;
     esac
     printf '%s %s\n' "$(date +%T)" "$now"
     sleep "$POLL_SECONDS"
@@ -96,7 +99,7 @@ wait_active() {
 }
 
 install() {
-  local local_archive=${TMPDIR:-/tmp}/$NAME.$ARCHIVE command # another run's may be of another commit
+  local local_archive=${TMPDIR:-/tmp}/$NAME.$ARCHIVE command # one per run, because commits may differ
   mapfile -d '' -t command < <(
     queued_resources scp "$local_archive" "$NAME:$ARCHIVE" --node=all --worker=all
   )
@@ -112,7 +115,7 @@ start() {
   run "${ON_HOSTS[@]}"
 }
 
-# running, or the exit status of uno_jax.train; lost if there is neither.
+# Prints running, the exit status of uno_jax.train, or lost.
 run_state() {
   on_hosts 0 --command='uno_jax/launch/start_host.sh --state'
   ask 0 "${ON_HOSTS[@]}" 2>/dev/null | tail -n 1 || true
@@ -137,7 +140,7 @@ delete() {
   run "${command[@]}"
 }
 
-# Until the run is complete. Preemption and maintenance cost no restart: what they stop goes on from its checkpoint.
+# Repeats until the run is complete. Preemption and maintenance do not count as restarts.
 up() {
   local failures=0
   check
@@ -152,10 +155,10 @@ up() {
     fi
     case $OUTCOME in
       0) break ;;
-      143 | preempted) printf '%s: %s, going on from the newest checkpoint\n' "$NAME" "$OUTCOME" ;;
+      143 | preempted) printf '%s: %s, resuming from the newest checkpoint\n' "$NAME" "$OUTCOME" ;;
       *)
         failures=$((failures + 1))
-        printf '%s: %s, failure %s of at most %s\n' "$NAME" "$OUTCOME" "$failures" "$RESTARTS"
+        printf '%s: %s, failure %s (at most %s restarts)\n' "$NAME" "$OUTCOME" "$failures" "$RESTARTS"
         ((failures <= RESTARTS)) || break
         ;;
     esac
@@ -165,7 +168,7 @@ up() {
   [[ $OUTCOME == 0 ]]
 }
 
-# Waits for the end of the run; OUTCOME is how it ended.
+# Waits for the end of the run and sets OUTCOME.
 follow() {
   while :; do
     OUTCOME=preempted
@@ -176,14 +179,14 @@ follow() {
   done
 }
 
-need PROJECT 'the Google Cloud project that pays'
-need ZONE 'where the TPUs are, as us-west4-a'
+need PROJECT 'Google Cloud project'
+need ZONE 'zone of the TPUs, such as us-west4-a'
 case $COMMAND in
-  up | check | create | install) need BUCKET 'for checkpoints and data' ;;
+  up | check | create | install) need BUCKET 'bucket for checkpoints and data' ;;
 esac
 case $COMMAND in
   up | check | create)
-    need SLICE 'its type and size, as v5e-16'
+    need SLICE 'type and size of the slice, such as v5e-16'
     [[ -z $SLICE ]] || slice_facts "$SLICE"
     ;;
 esac
@@ -194,6 +197,6 @@ stop_if_missing
 case $COMMAND in
   up | check | create | install | status | logs | delete) "$COMMAND" ;;
   run) start ;;
-  wait) wait_active || die "$NAME has come and gone: $0 create .. asks for it again" ;;
+  wait) wait_active || die "$NAME was preempted. To request it again: $0 create .." ;;
   *) die "${COMMAND:-no command}: expected up, check, create, wait, install, run, status, logs or delete" ;;
 esac

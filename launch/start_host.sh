@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs uno_jax.train on this host beyond the end of the connection that started it.
+# Runs uno_jax.train on this host as a systemd unit, which outlives the connection.
 #
-#   launch/start_host.sh ARGUMENTS   starts it, unless it is running; its output goes to run.log
+#   launch/start_host.sh ARGUMENTS             starts the run unless it is running, with output to run.log
 #   launch/start_host.sh --dry-run ARGUMENTS   prints the commands that would start it
-#   launch/start_host.sh --state     prints `running`, the exit status, or `lost` if it neither runs nor has ended
-#   launch/start_host.sh --here ARGUMENTS   the part that runs by itself
+#   launch/start_host.sh --state               prints `running`, the exit status, or `lost` if there is neither
+#   launch/start_host.sh --here ARGUMENTS      runs in the foreground (this is what the unit does)
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$0")/common.sh"
@@ -27,7 +27,7 @@ case ${1:-} in
     ;;
   --here)
     shift
-    # On SIGTERM (the host is about to go) the program saves and ends; this waits for it.
+    # On SIGTERM (the host is about to shut down) the program saves a checkpoint and exits. Wait for it.
     trap 'SIGNALLED=true' TERM
     .venv/bin/python -m uno_jax.train "$@" >>run.log 2>&1 &
     status=0

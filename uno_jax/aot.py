@@ -1,7 +1,7 @@
-"""Says before the run whether it fits and how fast it can be:
+"""Estimates whether a run fits on a TPU slice, and its speed:
 `python -m uno_jax.aot --config=configs/bagel_7b_uno.py --topology=v5e:4x4`.
 
-Compiles the real train step for a TPU slice that is not there. Needs libtpu (requirements-tpu.txt), and no TPU.
+Compiles the real train step ahead of time. Needs libtpu (requirements-tpu.txt), but no TPU.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-# The TPU compiler asks no device.
+# The TPU compiler needs no device.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at a time
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several estimates at a time
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
@@ -26,10 +26,10 @@ from absl import flags, logging
 
 from uno_jax.config import ConfigError, from_config_dict
 from uno_jax.planning.chips import GIB, Slice, parse_slice
-from uno_jax.planning.fit import AnyPlan, largest_count, largest_fit, remedies, sampler_remedies
-from uno_jax.planning.plan import Plan, make_plan
-from uno_jax.planning.report import plan_json, plan_table, sampler_json, sampler_table
-from uno_jax.planning.sampler import SamplerPlan, every_step_guided, make_sampler_plan
+from uno_jax.planning.estimate import Estimate, make_estimate
+from uno_jax.planning.fit import AnyEstimate, largest_count, largest_fit, remedies, sampler_remedies
+from uno_jax.planning.report import estimate_json, estimate_table, sampler_json, sampler_table
+from uno_jax.planning.sampler import SamplerEstimate, every_step_guided, make_sampler_estimate
 from uno_jax.process.compilation_cache import cache_directory
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, parse_flags, section_of
@@ -37,75 +37,75 @@ from uno_jax.run.config import RunConfig
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Plans, and says in one message what is wrong with the config if something is."""
+    """Runs the command. User errors end it with a message and an exit status."""
     options = flags.FlagValues()
     _define(options, arguments)
     parse_flags(options, arguments, command="aot", about=__doc__, required=("config", "topology"))
-    # Whatever this host has: nothing runs, so nothing is to be claimed.
+    # Nothing runs here, so the host's accelerators must not be claimed.
     jax.config.update("jax_platforms", "cpu")
-    kept = _kept()
+    cache = _report_cache()
     logging.set_verbosity(logging.WARNING)
     with exit_with_message():
         config, target = from_config_dict(options.config, RunConfig), parse_slice(options.topology)
         if not options.sample:
-            _plan_step(options, config, target, kept)
+            _estimate_step(options, config, target, cache)
         elif options.task == "text_to_image":
-            _plan_sampler(options, config, target, kept)
+            _estimate_sampler(options, config, target, cache)
         else:
-            raise ConfigError(f"--task={options.task} with --sample: the sampler is planned for text to image only")
+            raise ConfigError(f"--task={options.task} with --sample: the sampler supports only text_to_image")
 
 
 def _define(options: flags.FlagValues, arguments: Sequence[str]) -> None:
     define_config(options, arguments)
-    place = section_of(options, "plan")
+    place = section_of(options, "estimate")
     flags.DEFINE_string("topology", None, "slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices)", **place)
-    note = "what rows are full of (of the method reca, reconstructions); for edits they are made long enough"
+    note = "samples that fill the rows (reconstructions with method reca); rows are lengthened for edits if necessary"
     flags.DEFINE_enum("task", "text_to_image", ["text_to_image", "editing"], note, **place)
     note = "find the largest batch and the cheapest rematerialisation that fit"
     flags.DEFINE_boolean("fit", False, note, **place)
-    note = "plan the sampler instead, with this many pictures a chip; with --fit, any"
+    note = "estimate the sampler instead, with this number of images per chip (with --fit, any number above 0)"
     flags.DEFINE_integer("sample", 0, note, lower_bound=0, **place)
-    flags.DEFINE_integer("timesteps", 50, "of the sampler", lower_bound=2, **place)
-    note = "share of the roofline that speeds and hours are stated for"
+    flags.DEFINE_integer("timesteps", 50, "timesteps of the sampler", lower_bound=2, **place)
+    note = "fraction of the roofline assumed for speeds and hours"
     flags.DEFINE_float("fraction", 0.6, note, lower_bound=0.01, upper_bound=1.0, **place)
-    flags.DEFINE_boolean("json", False, "print one JSON object, and nothing else", **place)
+    flags.DEFINE_boolean("json", False, "print only one JSON object", **place)
 
 
-def _kept() -> Path | None:
-    """Where reports of the TPU compiler are kept; JAX's own cache, which could not load its programs, is off."""
+def _report_cache() -> Path | None:
+    """Cache directory of TPU compiler reports. Turns off JAX's own cache, which cannot load programs for a TPU here."""
     directory = cache_directory()
     jax.config.update("jax_compilation_cache_dir", None)
-    return directory and directory / "plans"
+    return directory and directory / "estimates"
 
 
-def _plan_step(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
-    def plan_of(tried: RunConfig) -> Plan:
-        return make_plan(tried, target, options.task, kept)
+def _estimate_step(options: flags.FlagValues, config: RunConfig, target: Slice, cache: Path | None) -> None:
+    def estimate_of(tried: RunConfig) -> Estimate:
+        return make_estimate(tried, target, options.task, cache)
 
-    def name(tried: Plan) -> str:
+    def name(tried: Estimate) -> str:
         return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
 
-    plan = _best(largest_fit(config, target, plan_of), name) if options.fit else plan_of(config)
-    advice = [] if plan.memory.fits else remedies(plan)
-    _print(options, plan_json(plan, options.fraction), plan_table(plan, options.fraction), advice)
+    estimate = _best(largest_fit(config, target, estimate_of), name) if options.fit else estimate_of(config)
+    advice = [] if estimate.memory.fits else remedies(estimate)
+    _print(options, estimate_json(estimate, options.fraction), estimate_table(estimate, options.fraction), advice)
 
 
-def _plan_sampler(options: flags.FlagValues, config: RunConfig, target: Slice, kept: Path | None) -> None:
+def _estimate_sampler(options: flags.FlagValues, config: RunConfig, target: Slice, cache: Path | None) -> None:
     flow = every_step_guided(options.timesteps, config.objective.time_shift)
 
-    def plan_of(images: int) -> SamplerPlan:
-        return make_sampler_plan(config, target, images, flow, kept)
+    def estimate_of(images: int) -> SamplerEstimate:
+        return make_sampler_estimate(config, target, images, flow, cache)
 
-    def name(tried: SamplerPlan) -> str:
-        return f"{tried.images_per_part} pictures"
+    def name(tried: SamplerEstimate) -> str:
+        return f"{tried.images_per_part} images"
 
-    plan = _best(largest_count(plan_of), name) if options.fit else plan_of(options.sample)
-    advice = [] if plan.memory.fits else sampler_remedies(plan)
-    _print(options, sampler_json(plan, options.fraction), sampler_table(plan, options.fraction), advice)
+    estimate = _best(largest_count(estimate_of), name) if options.fit else estimate_of(options.sample)
+    advice = [] if estimate.memory.fits else sampler_remedies(estimate)
+    _print(options, sampler_json(estimate, options.fraction), sampler_table(estimate, options.fraction), advice)
 
 
-def _best(tried: Iterable[AnyPlan], name: Callable[[AnyPlan], str]) -> AnyPlan:
-    """The best plan, or the last that failed; tells on stderr what was tried."""
+def _best(tried: Iterable[AnyEstimate], name: Callable[[AnyEstimate], str]) -> AnyEstimate:
+    """Returns the last estimate that fits, or the last one if none fits. Prints each result to stderr."""
     best, last = None, None
     for last in tried:
         memory = last.memory

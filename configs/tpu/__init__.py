@@ -1,1 +1,1 @@
-"""Configs of post-training runs on TPU slices, one for each slice."""
+"""Configs of post-training runs on TPU slices, one per slice."""

@@ -1,7 +1,8 @@
-"""UNO on BAGEL-7B-MoT from text at 1024 x 1024, one picture a row: what the configs of the slices share.
+"""Common part of the slice configs: UNO on BAGEL-7B-MoT for text to image at 1024 x 1024, one image per row.
 
-A row is 4096 latents, 256 tokens of context (prompt and delimiters), 256 of caption and 256 metaqueries. The latents'
-moments are inputs of the step; the vision encoder runs in it, on the metaqueries' 256 target patches.
+A row has 4096 latents, 256 context tokens (prompt and delimiters), 256 caption tokens and 256 metaqueries. Latent
+moments are inputs of the train step. The vision encoder runs within the step, on the 256 target patches of the
+metaqueries.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from configs import bagel_7b_uno
 
 
 def with_rows(rows: int) -> ConfigDict:
-    """`bagel_7b_uno` without edits, with that many pictures a step, and an average of weights."""
+    """Returns `bagel_7b_uno` without edits, with `rows` images per step and with EMA."""
     config = bagel_7b_uno.get_config()
     data = config.data
     data.task_weights = {"text_to_image": 1.0}

@@ -1,4 +1,4 @@
-"""v5e-16 (`--topology=v5e:4x4`): full fine-tuning of the generation expert, float32 master, moments and average."""
+"""v5e-16 (`--topology=v5e:4x4`): full fine-tuning of the generation expert with float32 weights, moments and EMA."""
 
 from ml_collections import ConfigDict
 
@@ -8,5 +8,5 @@ CHIPS = 16
 
 
 def get_config() -> ConfigDict:
-    """Two pictures a chip."""
+    """Returns the config: two images per chip."""
     return with_rows(2 * CHIPS)

@@ -1,4 +1,4 @@
-"""v5e-16 (`--topology=v5e:4x4`) with four pictures a chip: as `v5e_16`, layer inputs waiting in the hosts' memory."""
+"""v5e-16 (`--topology=v5e:4x4`) with four images per chip: like `v5e_16`, with layer inputs in host memory."""
 
 from ml_collections import ConfigDict
 
@@ -7,7 +7,7 @@ from configs.tpu.v5e_16 import CHIPS
 
 
 def get_config() -> ConfigDict:
-    """Four pictures a chip."""
+    """Returns the config: four images per chip."""
     config = with_rows(4 * CHIPS)
     config.model.decoder.remat = "offload"
     return config

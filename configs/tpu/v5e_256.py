@@ -1,4 +1,4 @@
-"""v5e-256 (`--topology=v5e:16x16`): as `v5e_16`, at the same number of pictures a chip."""
+"""v5e-256 (`--topology=v5e:16x16`): like `v5e_16`, with the same number of images per chip."""
 
 from ml_collections import ConfigDict
 
@@ -8,8 +8,8 @@ CHIPS = 256
 
 
 def get_config() -> ConfigDict:
-    """Two pictures a chip."""
+    """Returns the config: two images per chip."""
     config = with_rows(2 * CHIPS)
-    # Sixteen parts of the state are enough; cut finer, each chip would gather as much from farther away.
+    # Sixteen shards of the state are enough. With more, each chip would gather as much data from farther away.
     config.mesh.update(data=16, fsdp=16)
     return config

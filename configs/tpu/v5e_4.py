@@ -1,4 +1,4 @@
-"""v5e-4 (`--topology=v5e:2x2`): UNO on low-rank adapters of the generation expert, all else frozen in bfloat16."""
+"""v5e-4 (`--topology=v5e:2x2`): UNO on low-rank adapters of the generation expert on frozen bfloat16 weights."""
 
 from ml_collections import ConfigDict
 
@@ -9,10 +9,10 @@ CHIPS = 4
 
 
 def get_config(chips: int = CHIPS) -> ConfigDict:
-    """One picture a chip, adapters of rank 16."""
+    """Returns the config for `chips` chips: one image per chip, adapters of rank 16."""
     config = with_rows(chips)
     config.trainable = ADAPTERS_TRAINABLE
     config.model.decoder.adapter_rank = 16
-    # Adapters start at zero and are few: the rate of low-rank tuning, not of full fine-tuning.
+    # Low-rank tuning takes a higher learning rate than full fine-tuning.
     config.optimizer.learning_rate = 1e-4
     return config

@@ -1,4 +1,4 @@
-"""Two slices of v5e-256 (`--topology=2xv5e:16x16`): as `v5e_256`; between slices only gradients are added up."""
+"""Two v5e-256 slices (`--topology=2xv5e:16x16`): like `v5e_256`. Only gradients are reduced between slices."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ CHIPS = 2 * v5e_256.CHIPS
 
 
 def get_config() -> ConfigDict:
-    """Two pictures a chip."""
+    """Returns the config: two images per chip."""
     config = v5e_256.get_config()
     config.data.rows = config.data.virtual_shards = 2 * CHIPS
     return config

@@ -1,6 +1,6 @@
 """v5e-8 (`--topology=v5e:2x4`): full fine-tuning of the generation expert on one host.
 
-Float32 master; Adam's moments in bfloat16, and the average in the host's memory.
+Float32 master weights, bfloat16 Adam moments, and EMA weights in host memory.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ CHIPS = 8
 
 
 def get_config() -> ConfigDict:
-    """One picture a chip."""
+    """Returns the config: one image per chip."""
     config = with_rows(CHIPS)
     config.optimizer.update(moment_dtype="bfloat16", ema_memory="host")
     return config

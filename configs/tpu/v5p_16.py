@@ -1,4 +1,4 @@
-"""v5p-16 (eight chips, `--topology=v5p:2x2x2`): full fine-tuning, float32 master, moments and average."""
+"""v5p-16 (eight chips, `--topology=v5p:2x2x2`): full fine-tuning with float32 weights, moments and EMA."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ CHIPS = 8
 
 
 def get_config() -> ConfigDict:
-    """Four pictures a chip; memory for keeping all matrix products, so that little is computed again."""
+    """Returns the config: four images per chip. All matrix products are saved, so little is recomputed."""
     config = with_rows(4 * CHIPS)
     config.model.decoder.remat = "dots"
     return config

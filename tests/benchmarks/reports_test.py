@@ -1,4 +1,4 @@
-"""Benchmarks: what they report."""
+"""Benchmarks: the keys of their reports, and running them as scripts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from tests.helpers.paths import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
-BASELINE = {  # what the `sample` workload of the PyTorch program prints
+BASELINE = {  # keys of the `sample` workload of the PyTorch program
     *("median_s", "min_s", "max_s", "parameters", "trainable", "tokens", "result"),
     *("mode", "repeat", "warmup", "threads", "seed", "batch", "torch"),
 }
 OWN = {"compile_seconds", "default_allocator", "jax"}
 
 
-def test_the_sampling_benchmark_reports_what_the_baseline_does_and_compilation_apart(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)  # as for a script, whose neighbours it imports
+def test_the_sampling_benchmark_reports_the_keys_of_the_baseline_and_the_compile_time(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)  # for a script its own folder is on the path
     benchmark = importlib.import_module("benchmarks.sample")
     args = benchmark.options().parse_args(["--batch=4", "--threads=1", "--seed=3"])
     line = benchmark.report(args, [3.0, 1.0, 2.0], compile_seconds=9.0, parameters=7, result=0.5)
@@ -38,7 +38,7 @@ def test_the_sampling_benchmark_reports_what_the_baseline_does_and_compilation_a
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
-def test_a_benchmark_runs_as_a_script_that_finds_the_repository(name):
+def test_a_benchmark_runs_as_a_script(name):
     settings = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, f"benchmarks/{name}.py", "--help"]
     subprocess.run(command, cwd=BENCHMARKS.parent, env=settings, check=True, stdout=subprocess.DEVNULL)

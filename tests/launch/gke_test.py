@@ -1,4 +1,4 @@
-"""GKE: what a dry run prints, the JobSet and the image, and what is done to the cluster."""
+"""GKE: the commands of a dry run, the JobSet and the image, and changes to the cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_dry_run_on_gke_prints_every_step_and_runs_none(no_cloud):
 @pytest.mark.parametrize(
     "command", ["check", "cluster", "image", "manifest", "run", "wait", "status", "logs", "delete"]
 )
-def test_every_step_on_gke_can_be_taken_alone(no_cloud, command):
+def test_every_command_of_gke_can_be_run_alone(no_cloud, command):
     call(LAUNCH / "gke.sh", command, "--dry-run", *GKE, *TRAIN, path=no_cloud)
 
 
@@ -42,7 +42,7 @@ def jobset(*arguments: str) -> dict:
     return yaml.safe_load(text)
 
 
-def test_a_jobset_has_a_job_for_each_slice_and_a_pod_for_each_host():
+def test_a_jobset_has_a_job_per_slice_and_a_pod_per_host():
     manifest = jobset("--slices=2", "--name=big")
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert manifest["metadata"]["name"] == "big"
@@ -54,7 +54,7 @@ def test_a_jobset_has_a_job_for_each_slice_and_a_pod_for_each_host():
     assert (spec["parallelism"], spec["completions"], spec["completionMode"]) == (4, 4, "Indexed")
 
 
-def test_what_looks_like_a_number_stays_a_string():
+def test_strings_that_look_like_numbers_stay_strings():
     manifest = jobset("--namespace=12", "--bucket=2024", "--service-account=7")
     volume = pod(manifest)["volumes"][0]
     assert manifest["metadata"]["namespace"] == "12"
@@ -70,7 +70,7 @@ def pod(manifest: dict) -> dict:
     ("name", "accelerator", "topology", "hosts", "chips"),
     [
         ("v5e-4", "tpu-v5-lite-podslice", "2x2", 1, 4),
-        ("v5e-8", "tpu-v5-lite-podslice", "2x4", 2, 4),  # as xpk makes it; a queued resource is one host of 8
+        ("v5e-8", "tpu-v5-lite-podslice", "2x4", 2, 4),  # with xpk; a queued resource has one host of 8
         ("v5e-32", "tpu-v5-lite-podslice", "4x8", 8, 4),
         ("v5e-256", "tpu-v5-lite-podslice", "16x16", 64, 4),
         ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, 4),
@@ -83,7 +83,7 @@ def pod(manifest: dict) -> dict:
         ("v6e-128", "tpu-v6e-slice", "8x16", 32, 4),
     ],
 )
-def test_a_pod_asks_for_the_chips_of_its_host(name, accelerator, topology, hosts, chips):
+def test_a_pod_requests_the_chips_of_its_host(name, accelerator, topology, hosts, chips):
     manifest = jobset(f"--slice={name}")
     selector, [container] = pod(manifest)["nodeSelector"], pod(manifest)["containers"]
     assert selector["cloud.google.com/gke-tpu-accelerator"] == accelerator
@@ -104,7 +104,7 @@ def test_a_pod_trains_from_the_image_with_the_bucket_mounted():
     assert volumes["bucket"]["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
 
 
-def test_a_jobset_starts_again_after_failures_and_does_not_count_preemptions():
+def test_a_jobset_restarts_after_failures_and_does_not_count_preemptions():
     spec = jobset("--restarts=3")["spec"]
     assert spec["failurePolicy"]["maxRestarts"] == 3
     [rule] = spec["failurePolicy"]["rules"]
@@ -119,13 +119,13 @@ def test_a_jobset_starts_again_after_failures_and_does_not_count_preemptions():
     assert stopped["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
 
 
-def test_spot_nodes_are_chosen_where_asked_for():
+def test_spot_selects_spot_nodes():
     selector = "cloud.google.com/gke-spot"
     assert pod(jobset("--spot"))["nodeSelector"][selector] == "true"
     assert selector not in pod(jobset())["nodeSelector"]
 
 
-def test_the_image_copies_what_is_there_and_starts_the_training_program():
+def test_the_image_copies_existing_files_and_starts_the_training_program():
     lines = (LAUNCH / "Dockerfile").read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
     kept = {line[1:] for line in (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
@@ -134,7 +134,7 @@ def test_the_image_copies_what_is_there_and_starts_the_training_program():
     assert lines[-1] == 'ENTRYPOINT ["python", "-m", "uno_jax.train"]'
 
 
-# What is done to a cluster. The stand-ins keep the state of the JobSet in a file, and note what they are called with.
+# Changes to a cluster. The fake tools keep the state of the JobSet in a file and record their calls.
 
 GCLOUD = """#!/bin/bash
 echo "gcloud $*" >>calls
@@ -156,7 +156,10 @@ esac
 
 
 def cluster(folder: Path, *, location: str = "us-west4", nodes: int = 4, jobset: str | None = None) -> Path:
-    """A stand-in for a cluster at a location, with a JobSet that has ended so, or not yet (""), if there is one."""
+    """Creates fake tools for a cluster at `location` (empty: there is none).
+
+    `jobset` is the terminal state of its JobSet: empty if it is running, None if there is none.
+    """
     (folder / "nodes").write_text("node\n" * nodes)
     (folder / "location").write_text(f"{location}\n" if location else "")
     if jobset is not None:
@@ -168,7 +171,7 @@ def cluster(folder: Path, *, location: str = "us-west4", nodes: int = 4, jobset:
 
 
 def launch(folder: Path, command: str, *arguments: str, check: int = 0) -> tuple[list[str], str]:
-    """What the tools were called with, and what was said on standard error."""
+    """Runs a command of the script. Returns the calls of the tools and the standard error."""
     done = call(LAUNCH / "gke.sh", command, *GKE, *arguments, *TRAIN, cwd=folder, path=folder, check=check)
     return (folder / "calls").read_text().splitlines(), done.stderr
 
@@ -182,7 +185,7 @@ def test_a_cluster_is_found_in_its_region_or_its_zone(tmp_path, location):
     assert contexts == {f"--context=gke_p_{location}_c"}
 
 
-def test_a_slice_that_xpk_does_not_make_is_refused_with_the_command_that_does(no_cloud):
+def test_a_slice_not_supported_by_xpk_is_rejected_with_another_command(no_cloud):
     done = call(LAUNCH / "gke.sh", "cluster", *GKE, "--slice=v5e-4", path=no_cloud, check=2)
     assert "node-pools create v5e-4" in done.stderr
     assert "--machine-type=ct5lp-hightpu-4t" in done.stderr
@@ -190,48 +193,48 @@ def test_a_slice_that_xpk_does_not_make_is_refused_with_the_command_that_does(no
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_a_cluster_that_is_not_there_is_named_and_nothing_is_started(tmp_path, command):
-    calls, said = launch(cluster(tmp_path, location=""), command, check=2)
-    assert "--cluster=c: not in us-west4-a or its region" in said
+def test_a_missing_cluster_is_named_before_anything_is_started(tmp_path, command):
+    calls, message = launch(cluster(tmp_path, location=""), command, check=2)
+    assert "--cluster=c: not in us-west4-a or its region" in message
     assert not [line for line in calls if line.startswith("kubectl")]
 
 
-def test_a_dry_run_takes_the_cluster_to_be_where_xpk_makes_it(no_cloud):
+def test_a_dry_run_assumes_the_location_used_by_xpk(no_cloud):
     done = call(LAUNCH / "gke.sh", "check", "--dry-run", *GKE, path=no_cloud)
     assert "get-credentials c --location=us-west4 " in done.stdout
     assert "--context=gke_p_us-west4_c" in done.stdout
 
 
-def test_a_cluster_without_nodes_at_the_moment_is_said_and_the_run_is_started(tmp_path):
-    calls, said = launch(cluster(tmp_path, nodes=0), "up")
-    assert "no node of tpu-v5-lite-podslice, 4x4 now" in said
+def test_a_cluster_without_nodes_is_a_warning_and_the_run_is_started(tmp_path):
+    calls, message = launch(cluster(tmp_path, nodes=0), "up")
+    assert "no tpu-v5-lite-podslice 4x4 nodes at the moment" in message
     assert changes(calls) == ["apply"]
 
 
 def changes(calls: list[str]) -> list[str]:
-    """What was done to the JobSet, beyond being looked at."""
+    """The changes of the JobSet among the calls."""
     return [word for line in calls for word in line.split()[3:4] if word in ("apply", "delete")]
 
 
 @pytest.mark.parametrize("state", ["Failed", "Completed"])
-def test_a_run_that_has_ended_is_started_again(tmp_path, state):
-    calls, _ = launch(cluster(tmp_path, jobset=state), "up")  # its status is that of the new run
+def test_a_run_that_has_ended_is_restarted(tmp_path, state):
+    calls, _ = launch(cluster(tmp_path, jobset=state), "up")  # the exit status is that of the new run
     assert changes(calls) == ["delete", "apply"]
     [delete] = [line for line in calls if "delete" in line]
     assert delete.endswith("delete jobset uno --cascade=foreground --wait")
 
 
 @pytest.mark.parametrize("state", [None, ""])
-def test_a_run_that_has_not_ended_is_left_alone(tmp_path, state):
+def test_a_run_that_has_not_ended_is_not_deleted(tmp_path, state):
     calls, _ = launch(cluster(tmp_path, jobset=state), "run")
     assert changes(calls) == ["apply"]
 
 
 @pytest.mark.parametrize(("state", "status"), [("Completed", 0), ("Failed", 1)])
-def test_waiting_ends_as_the_run_does(tmp_path, state, status):
+def test_the_exit_status_of_wait_is_that_of_the_run(tmp_path, state, status):
     launch(cluster(tmp_path, jobset=state), "wait", check=status)
 
 
-def test_waiting_for_a_run_that_is_not_there_ends_and_says_so(tmp_path):
-    _, said = launch(cluster(tmp_path), "wait", check=2)
-    assert "there is no JobSet uno in the namespace default" in said
+def test_waiting_for_a_missing_run_is_an_error(tmp_path):
+    _, message = launch(cluster(tmp_path), "wait", check=2)
+    assert "there is no JobSet uno in the namespace default" in message

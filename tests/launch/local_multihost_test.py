@@ -1,4 +1,4 @@
-"""`openmoji_uno`, shrunk, as two processes of `launch/local_multihost.sh`: killed or told to stop, and resumed."""
+"""A small `openmoji_uno` run in two processes of `launch/local_multihost.sh`: killed or told to stop, then resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory) -> Path:
-    """A config of a tiny model on a tiny dataset."""
+    """Config file of a tiny model on a tiny dataset."""
     directory = tmp_path_factory.mktemp("local")
     write_dataset(directory / "data")
     changes = {"steps": STEPS, "checkpoint.every": 1}
@@ -42,7 +42,7 @@ def config_file(tmp_path_factory) -> Path:
 
 
 def start(config_file: Path, workdir: Path) -> subprocess.Popen:
-    """Two processes, in a process group of their own."""
+    """Starts two processes in a new process group."""
     command = [ROOT / "launch" / "local_multihost.sh", "2", f"--python={sys.executable}", "--"]
     arguments = [f"--config={config_file}", f"--workdir={workdir}"]
     return subprocess.Popen(
@@ -62,7 +62,7 @@ def wait_for_checkpoint(process: subprocess.Popen, workdir: Path, step: int) -> 
 
 
 def losses(workdir: Path) -> dict[int, list[float]]:
-    """Of every step."""
+    """Losses of every step."""
     lines = read_metrics(workdir / "metrics.jsonl")
     return {int(line["step"]): [line[name] for name in LOSSES] for line in lines if "loss" in line}
 
@@ -79,7 +79,7 @@ def test_a_run_that_ended_early_resumes_to_the_same_losses(config_file, unbroken
     process = start(config_file, tmp_path)
     wait_for_checkpoint(process, tmp_path, 2)
     if ending == signal.SIGKILL:
-        os.killpg(process.pid, ending)  # all of it, as when the machine goes
+        os.killpg(process.pid, ending)  # all processes, as if the machine failed
         process.communicate()
     else:
         process.send_signal(ending)

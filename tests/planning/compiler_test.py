@@ -1,4 +1,4 @@
-"""What the compiler says of a program is kept, and an equal program is not compiled again."""
+"""The cache of compiler reports: an equal program is compiled only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
-    """The programs that were compiled so far."""
+    """One entry for each compilation so far."""
     done: list[str] = []
 
     def listen(event: str, seconds: float, **details: object) -> None:
@@ -49,7 +49,7 @@ def test_another_program_is_compiled(tmp_path, compilations):
     assert len(compilations) == 2
 
 
-def test_other_compiler_flags_compile_anew(tmp_path, compilations, monkeypatch):
+def test_other_compiler_flags_compile_again(tmp_path, compilations, monkeypatch):
     report_of(2.0, tmp_path)
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=65536")
     report_of(2.0, tmp_path)
@@ -62,7 +62,7 @@ def test_without_a_directory_every_program_is_compiled(compilations):
     assert len(compilations) == 2
 
 
-def test_a_damaged_report_is_made_again(tmp_path):
+def test_a_damaged_report_is_replaced(tmp_path):
     first = report_of(2.0, tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-20])
@@ -71,8 +71,8 @@ def test_a_damaged_report_is_made_again(tmp_path):
     assert report_of(2.0, tmp_path) == again
 
 
-def test_a_report_that_cannot_be_kept_is_one_line(tmp_path, capfd):
+def test_a_report_that_cannot_be_cached_is_a_one_line_warning(tmp_path, capfd):
     (tmp_path / "file").touch()
-    assert report_of(2.0, tmp_path / "file" / "plans").text
+    assert report_of(2.0, tmp_path / "file" / "estimates").text
     (line,) = capfd.readouterr().err.splitlines()
-    assert "not kept" in line
+    assert "not cached" in line

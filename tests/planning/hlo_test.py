@@ -1,4 +1,4 @@
-"""What is read off a compiled program: how often loops run, what collectives move, and a chip's memory traffic."""
+"""Numbers from a compiled program: iterations of loops, bytes of collectives, and memory traffic of a chip."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ AXES = {"data": 2, "fsdp": 4}
 ARRAY = 8 * 128 * 4
 
 
-def test_collectives_are_counted_by_mesh_axis_as_often_as_their_loop_runs():
+def test_collectives_are_counted_by_mesh_axis_once_per_iteration_of_their_loop():
     collectives = find_collectives(parse_hlo(HLO), AXES)
     assert bytes_by_axes(collectives) == {"fsdp": 28 * ARRAY * 3 // 4, "data": 2 * ARRAY // 2}
 
@@ -74,7 +74,7 @@ def test_the_bound_of_a_loop_may_be_carried_by_it():
     assert parse_hlo(text).runs["body"] == 28
 
 
-def test_the_bound_of_a_loop_may_lie_in_a_fusion():
+def test_the_bound_of_a_loop_may_be_in_a_fusion():
     compared = """%compared (i: s32[]) -> pred[] {
   %i = s32[] parameter(0)
   %most = s32[] constant(28)
@@ -87,12 +87,12 @@ def test_the_bound_of_a_loop_may_lie_in_a_fusion():
     assert parse_hlo(text.replace("%condition (", compared, 1)).runs["body"] == 28
 
 
-def test_collectives_between_slices_are_told_apart():
+def test_collectives_between_slices_are_counted_separately():
     collectives = find_collectives(parse_hlo(HLO), AXES, slice_of=[0] * 4 + [1] * 4)
     assert set(bytes_by_axes(collectives)) == {"fsdp", "data across slices"}
 
 
-def test_what_the_runtime_sends_between_slices_is_counted():
+def test_transfers_of_the_runtime_between_slices_are_counted():
     sent = (
         "  %send = (f32[8,128]{1,0}, u32[], token[]) send(%made), channel_id=9, is_host_transfer=true, "
         'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
@@ -113,14 +113,14 @@ def test_a_loop_whose_counter_steps_by_two_runs_half_as_often():
     assert parse_hlo(STEPPING).runs["body"] == 14
 
 
-def test_a_loop_runs_as_often_as_its_step_fits_between_start_and_bound_with_the_last_step_whole():
+def test_the_number_of_iterations_is_rounded_up():
     started = STEPPING.replace("%zero = s32[] constant(0)", "%first = s32[] constant(1)\n  %zero = s32[] copy(%first)")
     assert parse_hlo(started).runs["body"] == 14  # 1, 3, ... 27
     assert parse_hlo(STEPPING.replace("constant(28)", "constant(27)")).runs["body"] == 14
 
 
-def test_an_iteration_that_runs_ahead_of_its_loop_counts_with_those_of_the_loop():
-    """The compiler takes the first out of the loop: there the same collective is on the same channel once more."""
+def test_a_peeled_iteration_counts_with_those_of_the_loop():
+    """The compiler moves the first iteration out of the loop: its collective is there again, on the same channel."""
     ahead = "  %early = f32[8,128]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}\n"
     text = STEPPING.replace("%by = s32[] constant(2)", "%by = s32[] constant(1)")
     text = text.replace("%zero = s32[] constant(0)", "%zero = s32[] constant(1)").replace(
@@ -138,8 +138,8 @@ def test_different_collectives_on_one_channel_all_count():
     assert bytes_by_axes(find_collectives(parse_hlo(text), AXES))["data"] == 2 * ARRAY // 2 + ARRAY // 2
 
 
-def test_a_collective_that_runs_beside_other_steps_counts_once():
-    """Started by one fusion, carried on in another that computes, ended by a third; all say the whole collective."""
+def test_a_collective_that_overlaps_with_computation_counts_once():
+    """One fusion starts it, another overlaps with it, a third ends it. All three contain the full collective."""
     gather = "all-gather(%p), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}"
     pieces = f"""%starts (p: f32[2,128]) -> f32[8,128] {{
   %p = f32[2,128]{{1,0}} parameter(0)
@@ -171,7 +171,7 @@ def test_a_collective_that_runs_beside_other_steps_counts_once():
 
 
 @pytest.mark.parametrize("called_again", ["", ", calls=%apart"])
-def test_a_collective_in_a_computation_that_runs_asynchronously_counts_once(called_again):
+def test_a_collective_in_an_asynchronous_computation_counts_once(called_again):
     gather = "all-gather(%p), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}"
     apart = f"""%apart (p: f32[2,128]) -> f32[8,128] {{
   %p = f32[2,128]{{1,0:S(1)}} parameter(0)
@@ -187,8 +187,8 @@ def test_a_collective_in_a_computation_that_runs_asynchronously_counts_once(call
     assert hbm_bytes(program) == hbm_bytes(parse_hlo(HLO))
 
 
-def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
-    # The loop reads a layer's slice and writes what it gathers; the sum after it reads and writes an array.
+def test_traffic_counts_slices_of_stacked_layers_and_skips_on_chip_memory():
+    # The loop reads a layer's slice and writes the gathered array. The all-reduce reads and writes an array.
     assert hbm_bytes(parse_hlo(HLO)) == 28 * (2 * 128 * 4 + ARRAY) + 2 * ARRAY
 
 
@@ -205,16 +205,16 @@ def test_traffic_counts_slices_of_stacked_layers_and_nothing_on_chip():
         ("source_target_pairs={{0,1},{1,2},{2,3},{3,0}}", ("fsdp",)),
     ],
 )
-def test_groups_are_read_in_every_notation(text, axes):
+def test_device_groups_are_parsed_in_every_notation(text, axes):
     assert axes_of_groups(device_groups(text, 8), AXES) == axes
 
 
-def test_groups_in_an_unknown_notation_are_an_error_and_not_left_out():
-    with pytest.raises(ValueError, match=r"notation that is not known: replica_groups=grid<2,4>"):
+def test_device_groups_in_an_unknown_notation_are_an_error():
+    with pytest.raises(ValueError, match=r"unknown notation .* replica_groups=grid<2,4>"):
         device_groups("replica_groups=grid<2,4>", 8)
 
 
-def test_a_real_program_of_one_device_moves_nothing_between_devices():
+def test_a_real_program_on_one_device_has_no_collectives():
     program = parse_hlo(
         jax.jit(lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=4)[0])
         .lower(jnp.zeros((8, 8)))

@@ -1,1 +1,1 @@
-"""What a program needs and how fast it can be, read off its shapes, its jaxpr and its compiled form."""
+"""Estimates of a program's memory and speed, from its shapes, its jaxpr and its compiled form."""

@@ -1,8 +1,9 @@
-"""TPU chips, and descriptions of slices that a program can be compiled for without having them.
+"""TPU chips and descriptions of slices, for compiling without the hardware.
 
-Peak rates are the published ones: cloud.google.com/tpu/docs (v5e, v5p, v6e system architecture) for arithmetic, memory
-and its bandwidth; jax-ml.github.io/scaling-book ("How to think about TPUs") for one direction of one interconnect link
-and for the data-center network per chip. `hbm_bytes` is what a program may use, as the compiler states it.
+Peak rates are the published ones. Arithmetic, memory size and memory bandwidth are from cloud.google.com/tpu/docs (v5e,
+v5p, v6e system architecture). The bandwidth of one direction of one interconnect link and the data-center network per
+chip are from jax-ml.github.io/scaling-book ("How to think about TPUs"). `hbm_bytes` is the memory available to a
+program, as reported by the compiler.
 """
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ class Chip:
 
     name: str
     flops: float
-    """bfloat16 products and sums."""
+    """bfloat16 multiplications and additions."""
     hbm_bytes: float
-    """Capacity, not a rate."""
+    """Capacity in bytes (not a rate)."""
     hbm_bandwidth: float
     link_bandwidth: float
-    """One direction of one link of the in-slice interconnect."""
+    """One direction of one link of the interconnect within a slice, in bytes."""
     dcn_bandwidth: float
-    """This chip's share of its host's network between slices."""
+    """This chip's share of its host's network between slices, in bytes."""
     wrap_multiple: int
-    """A slice's axis is a ring if its length is a multiple of this; of a slice of cubes, if all axes' lengths are."""
+    """Axis length that closes a ring: an axis of a 2D slice is a ring if its length is a multiple of this. The axes of
+    a 3D slice are rings only if all lengths are."""
     dimensions: int
-    """Of a slice's shape; 3: of cubes, whose rings are closed by switches outside of them."""
+    """Number of dimensions of a slice. With 3, slices consist of cubes, and optical switches close the rings."""
     host_chips: tuple[int, int, int] = (2, 2, 1)
+    """Shape of the chips of one host."""
 
 
 CHIPS = {
@@ -52,7 +55,7 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Slice:
-    """One or several slices of one kind of chip."""
+    """One or more slices of the same chip and shape."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -72,18 +75,18 @@ class Slice:
 
     @property
     def ici_bandwidth(self) -> float:
-        """Bytes a second that reach the chip with the fewest links: two of a ring, one at the end of a line."""
-        whole = [size % self.chip.wrap_multiple == 0 for size in self.shape]
-        rings = whole if self.chip.dimensions == 2 else [all(whole)] * len(whole)
+        """Bytes per second received by the chip with the fewest links: two per ring, one at the end of a line."""
+        closed = [size % self.chip.wrap_multiple == 0 for size in self.shape]
+        rings = closed if self.chip.dimensions == 2 else [all(closed)] * len(closed)
         links = sum(2 if ring else 1 for ring, size in zip(rings, self.shape, strict=True) if size > 1)
         return links * self.chip.link_bandwidth
 
 
 def parse_slice(text: str) -> Slice:
-    """`v5e:4x4`, or `2xv5e:16x16` for two slices.
+    """Parses `v5e:4x4`, or `2xv5e:16x16` for two slices.
 
     Raises:
-      ConfigError: no such chip, not in that form, or not as many sizes as slices of that chip have.
+      ConfigError: the text is malformed, the chip is unknown, or the number of dimensions does not match the chip.
     """
     match = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*):(\d+(?:x\d+)*)", text)
     if not match or match[2] not in CHIPS:
@@ -95,19 +98,19 @@ def parse_slice(text: str) -> Slice:
     if len(shape) != chip.dimensions or 0 in shape:
         example = "x".join("2" * chip.dimensions)
         raise ConfigError(
-            f"--topology is {text!r}: a slice of {chip.name} has {chip.dimensions} sizes, at least 1, that multiply to "
-            f"its chips; {chip.name}:{example} has {2**chip.dimensions}"
+            f"--topology is {text!r}: a {chip.name} slice has {chip.dimensions} dimensions of at least 1. Example: "
+            f"{chip.name}:{example} ({2**chip.dimensions} chips)"
         )
     return Slice(chip, shape, int(match[1] or 1))
 
 
 def describe_devices(target: Slice) -> Sequence[jax.Device]:
-    """Devices of a slice that is not there: good for shardings and for compiling, never for running.
+    """Returns abstract devices of a slice, for shardings and compilation only: no hardware is needed.
 
     Raises:
-      ConfigError: libtpu is not installed, or does not take such a slice.
+      ConfigError: libtpu is not installed or does not support the slice.
     """
-    # Without a TPU the library would ask a metadata server, and wait for its answer.
+    # Without a TPU, libtpu would query a metadata server and wait for the answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     options: dict[str, Any] = {} if target.slices == 1 else {"num_slices": target.slices}
     shape = target.shape
@@ -119,7 +122,6 @@ def describe_devices(target: Slice) -> Sequence[jax.Device]:
     except Exception as error:
         if find_spec("libtpu") is None:
             raise ConfigError(
-                "compiling for a TPU that is not there needs libtpu, which is not installed: "
-                "pip install -r requirements-tpu.txt"
+                "compiling for a TPU needs libtpu, and libtpu is not installed: pip install -r requirements-tpu.txt"
             ) from error
-        raise ConfigError(f"--topology is {target.name!r}, which the TPU compiler does not take: {error}") from error
+        raise ConfigError(f"--topology is {target.name!r}: the TPU compiler rejected it: {error}") from error

@@ -1,4 +1,4 @@
-"""Bytes that collectives move, by mesh axis, read off a compiled program."""
+"""Bytes moved by the collectives of a compiled program, per mesh axis."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from uno_jax.planning.hlo import Instruction, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 ACROSS = " across slices"
-_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # of devices: their numbers in that shape, transposed
+_ORDER = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # device order: the range reshaped to the sizes, then transposed
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One collective of the program, and how often it runs."""
+    """One collective of the program and its number of runs."""
 
     kind: str
     axes: tuple[str, ...]
-    """Mesh axes that its groups run along."""
+    """Mesh axes spanned by its device groups."""
     across_slices: bool
     bytes_received: int
-    """By one device, in one run: what a ring algorithm moves."""
+    """Bytes received by one device in one run, with a ring algorithm."""
     runs: int
     source: str
-    """The operation of the model that it serves."""
+    """`op_name` of the model operation that it belongs to."""
 
 
 def find_collectives(
     program: Program, axes: Mapping[str, int], slice_of: Sequence[int] | None = None
 ) -> list[Collective]:
-    """Every collective of the program.
+    """Finds every collective of the program.
 
-    A collective that the compiler spreads over several fusions counts where it starts. An all-reduce of which each
-    device keeps its part only ("all-reduce-scatter") counts as what it is, a reduce-scatter.
+    A collective that the compiler spreads over several fusions counts once, where it starts. An all-reduce followed by
+    a slice ("all-reduce-scatter") counts as a reduce-scatter.
 
     Args:
-      program: compiled for a mesh.
-      axes: sizes of the mesh axes, in the order of the mesh.
-      slice_of: the slice of every device, in that order; None: there is one.
+      program: a program compiled for a mesh.
+      axes: sizes of the mesh axes, in mesh order.
+      slice_of: slice index of every device, in mesh order. None means a single slice.
 
     Returns:
-      Collectives inside slices, and what is sent between them.
+      The collectives within slices, then the transfers between slices.
     """
     slices = np.zeros(math.prod(axes.values()), int) if slice_of is None else np.asarray(slice_of)
     found: list[Collective] = []
@@ -74,7 +74,7 @@ def find_collectives(
 
 
 def _between_slices(program: Program, axes: Mapping[str, int], slices: np.ndarray) -> list[Collective]:
-    """What the runtime moves between slices: each device hands its part over and gets the sum back."""
+    """Finds the transfers of the multi-slice runtime: each device sends its shard and receives the sum."""
     grid = slices.reshape(tuple(axes.values()))
     across = tuple(
         axis
@@ -93,13 +93,15 @@ def _between_slices(program: Program, axes: Mapping[str, int], slices: np.ndarra
 
 
 def bytes_by_axes(collectives: Sequence[Collective]) -> dict[str, int]:
-    """Bytes that one device receives in one call of the program, by mesh axes: `fsdp`, `data+fsdp`; and with
-    ` across slices` after them for what leaves the slice."""
+    """Returns the bytes that one device receives per call, by mesh axes (`fsdp`, `data+fsdp`).
+
+    Keys of traffic between slices end in ` across slices`.
+    """
     return {axes: sum(kinds.values()) for axes, kinds in bytes_by_kind(collectives).items()}
 
 
 def bytes_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, int]]:
-    """As `bytes_by_axes`, each split by the kind of collective: `{"fsdp": {"all-gather": 1024}}`."""
+    """Returns the bytes that one device receives per call, by mesh axes and kind: `{"fsdp": {"all-gather": 1024}}`."""
     total: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for item in collectives:
         name = "+".join(item.axes) + (ACROSS if item.across_slices else "")
@@ -108,14 +110,17 @@ def bytes_by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, int]
 
 
 def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups members"] | None:
-    """The groups of a collective, as positions in the mesh, in any of the notations of compiled programs.
+    """Parses the device groups of a collective, as positions in the mesh.
 
-    `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`; `mesh['a'=2,'b'=4] {'a'}`; where the mesh's devices are in
-    another order, `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`; and `source_target_pairs` of a permutation,
-    whose groups are its cycles. None: nothing moves.
+    Every notation of compiled programs is supported: `{{0,1},{2,3}}`; `[2,4]<=[8]`; `[4,2]<=[2,4]T(1,0)`;
+    `mesh['a'=2,'b'=4] {'a'}`; with another device order, `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`; and
+    `source_target_pairs` of a permutation. The groups of a permutation are its pairs of different devices.
+
+    Returns:
+      The groups, or None if no data moves.
 
     Raises:
-      ValueError: groups in another notation.
+      ValueError: the notation is unknown.
     """
     match = re.search(rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_ORDER}\))? \{{([^}}]*)\}}", attributes)
     if match:
@@ -135,11 +140,11 @@ def device_groups(attributes: str, devices: int) -> Int[np.ndarray, "groups memb
         pairs = [_integers(pair) for pair in re.findall(r"\{([\d,]+)", match[1])]
         moved = [pair for pair in pairs if pair[0] != pair[1]]
         return np.array(moved) if moved else None
-    raise ValueError(f"a collective over groups of devices in a notation that is not known: {attributes[:300]}")
+    raise ValueError(f"unknown notation of the device groups of a collective: {attributes[:300]}")
 
 
 def axes_of_groups(groups: Int[np.ndarray, "groups members"], axes: Mapping[str, int]) -> tuple[str, ...]:
-    """The mesh axes along which members of a group differ."""
+    """Returns the mesh axes along which the members of a group differ."""
     sizes = tuple(axes.values())
     places = np.stack(np.unravel_index(groups, sizes))  # [axis, group, member]
     differ = np.any(places != places[:, :, :1], axis=(1, 2))
@@ -147,20 +152,19 @@ def axes_of_groups(groups: Int[np.ndarray, "groups members"], axes: Mapping[str,
 
 
 def _collectives_of(program: Program, name: str) -> Iterator[tuple[Instruction, bool]]:
-    """Collectives that run as steps of a computation, those inside its fusions too; and whether only a part of the
-    result is kept."""
+    """Yields the collectives of a computation and of its fusions, and whether the result is scattered."""
     for instruction in program.computations[name].values():
         if _is_collective(instruction):
             yield instruction, False
         elif instruction.opcode == "fusion":
             for called in instruction.called:
-                if not _goes_on(program, called):
+                if not _continues(program, called):
                     for item, deeper in _inside(program, called):
                         yield item, any("scatter" in label for label in (instruction.name, called, deeper))
 
 
 def _inside(program: Program, name: str) -> Iterator[tuple[Instruction, str]]:
-    """Collectives of a fusion's body and of the fusions in it, and the computation that they lie in."""
+    """Yields the collectives of a fusion's body and of nested fusions, with the name of their computation."""
     for item in program.computations.get(name, {}).values():
         if _is_collective(item):
             yield item, name
@@ -171,8 +175,8 @@ def _inside(program: Program, name: str) -> Iterator[tuple[Instruction, str]]:
                 )
 
 
-def _goes_on(program: Program, name: str) -> bool:
-    """Whether a fusion only goes on with a collective that another has started: computes beside it, or ends it."""
+def _continues(program: Program, name: str) -> bool:
+    """Whether a fusion only overlaps with or ends a collective that another fusion started."""
     body = program.computations.get(name, {}).values()
     return name.startswith("async_collective_fusion") or any("AsyncCollectiveDone" in item.attributes for item in body)
 
@@ -182,10 +186,10 @@ def _is_collective(instruction: Instruction) -> bool:
 
 
 def _received(instruction: Instruction, kind: str, members: int, scattered: bool) -> int:
-    """Bytes that reach one device, in a ring."""
+    """Bytes received by one device, with a ring algorithm."""
     size = instruction.bytes
     if kind == "collective-permute":
-        # A started one has a tuple of operand and result, and two counters.
+        # The result of a `-start` is a tuple: operand, result, and two counters.
         return instruction.types[0].bytes
     if instruction.opcode.endswith("-start") and len(instruction.types) > 1 and kind != "all-reduce":
         size = max(item.bytes for item in instruction.types)
@@ -198,7 +202,7 @@ def _received(instruction: Instruction, kind: str, members: int, scattered: bool
 
 
 def _device_order(sizes: str, axes: str | None) -> Int[np.ndarray, " devices"]:
-    """All devices in the order `[sizes]T(axes)`."""
+    """Device numbers in the order `[sizes]T(axes)`."""
     order = np.arange(math.prod(_integers(sizes))).reshape(_integers(sizes))
     return (order.transpose(_integers(axes)) if axes else order).reshape(-1)
 

@@ -1,7 +1,7 @@
-"""What the compiler says of a program, kept between the starts of a command.
+"""Compiler reports of programs, cached between runs of a command.
 
-JAX's compilation cache is of no use for a slice that is not there: its programs can be written, but not loaded again.
-A plan needs no program, only its text and its memory.
+JAX's compilation cache does not work for an abstract slice: a compiled program can be written but not loaded without
+the devices. An estimate only needs the program's text and memory statistics.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ _MEMORY_FIELDS = (
 
 @dataclass(frozen=True)
 class CompilerReport:
-    """Of one program."""
+    """The compiler's output for one program."""
 
     seconds: float
-    """That compiling took, when it was done."""
+    """Time that the compilation took."""
     host_memory: int
-    """The most bytes of the host's memory that the process had had by then."""
+    """Peak host memory of the process after the compilation, in bytes."""
     refusal: str
-    """Why the program does not fit into a chip's memory; empty if it compiled, and what follows is empty if not."""
+    """Why the program does not fit into a chip's memory, or empty if it compiled."""
     memory: Mapping[str, int]
-    """Fields of `memory_analysis()`, in bytes."""
+    """Fields of `memory_analysis()`, in bytes. Empty if the program did not compile."""
     text: str
-    """The compiled module's."""
+    """Text of the compiled module. Empty if the program did not compile."""
 
 
 def compile_once(lowered: Any, mesh: Mesh, directory: Path | None) -> CompilerReport:
-    """Compiles a lowered program for the devices of `mesh`, or reads what was said when an earlier start did.
+    """Compiles a lowered program, or reads the cached report of an earlier compilation.
 
     Args:
-      lowered: from `jax.stages.Traced.lower`.
-      mesh: the devices that it was lowered for.
-      directory: where reports are kept; None to compile in any case, and keep nothing.
+      lowered: the result of `jax.stages.Traced.lower`.
+      mesh: the mesh that the program was lowered for.
+      directory: the cache directory. With None the program is always compiled and nothing is cached.
 
     Raises:
-      jax.errors.JaxRuntimeError: the compiler refuses the program for another reason than memory; this is not kept.
+      jax.errors.JaxRuntimeError: the compilation failed for a reason other than memory. This is not cached.
     """
     if directory is None:
         return _compile(lowered)
@@ -93,7 +93,7 @@ def _host_memory() -> int:
 
 
 def _key(lowered: Any, mesh: Mesh) -> str:
-    """Changes with everything that decides what the compiler says."""
+    """Hash of everything that influences the compiler's output."""
     devices = list(mesh.devices.flat)
     decisive = (
         lowered.as_text(),
@@ -106,7 +106,7 @@ def _key(lowered: Any, mesh: Mesh) -> str:
 
 
 def _read(file: Path) -> CompilerReport | None:
-    """What is kept in `file`; None if there is none, or it is damaged."""
+    """Reads a cached report. Returns None if the file is missing or damaged."""
     try:
         return CompilerReport(**json.loads(gzip.decompress(file.read_bytes())))
     except (OSError, EOFError, zlib.error, ValueError, TypeError):
@@ -114,13 +114,13 @@ def _read(file: Path) -> CompilerReport | None:
 
 
 def _write(file: Path, report: CompilerReport) -> None:
-    """Keeps a report for the next start; that it cannot be kept is one line on stderr."""
-    beside = file.with_name(f"{file.name}.partial-{os.getpid()}")
+    """Caches a report. A failure is a one-line warning on stderr."""
+    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
-        beside.replace(file)
+        partial.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
+        partial.replace(file)
     except OSError as error:
-        print(f"warning: what the compiler said is not kept: {error}", file=sys.stderr)
+        print(f"warning: the compiler report is not cached: {error}", file=sys.stderr)
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A full batch row of the largest samples that a config lets in, and what counting needs to know of it."""
+"""A batch row filled with the largest samples of a config, and its tokens and attention pairs."""
 
 from __future__ import annotations
 
@@ -24,35 +24,43 @@ from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of
 from uno_jax.parallel.mesh import batch_sharding
 
-QUERIES_AT_ONCE = 512  # rows of the visibility matrix that are in memory at a time
+QUERIES_AT_ONCE = 512  # rows of the visibility matrix in memory at a time
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row, packed full with samples of one task at the largest sizes."""
+    """One batch row, filled with samples of one task at the largest sizes."""
 
     row: PixelBatch
-    """Of one row, in numpy; its pixels are zeros."""
+    """A batch of this row alone, in numpy, with zeros for pixels."""
     images: int
-    """Samples in the row; each draws one picture."""
+    """Number of samples in the row. Each has one target image."""
 
     @property
     def metadata(self) -> TokenMetadata:
-        """Of all tokens, understanding first: `[1, tokens]`."""
+        """Metadata of all tokens, understanding tokens first, `[1, tokens]`."""
         return joined(self.row.understanding, self.row.generation)
 
     def visible_pairs(self) -> int:
-        """Pairs of tokens of which one sees the other."""
+        """Number of (query, key) pairs of which the query sees the key."""
         return visible_pairs(self.metadata, self.metadata)
 
     def visited_share(
         self, config: DecoderConfig, mesh_axes: Mapping[str, int], blocks: Blocks | None = None
     ) -> tuple[set[tuple[int, int]], float]:
-        """Blocks of queries and of keys that the attention kernels cut a device's tokens into, and the share of their
-        pairs that they compute, on average over devices.
+        """Returns the block grids of the attention kernels on one device, and the share of blocks that they compute.
 
-        A device has its part of the queries of either buffer, and all keys; many keys are swept in parts by the
-        backward pass, which together compute that share.
+        A device has its shard of the queries of both buffers, and all keys. With many keys the backward pass takes
+        several sweeps over a part of the keys each.
+
+        Args:
+          config: the decoder's sizes.
+          mesh_axes: sizes of the mesh axes.
+          blocks: block sizes. None means the kernel's defaults.
+
+        Returns:
+          Grids `(query blocks, key blocks)` of the forward pass and of each backward sweep, and the share of computed
+          blocks, averaged over devices.
         """
         keys, parts = self.metadata, mesh_axes["sequence"]
         buffers = self.row.understanding, self.row.generation
@@ -65,7 +73,7 @@ class Example:
         return {(query_blocks, key_blocks), *((query_blocks, stop - first) for first, stop in sweeps)}, float(share)
 
     def tokens(self) -> dict[str, int]:
-        """Tokens that are not padding, by region."""
+        """Number of tokens per region, without padding."""
         row = self.row
         lengths = {
             "text": row.text_ids.shape[1],
@@ -81,29 +89,31 @@ class Example:
 
 
 def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image") -> Example:
-    """As many samples of `task` (of method reca, reconstructions instead) as a row holds, each with pictures of the
-    largest size and the rest of the text and caption regions filled.
+    """Fills a row with as many samples of `task` as it holds.
+
+    Images have the maximum size, and prompts and captions fill the rest of their regions. With the method `reca` the
+    samples are reconstructions.
 
     Raises:
-      ConfigError: a row does not hold one.
+      ConfigError: the row is too short for one sample.
     """
     layout = layout_of(model)
-    least = sample_lengths(_largest_plan(data, task), layout)
-    room = {name: data.capacities[name] // need for name, need in least.items() if need}
+    needed = sample_lengths(_largest_plan(data, task), layout)
+    room = {name: data.capacities[name] // need for name, need in needed.items() if need}
     images = min(room.values())
     if data.max_samples_per_row:
         images = min(images, data.max_samples_per_row)
     if not images:
         raise ConfigError(
             "; ".join(
-                f"config.data.{name}_tokens is {data.capacities[name]}, but one {task} sample with pictures of the "
-                f"largest size takes {least[name]}"
+                f"config.data.{name}_tokens is {data.capacities[name]}, but one {task} sample with images of the "
+                f"maximum size takes {needed[name]}"
                 for name in room
                 if not room[name]
             )
-            + ": give at least that, or lower the transform's max_side"
+            + ". Increase the lengths, or reduce max_side of the transforms"
         )
-    prompt_tokens = data.text_tokens // images - (least["text"] - 1)
+    prompt_tokens = data.text_tokens // images - (needed["text"] - 1)
     caption_tokens = data.caption_tokens // images - 2
     plan = _largest_plan(data, task, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
     samples = [lay_out(plan, layout, byte_tokenizer(), task=task)] * images
@@ -111,14 +121,16 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
 
 
 def missing_room(data: DataConfig, model: ModelConfig, task: str) -> dict[str, Any]:
-    """The fields of `data` that are too small for one sample of `task` with pictures of the largest size, and the
-    lengths (int) that it takes."""
+    """Returns the fields of `data` that are too small for one sample of `task`, with the lengths that it takes.
+
+    Images have the maximum size. The values are ints, in tokens.
+    """
     needed = needed_tokens(data, layout_of(model), task)
     return {f"{name}_tokens": need for name, need in needed.items() if need > data.capacities[name]}
 
 
 def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
-    """Shapes, dtypes and places of the batch that the step takes: latents as moments, vision patches as pixels."""
+    """Returns shapes, dtypes and shardings of a train step's batch: latents as moments, vision patches as pixels."""
     shape = BatchShape(
         rows=1,
         text=data.text_tokens,
@@ -139,7 +151,7 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
 
 
 def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:
-    """Pairs of which the query sees the key; metadata is `[rows, tokens]`, numpy."""
+    """Counts the pairs of which the query sees the key. Metadata fields are numpy arrays, `[rows, tokens]`."""
     total = 0
     for start in range(0, queries.sample.shape[1], QUERIES_AT_ONCE):
         some = TokenMetadata(*(x[:, start : start + QUERIES_AT_ONCE] for x in queries))
@@ -148,12 +160,12 @@ def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:
 
 
 def joined(*buffers: TokenMetadata) -> TokenMetadata:
-    """One buffer after the other, along the tokens."""
+    """Concatenates buffers along the token axis."""
     return TokenMetadata(*(np.concatenate(fields, axis=1) for fields in zip(*buffers, strict=True)))
 
 
 def _part(buffer: TokenMetadata, number: int, parts: int) -> TokenMetadata:
-    """One of so many equal parts of a buffer's tokens; the whole where they do not divide it."""
+    """Shard `number` of `parts` of a buffer's tokens, or the whole buffer if it is not divisible."""
     tokens = buffer.sample.shape[1]
     if tokens % parts:
         return buffer
@@ -162,13 +174,15 @@ def _part(buffer: TokenMetadata, number: int, parts: int) -> TokenMetadata:
 
 
 def _heads_of_a_key(config: DecoderConfig, tensor: int) -> int:
-    """Query heads to a key-value head on one device; each has a key-value head of its own where `tensor` cuts only
-    the queries' heads."""
+    """Number of query heads per key-value head on one device.
+
+    If only the query heads are divisible by `tensor`, key-value heads are repeated, one per query head.
+    """
     alone = config.num_heads % tensor == 0 and config.num_kv_heads % tensor != 0
     return 1 if alone else config.num_heads // config.num_kv_heads
 
 
 def _largest_plan(data: DataConfig, task: str, **tokens: int) -> Plan:
-    """The first of the method's largest samples that has a target, for the cost of a step is that of its targets."""
+    """The first of the method's largest samples with a target, because the targets dominate the cost of a step."""
     plans = [sample.plan for sample in largest_samples(data, task, **tokens)]
     return next((plan for plan in plans if isinstance(plan[-1], NoisedTarget)), plans[0])

@@ -1,6 +1,7 @@
-"""FLOPs that a program executes, counted in its jaxpr: products of matrices, convolutions, and kernels.
+"""FLOPs executed by a program, counted in its jaxpr: matrix products, convolutions and kernels.
 
-Elementwise work, sums and the optimizer are not counted; on a TPU they are bound by memory, not by arithmetic.
+Elementwise operations, reductions and the optimizer are not counted. On a TPU they are bound by memory bandwidth, not
+by arithmetic.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from jax.interpreters import partial_eval
 
 @dataclass
 class Executed:
-    """FLOPs of one call over all devices, and where they are from."""
+    """FLOPs of one call, on all devices."""
 
     total: float = 0.0
     by_source: dict[str, float] = field(default_factory=dict)
-    """By primitive, kernels by name."""
+    """FLOPs by primitive. Kernels are listed by name."""
 
     def add(self, source: str, flops: float) -> None:
         self.total += flops
@@ -28,16 +29,16 @@ class Executed:
 
 
 KernelShare = Callable[[str, tuple[int, ...]], float]
-"""Share of a kernel's grid whose body does its work, by the kernel's name and its grid."""
+"""Share of a kernel's grid points that do work, as a function of the kernel's name and grid."""
 
 
 def executed_flops(closed: Any, kernel_share: KernelShare = lambda name, grid: 1.0) -> Executed:
-    """Counts a closed jaxpr after dead code is removed.
+    """Counts the FLOPs of a closed jaxpr after dead-code elimination.
 
-    A scan's body counts as often as it runs, a kernel's as often as its grid has points (times `kernel_share`), a
-    conditional's dearest branch, the body under a `shard_map` for every shard. The conditionals of a kernel's body are
-    taken for alternatives (a block with a mask, a block without): the dearest counts. Iterations of a `while` loop
-    cannot be known: its body counts once.
+    The body of a scan counts once per iteration, that of a `shard_map` once per shard, and that of a kernel once per
+    grid point (times `kernel_share`). Of a conditional the most expensive branch counts. Conditionals in a kernel's
+    body are alternatives (a block with a mask, a block without), so only the most expensive of them counts. The number
+    of iterations of a `while` loop is unknown: its body counts once.
     """
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
     executed = Executed()
@@ -51,11 +52,14 @@ def _count(jaxpr: Any, times: float, share: KernelShare, executed: Executed) -> 
 
 
 def _live(jaxpr: Any) -> list[Any]:
-    """The equations less kernels whose results nobody reads: XLA removes them, JAX's own removal of dead code does not
-    (what a rematerialisation policy kept need not be computed again)."""
+    """Drops kernels whose results are unused.
+
+    XLA removes these, JAX's dead-code elimination does not. They occur where a rematerialisation policy saves the
+    result of a kernel.
+    """
     read, equations = {id(variable) for variable in jaxpr.outvars}, []
     for equation in reversed(jaxpr.eqns):
-        if equation.primitive.name == "pallas_call" and not any(id(made) in read for made in equation.outvars):
+        if equation.primitive.name == "pallas_call" and not any(id(output) in read for output in equation.outvars):
             continue
         equations.append(equation)
         read.update(id(variable) for variable in equation.invars)
@@ -71,7 +75,7 @@ def _count_equation(equation: Any, times: float, share: KernelShare, executed: E
     elif name == "scan":
         _count(params["jaxpr"].jaxpr, times * params["length"], share, executed)
     elif name == "cond":
-        _count_dearest(params["branches"], times, share, executed)
+        _count_most_expensive(params["branches"], times, share, executed)
     elif name == "shard_map":
         mesh, manual = params["mesh"], params.get("manual_axes") or params["mesh"].axis_names
         shards = math.prod(mesh.shape[axis] for axis in manual)
@@ -79,13 +83,13 @@ def _count_equation(equation: Any, times: float, share: KernelShare, executed: E
     elif name == "pallas_call":
         kernel, grid = _kernel_name(params), tuple(params["grid_mapping"].grid)
         visited = math.prod(grid) * share(kernel, grid)
-        executed.add(kernel, times * visited * _of_one_visit(params["jaxpr"], share))
+        executed.add(kernel, times * visited * _grid_point(params["jaxpr"], share))
     else:
         for inner in inner_jaxprs(params):
             _count(inner, times, share, executed)
 
 
-def _count_dearest(branches: Any, times: float, share: KernelShare, executed: Executed) -> None:
+def _count_most_expensive(branches: Any, times: float, share: KernelShare, executed: Executed) -> None:
     counts = []
     for branch in branches:
         inside = Executed()
@@ -95,7 +99,7 @@ def _count_dearest(branches: Any, times: float, share: KernelShare, executed: Ex
         executed.add(source, flops)
 
 
-def _of_one_visit(kernel: Any, share: KernelShare) -> float:
+def _grid_point(kernel: Any, share: KernelShare) -> float:
     always, alternatives = Executed(), [0.0]
     for equation in kernel.eqns:
         inside = Executed()
@@ -126,7 +130,7 @@ def _kernel_name(params: Any) -> str:
 
 
 def inner_jaxprs(params: Any) -> list[Any]:
-    """The jaxprs in an equation's parameters: of calls, remat, custom derivatives."""
+    """Returns the jaxprs in an equation's parameters: calls, remat, custom derivatives."""
     found = []
     for name, value in params.items():
         if name in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun", "jvp_jaxpr_thunk", "cond_jaxpr"):

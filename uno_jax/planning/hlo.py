@@ -1,7 +1,7 @@
-"""Compiled programs as text: computations, instructions, and how often each computation runs.
+"""Parses the text of compiled programs: computations, instructions, and the number of runs of each computation.
 
-Loops are counted as often as they run: their number of iterations is read from what the compiler noted at the loop, or
-from the counter's start and step and the bound that the condition compares it with.
+The number of iterations of a loop is the compiler's `known_trip_count`. Without one it follows from the start and step
+of the loop counter and the bound in the condition.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _TRIP_COUNT = re.compile(r'"?known_trip_count"?[:=]\s*\{"?n"?:\s*"?(\d+)')
 
 @dataclass(frozen=True)
 class ArrayType:
-    """An array that an instruction makes."""
+    """Type of an array that an instruction produces."""
 
     dtype: str
     shape: tuple[int, ...]
     memory_space: int
-    """0: HBM, 1: on-chip memory, 5: the host's memory."""
+    """0: HBM, 1: on-chip memory, 5: host memory."""
 
     @property
     def elements(self) -> int:
@@ -56,10 +56,10 @@ class Instruction:
     name: str
     opcode: str
     types: tuple[ArrayType, ...]
-    """The array that it makes, or the leaves of the tuple, in order."""
+    """Type of the result, or of the leaves of a tuple, in order."""
     operands: tuple[str, ...]
     attributes: str
-    """What follows the operands."""
+    """Text after the operands."""
     is_root: bool
 
     @property
@@ -68,7 +68,7 @@ class Instruction:
 
     @cached_property
     def called(self) -> tuple[str, ...]:
-        """Names of the computations that it calls; what is asynchronous is called by its start."""
+        """Names of the computations that it calls. An asynchronous computation is called by its `async-start`."""
         if self.opcode in ("async-update", "async-done"):
             return ()
         names = _CALLED.findall(self.attributes)
@@ -90,7 +90,7 @@ class Program:
 
     @cached_property
     def runs(self) -> Mapping[str, int]:
-        """How often each computation runs in one call of the program; of a conditional, every branch counts."""
+        """Number of runs of each computation per call of the program. Every branch of a conditional counts."""
         runs: dict[str, int] = defaultdict(int)
         runs[self.entry] = 1
         for name in self._callers_first():
@@ -104,7 +104,7 @@ class Program:
 
     @cached_property
     def fused(self) -> frozenset[str]:
-        """Computations whose instructions are no steps of their own: bodies of fusions and reductions."""
+        """Computations whose instructions are not separate steps: bodies of fusions and reductions."""
         return frozenset(
             called
             for computation in self.computations.values()
@@ -114,7 +114,7 @@ class Program:
         )
 
     def trip_count(self, loop: Instruction, around: Computation) -> int:
-        """How often a while loop in the computation `around` runs; 1 where that cannot be read."""
+        """Number of iterations of a while loop in the computation `around`, or 1 if it is unknown."""
         noted = _TRIP_COUNT.search(loop.attributes)
         if noted:
             return int(noted.group(1))
@@ -128,7 +128,7 @@ class Program:
     def _bounds(
         self, item: Instruction, condition: Computation, carried: Sequence[Instruction | None]
     ) -> Iterator[int]:
-        """Constants that a loop's condition compares with: its own, those of its fusions, or what the loop carries."""
+        """Yields the constants in a loop's condition: in its body, in its fusions, or in the loop state."""
         value = _value(item, condition, carried)
         if value is not None:
             yield value
@@ -142,7 +142,10 @@ class Program:
     def _counter(
         self, loop: Instruction, condition: Computation, carried: Sequence[Instruction | None]
     ) -> tuple[int, int]:
-        """Where a loop's counter starts, and its step: the compiler unrolls loops, and runs first iterations ahead."""
+        """Start and step of a loop's counter.
+
+        They are not always 0 and 1: the compiler unrolls loops and peels first iterations.
+        """
         body = self.computations.get(_called_as(loop, "body"), {})
         root = _root(body)
         following = () if root is None else root.operands
@@ -150,9 +153,9 @@ class Program:
             place = _place(compared)
             if place is None or place >= len(following) or following[place] not in body:
                 continue
-            made = _behind_copies(body[following[place]], body)
-            if made.opcode == "add":
-                parts = [_behind_copies(body[name], body) for name in made.operands if name in body]
+            update = _behind_copies(body[following[place]], body)
+            if update.opcode == "add":
+                parts = [_behind_copies(body[name], body) for name in update.operands if name in body]
                 steps = [_value(part, body, carried) for part in parts if _place(part) != place]
                 if len(steps) == 1 and steps[0] is not None and steps[0] > 0:
                     return _carried_constant(carried, place) or 0, steps[0]
@@ -176,7 +179,7 @@ class Program:
 
 
 def parse_hlo(text: str) -> Program:
-    """A compiled module's text (`compiled.as_text()`), parsed as far as planning needs it.
+    """Parses the text of a compiled module (`compiled.as_text()`).
 
     Raises:
       ValueError: the text has no entry computation.
@@ -201,7 +204,7 @@ def parse_hlo(text: str) -> Program:
 
 
 def array_types(text: str) -> tuple[ArrayType, ...]:
-    """The arrays of a type as it is written, `(f32[2,3]{1,0:T(8,128)S(1)}, s32[])` for example."""
+    """Parses the arrays of a type, for example `(f32[2,3]{1,0:T(8,128)S(1)}, s32[])`."""
     found = []
     for dtype, shape, layout in _ARRAY.findall(text):
         if dtype in ITEM_BITS:
@@ -231,7 +234,7 @@ def _parse_instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` is closed."""
+    """Index of the parenthesis that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[i], 0)
@@ -250,13 +253,13 @@ def _root(computation: Computation) -> Instruction | None:
 
 
 def _place(item: Instruction) -> int | None:
-    """Which element of its operand a `get-tuple-element` takes."""
+    """Index of a `get-tuple-element`, or None for another instruction."""
     match = re.search(r"index=(\d+)", item.attributes) if item.opcode == "get-tuple-element" else None
     return int(match[1]) if match else None
 
 
 def _carried(loop: Instruction, around: Computation) -> list[Instruction | None]:
-    """What a loop starts with, in the order of its tuple."""
+    """Initial values of a loop, in the order of its tuple."""
     start = around.get(loop.operands[0])
     if start is None or start.opcode != "tuple":
         return []
@@ -270,7 +273,7 @@ def _behind_copies(item: Instruction, computation: Computation) -> Instruction:
 
 
 def _value(item: Instruction, computation: Computation, carried: Sequence[Instruction | None]) -> int | None:
-    """The number that an instruction of a loop stands for: a constant of its own, or one that the loop carries."""
+    """Value of an instruction in a loop if it is a constant, or a constant carried by the loop."""
     item = _behind_copies(item, computation)
     place = _place(item)
     return _constant(item) if place is None else _carried_constant(carried, place)

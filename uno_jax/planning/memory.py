@@ -1,4 +1,4 @@
-"""What lies in a chip's memory: the state by its shapes and shardings, the rest as the compiler says."""
+"""Memory use per chip: the state from its shapes and shardings, everything else from the compiler."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip."""
+    """Memory of a program on one chip, in bytes. If it does not fit, only `peak` and `autoencoder` are set."""
 
     peak: int
-    """The most that is in use at a time, by the compiler's own account; what it asked for where it gave up."""
+    """Peak memory reported by the compiler. If the program does not fit, the memory that it would need."""
     arguments: int
-    """State and batch; this and the following are 0 where it does not fit."""
+    """State and batch."""
     temporaries: int
-    """What the peak holds besides."""
+    """Temporaries at the peak."""
     program: int
-    """The program itself."""
+    """The program's code."""
     host: int
-    """In the host's memory, for this chip."""
+    """Host memory used for this chip."""
     fits: bool
     message: str = ""
-    """What the compiler said when it did not fit."""
+    """Error message of the compiler if the program does not fit."""
     autoencoder: int = 0
-    """In the peak too: the autoencoder, which lies on every chip and is none of the program's arguments."""
+    """Parameters of the autoencoder. They are replicated on every chip, are not arguments of the program, and count
+    towards the peak."""
 
 
 def tree_bytes(tree: Any, *, host: bool = False) -> int:
-    """Bytes on one chip (or, `host`, in the host's memory for it) of `jax.ShapeDtypeStruct` with shardings."""
+    """Returns the bytes of a tree on one chip, or with `host` its bytes in host memory for one chip.
+
+    Leaves are `jax.ShapeDtypeStruct` with shardings.
+    """
     total = 0
     for leaf in jax.tree.leaves(tree):
         sharding = leaf.sharding
@@ -48,7 +52,7 @@ def tree_bytes(tree: Any, *, host: bool = False) -> int:
 
 
 def split_state(state: TrainState) -> dict[str, int]:
-    """Bytes of each part of the state on one chip, and of the gradients that the step makes."""
+    """Returns the bytes of each part of the state on one chip, and of the gradients of a step."""
     return {
         "trainable parameters": tree_bytes(state.trainable),
         "frozen parameters": tree_bytes(state.frozen),
@@ -59,12 +63,17 @@ def split_state(state: TrainState) -> dict[str, int]:
 
 
 def compiled_memory(stats: Mapping[str, int], capacity: float, autoencoder: int) -> Memory:
-    """Memory of a program that compiled, with that of the autoencoder beside it; `stats` are the fields of JAX's
-    `memory_analysis()`."""
+    """Returns the memory of a compiled program together with the autoencoder.
+
+    Args:
+      stats: fields of JAX's `memory_analysis()`, in bytes.
+      capacity: memory of a chip, in bytes.
+      autoencoder: parameters of the autoencoder, in bytes.
+    """
     program = stats["generated_code_size_in_bytes"]
-    # The compiler's peak counts what is in the host's memory too. Arguments are there all the time; how much of the
-    # temporaries is there at the peak is not told, so that with these it is an upper bound. `temp_size_in_bytes` is of
-    # the chip alone, but counts the memory of donated arguments again that temporaries lie in.
+    # The compiler's peak includes host memory. Host arguments are always live, but the amount of host temporaries at
+    # the peak is unknown: with host temporaries the result is an upper bound. `temp_size_in_bytes` is HBM only, but
+    # counts donated arguments twice where temporaries reuse their memory.
     in_use = stats["peak_memory_in_bytes"] - stats["host_argument_size_in_bytes"]
     if stats["host_temp_size_in_bytes"]:
         in_use = min(in_use, stats["argument_size_in_bytes"] + stats["temp_size_in_bytes"])
@@ -81,8 +90,12 @@ def compiled_memory(stats: Mapping[str, int], capacity: float, autoencoder: int)
 
 
 def exhausted_memory(refusal: str, autoencoder: int) -> Memory:
-    """Memory of a program that the compiler refused because it does not fit into HBM, with that of the autoencoder
-    beside it; `is_exhausted` says whether that was the reason."""
+    """Returns the memory of a program that does not fit into HBM, together with the autoencoder.
+
+    Args:
+      refusal: the compiler's error message, for which `is_exhausted` is true.
+      autoencoder: parameters of the autoencoder, in bytes.
+    """
     used = _asked_for(refusal)
     assert used is not None, refusal
     return Memory(
@@ -98,7 +111,7 @@ def exhausted_memory(refusal: str, autoencoder: int) -> Memory:
 
 
 def is_exhausted(refusal: str) -> bool:
-    """Whether what the compiler says is that a program does not fit into HBM."""
+    """Whether a compiler error says that the program does not fit into HBM."""
     return "RESOURCE_EXHAUSTED" in refusal and _asked_for(refusal) is not None
 
 

@@ -1,9 +1,11 @@
-"""FLOPs that the model needs, whatever the program does: the yardstick for what is executed.
+"""Model FLOPs: the arithmetic that the model needs, independent of the program. Executed FLOPs are compared with them.
 
-Of every weight matrix, 2 a token for the product, 2 for the gradient that passes through it, 2 for its own gradient if
-it is trained; 12 a visible pair, head and head feature for attention (4 forward, 8 backward); nothing for what is
-computed again. Encoders only run forward: 2 a patch and weight, 4 a visible pair, head and head feature; where they are
-trained, 6 and 12 for patches of the context (those of targets get no gradient).
+- A weight matrix takes 2 FLOPs per weight and token for the product, 2 for the gradient of its input, and 2 for its own
+  gradient if it is trained.
+- Attention takes 12 per visible pair, head and head feature (4 forward, 8 backward).
+- Rematerialisation does not count.
+- Encoders run forward only: 2 per patch and weight, 4 per visible pair, head and head feature. Trained encoders take 6
+  and 12 for patches of the context. Patches of targets get no gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from uno_jax.planning.example import Example
 from uno_jax.training.report import part_of
 from uno_jax.training.state import Params
 
-# Leaves that are looked up, not multiplied with.
+# Leaves used as lookup tables, not in matrix products.
 TABLES = ("embedding", "table", "position_table")
 ENCODERS = ("vision encoder", "connector")
 
@@ -28,14 +30,14 @@ ENCODERS = ("vision encoder", "connector")
 def model_flops(
     trainable: Params, frozen: Params, example: Example, model: ModelConfig, *, answers: bool = False
 ) -> dict[str, float]:
-    """FLOPs of one step on one row, by part of the model; attention apart.
+    """Counts the FLOPs of one train step on one row, by part of the model. Attention is a part of its own.
 
     Args:
-      trainable: shapes of the parameters that are trained.
-      frozen: of the others.
+      trainable: shapes of the trainable parameters.
+      frozen: shapes of the frozen parameters.
       example: the row.
       model: sizes of the model.
-      answers: whether the vocabulary head runs on context text too.
+      answers: whether the vocabulary head also runs on context text.
     """
     tokens = example.tokens()
     needed: dict[str, float] = {}
@@ -58,7 +60,10 @@ def model_flops(
 
 
 def forward_flops(params: Params, tokens: Mapping[str, int], visible_pairs: int, model: ModelConfig) -> float:
-    """FLOPs of one forward pass without encoders: 2 a token and weight, 4 a visible pair, head and head feature."""
+    """Counts the FLOPs of one forward pass without encoders.
+
+    A weight takes 2 per token; attention takes 4 per visible pair, head and head feature.
+    """
     decoder = model.decoder
     flops = 4.0 * visible_pairs * decoder.num_layers * decoder.num_heads * decoder.head_dim
     for path, leaf in flatten_dict(params, sep="/").items():
@@ -68,18 +73,18 @@ def forward_flops(params: Params, tokens: Mapping[str, int], visible_pairs: int,
 
 
 def encoder_share(needed: Mapping[str, float]) -> float:
-    """Share of the step's FLOPs that encoders cost."""
+    """Returns the encoders' share of a step's FLOPs."""
     return sum(needed.get(part, 0.0) for part in ENCODERS) / sum(needed.values())
 
 
 def _weights(path: str, shape: tuple[int, ...]) -> int:
-    """Weights of a matrix, of all layers; 0 for a table, a bias or a scale."""
+    """Number of weights of a matrix, over all layers; 0 for a table, a bias or a scale."""
     matrix = len(shape) - ("/layers/" in path) >= 2
     return math.prod(shape) if matrix and path.rsplit("/", 1)[-1] not in TABLES else 0
 
 
 def _tokens_of(path: str, tokens: Mapping[str, int], answers: bool) -> int:
-    """Tokens that a leaf's matrix meets; of encoders' leaves, none."""
+    """Number of tokens that a leaf is multiplied with; 0 for leaves of encoders."""
     if path.startswith(("decoder/layers/generation", "latent_", "timestep_embedder")):
         return tokens["latent"]
     if path.startswith("decoder/layers/understanding"):
@@ -90,5 +95,5 @@ def _tokens_of(path: str, tokens: Mapping[str, int], answers: bool) -> int:
 
 
 def _patch_pairs(image: Int[np.ndarray, "rows patches"]) -> int:
-    """Pairs of vision patches of one image; `image` is its number, 0 is padding."""
+    """Number of pairs of vision patches of the same image. `image` is the image number of each patch, 0 for padding."""
     return sum(int((image == number).sum()) ** 2 for number in set(image.reshape(-1).tolist()) - {0})

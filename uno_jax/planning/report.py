@@ -1,4 +1,4 @@
-"""Plans of train steps and of samplers, for people and as one JSON object."""
+"""Reports of estimates: a table, or one JSON object."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import rich.table
 
 from uno_jax.planning.chips import GIB, Slice
 from uno_jax.planning.collectives import bytes_by_kind
+from uno_jax.planning.estimate import Compiled, Estimate, run_hours
 from uno_jax.planning.executed import Executed
 from uno_jax.planning.memory import Memory
 from uno_jax.planning.model_flops import encoder_share
-from uno_jax.planning.plan import Compiled, Plan, run_hours
 from uno_jax.planning.roofline import Roofline
-from uno_jax.planning.sampler import SamplerPlan
+from uno_jax.planning.sampler import SamplerEstimate
 from uno_jax.run.config import RunConfig
 
 
 @runtime_checkable
-class Planned(Protocol):
-    """What the plans of a train step and of a sampler have in common."""
+class ProgramEstimate(Protocol):
+    """The common part of the estimates of a train step and of a sampler."""
 
     @property
     def config(self) -> RunConfig: ...
@@ -43,129 +43,133 @@ class Planned(Protocol):
     def bound(self) -> Roofline | None: ...
 
 
-def plan_json(plan: Plan, fraction: float) -> dict[str, Any]:
-    """All that is known of the plan; bytes in GiB where a name ends so, times at `fraction` of the roofline where they
-    are not called roofline."""
+def estimate_json(estimate: Estimate, fraction: float) -> dict[str, Any]:
+    """Returns everything in the estimate as a JSON object.
+
+    Names end in `_gib` for sizes in GiB. Speeds and hours are at `fraction` of the roofline, unless named `roofline`.
+    """
     own = {
         "program": "train step",
-        "task": plan.task,
-        "widened_rows": {f"config.data.{field}": tokens for field, tokens in plan.widened.items()},
-        "rows_per_step": plan.config.data.rows,
-        "images_per_step": plan.images,
-        "tokens_per_step": plan.tokens,
-        "remat": plan.config.model.decoder.remat,
-        "ema": plan.config.optimizer.ema_decay > 0,
-        "moment_dtype": plan.config.optimizer.moment_dtype,
-        "hbm_state_gib": {part: _gib(size) for part, size in plan.state_bytes.items()},
-        "gradient_probe_gib": None if plan.probe is None else _gib(plan.probe.peak),
-        "saved_activations_gib": _gib(plan.saved_activations),
-        "model_flops_by_part": dict(plan.needed),
-        "encoder_share": encoder_share(plan.needed),
-        "attention_blocks_computed": plan.visited,
-        "steps": plan.config.steps,
-        "hours": None if plan.bound is None else run_hours(plan, fraction),
+        "task": estimate.task,
+        "widened_rows": {f"config.data.{field}": tokens for field, tokens in estimate.widened.items()},
+        "rows_per_step": estimate.config.data.rows,
+        "images_per_step": estimate.images,
+        "tokens_per_step": estimate.tokens,
+        "remat": estimate.config.model.decoder.remat,
+        "ema": estimate.config.optimizer.ema_decay > 0,
+        "moment_dtype": estimate.config.optimizer.moment_dtype,
+        "hbm_state_gib": {part: _gib(size) for part, size in estimate.state_bytes.items()},
+        "gradient_probe_gib": None if estimate.probe is None else _gib(estimate.probe.peak),
+        "saved_activations_gib": _gib(estimate.saved_activations),
+        "model_flops_by_part": dict(estimate.needed),
+        "encoder_share": encoder_share(estimate.needed),
+        "attention_blocks_computed": estimate.visited,
+        "steps": estimate.config.steps,
+        "hours": None if estimate.bound is None else run_hours(estimate, fraction),
     }
-    return own | _shared_json(plan, sum(plan.needed.values()), fraction)
+    return own | _shared_json(estimate, sum(estimate.needed.values()), fraction)
 
 
-def sampler_json(plan: SamplerPlan, fraction: float) -> dict[str, Any]:
-    """As `plan_json`, of a sampler; a call makes all pictures."""
+def sampler_json(estimate: SamplerEstimate, fraction: float) -> dict[str, Any]:
+    """Returns everything in a sampler's estimate as a JSON object. One call generates all images."""
     own = {
         "program": "sampler",
-        "timesteps": plan.flow.timesteps,
+        "timesteps": estimate.flow.timesteps,
         "ema": False,
-        "images_per_call": plan.images,
-        "tokens_per_call": plan.tokens,
-        "hbm_parameters_gib": _gib(plan.parameter_bytes),
+        "images_per_call": estimate.images,
+        "tokens_per_call": estimate.tokens,
+        "hbm_parameters_gib": _gib(estimate.parameter_bytes),
     }
-    return own | _shared_json(plan, plan.needed, fraction)
+    return own | _shared_json(estimate, estimate.needed, fraction)
 
 
-def _shared_json(plan: Planned, needed: float, fraction: float) -> dict[str, Any]:
-    memory, bound = plan.memory, plan.bound
+def _shared_json(estimate: ProgramEstimate, needed: float, fraction: float) -> dict[str, Any]:
+    memory, bound = estimate.memory, estimate.bound
     seconds = None if bound is None else bound.seconds / fraction
     return {
-        "topology": plan.target.name,
-        "chips": plan.target.chips,
-        "slices": plan.target.slices,
-        "mesh": dict(plan.mesh_axes),
-        "images_per_chip": plan.images / plan.target.chips,
+        "topology": estimate.target.name,
+        "chips": estimate.target.chips,
+        "slices": estimate.target.slices,
+        "mesh": dict(estimate.mesh_axes),
+        "images_per_chip": estimate.images / estimate.target.chips,
         "fits": memory.fits,
         "hbm_peak_gib": _gib(memory.peak),
-        "hbm_capacity_gib": _gib(plan.target.chip.hbm_bytes),
+        "hbm_capacity_gib": _gib(estimate.target.chip.hbm_bytes),
         "hbm_arguments_gib": _gib(memory.arguments),
         "hbm_temporaries_gib": _gib(memory.temporaries),
         "hbm_program_gib": _gib(memory.program),
         "hbm_autoencoder_gib": _gib(memory.autoencoder),
         "host_memory_per_chip_gib": _gib(memory.host),
         "model_flops": needed,
-        "executed_flops": plan.executed.total,
-        "executed_flops_by_source": dict(plan.executed.by_source),
-        "flops_ratio": plan.executed.total / needed,
-        "collective_bytes_per_chip": dict(plan.compiled.collective_bytes),
-        "collective_bytes_by_kind": bytes_by_kind(plan.compiled.collectives),
-        "hbm_bytes_per_chip": plan.compiled.hbm_bytes,
+        "executed_flops": estimate.executed.total,
+        "executed_flops_by_source": dict(estimate.executed.by_source),
+        "flops_ratio": estimate.executed.total / needed,
+        "collective_bytes_per_chip": dict(estimate.compiled.collective_bytes),
+        "collective_bytes_by_kind": bytes_by_kind(estimate.compiled.collectives),
+        "hbm_bytes_per_chip": estimate.compiled.hbm_bytes,
         "roofline_seconds": None if bound is None else bound.seconds,
         "roofline_seconds_by_resource": None if bound is None else vars(bound),
         "bound_by": None if bound is None else bound.bound_by,
         "roofline_fraction": fraction,
-        "images_per_second": None if seconds is None else plan.images / seconds,
-        "tokens_per_second": None if seconds is None else plan.tokens / seconds,
-        "compile_seconds": round(plan.compiled.seconds, 1),
-        "compile_host_memory_gib": _gib(plan.compiled.host_memory),
+        "images_per_second": None if seconds is None else estimate.images / seconds,
+        "tokens_per_second": None if seconds is None else estimate.tokens / seconds,
+        "compile_seconds": round(estimate.compiled.seconds, 1),
+        "compile_host_memory_gib": _gib(estimate.compiled.host_memory),
         "compiler_message": memory.message.splitlines()[0] if memory.message else "",
     }
 
 
-def plan_table(plan: Plan, fraction: float) -> rich.table.Table:
-    """The same for people."""
-    memory, needed = plan.memory, sum(plan.needed.values())
-    images = f"{plan.images / plan.target.chips:g} images a chip"
-    table = _table(f"{plan.target.name}, {plan.target.chips} chips, {images}, {plan.task}", plan)
-    table.add_row("rows of a step", str(plan.config.data.rows), f"rematerialisation: {plan.config.model.decoder.remat}")
-    if plan.widened:
-        lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in plan.widened.items())
-        table.add_row("rows made longer", "", f"an edit takes {lengths}")
-    of_step = memory is not plan.probe
-    _add_memory(table, plan, "" if of_step else ", of the gradient probe")
-    for part, size in plan.state_bytes.items():
+def estimate_table(estimate: Estimate, fraction: float) -> rich.table.Table:
+    """Returns the estimate as a table. Speeds and hours are at `fraction` of the roofline."""
+    memory, needed = estimate.memory, sum(estimate.needed.values())
+    images = f"{estimate.images / estimate.target.chips:g} images per chip"
+    table = _table(f"{estimate.target.name}, {estimate.target.chips} chips, {images}, {estimate.task}", estimate)
+    table.add_row(
+        "rows per step", str(estimate.config.data.rows), f"rematerialisation: {estimate.config.model.decoder.remat}"
+    )
+    if estimate.widened:
+        lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in estimate.widened.items())
+        table.add_row("lengthened rows", "", f"an edit needs {lengths}")
+    of_step = memory is not estimate.probe
+    _add_memory(table, estimate, "" if of_step else ", of the gradient probe")
+    for part, size in estimate.state_bytes.items():
         if size and (of_step or part != "gradients"):
-            note = "made by the step, among the temporaries" if part == "gradients" else ""
+            note = "part of the temporaries" if part == "gradients" else ""
             table.add_row(f"  {part}", f"{size / GIB:.2f} GiB", note)
     if memory.fits:
         table.add_row("  compiler's temporaries", f"{memory.temporaries / GIB:.2f} GiB", "at the peak")
     if of_step:
-        saved = f"{plan.saved_activations / GIB:.2f} GiB"
-        table.add_row("    saved activations", saved, "estimate, among the temporaries")
+        saved = f"{estimate.saved_activations / GIB:.2f} GiB"
+        table.add_row("    saved activations", saved, "approximate, part of the temporaries")
     if memory.fits:
         table.add_row("  program", f"{memory.program / GIB:.2f} GiB", "")
     _add_autoencoder(table, memory)
     if memory.host:
-        table.add_row("host memory for a chip", f"{memory.host / GIB:.2f} GiB", "")
+        table.add_row("host memory per chip", f"{memory.host / GIB:.2f} GiB", "")
     table.add_section()
-    table.add_row("model FLOPs a step", f"{needed / 1e12:,.0f} T", _shares(plan.needed))
-    run = f", {run_hours(plan, fraction):.1f} h for {plan.config.steps:,} steps"
-    _add_speed(table, plan, needed, fraction, "a step", run)
+    table.add_row("model FLOPs per step", f"{needed / 1e12:,.0f} T", _shares(estimate.needed))
+    run = f", {run_hours(estimate, fraction):.1f} h for {estimate.config.steps:,} steps"
+    _add_speed(table, estimate, needed, fraction, "per step", run)
     return table
 
 
-def sampler_table(plan: SamplerPlan, fraction: float) -> rich.table.Table:
-    """As `plan_table`, of a sampler."""
-    steps = f"{plan.images} pictures of {plan.flow.timesteps - 1} guided steps"
-    table = _table(f"sampler on {plan.target.name}, {plan.target.chips} chips, {steps}", plan)
-    _add_memory(table, plan)
-    table.add_row("  parameters", f"{plan.parameter_bytes / GIB:.2f} GiB", "")
-    if plan.memory.fits:
-        table.add_row("  compiler's temporaries", f"{plan.memory.temporaries / GIB:.2f} GiB", "at the peak")
-    _add_autoencoder(table, plan.memory)
+def sampler_table(estimate: SamplerEstimate, fraction: float) -> rich.table.Table:
+    """Returns a sampler's estimate as a table. Speeds are at `fraction` of the roofline."""
+    steps = f"{estimate.images} images in {estimate.flow.timesteps - 1} guided steps"
+    table = _table(f"sampler on {estimate.target.name}, {estimate.target.chips} chips, {steps}", estimate)
+    _add_memory(table, estimate)
+    table.add_row("  parameters", f"{estimate.parameter_bytes / GIB:.2f} GiB", "")
+    if estimate.memory.fits:
+        table.add_row("  compiler's temporaries", f"{estimate.memory.temporaries / GIB:.2f} GiB", "at the peak")
+    _add_autoencoder(table, estimate.memory)
     table.add_section()
-    table.add_row("model FLOPs", f"{plan.needed / 1e12:,.0f} T", "")
-    _add_speed(table, plan, plan.needed, fraction, "all pictures", "")
+    table.add_row("model FLOPs", f"{estimate.needed / 1e12:,.0f} T", "")
+    _add_speed(table, estimate, estimate.needed, fraction, "for all images", "")
     return table
 
 
-def _table(title: str, plan: Planned) -> rich.table.Table:
-    title = f"{title}: {'fits' if plan.memory.fits else 'DOES NOT FIT'}"
+def _table(title: str, estimate: ProgramEstimate) -> rich.table.Table:
+    title = f"{title}: {'fits' if estimate.memory.fits else 'DOES NOT FIT'}"
     table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -173,38 +177,40 @@ def _table(title: str, plan: Planned) -> rich.table.Table:
     return table
 
 
-def _add_memory(table: rich.table.Table, plan: Planned, whose: str = "") -> None:
-    peak, capacity = plan.memory.peak / GIB, plan.target.chip.hbm_bytes / GIB
-    table.add_row("memory peak of a chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{whose}", style="bold")
+def _add_memory(table: rich.table.Table, estimate: ProgramEstimate, suffix: str = "") -> None:
+    peak, capacity = estimate.memory.peak / GIB, estimate.target.chip.hbm_bytes / GIB
+    table.add_row("peak memory per chip", f"{peak:.2f} GiB", f"of {capacity:.2f}{suffix}", style="bold")
 
 
 def _add_autoencoder(table: rich.table.Table, memory: Memory) -> None:
     if memory.autoencoder:
-        table.add_row("  autoencoder", f"{memory.autoencoder / GIB:.2f} GiB", "beside the program")
+        table.add_row("  autoencoder", f"{memory.autoencoder / GIB:.2f} GiB", "not an argument of the program")
 
 
-def _add_speed(table: rich.table.Table, plan: Planned, needed: float, fraction: float, of: str, run: str) -> None:
-    """What is computed and moved, and the time that it takes; `of` is what a call of the program makes."""
-    executed = plan.executed
+def _add_speed(
+    table: rich.table.Table, estimate: ProgramEstimate, needed: float, fraction: float, unit: str, run: str
+) -> None:
+    """Adds computation, traffic and time. `unit` says what the numbers refer to."""
+    executed = estimate.executed
     ratio = f"{executed.total / needed:.3f} x model; {_shares(executed.by_source)}"
     table.add_row("executed FLOPs", f"{executed.total / 1e12:,.0f} T", ratio)
     table.add_section()
-    if plan.bound is not None:
-        for name, size in plan.compiled.collective_bytes.items():
-            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", f"received by a chip for {of}")
-        table.add_row("memory traffic of a chip", f"{plan.compiled.hbm_bytes / 1e9:,.0f} GB", "an estimate")
-        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in vars(plan.bound).items() if seconds)
+    if estimate.bound is not None:
+        for name, size in estimate.compiled.collective_bytes.items():
+            table.add_row(f"collectives over {name}", f"{size / 1e9:.2f} GB", f"received per chip, {unit}")
+        table.add_row("memory traffic per chip", f"{estimate.compiled.hbm_bytes / 1e9:,.0f} GB", f"approximate, {unit}")
+        times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in vars(estimate.bound).items() if seconds)
         table.add_row(
-            f"roofline time of {of}", f"{plan.bound.seconds:.2f} s", f"bound by {plan.bound.bound_by}: {times}"
+            f"roofline time {unit}", f"{estimate.bound.seconds:.2f} s", f"bound by {estimate.bound.bound_by}: {times}"
         )
-        seconds = plan.bound.seconds / fraction
+        seconds = estimate.bound.seconds / fraction
         table.add_row(
             f"at {fraction:.0%} of the roofline",
-            f"{plan.images / seconds:.2f} images/s",
-            f"{plan.tokens / seconds:,.0f} tokens/s{run}",
+            f"{estimate.images / seconds:.2f} images/s",
+            f"{estimate.tokens / seconds:,.0f} tokens/s{run}",
         )
-    host = f"{plan.compiled.host_memory / GIB:.1f} GiB of this host's memory"
-    table.add_row("compiled in", f"{plan.compiled.seconds:.0f} s", host)
+    host = f"{estimate.compiled.host_memory / GIB:.1f} GiB of host memory"
+    table.add_row("compiled in", f"{estimate.compiled.seconds:.0f} s", host)
 
 
 def _gib(size: float) -> float:

@@ -1,4 +1,4 @@
-"""Activations that wait for the backward pass, read off a step's jaxpr."""
+"""Activations saved for the backward pass, estimated from a step's jaxpr."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from uno_jax.planning.executed import inner_jaxprs
 
 
 def saved_activation_bytes(closed: Any, mesh_axes: Mapping[str, int]) -> int:
-    """Bytes in one device's memory of what loops stack up, one slice an iteration, for others to read.
+    """Estimates the bytes of saved activations in one device's memory.
 
-    The layers' forward loop stacks what the rematerialisation policy keeps, and the backward loop reads it; gradients
-    of stacked parameters are read by no loop. Of microbatches, one at a time waits; what waits in the
-    host's memory is not counted. An estimate: it does not know what lies outside loops, nor layouts, and takes
-    everything for cut by rows and tokens alone, as layer inputs are.
+    Counts the stacked outputs of scans that a later scan reads. The forward loop over layers stacks what the
+    rematerialisation policy saves, and the backward loop reads it. No loop reads the gradients of stacked parameters.
+    With gradient accumulation, the activations of one microbatch count. Activations offloaded to host memory do not.
+
+    The estimate ignores layouts and activations outside loops, and assumes that all activations are sharded by rows and
+    tokens only, like layer inputs.
 
     Args:
-      closed: a step's jaxpr, with the shapes of all devices together.
+      closed: a step's closed jaxpr, with global shapes.
       mesh_axes: sizes of the mesh axes.
     """
     return _stacked(closed.jaxpr) // math.prod(mesh_axes[axis] for name in ("batch", "tokens") for axis in TABLE[name])
@@ -32,8 +34,8 @@ def _stacked(jaxpr: Any) -> int:
     total = 0
     for i, loop in enumerate(loops):
         read_back = {id(variable) for later in loops[i + 1 :] for variable in later.invars}
-        for made, slice_of_it in zip(loop.outvars, loop.params["jaxpr"].jaxpr.outvars, strict=True):
-            stacked = made.aval.shape != slice_of_it.aval.shape  # what a loop carries has one shape
-            if stacked and id(made) in read_back and made.aval.memory_space != jax.memory.Space.Host:
-                total += math.prod(made.aval.shape) * made.aval.dtype.itemsize
+        for output, slice_of_it in zip(loop.outvars, loop.params["jaxpr"].jaxpr.outvars, strict=True):
+            stacked = output.aval.shape != slice_of_it.aval.shape  # a carried value has the same shape
+            if stacked and id(output) in read_back and output.aval.memory_space != jax.memory.Space.Host:
+                total += math.prod(output.aval.shape) * output.aval.dtype.itemsize
     return total + sum(_stacked(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation.params))

@@ -1,4 +1,4 @@
-"""The time that a step cannot undercut, and what bounds it."""
+"""Roofline model: the minimum time of a step, and the resource that bounds it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from uno_jax.planning.collectives import ACROSS
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds of a step if only one thing took time. All of them overlap at best, so the longest is the bound."""
+    """Seconds that a step needs of each resource. At best all of them overlap, so the maximum is the bound."""
 
     arithmetic: float
     memory: float
     interconnect: float
-    """Between chips of a slice."""
+    """Transfers between chips of a slice."""
     network: float
-    """Between slices."""
+    """Transfers between slices."""
 
     @property
     def seconds(self) -> float:
@@ -31,13 +31,13 @@ class Roofline:
 
 
 def roofline(target: Slice, flops: float, hbm_bytes: float, collective_bytes: Mapping[str, float]) -> Roofline:
-    """The bound of a step at the published peak rates of the chip.
+    """Computes the roofline of a step at the chip's published peak rates.
 
     Args:
       target: the slice.
-      flops: executed by all chips.
-      hbm_bytes: read and written by one chip.
-      collective_bytes: received by one chip, as `collectives.bytes_by_axes` says it.
+      flops: FLOPs executed by all chips.
+      hbm_bytes: bytes read and written by one chip.
+      collective_bytes: bytes received by one chip, by mesh axes (`collectives.bytes_by_axes`).
     """
     chip = target.chip
     across = sum(size for name, size in collective_bytes.items() if name.endswith(ACROSS))

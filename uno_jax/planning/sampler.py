@@ -1,4 +1,4 @@
-"""The plan of a sampler: reading contexts and all denoising steps, as one program, compiled for a slice."""
+"""Estimates of the image sampler: prefill and all denoising steps, compiled as one program for a slice."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
 from uno_jax.planning.chips import Slice, describe_devices
+from uno_jax.planning.estimate import Compiled, compile_for, trace
 from uno_jax.planning.example import joined, visible_pairs
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
-from uno_jax.planning.plan import Compiled, compile_for, trace
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.run.config import RunConfig
 from uno_jax.run.start import abstract_run_params
@@ -38,56 +38,64 @@ from uno_jax.training.state import Params
 
 
 @dataclass(frozen=True)
-class SamplerPlan:
-    """What sampling a batch of pictures needs, and how fast it can be."""
+class SamplerEstimate:
+    """Memory and speed of sampling a batch of images."""
 
     config: RunConfig
     target: Slice
     mesh_axes: Mapping[str, int]
     """Sizes of the mesh axes, over all slices."""
     images_per_part: int
-    """Pictures on each part of the mesh that has rows of its own."""
+    """Images per data-parallel shard."""
     flow: FlowConfig
     tokens: int
-    """That run through the model, in all steps of all pictures."""
+    """Tokens that run through the model, in all steps of all images."""
     parameter_bytes: int
+    """Bytes on one chip."""
     needed: float
+    """Model FLOPs of all images."""
     executed: Executed
     compiled: Compiled
     bound: Roofline | None
-    """None where it does not fit."""
+    """None if the program does not fit."""
 
     @property
     def memory(self) -> Memory:
-        """Of the only program."""
+        """Memory of the program."""
         return self.compiled.memory
 
     @property
     def images(self) -> int:
-        """Of one call, on all chips."""
+        """Images per call, on all chips."""
         return self.images_per_part * math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
 
-def make_sampler_plan(
-    config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig, kept: Path | None = None
-) -> SamplerPlan:
-    """Compiles the sampler of pictures of the largest size, from prompts that fill the text region.
+def make_sampler_estimate(
+    config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig, cache: Path | None = None
+) -> SamplerEstimate:
+    """Compiles the sampler for images of the maximum size and prompts that fill the text region.
 
-    Parameters are in the run's compute dtype. `images_per_part` is the number of pictures on each part of the mesh that
-    has rows of its own. `kept` is the folder of what earlier starts compiled; None to compile in any case.
+    Parameters are in the run's compute dtype.
+
+    Args:
+      config: config of the run.
+      target: the slice.
+      images_per_part: number of images per data-parallel shard.
+      flow: settings of the sampler.
+      cache: directory of cached compiler reports (`compiler.compile_once`), or None.
 
     Raises:
-      ConfigError: the mesh does not suit the slice, or one chip has too many pictures for its attention kernel.
+      ConfigError: the mesh does not suit the slice, or one chip has too many images for its attention kernel.
     """
     mesh = make_mesh(config.mesh, describe_devices(target))
     rows = images_per_part * row_parts(mesh)
-    check_rows(rows, mesh, field="the number of pictures")
+    check_rows(rows, mesh, field="the number of images")
     model, layout = config.model, layout_of(config.model)
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(model.compute_dtype), sharding=x.sharding),
         abstract_run_params(config, mesh),
     )
-    one = _one_picture(config, layout)
+    one = _one_image(config, layout)
     inputs = _abstract(one, rows, mesh)
 
     def sample(params: Params, inputs: PictureInputs) -> Array:
@@ -96,12 +104,12 @@ def make_sampler_plan(
 
     traced = trace(jax.jit(on_mesh(mesh)(sample), out_shardings=batch_sharding(mesh)), params, inputs)
     executed = executed_flops(traced.jaxpr)
-    compiled = compile_for(traced, mesh, target, tree_bytes(abstract_autoencoder(model)), kept)
+    compiled = compile_for(traced, mesh, target, tree_bytes(abstract_autoencoder(model)), cache)
     bound = None
     if compiled.memory.fits:
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
     work = _work(one)
-    return SamplerPlan(
+    return SamplerEstimate(
         config=config,
         target=target,
         mesh_axes=dict(mesh.shape),
@@ -117,30 +125,30 @@ def make_sampler_plan(
 
 
 def every_step_guided(timesteps: int, time_shift: float) -> FlowConfig:
-    """The public implementation's sampler with its guidance at every step: the most that a picture can cost."""
+    """Returns the public implementation's sampler with guidance at every step: the maximum cost of an image."""
     return FlowConfig(timesteps, time_shift, GuidanceConfig(image_scale=1.0, interval=(0.0, 1.0)))
 
 
 class _Work(NamedTuple):
-    """Tokens of one picture, and pairs of which one sees the other."""
+    """Tokens and visible pairs of one image."""
 
     prompt: int
     delimiters: int
-    """Of the noised block."""
+    """Delimiters of the noised block."""
     latents: int
     prompt_pairs: int
     step_pairs: tuple[int, int]
-    """Of the noised block at one step: after the prompt, and without it."""
+    """Pairs of the noised block in one step: with the prompt and without it."""
 
 
-def _one_picture(config: RunConfig, layout: Layout) -> PictureInputs:
+def _one_image(config: RunConfig, layout: Layout) -> PictureInputs:
     side = config.data.vae_transform.largest_side
     prompt = Text(ids=(0,) * (config.data.text_tokens - 4))
     return picture_inputs([guided_plan((prompt,), side, side)], layout, byte_tokenizer())
 
 
 def _abstract(one: PictureInputs, rows: int, mesh: Mesh) -> PictureInputs:
-    """So many pictures, as shapes."""
+    """Abstract inputs of `rows` images."""
     places = batch_sharding(mesh), replicated(mesh)
 
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
@@ -168,7 +176,7 @@ def _work(one: PictureInputs) -> _Work:
 
 
 def _needed(params: Params, model: ModelConfig, work: _Work, flow: FlowConfig) -> float:
-    """FLOPs of one picture: its prompt read once, and its block with and without it at every step."""
+    """FLOPs of one image: one prefill of the prompt, then the noised block with and without it at every step."""
 
     def forward(text: int, latent: int, pairs: int) -> float:
         tokens = {"text": text, "vit": 0, "caption": 0, "query": 0, "latent": latent}

@@ -1,4 +1,4 @@
-"""Bytes that a compiled program reads from and writes to a chip's memory."""
+"""HBM traffic of a compiled program."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 
 
 def hbm_bytes(program: Program) -> int:
-    """Bytes of one call, on one chip: what every step of the program reads and writes, each as often as it runs.
+    """Counts the bytes read and written by one chip per call, over all runs of all instructions.
 
-    Scalars, and what lies in on-chip memory, cost nothing; of an operand that a fusion only slices, the slice counts,
-    and of a result that it updates in place, the update.
+    Scalars and arrays in on-chip memory do not count. If a fusion only slices an operand, the slice counts. If it
+    updates a result in place, the update counts.
     """
     total = 0
     for name, runs in program.runs.items():
@@ -34,7 +34,7 @@ def _traffic(program: Program, computation: Computation, instruction: Instructio
         return 0
     if instruction.opcode in ("copy-start", "slice-start"):
         moved = instruction.types[0]
-        # From one memory into another: only one side may be HBM.
+        # The other side may be on-chip or host memory.
         return moved.bytes * sum(item.memory_space == 0 for item in instruction.types[:2])
     if instruction.opcode == "dynamic-update-slice":
         return 2 * _hbm(computation.get(instruction.operands[1]))
@@ -67,16 +67,16 @@ def _written(instruction: Instruction, body: Computation) -> int:
     if len(roots) != len(instruction.types):
         return _hbm(instruction)
     written = 0
-    for made, kind in zip(roots, instruction.types, strict=True):
+    for output, kind in zip(roots, instruction.types, strict=True):
         if kind.memory_space == 0:
-            made = _behind_bitcasts(made, body)
-            update = body.get(made.operands[1]) if made.opcode == "dynamic-update-slice" else None
+            output = _behind_bitcasts(output, body)
+            update = body.get(output.operands[1]) if output.opcode == "dynamic-update-slice" else None
             written += update.bytes if update is not None else kind.bytes
     return written
 
 
 def _updates(body: Computation) -> dict[str, int]:
-    """Parameters that are updated in place, and the bytes that replace some of theirs."""
+    """Names of the parameters that are updated in place, with the bytes of the update."""
     found = {}
     for item in body.values():
         if item.opcode == "dynamic-update-slice" and item.operands[1] in body:

@@ -1,4 +1,4 @@
-"""The plan of a run: its real train step, compiled for a slice that is not there, and what follows from it."""
+"""Estimates of a training run: its real train step is compiled for a slice, without the hardware."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from uno_jax.training.step import make_gradient_probe, make_train_step
 
 @dataclass(frozen=True)
 class Compiled:
-    """What compiling gave."""
+    """Results of a compilation."""
 
     memory: Memory
     seconds: float
     collectives: Sequence[Collective]
-    """Empty where it does not fit."""
+    """Empty if the program does not fit."""
     hbm_bytes: int
-    """Read and written by one chip in a call; 0 where it does not fit."""
+    """Bytes read and written by one chip per call; 0 if the program does not fit."""
     host_memory: int
-    """The most bytes of the host's memory that the process had had when it was compiled."""
+    """Peak host memory of the compiling process, in bytes."""
 
     @property
     def collective_bytes(self) -> Mapping[str, int]:
-        """Received by one chip in a call, by mesh axes."""
+        """Bytes received by one chip per call, by mesh axes."""
         return bytes_by_axes(self.collectives)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run needs, and how fast it can be."""
+class Estimate:
+    """Memory and speed of a training run."""
 
     config: RunConfig
     target: Slice
@@ -64,59 +64,60 @@ class Plan:
     """Sizes of the mesh axes, over all slices."""
     task: str
     widened: Mapping[str, int]
-    """Regions of a row that were too short for an edit, and the lengths that they were given, as fields of
-    `config.data`."""
+    """Fields of `config.data` that were too small for an edit, with the lengths used instead."""
     example: Example
     visited: float
-    """Share of the decoder's attention blocks that the kernel computes on such a row; executed FLOPs count these."""
+    """Share of the decoder's attention blocks that the kernel computes for `example`, as counted in `executed`."""
     state_bytes: Mapping[str, int]
-    """On one chip, by part (`memory.split_state`)."""
+    """Bytes on one chip, by part (`memory.split_state`)."""
     saved_activations: int
-    """On one chip, between forward and backward pass: an estimate."""
+    """Activations saved for the backward pass, in bytes on one chip (approximate)."""
     needed: Mapping[str, float]
-    """Model FLOPs of a step by part."""
+    """Model FLOPs of a step, by part."""
     executed: Executed
     compiled: Compiled
     probe: Memory | None
-    """Of the gradient probe; None where the run has none, or its step does not fit."""
+    """Memory of the gradient probe. None if the run has no probe or its step does not fit."""
     bound: Roofline | None
-    """None where the step does not fit."""
+    """None if the step does not fit."""
 
     @property
     def memory(self) -> Memory:
-        """Of the program of the run that does not fit, or needs most. An evaluation is the step's forward pass, and
-        needs less."""
+        """Memory of the program that does not fit, or else of the one with the largest peak.
+
+        Evaluation is the forward pass of the step and needs less.
+        """
         programs = [memory for memory in (self.compiled.memory, self.probe) if memory]
         return max(programs, key=lambda memory: (not memory.fits, memory.peak))
 
     @property
     def rows_per_part(self) -> int:
-        """Rows of a batch on each part of the mesh that has rows of its own."""
+        """Rows of a batch per data-parallel shard."""
         return self.config.data.rows // math.prod(self.mesh_axes[axis] for axis in TABLE["batch"])
 
     @property
     def images(self) -> int:
-        """Of one step, on all chips."""
+        """Images per step, on all chips."""
         return self.config.data.rows * self.example.images
 
     @property
     def tokens(self) -> int:
-        """Of one step, on all chips, without padding."""
+        """Tokens per step, on all chips, without padding."""
         return self.config.data.rows * sum(self.example.tokens().values())
 
 
-def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kept: Path | None = None) -> Plan:
-    """Traces, lowers and compiles the train step of `config` for `target`; no array is made.
+def make_estimate(config: RunConfig, target: Slice, task: str = "text_to_image", cache: Path | None = None) -> Estimate:
+    """Traces, lowers and compiles the train step of `config` for `target`. No array is allocated.
 
     Args:
-      config: of the run.
+      config: config of the run.
       target: the slice.
-      task: what the rows are full of: text_to_image, for which they must have room, or editing, for which they are
-        given room where they have none.
-      kept: the folder of what earlier starts compiled; None to compile in any case.
+      task: the task of the samples that fill the rows. `text_to_image` samples must fit; for `editing` samples the rows
+        are lengthened if necessary.
+      cache: directory of cached compiler reports (`compiler.compile_once`), or None.
 
     Raises:
-      ConfigError: the config cannot be run on that slice, by all hosts that it has.
+      ConfigError: the config is invalid, or does not suit the slice or its number of hosts.
     """
     check_config(config)
     widened = missing_room(config.data, config.model, task) if task == "editing" else {}
@@ -133,14 +134,14 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kep
     grids, visited = example.visited_share(config.model.decoder, mesh.shape)
     executed = executed_flops(traced.jaxpr, lambda name, grid: visited if grid[-2:] in grids else 1.0)
     autoencoder = tree_bytes(abstract_autoencoder(config.model))
-    compiled = compile_for(traced, mesh, target, autoencoder, kept)
+    compiled = compile_for(traced, mesh, target, autoencoder, cache)
     bound, probe = None, None
     if compiled.memory.fits:
         if config.objective.balance.every:
             traced_probe = trace(jit_step(make_gradient_probe(step_config(config)), state, mesh), state, batch)
-            probe = compile_for(traced_probe, mesh, target, autoencoder, kept).memory
+            probe = compile_for(traced_probe, mesh, target, autoencoder, cache).memory
         bound = roofline(target, executed.total, compiled.hbm_bytes, compiled.collective_bytes)
-    return Plan(
+    return Estimate(
         config=config,
         target=target,
         mesh_axes=dict(mesh.shape),
@@ -159,10 +160,10 @@ def make_plan(config: RunConfig, target: Slice, task: str = "text_to_image", kep
 
 
 def trace(program: Any, *arguments: Any) -> Any:
-    """A jitted program traced for shapes.
+    """Traces a jitted program for abstract arguments.
 
     Raises:
-      ConfigError: one chip has more rows and tokens than its attention kernel can list the blocks of.
+      ConfigError: one chip has more rows and tokens than its attention kernel supports.
     """
     try:
         return program.trace(*arguments)
@@ -170,13 +171,17 @@ def trace(program: Any, *arguments: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, kept: Path | None) -> Compiled:
-    """Compiles a traced program for the devices of `mesh`; that it does not fit is a result, not an error.
+def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, cache: Path | None) -> Compiled:
+    """Compiles a traced program for the devices of `mesh`. A program that does not fit is a result, not an error.
 
-    `autoencoder`: its bytes, which lie on every chip beside the program. `kept`: the folder of what earlier starts
-    compiled (`compiler.compile_once`).
+    Args:
+      traced: the traced program.
+      mesh: the mesh that it was traced for.
+      target: the slice.
+      autoencoder: parameters of the autoencoder on every chip, in bytes.
+      cache: directory of cached compiler reports (`compiler.compile_once`), or None.
     """
-    report = compile_once(traced.lower(), mesh, kept)
+    report = compile_once(traced.lower(), mesh, cache)
     if report.refusal:
         memory = exhausted_memory(report.refusal, autoencoder)
         return Compiled(memory, report.seconds, (), 0, report.host_memory)
@@ -193,6 +198,6 @@ def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 
-def run_hours(plan: Plan, fraction: float) -> float:
-    """Hours of the configured run at a fraction of the roofline; not a number where it does not fit."""
-    return math.nan if plan.bound is None else plan.config.steps * plan.bound.seconds / fraction / 3600
+def run_hours(estimate: Estimate, fraction: float) -> float:
+    """Returns the duration of the run in hours, at a fraction of the roofline. NaN if the step does not fit."""
+    return math.nan if estimate.bound is None else estimate.config.steps * estimate.bound.seconds / fraction / 3600
