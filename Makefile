@@ -1,8 +1,10 @@
-# make train   set up, build the data, pre-train a tiny model, post-train it with UNO, show what was learned
+# make train   set up, build the data, pre-train a tiny model, post-train it with UNO, print held-out losses
 # make test    set up and run the tests
 # make lint    set up, check style and types
-# Each can be interrupted and run again: it goes on where it stopped.
-# With another Python, or another JAX than requirements.txt has for it, in an environment of its own:
+# make format  apply automatic fixes and formatting
+# All can be interrupted and rerun; training resumes from its last checkpoint.
+#
+# To use another Python, or another JAX than requirements.txt pins for it, name a separate environment:
 #   make test PYTHON=python3.12 VENV=.venv312
 #   make test PYTHON=python3.12 VENV=.venv0112 JAX=0.11.2
 
@@ -42,13 +44,13 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] >= (3, 11) else "uno_jax needs Python 3.11 or later; give one with PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] >= (3, 11) else "uno_jax needs Python 3.11 or later: set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-# An environment that is there keeps its Python: one that was asked for by name has to be that.
+# An existing environment keeps its Python, so PYTHON=... on the command line must have the same version.
 same_python: $(VENV)/bin/python
 	@[ "$(origin PYTHON)" = file ] || $(VENV)/bin/python -c 'import sys; has, asked = "%d.%d" % sys.version_info[:2], sys.argv[1]; \
-	  sys.exit(0 if has == asked else f"$(VENV) has Python {has}, PYTHON=$(PYTHON) is {asked}: make clean, or name another with VENV=...")' \
+	  sys.exit(0 if has == asked else f"$(VENV) has Python {has}, PYTHON=$(PYTHON) is {asked}: run make clean, or set another VENV=...")' \
 	  "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 
 $(VENV)/runtime: requirements.txt | same_python
