@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, no_type_check
 
 from absl import flags, logging
 
@@ -79,6 +79,7 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
             drawn = gr.Gallery(label="Pictures", object_fit="contain", format="png", elem_id=f"{name}-drawn")
             thoughts = gr.Textbox(label="Thoughts", lines=4, visible=False)
 
+    @no_type_check  # gradio streams from a generator function, and a function that is checked at run time is none
     def make(
         pictures: Sequence[tuple[Any, str | None]] | None,
         prompt: str,
@@ -130,6 +131,7 @@ def _question_tab(generator: Generator) -> None:
             answer = gr.Textbox(label="Answer", lines=6, elem_id="ask-answer")
             thought = gr.Textbox(label="Thought", lines=4, visible=False)
 
+    @no_type_check
     def ask(
         picture: Any,
         question: str,

@@ -117,7 +117,7 @@ def test_every_stored_tensor_is_found_again_in_our_tree(file):
     flat = flatten_dict(params)
     for entry in entries:
         leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
-        np.testing.assert_array_equal(entry.to_public(leaf), stored.pop(entry.public))
+        np.testing.assert_array_equal(entry.to_public(np.asarray(leaf)), stored.pop(entry.public))
     assert set(stored) <= {table.public for table in fixed_tables(checkpoint.config)}
 
 

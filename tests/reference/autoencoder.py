@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests.helpers.public_model import load_public
@@ -30,7 +31,7 @@ def checks(reference: Reference) -> Iterator[Check]:
         )
         moments = encode({"params": params}, image)
         yield Check(FILE, f"{index}/moments", channels_first(moments), close())
-        sampled = sample_latents(moments, noise, config.scale, config.shift)
+        sampled = sample_latents(moments, jnp.asarray(noise), config.scale, config.shift)
         yield Check(FILE, f"{index}/latent", channels_first(sampled), close())
         decoded = decode({"params": params}, latents)
         yield Check(FILE, f"{index}/decoded", channels_first(decoded), close())

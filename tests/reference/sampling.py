@@ -95,7 +95,7 @@ def _editing(reference: Reference, model: _Model) -> Iterator[Check]:
     latent = _encode(model, resized, reference.array(FILE, "edit/vae_noise"))
     yield Check(FILE, "edit/vae_latent", latent, close())
 
-    tokens = patchify_latents(latent.transpose(0, 2, 3, 1), model.config.latent_patch_size)
+    tokens = patchify_latents(jnp.asarray(latent.transpose(0, 2, 3, 1)), model.config.latent_patch_size)
     context: Plan = (CleanLatents(pixels=resized), VitImage(pixels=vit), Text(ids=tuple(stated["prompt_ids"])))
     for run, settings in stated["runs"].items():
         branches = _branches(model, context, stated["image_shape"], settings, tokens)
@@ -211,7 +211,7 @@ def _encode(model: _Model, pixels: np.ndarray, noise: np.ndarray) -> np.ndarray:
     moments = quick_jit(lambda x: autoencoder.apply({"params": model.autoencoder_params}, x, method="encode"))(
         pixels_to_float(pixels)[None]
     )
-    latent = sample_latents(moments, noise.transpose(0, 2, 3, 1), config.scale, config.shift)
+    latent = sample_latents(moments, jnp.asarray(noise.transpose(0, 2, 3, 1)), config.scale, config.shift)
     return np.asarray(latent).transpose(0, 3, 1, 2)
 
 

@@ -124,7 +124,7 @@ def patch_latents(padded: np.ndarray, shapes: np.ndarray, patch: int) -> np.ndar
     images = []
     for latents, (rows, columns) in zip(padded, shapes, strict=True):
         cropped = latents[:, : rows * patch, : columns * patch].transpose(1, 2, 0)
-        images.append(np.asarray(patchify_latents(cropped[None], patch)[0]))
+        images.append(np.asarray(patchify_latents(jnp.asarray(cropped[None]), patch)[0]))
     return np.concatenate(images)
 
 
@@ -134,5 +134,5 @@ def _padded_latents(reference: Reference, config: ModelConfig, params: Any) -> n
     images = reference.array("packing.npz", f"{PACK}/padded_images").transpose(0, 2, 3, 1)
     noise = reference.array(FILE, "vae_noise").transpose(0, 2, 3, 1)
     moments = jax.jit(lambda x: autoencoder.apply({"params": params}, x, method="encode"))(images)
-    latents = sample_latents(moments, noise, config.autoencoder.scale, config.autoencoder.shift)
+    latents = sample_latents(moments, jnp.asarray(noise), config.autoencoder.scale, config.autoencoder.shift)
     return np.asarray(latents).transpose(0, 3, 1, 2)

@@ -23,7 +23,7 @@ from uno_jax.run.run import run
         ({"model.num_metaqueries": 0}, "query_tokens is 16, but config.model.num_metaqueries is 0"),
         ({"optimizer.accumulation": 3}, r"config\.data\.rows is 2, which config\.optimizer\.accumulation \(3\)"),
         ({"optimizer.warmup_steps": 7}, "warmup_steps is 7, more than the 6 steps"),
-        ({"model.compute_dtype": "float16"}, "compute_dtype is 'float16': expected float32 or bfloat16"),
+        ({"model.compute_dtype": "float16"}, "compute_dtype is 'float16': expected one of 'float32', 'bfloat16'"),
         (
             {"objective.balance.caption": 0.5, "objective.balance.every": 0},
             r"config\.objective\.balance\.every is 0, .* never measured: give at least 1",

@@ -177,7 +177,7 @@ _draw_token = jax.jit(draw_token)
 @hypothesis.settings(deadline=None)  # the first call compiles
 @hypothesis.given(
     seed=st.integers(0, 2**31 - 1),
-    logits=st.lists(st.floats(-8, 8, width=32), min_size=7, max_size=7),
+    logits=st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=7, max_size=7),
     temperature=st.floats(0.1, 3.0),
     top_p=st.floats(0.01, 1.0),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from uno_jax.models.config import DecoderConfig
@@ -60,9 +61,9 @@ class ExpertAdapters(nn.Module):
 
 
 def merged_kernel(
-    kernel: Float[Array, "*layers inputs outputs"],
-    down: Float[Array, "*layers inputs rank"],
-    up: Float[Array, "*layers rank outputs"],
+    kernel: Float[Array | np.ndarray, "*layers inputs outputs"],
+    down: Float[Array | np.ndarray, "*layers inputs rank"],
+    up: Float[Array | np.ndarray, "*layers rank outputs"],
     scale: float,
 ) -> Float[Array, "*layers inputs outputs"]:
     """Folds an adapter into its kernel: equal outputs without the adapter, up to rounding; float32."""
