@@ -150,7 +150,7 @@ def test_a_question_waits_until_a_picture_is_drawn():
         ("", {}, "Say what to draw"),
         ("thing", {"size": "12x16"}, "size is 12x16: expected sides that are multiples of 8"),
         ("thing", {"aspect": "wide"}, "aspect is 'wide': expected something like 4:3"),
-        ("thing", {"low": 0.9, "high": 0.1}, "expected 0 <= low <= high <= 1"),
+        ("thing", {"low": 0.9, "high": 0.1}, "expected times 0 <= low <= high <= 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_on_the_page(client, prompt, changes, message):

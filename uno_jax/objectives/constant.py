@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from uno_jax.batch import Batch
+from uno_jax.batch import Batch, TokenBatch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig, VisualLoss
@@ -21,7 +21,7 @@ from uno_jax.objectives.distances import visual_distance
 from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import jit_replicated, put_rows
 
-Mask = Callable[[Batch], Bool[Array, "batch tokens"]]
+Mask = Callable[[TokenBatch], Bool[Array, "batch tokens"]]
 Params = Mapping[str, Any]
 
 
@@ -43,7 +43,7 @@ All hosts call it together."""
 
 
 def label_entropy(
-    held_out: HeldOut, mask: Mask, *, labels: Callable[[Batch], Int[Array, "batch tokens"]]
+    held_out: HeldOut, mask: Mask, *, labels: Callable[[TokenBatch], Int[Array, "batch tokens"]]
 ) -> float | None:
     """Cross-entropy of the predictor that knows how often each label occurs: the entropy of the labels."""
     own = np.concatenate([labels(batch)[mask(batch)] for batch in held_out.batches])

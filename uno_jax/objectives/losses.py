@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from uno_jax.batch import TASKS, Batch
+from uno_jax.batch import TASKS, TokenBatch
 from uno_jax.models.unified import Predictions
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.constant import ConstantPredictor, label_entropy, mean_target_distance
@@ -23,7 +23,7 @@ from uno_jax.objectives.draws import Draws
 
 
 def flow_loss(
-    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch latents"]:
     """Mean over a latent token's features of (v - (noise - x_0)) ** 2 (design section 2; public flow loss)."""
     target = draws.noise - draws.latents
@@ -31,21 +31,21 @@ def flow_loss(
 
 
 def caption_loss(
-    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch captions"]:
     """Cross-entropy of the caption that the understanding expert reads off the noised target."""
     return cross_entropy(predictions.caption_logits, batch.caption_labels)
 
 
 def visual_loss(
-    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch queries"]:
     """Distance of each metaquery's prediction to the vision features of its patch of the clean target."""
     return visual_distance(predictions.query_prediction, predictions.query_target, config.visual_loss)
 
 
 def answer_loss(
-    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch text"]:
     """Cross-entropy of answers in the context text."""
     assert predictions.text_logits is not None, "the vocabulary head did not run on context text"
@@ -56,11 +56,11 @@ def answer_loss(
 class Tokens:
     """A kind of token that can have a loss."""
 
-    mask: Callable[[Batch], Bool[Array, "batch tokens"]]
+    mask: Callable[[TokenBatch], Bool[Array, "batch tokens"]]
     """Which tokens have one. Their number in the whole global batch is the denominator."""
     time: Callable[[Draws], Float[Array, "batch tokens"]] | None
     """Time of their noised image, in [0, 1]; None for tokens without time."""
-    task: Callable[[Batch], Int[Array, "batch tokens"]]
+    task: Callable[[TokenBatch], Int[Array, "batch tokens"]]
     """Index into TASKS."""
 
 
@@ -94,7 +94,7 @@ class Loss:
     """Its name in metrics and checkpoints."""
     label: str
     """Its name in tables for people."""
-    function: Callable[[Predictions, Batch, Draws, ObjectiveConfig], Float[Array, "batch tokens"]]
+    function: Callable[[Predictions, TokenBatch, Draws, ObjectiveConfig], Float[Array, "batch tokens"]]
     """The value of every token, float32; values outside the mask are ignored."""
     tokens: Tokens
     weight: str
@@ -191,7 +191,7 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(
-    predictions: Predictions, batch: Batch, draws: Draws, config: ObjectiveConfig
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> dict[str, TokenLosses]:
     """The active losses, by name."""
     return {
@@ -205,7 +205,7 @@ def token_losses(
     }
 
 
-def loss_counts(batch: Batch) -> dict[str, Float[Array, ""]]:
+def loss_counts(batch: TokenBatch) -> dict[str, Float[Array, ""]]:
     """How many tokens each loss has in the batch, any leading axes included: the denominators."""
     return {loss.name: jnp.sum(loss.tokens.mask(batch), dtype=jnp.float32) for loss in LOSSES}
 
