@@ -28,7 +28,7 @@ class BalanceConfig:
 class ObjectiveConfig:
     """total = flow_weight * flow + caption_weight * caption + visual_weight * visual + answer_weight * answer.
 
-    Each loss is a weighted sum over its tokens in the whole global batch, divided by their number
+    Each loss is a weighted sum over its tokens in the global batch, divided by their number
     (docs/method.md, "The objective").
     """
 
