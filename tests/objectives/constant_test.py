@@ -1,4 +1,4 @@
-"""The loss of always predicting the same."""
+"""The losses of constant predictors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def caption_entropy(*batches: Batch) -> float | None:
 
 
 def with_captions(*labels: int) -> Batch:
-    """One row whose caption tokens have these labels."""
+    """One row with these labels on its caption tokens."""
     batch = model_batch([])
     padding = [0] * (batch.caption_labels.shape[1] - len(labels))
     return dataclasses.replace(
@@ -36,17 +36,17 @@ def with_captions(*labels: int) -> Batch:
     )
 
 
-def test_the_best_constant_predictor_of_labels_loses_their_entropy():
+def test_the_loss_of_the_constant_predictor_of_labels_is_their_entropy():
     expected = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     np.testing.assert_allclose(caption_entropy(with_captions(7, 7), with_captions(5, 7)), expected)
 
 
-def test_one_label_alone_has_no_entropy():
+def test_a_single_label_has_zero_entropy():
     assert caption_entropy(with_captions(5, 5, 5)) == 0
 
 
 def with_targets(*targets: float) -> Batch:
-    """One row of text to image whose first metaqueries have these targets, the same in every feature."""
+    """One row of text to image with these targets, equal in every feature, on its first metaqueries."""
     batch, width = model_batch([TEXT_TO_IMAGE]), small_model().vision.hidden_size
     of_queries = np.zeros((*batch.query_index.shape, width), np.float32)
     of_queries[0, : len(targets)] = np.array(targets)[:, None]
@@ -61,8 +61,8 @@ def with_targets(*targets: float) -> Batch:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("mse", (2**2 + 0 + 2**2) / 3),  # from the mean, 3
-        ("cosine", 0.0),  # all point the same way
+        ("mse", (2**2 + 0 + 2**2) / 3),  # distance from the mean, 3
+        ("cosine", 0.0),  # all have the same direction
     ],
 )
 def test_the_constant_predictor_of_features_predicts_their_mean(kind, expected):
@@ -70,7 +70,7 @@ def test_the_constant_predictor_of_features_predicts_their_mean(kind, expected):
     np.testing.assert_allclose(constant, expected, atol=1e-6)
 
 
-def test_the_cosine_of_the_constant_predictor_is_that_to_the_mean_of_unit_targets():
+def test_the_cosine_constant_predictor_is_the_mean_of_unit_targets():
     constant = mean_target_distance(held_out(with_targets(9.0, 1.0, -5.0)), QUERIES.mask)
     np.testing.assert_allclose(constant, (0 + 0 + 2) / 3, atol=1e-6)
 

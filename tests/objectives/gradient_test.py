@@ -1,7 +1,7 @@
-"""Gradients of the objective on made-up plans: what they reach, and what does not change them.
+"""Gradients of the objective on made-up plans: which parameters they reach, their norms, and their invariances.
 
-Tensors are compared by their relative L2 distance, 1e-4 as against the reference. The bias of the vision encoder's
-keys is left out: its gradient is mathematically zero.
+Tensors are compared by relative L2 distance, to 1e-4 as with the reference. The bias of the vision encoder's keys is
+skipped, because its gradient is mathematically zero.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ PLAIN = small_model(decoder={"num_layers": 3}, vision={"num_layers": 3})
 
 @functools.cache
 def gradients_of(model: ModelConfig):
-    """Compiled: (batch of three rows, weight of each loss) -> the reduced losses, and the gradient of their weighted
-    sum with respect to every parameter."""
+    """Compiles (batch of three rows, weight of each loss) -> reduced losses, and gradient of their weighted sum.
+
+    The gradient is with respect to every parameter.
+    """
     config = StepConfig(model, ObjectiveConfig(answer_weight=1.0), OptimizerConfig(), steps=1, seed=0)
     params = small_params(model)
 
@@ -72,10 +74,10 @@ def assert_same_gradient(actual: dict[str, np.ndarray], expected: dict[str, np.n
             assert distance <= 1e-4 * norm, f"{path} differs by {distance:.3g} of a norm of {norm:.3g}"
 
 
-# What a loss reaches
+# Parameters that a loss reaches
 
 LAST_LAYER = ("attention_norm/scale", "key/kernel", "key/bias", "key_norm/scale", "value/kernel", "value/bias")
-"""Of the last layer of the generation expert only keys and values are read, by captions and metaqueries."""
+"""Parameters of the generation expert's last layer that supervision reaches: only keys and values are read."""
 
 
 def gradient_of(loss: str, *plans) -> dict[str, np.ndarray]:
@@ -83,7 +85,7 @@ def gradient_of(loss: str, *plans) -> dict[str, np.ndarray]:
 
 
 def reached_by(loss: str, *plans, among: tuple[str, ...] = ("",)) -> set[str]:
-    """Parameters with a gradient that is not zero, of those whose path begins with one of `among`."""
+    """Parameters with a nonzero gradient, among those with a path that starts with one of `among`."""
     return {path for path, leaf in gradient_of(loss, *plans).items() if path.startswith(among) and np.any(leaf)}
 
 
@@ -100,13 +102,13 @@ def test_supervision_reaches_every_layer_of_the_generation_expert(loss):
 
 
 @pytest.mark.parametrize(("loss", "own"), [("caption", set()), ("visual", {"metaqueries"})])
-def test_supervision_reaches_what_enters_the_generation_expert_and_not_what_leaves_it(loss, own):
+def test_supervision_reaches_the_inputs_of_the_generation_expert_and_not_its_outputs(loss, own):
     reached = reached_by(loss, TEXT_TO_IMAGE, among=UNO_TRAINABLE)
     assert {path.split("/")[0] for path in reached} == {"decoder", "latent_in", "timestep_embedder"} | own
     assert not any(path.startswith("decoder/norm") for path in reached)
 
 
-def test_the_flow_loss_reaches_everything_trainable_but_the_metaqueries():
+def test_the_flow_loss_reaches_all_trainable_parameters_except_metaqueries():
     trainable = {path for path in gradient_of("flow", TEXT_TO_IMAGE) if path.startswith(UNO_TRAINABLE)}
     reached = reached_by("flow", TEXT_TO_IMAGE, among=UNO_TRAINABLE)
     assert {path.split("/")[0] for path in trainable - reached} == {"metaqueries"}
@@ -118,17 +120,17 @@ def test_metaquery_rows_without_a_patch_get_no_gradient():
 
 
 def test_the_targets_of_metaqueries_carry_no_gradient():
-    """Only the metaqueries' targets show this image to the vision encoder."""
+    """The vision encoder sees this image only in the targets of the metaqueries."""
     assert not reached_by("visual", TEXT_TO_IMAGE, among=("vision", "connector"))
 
 
-def test_answers_are_learned_by_the_understanding_expert_and_the_encoder():
+def test_answers_reach_the_understanding_expert_and_the_vision_encoder_only():
     reached = reached_by("answer", UNDERSTANDING)
     assert {"decoder/head/kernel", "decoder/embedding", "connector/fc1/kernel", "vision/position_table"} <= reached
     assert not any("generation" in path for path in reached)
 
 
-# How large it is
+# Gradient norms
 
 FRACTIONS = {"caption": 0.5, "visual": 0.125}
 PROBED = StepConfig(
@@ -146,12 +148,12 @@ def new_state() -> TrainState:
 
 
 def into_the_expert(loss: str, *plans) -> np.ndarray:
-    """Gradient of a loss with respect to the layers of the generation expert, all in a row."""
+    """Gradient of a loss with respect to the generation expert's layers, as one vector."""
     gradient = gradient_of(loss, *plans)
     return np.concatenate([gradient[path].ravel() for path in sorted(gradient) if "layers/generation" in path])
 
 
-def test_the_probe_measures_norms_into_the_generation_expert_and_the_cosines_between_them():
+def test_the_probe_measures_gradient_norms_of_the_generation_expert_and_their_cosines():
     gradients = {loss: into_the_expert(loss, SECOND_ROUND) for loss in ("flow", "caption", "visual")}
     _, metrics = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
     for name, gradient in gradients.items():
@@ -162,7 +164,7 @@ def test_the_probe_measures_norms_into_the_generation_expert_and_the_cosines_bet
         np.testing.assert_allclose(metrics[f"gradient_cosine/{first}_{second}"], cosine, atol=1e-4)
 
 
-def test_balanced_weights_make_the_measured_norm_the_fraction_of_the_flow_losss():
+def test_balanced_weights_scale_the_gradient_norm_to_a_fraction_of_that_of_the_flow_loss():
     state, metrics = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
     weights = loss_weights(state.gradient_norms, PROBED.objective)
     for name, fraction in FRACTIONS.items():
@@ -170,7 +172,7 @@ def test_balanced_weights_make_the_measured_norm_the_fraction_of_the_flow_losss(
         np.testing.assert_allclose(weighted, fraction * metrics["gradient_norm/flow"], rtol=1e-5)
 
 
-def test_a_second_measurement_moves_the_estimate_by_its_share():
+def test_a_second_measurement_updates_the_estimate_with_decay():
     first, of_first = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
     second, of_second = probe()(first, model_batch([EDITING], [], []))
     for name, norm in second.gradient_norms.items():
@@ -178,7 +180,7 @@ def test_a_second_measurement_moves_the_estimate_by_its_share():
         np.testing.assert_allclose(norm, expected, rtol=1e-5)
 
 
-def test_a_loss_without_tokens_leaves_its_estimate_alone():
+def test_a_loss_without_tokens_keeps_its_estimate():
     before, _ = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
     after, _ = probe()(before, model_batch([RECONSTRUCTION], [], []))
     assert after.gradient_norms["caption"] == before.gradient_norms["caption"]
@@ -186,7 +188,7 @@ def test_a_loss_without_tokens_leaves_its_estimate_alone():
     assert after.gradient_norms["flow"] != before.gradient_norms["flow"]
 
 
-def test_a_measurement_that_is_not_finite_leaves_the_estimates_alone():
+def test_a_non_finite_measurement_keeps_the_estimates():
     before, _ = probe()(new_state(), model_batch([SECOND_ROUND], [], []))
     batch = model_batch([SECOND_ROUND], [], [])
     batch.latent_moments[0, 0] = np.nan
@@ -194,8 +196,8 @@ def test_a_measurement_that_is_not_finite_leaves_the_estimates_alone():
     assert jax.device_get(after.gradient_norms) == jax.device_get(before.gradient_norms)
 
 
-def test_the_probe_measures_in_microbatches_what_it_measures_of_the_whole_batch():
-    """Float32 sums in another order."""
+def test_the_probe_measures_the_same_with_microbatches():
+    """The tolerance is that of float32 sums in another order."""
     batch = model_batch([SECOND_ROUND], [EDITING], [TEXT_TO_IMAGE], [RECONSTRUCTION])
     whole, of_whole = probe()(new_state(), batch)
     accumulating = dataclasses.replace(PROBED, optimizer=OptimizerConfig(accumulation=2))
@@ -206,7 +208,7 @@ def test_the_probe_measures_in_microbatches_what_it_measures_of_the_whole_batch(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), parts.gradient_norms, whole.gradient_norms)
 
 
-def test_the_probe_needs_less_memory_in_microbatches():
+def test_the_probe_needs_less_memory_with_microbatches():
     batch = model_batch([SECOND_ROUND], [EDITING], [TEXT_TO_IMAGE], [RECONSTRUCTION])
 
     def temporaries(accumulation: int) -> int:
@@ -224,13 +226,13 @@ def test_the_probe_changes_nothing_but_the_estimates():
     jax.tree.map(np.testing.assert_array_equal, same, before)
 
 
-# What does not change it
+# Invariances
 
 
 @settings(max_examples=10, deadline=None)
 @given(order=st.permutations(range(len(NAMED))))
-def test_a_packed_row_has_the_losses_and_gradient_of_rows_of_one_sample(order):
-    """Whatever the order in the row: the draws belong to the samples."""
+def test_a_packed_row_has_the_losses_and_gradient_of_unpacked_rows(order):
+    """The order in the row does not matter, because random draws belong to samples."""
     samples = [Sample(NAMED[i], occurrence=i) for i in order[:3]]
     run = gradients_of(PLAIN)
     packed_losses, packed = run(model_batch(samples[::-1], [], []), **WEIGHTS)

@@ -1,4 +1,4 @@
-"""Losses by hand, their sums, and the draws they depend on."""
+"""Losses against values by hand, their reduction, metrics, and random draws."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_cross_entropy_of_large_logits_is_finite():
     np.testing.assert_allclose(cross_entropy(jnp.array([[1e4, 0.0]]), jnp.array([1])), [1e4])
 
 
-# Of predictions
+# Losses of predictions
 
 
 def zero_draws(batch: Batch, time: float = 0.0) -> Draws:
-    """Zero latents, zero noise, one time everywhere."""
+    """Zero latents, zero noise, and the same time for all tokens."""
     latents = jnp.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2))
     times = (jnp.full(x.shape, time) for x in (batch.latent_index, batch.caption_ids, batch.query_index))
     return Draws(latents, latents, *times)
@@ -88,7 +88,7 @@ def zero_predictions(batch: Batch, vocabulary: int = 4, features: int = 2) -> Pr
     )
 
 
-def test_the_velocity_target_is_noise_less_latents_and_features_are_averaged():
+def test_the_velocity_target_is_noise_minus_latents_and_features_are_averaged():
     batch = model_batch([TEXT_TO_IMAGE])
     draws = zero_draws(batch)
     draws = draws._replace(noise=draws.noise + 3.0, latents=draws.latents + 1.0)
@@ -104,7 +104,7 @@ def test_clean_context_latents_have_no_flow_loss():
     assert np.any((batch.generation.sample > 0) & ~losses["flow"].counts)
 
 
-def test_answers_are_a_loss_only_where_their_weight_is_not_zero():
+def test_answers_are_a_loss_only_if_their_weight_is_not_zero():
     batch = model_batch([UNDERSTANDING])
     predictions = zero_predictions(batch)
     config = ObjectiveConfig(answer_weight=0.1)
@@ -114,7 +114,7 @@ def test_answers_are_a_loss_only_where_their_weight_is_not_zero():
     assert "answer" not in without
 
 
-# Their table
+# The table of losses
 
 
 def test_names_of_losses_differ():
@@ -151,7 +151,7 @@ def test_a_balanced_loss_is_active_at_weight_zero(loss):
     assert loss in active_losses(config)
 
 
-# Their reduction
+# Reduction
 
 
 def flow_only(value, counts, time=None) -> dict[str, TokenLosses]:
@@ -165,10 +165,10 @@ def test_a_loss_is_the_sum_over_its_tokens_divided_by_the_global_count():
     np.testing.assert_allclose(reduce_losses(losses, {"flow": jnp.float32(8)}, ObjectiveConfig())["flow"], (1 + 3) / 8)
 
 
-def test_the_counts_are_those_of_the_loss_masks_of_all_rows():
+def test_the_counts_cover_the_loss_masks_of_all_rows():
     batch = model_batch([TEXT_TO_IMAGE, UNDERSTANDING], [EDITING])
     counts = loss_counts(batch)
-    # Four and two latents; captions of three and two ids and the closing token; two and four patches; two ids and end.
+    # 4 + 2 latents; captions of 3 + 2 ids, each with a closing token; 2 + 4 patches; 2 ids with a closing token.
     for name, expected in {"flow": 4 + 2, "caption": 4 + 3, "visual": 2 + 4, "answer": 3}.items():
         assert counts[name] == expected, name
 
@@ -181,7 +181,7 @@ def test_a_weight_over_t_multiplies_the_numerator_only():
 
 
 @pytest.mark.parametrize("name", ["caption", "visual"])
-def test_each_loss_has_a_weight_over_t_of_its_own(name):
+def test_each_loss_has_its_own_weight_over_t(name):
     losses = {name: flow_only([1.0], [True], time=[0.75])["flow"], **flow_only([1.0], [True], time=[0.75])}
     config = ObjectiveConfig(**{f"{name}_time_power": 1.0})
     reduced = reduce_losses(losses, {name: jnp.float32(1), "flow": jnp.float32(1)}, config)
@@ -237,7 +237,7 @@ def test_time_bins_and_tasks_each_add_up_to_the_total(seed):
         np.testing.assert_allclose(np.sum(parts, axis=0), sums["flow"], rtol=1e-6)
 
 
-def test_a_time_belongs_to_the_bin_it_opens_and_one_to_the_last():
+def test_a_bin_includes_its_lower_bound_and_the_last_bin_includes_one():
     losses = flow_only([1.0, 1.0, 1.0], [True, True, True], time=[0.0, 0.25, 1.0])
     counts = {name: int(count) for name, (_, count) in loss_sums(losses).items() if name.startswith("flow/t0")}
     assert counts == {"flow/t0.00-0.25": 1, "flow/t0.25-0.50": 1, "flow/t0.50-0.75": 0, "flow/t0.75-1.00": 1}
@@ -270,7 +270,7 @@ def draws_of(*rows, **settings) -> tuple[Batch, Draws]:
 
 
 def drawn_for(batch: Batch, draws: Draws, occurrence: int) -> list[np.ndarray]:
-    """All that was drawn for one sample, in its own order."""
+    """All draws of one sample, in the order of its tokens."""
     latents = (batch.generation.sample > 0) & (batch.latent_source.occurrence == occurrence)
     first_caption, first_query = batch.text_ids.shape[1] + batch.vit_image.shape[1], -batch.query_index.shape[1]
     sample = batch.understanding.sample
@@ -285,7 +285,7 @@ def drawn_for(batch: Batch, draws: Draws, occurrence: int) -> list[np.ndarray]:
 
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(3)), rows=st.lists(st.integers(0, 2), min_size=3, max_size=3))
-def test_draws_belong_to_the_sample_wherever_it_lies(order, rows):
+def test_draws_do_not_depend_on_the_place_of_the_sample(order, rows):
     samples = [Sample(plan, occurrence=100 + i) for i, plan in enumerate(NAMED[:3])]
     batch, draws = draws_of(samples)
     moved, moved_draws = draws_of(*([samples[i] for i in order if rows[i] == row] for row in range(3)))
@@ -336,14 +336,14 @@ def test_a_noised_latent_lies_between_the_latent_and_the_noise():
     np.testing.assert_allclose(draws.noised, (1 - t) * draws.latents + t * draws.noise)
 
 
-def test_tokens_of_an_image_have_noise_of_their_own():
+def test_tokens_of_an_image_have_different_noise():
     batch, draws = draws_of([SECOND_ROUND])
     rows = [row.tobytes() for x in (draws.noise, draws.latents) for row in x[batch.generation.sample > 0]]
     assert len(set(rows)) == len(rows)
 
 
 def test_noise_is_standard_normal_and_times_are_logistic_normal():
-    """405 samples, fifteen at a time; the bounds are five standard errors wide."""
+    """Uses 405 samples, fifteen at a time, with bounds of five standard errors."""
     noise, times = [], []
     for first in range(0, 405, 15):
         samples = [Sample(TEXT_TO_IMAGE, occurrence=first + i) for i in range(15)]

@@ -168,8 +168,8 @@ def test_an_image_free_context_that_extends_its_beginning_equals_one_read_at_onc
     """Items that are equal but not identical objects are read again."""
     shared = guided_plan(texts, 16, 16)
     shared = dataclasses.replace(shared, without_image=shared.without_image or texts[:1])
-    anew = tuple(Text(ids=item.ids) for item in shared.without_image)
-    close(pictures([shared], FLOW)[0], pictures([dataclasses.replace(shared, without_image=anew)], FLOW)[0])
+    equal = tuple(Text(ids=item.ids) for item in shared.without_image)
+    close(pictures([shared], FLOW)[0], pictures([dataclasses.replace(shared, without_image=equal)], FLOW)[0])
 
 
 def test_a_negative_prompt_replaces_the_empty_prompt():

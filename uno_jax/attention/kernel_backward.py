@@ -40,7 +40,7 @@ def backward(
     batch, kv_heads, group, queries, head_dim = query.shape
     specs = BlockSpecs(visits, group, head_dim, blocks)
     # All keys of a head stay in VMEM while its query blocks stream through: there are `group` times fewer of them.
-    whole = pl.BlockSpec((None, None, key.shape[2], head_dim), lambda b, n, i, j, *_: (b, n, 0, 0))
+    all_keys = pl.BlockSpec((None, None, key.shape[2], head_dim), lambda b, n, i, j, *_: (b, n, 0, 0))
     gradients = [jax.ShapeDtypeStruct(query.shape, query.dtype)]
     gradients += [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in (key, value)]
     call: Callable[..., tuple[Array, Array, Array]] = pl.pallas_call(
@@ -58,7 +58,7 @@ def backward(
                 specs.statistics,
                 specs.statistics,
             ],
-            out_specs=[specs.query, whole, whole],
+            out_specs=[specs.query, all_keys, all_keys],
             scratch_shapes=[pltpu.VMEM((group, blocks.queries, head_dim), jnp.float32)],
         ),
         out_shape=gradients,

@@ -1,1 +1,1 @@
-"""The losses, their weighted sum, and the randomness of a step."""
+"""The losses, their weighted sum, and the random numbers of a step."""

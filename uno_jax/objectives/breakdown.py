@@ -13,10 +13,10 @@ TIME_BINS = 4
 
 
 def loss_sums(losses: dict[str, TokenLosses]) -> dict[str, tuple[Array, Array]]:
-    """(sum, count) of each unweighted loss, in total and split by time bin and by task.
+    """Computes (sum, count) of each unweighted loss, in total, by time bin and by task.
 
-    Names: `flow`, `flow/t0.00-0.25`, `flow/editing`. A mean over several batches or hosts is the sum of sums over the
-    sum of counts. A loss of tokens without time has no time bins.
+    Names are like `flow`, `flow/t0.00-0.25`, `flow/editing`. The mean over several batches or hosts is the sum of sums
+    divided by the sum of counts. A loss of tokens without time has no time bins.
     """
     sums = {}
     for name, loss in losses.items():

@@ -1,4 +1,4 @@
-"""Constant predictors: the loss that is reached by always predicting the same."""
+"""Constant predictors: the loss of a model that ignores its inputs, for comparison."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Params = Mapping[str, Any]
 
 
 class HeldOut(NamedTuple):
-    """The batches that a constant predictor is fitted to and measured on, and the model that makes their targets."""
+    """Batches that a constant predictor is fitted to and evaluated on, and the model that computes their targets."""
 
     batches: Sequence[Batch]
-    """This host's share, encoded, in the host's memory."""
+    """Encoded batches of this host's rows, in host memory."""
     params: Params
     model: ModelConfig
     objective: ObjectiveConfig
@@ -37,15 +37,16 @@ class HeldOut(NamedTuple):
 
 
 ConstantPredictor = Callable[[HeldOut, Mask], float | None]
-"""Mean loss of the best constant predictor over the tokens of all hosts; None if there are none.
+"""Mean loss of the best constant predictor over the tokens of all hosts; None without tokens.
 
-All hosts call it together."""
+All hosts must call it together.
+"""
 
 
 def label_entropy(
     held_out: HeldOut, mask: Mask, *, labels: Callable[[TokenBatch], Int[Array, "batch tokens"]]
 ) -> float | None:
-    """Cross-entropy of the predictor that knows how often each label occurs: the entropy of the labels."""
+    """Cross-entropy of predicting each label with its frequency: the entropy of the labels."""
     own = np.concatenate([labels(batch)[mask(batch)] for batch in held_out.batches])
     own_counts = {str(label): int(n) for label, n in zip(*np.unique_counts(own), strict=True)}
     counts: Counter[str] = Counter()
@@ -58,7 +59,7 @@ def label_entropy(
 
 
 def mean_target_distance(held_out: HeldOut, mask: Mask) -> float | None:
-    """Visual distance of the mean target (for the cosine: the mean of unit targets) to the target of every patch."""
+    """Mean visual distance from the mean target (for cosine: the mean of unit targets) to the target of every patch."""
     batches, params, mesh = held_out.batches, held_out.params, held_out.mesh
     if not any(gather_json(any(np.any(mask(batch)) for batch in batches))):
         return None

@@ -1,4 +1,4 @@
-"""Distances between a prediction and its target, one value a token."""
+"""Distances between predictions and targets, one value per token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uno_jax.objectives.config import VisualLoss
 
 
 def cross_entropy(logits: Float[Array, "*tokens vocab"], labels: Int[Any, "*tokens"]) -> Float[Array, "*tokens"]:
-    """-log p(label), float32."""
+    """Computes -log p(label), float32."""
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen
 
@@ -20,7 +20,7 @@ def cross_entropy(logits: Float[Array, "*tokens vocab"], labels: Int[Any, "*toke
 def visual_distance(
     prediction: Float[Array, "*tokens features"], target: Float[Array, "*tokens features"], kind: VisualLoss
 ) -> Float[Array, "*tokens"]:
-    """1 - cosine, mean squared difference, or mean smooth-l1 (quadratic below 1) over the features, float32."""
+    """Computes 1 - cosine, the mean squared difference, or the mean smooth L1 (quadratic below 1), float32."""
     if kind == "cosine":
         product = jnp.sum(prediction * target, axis=-1)
         return 1 - product / (_norm(prediction) * _norm(target))
@@ -33,5 +33,5 @@ def visual_distance(
 
 
 def _norm(x: Array) -> Array:
-    # Clamped under the root, so that a zero vector has a zero gradient and not a NaN.
+    # Clamped under the root, so that a zero vector has a zero gradient instead of NaN.
     return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1), 1e-16))

@@ -1,7 +1,7 @@
-"""The table of losses: the function of each, its row, and their weighted sum.
+"""The losses: their functions, the table `LOSSES`, and their weighted sum.
 
 To add a loss, write its function and its row here, and its fields in `ObjectiveConfig`. The train step, metrics,
-held-out losses, tables and plans read the table.
+held-out losses, tables and memory plans are derived from the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from uno_jax.objectives.draws import Draws
 def flow_loss(
     predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch latents"]:
-    """Mean over a latent token's features of (v - (noise - x_0)) ** 2 (design section 2; public flow loss)."""
+    """Mean of (v - (noise - x_0)) ** 2 over the features of a latent token (the flow loss of BAGEL)."""
     target = draws.noise - draws.latents
     return jnp.mean(jnp.square(predictions.velocity - target), axis=-1)
 
@@ -33,14 +33,14 @@ def flow_loss(
 def caption_loss(
     predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch captions"]:
-    """Cross-entropy of the caption that the understanding expert reads off the noised target."""
+    """Cross-entropy of the caption that the understanding expert predicts from the noised target."""
     return cross_entropy(predictions.caption_logits, batch.caption_labels)
 
 
 def visual_loss(
     predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch queries"]:
-    """Distance of each metaquery's prediction to the vision features of its patch of the clean target."""
+    """Distance between the prediction of each metaquery and the vision features of its patch of the clean target."""
     return visual_distance(predictions.query_prediction, predictions.query_target, config.visual_loss)
 
 
@@ -54,14 +54,14 @@ def answer_loss(
 
 @dataclass(frozen=True)
 class Tokens:
-    """A kind of token that can have a loss."""
+    """A kind of token that a loss applies to."""
 
     mask: Callable[[TokenBatch], Bool[Array, "batch tokens"]]
-    """Which tokens have one. Their number in the whole global batch is the denominator."""
+    """Mask of the tokens with a loss. Their number in the global batch is the denominator."""
     time: Callable[[Draws], Float[Array, "batch tokens"]] | None
-    """Time of their noised image, in [0, 1]; None for tokens without time."""
+    """Time of the noised image of each token, in [0, 1]; None for tokens without time."""
     task: Callable[[TokenBatch], Int[Array, "batch tokens"]]
-    """Index into TASKS."""
+    """Index into TASKS of each token."""
 
 
 LATENTS = Tokens(
@@ -91,25 +91,28 @@ class Loss:
     """A row of the table of losses."""
 
     name: str
-    """Its name in metrics and checkpoints."""
+    """Name in metrics and checkpoints."""
     label: str
-    """Its name in tables for people."""
+    """Name in printed tables."""
     function: Callable[[Predictions, TokenBatch, Draws, ObjectiveConfig], Float[Array, "batch tokens"]]
-    """The value of every token, float32; values outside the mask are ignored."""
+    """Computes the loss of every token, float32. Values outside the mask are ignored."""
     tokens: Tokens
+    """Kind of token that the loss applies to."""
     weight: str
-    """Field of `ObjectiveConfig`: the weight in the total."""
+    """Field of `ObjectiveConfig` with the weight in the total."""
     time_power: str | None = None
-    """Field of `ObjectiveConfig`: the power of the weight over t. None: no such weight."""
+    """Field of `ObjectiveConfig` with the power of the weight over t. None: no such weight."""
     supervision: bool = False
-    """Whether it is one of UNO's: its gradient norm is measured, and the field of its name in `BalanceConfig` balances
-    it against the flow loss."""
+    """Whether it is one of UNO's supervision losses.
+
+    Its gradient norm is measured, and the field with its name in `BalanceConfig` balances it against the flow loss.
+    """
     always: bool = False
-    """Whether it is computed where its weight is 0, too: for metrics."""
+    """Whether it is computed even with weight 0, for metrics."""
     text_logits: bool = False
-    """Whether it reads the logits of context text, on which the vocabulary head does not run otherwise."""
+    """Whether it needs the logits of context text, which are not computed otherwise."""
     constant: ConstantPredictor | None = None
-    """What it is compared with: the best constant predictor."""
+    """The best constant predictor, for comparison."""
 
     def weight_in(self, config: ObjectiveConfig) -> float:
         """The configured weight."""
@@ -166,25 +169,25 @@ LOSSES = (
         constant=functools.partial(label_entropy, labels=lambda batch: batch.text_labels),
     ),
 )
-"""The order is that of the terms of the total, and of tables."""
+"""All losses, in the order of the terms of the total and of printed tables."""
 
 SUPERVISION = tuple(loss for loss in LOSSES if loss.supervision)
 
 GRADIENT_NORMS = ("flow", *(loss.name for loss in SUPERVISION))
-"""Losses whose gradient norms into the generation expert are measured."""
+"""Names of the losses with a measured gradient norm with respect to the generation expert."""
 
 
 def active_losses(config: ObjectiveConfig) -> tuple[Loss, ...]:
-    """The losses that a step computes."""
+    """Returns the losses that a step computes."""
     return tuple(loss for loss in LOSSES if loss.always or loss.weight_in(config) or loss.balance_in(config))
 
 
 class TokenLosses(NamedTuple):
-    """One loss, token by token; `time` and `task` serve the metrics by time bin and by task."""
+    """Values of one loss per token, with `time` and `task` for the metrics by time bin and by task."""
 
     value: Float[Array, "batch tokens"]
     counts: Bool[Array, "batch tokens"]
-    """Which tokens have this loss."""
+    """Mask of the tokens with this loss."""
     time: Float[Array, "batch tokens"] | None
     """None for tokens without time."""
     task: Int[Array, "batch tokens"]
@@ -193,7 +196,7 @@ class TokenLosses(NamedTuple):
 def token_losses(
     predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> dict[str, TokenLosses]:
-    """The active losses, by name."""
+    """Computes the active losses, by name."""
     return {
         loss.name: TokenLosses(
             value=loss.function(predictions, batch, draws, config),
@@ -206,17 +209,17 @@ def token_losses(
 
 
 def loss_counts(batch: TokenBatch) -> dict[str, Float[Array, ""]]:
-    """How many tokens each loss has in the batch, any leading axes included: the denominators."""
+    """Counts the tokens of each loss in the batch, over all leading axes: the denominators."""
     return {loss.name: jnp.sum(loss.tokens.mask(batch), dtype=jnp.float32) for loss in LOSSES}
 
 
 def reduce_losses(
     losses: dict[str, TokenLosses], counts: dict[str, Float[Array, ""]], config: ObjectiveConfig
 ) -> dict[str, Float[Array, ""]]:
-    """Each loss as its weighted sum over tokens divided by `counts`, 0 where there are none.
+    """Reduces each loss to its weighted sum over tokens divided by `counts`; 0 without tokens.
 
-    `counts` is of the whole global batch, all microbatches included, so accumulation, packing and sharding cannot
-    change a loss. The weight over t multiplies the numerator only.
+    `counts` covers the global batch with all microbatches, so gradient accumulation, packing and sharding cannot change
+    a loss. The weight over t multiplies the numerator only.
     """
     powers = {loss.name: loss.time_power_in(config) for loss in LOSSES}
     reduced = {}
@@ -229,10 +232,10 @@ def reduce_losses(
 
 
 def fixed_weights(config: ObjectiveConfig) -> dict[str, float]:
-    """The weight of each loss as configured."""
+    """Returns the configured weight of each loss."""
     return {loss.name: loss.weight_in(config) for loss in LOSSES}
 
 
 def total_loss(reduced: dict[str, Array], weights: dict[str, Array | float]) -> Float[Array, ""]:
-    """The combined objective: one scalar, one gradient."""
+    """Weighted sum of the losses: one scalar and therefore one gradient."""
     return sum((weights[name] * value for name, value in reduced.items()), start=jnp.zeros((), jnp.float32))

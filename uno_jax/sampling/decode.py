@@ -27,11 +27,11 @@ def decode_pictures(
     Runs on the devices of `params`, with one jitted program per grid. Pixels are clipped and truncated to integers, as
     in BAGEL's public implementation.
     """
-    pictures = []
+    images = []
     for latents, (rows, columns) in zip(tokens, grids, strict=True):
         pixels = np.asarray(_decode(params, latents[None], autoencoder, config, rows, columns))[0]
-        pictures.append((np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8))
-    return pictures
+        images.append((np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8))
+    return images
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
