@@ -136,7 +136,7 @@ def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
     for file in (tmp_path / "copy" / "params").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:-100]) if damage == "a file cut short" else file.unlink()
-    with pytest.raises(CheckpointError, match="copy/params: it cannot be read, files are missing or damaged") as error:
+    with pytest.raises(CheckpointError, match="copy/params: files are missing or damaged") as error:
         load_model(tmp_path / "copy")
     assert "\n" not in str(error.value)
 
