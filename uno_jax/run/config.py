@@ -23,7 +23,7 @@ from uno_jax.training.state import UNO_TRAINABLE
 class EvaluationConfig:
     """Held-out losses, on the same batches with the same random draws at every evaluation.
 
-    No conditions are dropped, except for the losses named "prompt dropped".
+    No conditions are dropped, except for losses named `prompt_dropped/...`, which drop every prompt.
     """
 
     every: int = 0

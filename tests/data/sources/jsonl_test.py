@@ -67,7 +67,7 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (GOOD | {"captions": ["fine", "A red  square"]}, "captions[1]", "same as the prompt"),
         (GOOD | {"captions": "one"}, "captions", "not a list"),
         (GOOD | {"captions": [""]}, "captions[0]", "empty"),
-        (GOOD | {"task": "painting"}, "task", "no task"),
+        (GOOD | {"task": "painting"}, "task", "unknown task"),
         (GOOD | {"promt": "x"}, "promt", "no such field"),
         (GOOD | {"sources": ["green.png"]}, "sources", "have no sources"),
         (GOOD | {"answer": "yes"}, "answer", "have no answer"),
