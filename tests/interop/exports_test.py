@@ -387,7 +387,7 @@ def damaged_provenance(checkpoint: Path) -> None:
         (lost_manifest, "params: files are missing or damaged"),
         (cut_short, "params: files are missing or damaged"),
         (lost_sizes, "model.json"),
-        (other_sizes, "gate/kernel is (2, 32, 48) in the checkpoint and (2, 32, 52)"),
+        (other_sizes, "gate/kernel is (2, 32, 48) in the checkpoint but (2, 32, 52)"),
         (small_vocabulary, "its tokenizer has 622 ids, and the model's vocabulary is 600"),
         (damaged_provenance, "provenance.json: not valid JSON"),
     ],

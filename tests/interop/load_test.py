@@ -89,7 +89,7 @@ def test_a_checkpoint_without_averages_says_so_when_they_are_asked_for(tmp_path)
 def test_a_checkpoint_whose_tensors_are_not_its_models_is_refused_with_the_sizes(tmp_path):
     wider = dataclasses.replace(MODEL, decoder=dataclasses.replace(MODEL.decoder, mlp_size=50))
     write_checkpoint(tmp_path, model=wider)
-    with pytest.raises(CheckpointMismatch, match=r"gate/kernel is \(2, 32, 48\) in the checkpoint and \(2, 32, 50\)"):
+    with pytest.raises(CheckpointMismatch, match=r"gate/kernel is \(2, 32, 48\) in the checkpoint but \(2, 32, 50\)"):
         load_model(tmp_path)
 
 

@@ -76,7 +76,7 @@ def test_a_data_position_of_other_shards_is_rejected(dataset, unbroken, tmp_path
 def test_ema_in_host_memory_equals_ema_in_device_memory_also_after_a_restart(dataset, unbroken, tmp_path):
     for steps in (4, 6):
         run(tiny_uno(dataset, **{"optimizer.ema_memory": "host", "steps": steps}), tmp_path, console=quiet())
-    averages, expected = saved(tmp_path, 6, "ema"), saved(unbroken, 6, "ema")
-    assert averages.keys() == expected.keys()
-    for name in averages:
-        np.testing.assert_allclose(averages[name], expected[name], rtol=1e-6, atol=1e-7, err_msg=name)
+    ema, expected = saved(tmp_path, 6, "ema"), saved(unbroken, 6, "ema")
+    assert ema.keys() == expected.keys()
+    for name in ema:
+        np.testing.assert_allclose(ema[name], expected[name], rtol=1e-6, atol=1e-7, err_msg=name)
