@@ -1,4 +1,4 @@
-"""The command prepare_data, as a user runs it: a dataset appears complete or not at all."""
+"""The command prepare_data: a dataset is written completely or not at all."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.glyphs import read_glyph
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records
-from uno_jax.data.sources.source import DataSource, Opened, Option, Refusal
+from uno_jax.data.sources.source import DataSource, Opened, Option, Rejection
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.prepare_data import PrepareError, Request
 
@@ -37,7 +37,7 @@ def write_lines(folder, lines):
 
 
 def prepare(folder, **values):
-    """Runs the command on the JSONL file of a folder; gives the exit status."""
+    """Runs the command on the JSONL file of a folder and returns the exit status."""
     defaults = {"dataset": "jsonl", "jsonl": folder / "data.jsonl", "images": folder / "images", "vocab_size": 300}
     given = {"out": folder / "out", **defaults, **values}
     try:
@@ -45,7 +45,7 @@ def prepare(folder, **values):
     except SystemExit as stop:
         if not isinstance(stop.code, str):
             return stop.code
-        print(stop.code)  # as Python does, which then takes 1 for the status
+        print(stop.code)  # like Python, which then exits with status 1
         return 1
     return 0
 
@@ -74,7 +74,7 @@ def test_nothing_but_the_dataset_is_left_behind(user_data):
     assert everything_in(folder) == sorted([*before, "out"])
 
 
-def test_the_same_request_again_is_left_alone(user_data, capsys):
+def test_the_same_request_again_does_nothing(user_data, capsys):
     folder, _ = user_data
     prepare(folder)
     before = (folder / "out" / "dataset.json").stat().st_mtime_ns
@@ -93,7 +93,7 @@ def test_a_different_dataset_is_replaced_only_when_asked(user_data, capsys):
     assert len(open_records(folder / "out", "train")) == 6
 
 
-def test_a_folder_that_is_no_dataset_is_never_replaced(user_data):
+def test_a_folder_without_a_dataset_is_never_replaced(user_data):
     folder, _ = user_data
     (folder / "out").mkdir()
     (folder / "out" / "thesis.txt").write_text("do not lose me")
@@ -101,24 +101,24 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(user_data):
     assert everything_in(folder / "out") == ["thesis.txt"]
 
 
-def test_refused_records_are_named_and_counted_and_the_rest_is_prepared(user_data, capsys):
+def test_rejected_records_are_named_and_counted_and_the_rest_is_prepared(user_data, capsys):
     folder, lines = user_data
     write_lines(folder, [lines[0] | {"image": "gone.png"}, *lines[1:]])
     assert prepare(folder, test_fraction=0) == 0
     printed = capsys.readouterr().out
-    assert "refused data.jsonl:1: record 'r0', field 'image'" in printed
-    assert "1 of 12 records refused" in printed
+    assert "rejected data.jsonl:1: record 'r0', field 'image'" in printed
+    assert "1 of 12 records rejected" in printed
     assert len(open_records(folder / "out", "train")) == 11
 
 
-def test_strict_makes_nothing_when_a_record_is_refused(user_data):
+def test_strict_writes_nothing_when_a_record_is_rejected(user_data):
     folder, lines = user_data
     write_lines(folder, [lines[0] | {"image": "gone.png"}, *lines[1:]])
     assert prepare(folder, strict=True) == 1
     assert everything_in(folder) == ["data.jsonl", "images"]
 
 
-def test_nothing_left_is_a_failure(user_data):
+def test_no_training_records_is_an_error(user_data):
     folder, lines = user_data
     shutil.rmtree(folder / "images")
     (folder / "images").mkdir()
@@ -154,28 +154,28 @@ def test_the_embedded_dataset_is_prepared(tmp_path, capsys):
     assert "openmoji/edit/colour/2764/1F499" in records
 
 
-def test_the_line_of_a_refusal_is_printed_as_a_number(user_data, capsys):
+def test_the_line_of_a_rejection_is_printed_as_a_number(user_data, capsys):
     folder, lines = user_data
     (folder / "data.jsonl").write_text("\n" * 99 + json.dumps(lines[0] | {"promt": "x"}) + "\n" + json.dumps(lines[1]))
     prepare(folder, test_fraction=0)
-    assert "refused data.jsonl:100: record" in capsys.readouterr().out
+    assert "rejected data.jsonl:100: record" in capsys.readouterr().out
 
 
 def test_a_record_with_several_problems_counts_once(user_data, capsys):
     folder, lines = user_data
     write_lines(folder, [lines[0] | {"image": "gone.png", "promt": "x"}, *lines[1:]])
     prepare(folder, test_fraction=0)
-    assert "1 of 12 records refused (refusals by field: promt: 1, image: 1)" in capsys.readouterr().out
+    assert "1 of 12 records rejected (rejections by field: promt: 1, image: 1)" in capsys.readouterr().out
 
 
-# A source that does not know its records in advance: each is checked as it is read
+# A source that checks its records while they are read
 
 
 def streamed(values, reporter):
     def records():
         for row in range(1, 5):
             if row == values["broken_row"]:
-                reporter.refuse(Refusal("rows.bin", row, "", "image", "no picture", "Leave it out"))
+                reporter.reject(Rejection("rows.bin", row, "", "image", "no picture", "Leave it out"))
             else:
                 yield Record(f"r{row}", "text_to_image", square(row), f"square number {row}")
 
@@ -196,21 +196,21 @@ def prepare_rows(out, **changes):
     prepare_data.prepare(dataclasses.replace(request, **changes), Console(soft_wrap=True))
 
 
-def test_records_refused_while_they_are_read_are_named_and_counted(tmp_path, capsys):
+def test_records_rejected_while_they_are_read_are_named_and_counted(tmp_path, capsys):
     prepare_rows(tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "refused rows.bin:2: field 'image': no picture. Leave it out." in printed
-    assert "1 of 4 records refused (refusals by field: image: 1)" in printed
+    assert "rejected rows.bin:2: field 'image': no picture. Leave it out." in printed
+    assert "1 of 4 records rejected (rejections by field: image: 1)" in printed
     assert {record.id for record in open_records(tmp_path / "out", "train")} == {"r1", "r3", "r4"}
 
 
-def test_strict_makes_nothing_when_a_record_is_refused_while_it_is_read(tmp_path):
+def test_strict_writes_nothing_when_a_record_is_rejected_while_it_is_read(tmp_path):
     with pytest.raises(PrepareError, match="--strict"):
         prepare_rows(tmp_path / "out", strict=True)
     assert everything_in(tmp_path) == []
 
 
-def test_the_identity_of_a_source_tells_its_datasets_apart(tmp_path):
+def test_the_identity_of_a_source_distinguishes_its_datasets(tmp_path):
     prepare_rows(tmp_path / "out")
     with pytest.raises(PrepareError, match="made with other parameters"):
         prepare_rows(tmp_path / "out", values={"broken_row": 3})

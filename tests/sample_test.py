@@ -181,7 +181,7 @@ def test_a_damaged_picture_is_named_before_anything_is_drawn(checkpoint, tmp_pat
     (tmp_path / "damaged.png").write_bytes(b"none")
     message = fail(checkpoint, tmp_path / "out", "--prompt=a", f"--image={tmp_path / 'damaged.png'}")
     assert "--prompt 0: picture: " in message
-    assert "damaged.png: 4 bytes that are no readable picture" in message
+    assert "damaged.png: the 4 bytes cannot be decoded" in message
 
 
 def test_a_picture_remembers_its_settings_and_thought_in_any_script(tmp_path):

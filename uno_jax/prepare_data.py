@@ -22,7 +22,7 @@ from uno_jax.batch import TASKS
 from uno_jax.config import json_file
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
-from uno_jax.data.sources.source import DataSource, Option, Refusal, Values
+from uno_jax.data.sources.source import DataSource, Option, Rejection, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
@@ -33,54 +33,60 @@ from uno_jax.sheets.records import make_contact_sheet
 try:
     from uno_jax.data.sources.registry import SOURCES, all_options
 except ImportError as error:
-    sys.exit(f"Preparing data needs {error.name}, of the extra `data`: pip install '.[data]' (docs/install.md)")
+    sys.exit(f"prepare_data needs {error.name}. Install the extra `data`: pip install '.[data]' (docs/install.md)")
 
 MANIFEST = "dataset.json"
-FORMAT = 1  # of the directory: another number makes an existing dataset a different one
-_REFUSALS_SHOWN = 50
+FORMAT = 1  # version of the directory's format; datasets of another version count as different
+_REJECTIONS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
 
 class PrepareError(UserError):
-    """What was wrong with the request or the data, and what to do."""
+    """The request or the data are invalid. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to prepare, and where."""
+    """Options of one invocation."""
 
     source: DataSource
     values: Values
     """The value of each option of the source."""
     out: Path
-    """The dataset directory to make."""
+    """The dataset directory to write."""
     tokenizer: Path | None = None
-    """A tokenizer directory to copy; None: a tokenizer is trained."""
+    """A tokenizer directory to copy; None = train a tokenizer."""
     vocab_size: int = 2048
     strict: bool = False
-    """Whether a refused record stops it."""
+    """Whether to fail if any record is rejected."""
     overwrite: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares, and says in one message what is wrong if something is."""
+    """Prepares the dataset that the command line asks for.
+
+    Raises:
+      SystemExit: the command line or the data are invalid. One message says what is wrong.
+    """
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))
     logging.set_verbosity(logging.WARNING)
     with exit_with_message():
-        prepare(_request(options), Console(soft_wrap=True, emoji=False))  # `:100:` is a line number
+        prepare(_request(options), Console(soft_wrap=True, emoji=False))  # `:100:` is a line number, not an emoji
 
 
 def _define(options: flags.FlagValues) -> None:
     place = section_of(options, "dataset")
     summaries = "; ".join(f"{name}: {source.summary}" for name, source in SOURCES.items())
-    flags.DEFINE_enum("dataset", "openmoji", list(SOURCES), f"what to prepare: {summaries}", **place)
-    flags.DEFINE_string("out", None, "the dataset directory to make", **place)
-    flags.DEFINE_string("tokenizer", None, "copy this Qwen2 tokenizer directory instead of training one", **place)
-    flags.DEFINE_integer("vocab_size", 2048, "size of the tokenizer that is trained on the captions", **place)
-    flags.DEFINE_boolean("strict", False, "make nothing if any record is refused", **place)
-    flags.DEFINE_boolean("overwrite", False, "replace another dataset at --out", **place)
+    flags.DEFINE_enum("dataset", "openmoji", list(SOURCES), f"data source: {summaries}", **place)
+    flags.DEFINE_string("out", None, "dataset directory to write", **place)
+    flags.DEFINE_string(
+        "tokenizer", None, "tokenizer directory (Qwen2 format) to copy instead of training one", **place
+    )
+    flags.DEFINE_integer("vocab_size", 2048, "vocabulary size of the trained tokenizer", **place)
+    flags.DEFINE_boolean("strict", False, "write nothing if any record is rejected", **place)
+    flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
     for option, sources in all_options(SOURCES.values()).values():
         _define_option(options, option, ", ".join(sources))
 
@@ -110,26 +116,31 @@ def _request(options: flags.FlagValues) -> Request:
 
 
 def prepare(request: Request, console: Console) -> None:
-    """Makes the dataset that is asked for, complete or not at all, unless it is there already.
+    """Writes the requested dataset completely or not at all. Does nothing if it already exists.
 
     Raises:
-      PrepareError: something else is at `request.out`, or the records or the tokenizer cannot be used.
+      PrepareError: `request.out` holds something else, or the records or the tokenizer are invalid.
       DataSourceError: the source cannot be read.
     """
-    tfds.disable_progress_bar()  # in favour of ours
+    tfds.disable_progress_bar()  # ours is shown instead
     out, parameters = request.out, _parameters(request)
     if out.exists() and any(out.iterdir()):
         existing = _read_manifest(out)
         if existing is not None and existing["parameters"] == parameters:
-            console.print(f"{out} holds this dataset already: nothing to do.", markup=False, highlight=False)
+            console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
             _print_summary(console, out)
             return
         if not request.overwrite:
-            what = "something that is no dataset" if existing is None else "a dataset made with other parameters"
-            raise PrepareError(f"{out} holds {what}. Give another --out, or --overwrite to replace what is there.")
+            if existing is None:
+                raise PrepareError(f"{out} is not empty and not a dataset. Give another --out.")
+            raise PrepareError(
+                f"{out} holds a dataset made with other parameters. Give another --out, or --overwrite to replace it."
+            )
         if existing is None:
-            raise PrepareError(f"{out} holds something that is no dataset, which is not replaced. Give another --out.")
-    # Everything is made beside the place it belongs to, and renamed when complete: what is at --out is never partial.
+            raise PrepareError(
+                f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
+            )
+    # Written to a sibling directory and renamed when complete, so that --out never holds a partial dataset.
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
@@ -152,65 +163,65 @@ def prepare(request: Request, console: Console) -> None:
 
 
 def _parameters(request: Request) -> dict[str, object]:
-    """Everything that decides what the dataset holds; two equal ones make the same dataset."""
+    """Returns everything that determines the contents of the dataset. Equal parameters give equal datasets."""
     source = request.source
     parameters: dict[str, object] = {"format": FORMAT, "dataset": source.name}
     if request.tokenizer:
         files = [request.tokenizer / name for name in TOKENIZER_FILES]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
-            raise PrepareError(f"--tokenizer: {', '.join(missing)} missing. Give a directory in the Qwen2 format.")
+            raise PrepareError(f"--tokenizer: {', '.join(missing)} not found. Give a directory in the Qwen2 format.")
         parameters["tokenizer"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     else:
         parameters["vocab_size"] = request.vocab_size
     for option in source.options:
         if option.required and not request.values[option.name]:
-            raise PrepareError(f"--dataset={source.name} needs --{option.name}. docs/data.md describes the record.")
+            raise PrepareError(f"--dataset={source.name} requires --{option.name}. See docs/data.md.")
     return parameters | source.identity(request.values)
 
 
 class _Reporter:
-    """Shows progress and refusals on the terminal, and counts the refusals."""
+    """Shows progress and rejections on the terminal, and counts the rejections."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
         self._fields: Counter[str] = Counter()
-        self.refused: set[tuple[str, int]] = set()
-        """File and line of each record that was refused."""
+        self.rejected: set[tuple[str, int]] = set()
+        """File and line of each record that was rejected."""
 
     def begin(self, stage: str, total: int | None) -> Callable[[], None]:
         task = self._progress.add_task(stage, total=total)
         return lambda: self._progress.advance(task)
 
-    def refuse(self, refusal: Refusal) -> None:
-        self.refused.add((refusal.file, refusal.line))
-        if self._fields.total() < _REFUSALS_SHOWN:
-            self._print(f"refused {refusal}")
-        self._fields[refusal.field] += 1
+    def reject(self, rejection: Rejection) -> None:
+        self.rejected.add((rejection.file, rejection.line))
+        if self._fields.total() < _REJECTIONS_SHOWN:
+            self._print(f"rejected {rejection}")
+        self._fields[rejection.field] += 1
 
     def summarise(self, accepted: int) -> None:
-        """Prints how many records were refused, if any, and by which fields."""
-        if not self.refused:
+        """Prints the number of rejected records, if any, and the rejections by field."""
+        if not self.rejected:
             return
-        more = self._fields.total() - _REFUSALS_SHOWN
+        more = self._fields.total() - _REJECTIONS_SHOWN
         if more > 0:
-            self._print(f"... and {more} more refusals")
+            self._print(f"... and {more} more rejections")
         fields = ", ".join(f"{field}: {count}" for field, count in self._fields.most_common())
-        records = len(self.refused) + accepted
-        self._print(f"{len(self.refused)} of {records} records refused (refusals by field: {fields})")
+        records = len(self.rejected) + accepted
+        self._print(f"{len(self.rejected)} of {records} records rejected (rejections by field: {fields})")
 
     def _print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
 def _write_records(directory: Path, request: Request, reporter: _Reporter) -> list[str]:
-    """Writes the records of the source, and returns the texts that a tokenizer is trained on."""
+    """Writes the records of the source and returns the texts to train a tokenizer on."""
     opened = request.source.open(request.values, reporter)
     if opened.total is not None:
         reporter.summarise(opened.total)
     _check_strict(request, reporter)
     if "train" not in opened.splits:
-        raise PrepareError("no record is left to train on. Correct what was refused, or hold out less for testing.")
+        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
     advance = reporter.begin("Writing records", opened.total)
     written = 0
     texts: list[str] = []
@@ -242,15 +253,15 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> li
 
 
 def _check_strict(request: Request, reporter: _Reporter) -> None:
-    if request.strict and reporter.refused:
-        raise PrepareError("records were refused, and --strict asks for none. Correct them, or leave out --strict.")
+    if request.strict and reporter.rejected:
+        raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
 
 
 def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
     if request.tokenizer is None:
         train_tokenizer(texts, request.vocab_size, directory)
         return
-    Tokenizer.from_directory(request.tokenizer)  # refuses files that do not belong together
+    Tokenizer.from_directory(request.tokenizer)  # raises an error if the files do not belong together
     directory.mkdir()
     for name in TOKENIZER_FILES:
         shutil.copy(request.tokenizer / name, directory / name)
@@ -281,7 +292,7 @@ def _read_manifest(directory: Path) -> Any:
 
 def _print_summary(console: Console, out: Path) -> None:
     manifest = _read_manifest(out)
-    assert manifest is not None, f"{out / MANIFEST} is gone: something removed it since the dataset was written"
+    assert manifest is not None, f"{out / MANIFEST} was removed after the dataset was written"
     counts = manifest["records"]
     table = Table(title=f"{manifest['parameters']['dataset']}: records")
     table.add_column("task")
@@ -292,7 +303,7 @@ def _print_summary(console: Console, out: Path) -> None:
             table.add_row(task, *(f"{split.get(task, 0):,}" for split in counts.values()))
     console.print(table)
     if "test" not in counts:
-        console.print("There is no test split: too few records. Nothing can be held out from this dataset.")
+        console.print("There is no test split, because no record fell into it. Held-out losses need one.")
     tokenizer = Tokenizer.from_directory(out / "tokenizer")
     for what, where in (
         ("dataset", f"{out}"),

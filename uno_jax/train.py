@@ -21,28 +21,28 @@ from uno_jax.run.run import run
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs, and says in one message what is wrong with the config if something is.
+    """Trains as the command line says.
 
     Raises:
-      SystemExit: something is wrong (status 1, of the command line 2), or the run was told to stop (143).
+      SystemExit: status 1 for a user error, 2 for an invalid command line, 143 if the run was stopped by a signal.
     """
     options = flags.FlagValues()
     define_config(options, arguments)
-    note = "where checkpoints, metrics and pictures go; a run that is there is resumed"
-    flags.DEFINE_string("workdir", None, note, **section_of(options, "run"))
+    about = "directory for checkpoints, metrics and pictures; a run in it is resumed"
+    flags.DEFINE_string("workdir", None, about, **section_of(options, "run"))
     define_hosts(options)
     parse_flags(options, arguments, command="train", about=__doc__, required=("config", "workdir"))
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
-    faulthandler.enable(2)  # a crash of native code prints on stderr where Python was
-    logging.use_absl_handler()  # lines of a host's log begin with their time
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    faulthandler.enable(2)  # crashes in native code print the Python stack to stderr
+    logging.use_absl_handler()  # prefixes log lines with the time
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     keep_compiled_programs()
     with exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
         finished = run(config, options.workdir, make_generate_pictures=make_generate_pictures)
     if not finished:
-        sys.exit(128 + 15)  # as a process that SIGTERM ended, so that what follows in a script does not run
+        sys.exit(128 + 15)  # exit status of a process that SIGTERM ended, so that a script stops here
 
 
 if __name__ == "__main__":

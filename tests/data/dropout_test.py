@@ -1,4 +1,4 @@
-"""Condition dropout, and where supervision is left out with the prompt."""
+"""Condition dropout, and supervision that depends on the prompt."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def kinds(plan):
     return [type(item) for item in plan]
 
 
-def test_dropped_text_leaves_nothing_and_dropped_images_leave_their_step():
+def test_dropped_text_leaves_no_trace_and_dropped_images_advance_the_position():
     plan = plan_of(make_record(task="editing"), "uno")
     dropped = drop_conditions(plan, MethodConfig(**DROP_ALL), np.random.default_rng(0))
     assert kinds(dropped) == [DroppedImage, DroppedImage, NoisedTarget]
@@ -83,6 +83,6 @@ def test_methods_drop_the_same_conditions(seed):
     assert kinds(plans[0]) == kinds(plans[1])
 
 
-def test_an_unknown_choice_of_when_to_supervise_is_refused():
+def test_an_unknown_value_of_supervise_is_rejected():
     with pytest.raises(ConfigError, match=r"supervise is 'never': expected one of 'always', 'prompt_dropped'"):
         from_config_dict({"supervise": "never"}, MethodConfig)

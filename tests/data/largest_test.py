@@ -1,4 +1,4 @@
-"""The largest samples of a method, and the tokens that they take."""
+"""The largest samples of a method and their token counts."""
 
 from collections import Counter
 
@@ -14,12 +14,12 @@ from uno_jax.data.methods import METHODS, make_sample
 from uno_jax.data.plans import CleanLatents, Text, VitImage
 
 TASKS = ("text_to_image", "editing", "understanding")
-# One picture takes 4 latent tokens, 4 ViT patches, 4 metaqueries; one word takes 3 tokens, an image's delimiters 2.
+# A picture has 4 latent tokens, 4 ViT patches and 4 metaqueries. A one-token text has 3 tokens, image delimiters 2.
 PROMPT, ANSWER, WORD, DELIMITERS, PICTURE = 3, 3, 3, 2, 4
 
 
 def needed(method: str, task: str, **changes) -> tuple[int, ...]:
-    """Tokens of text, ViT, caption, query and latent."""
+    """Returns the required tokens of text, ViT, caption, query and latent."""
     return tuple(needed_tokens(small_config(method=method, **changes), LAYOUT, task).values())
 
 
@@ -53,18 +53,18 @@ def test_a_question_needs_a_picture_and_an_answer_under_every_method(method):
         ({"latent_share": 1.0}, 0),
     ],
 )
-def test_pretrain_needs_what_its_draws_can_make(shares, vit):
+def test_pretrain_needs_the_tokens_of_every_possible_draw(shares, vit):
     assert needed("pretrain", "text_to_image", **shares) == (PROMPT + DELIMITERS, vit, 0, 0, PICTURE)
 
 
-def test_every_outcome_of_the_draws_comes_up_once():
-    """A target, or its prompt or its caption as an answer to noised latents, to clean ones, and to patches."""
+def test_every_outcome_of_the_draws_occurs_once():
+    """A target, or the prompt or the caption as the answer to noised latents, clean latents or patches."""
     plans = [sample.plan for sample in largest_samples(small_config(method="pretrain"), "text_to_image")]
     assert Counter(type(plan[0]) for plan in plans) == {Text: 1, CleanLatents: 4, VitImage: 2}
     assert Counter(plan[0].time_scale for plan in plans if isinstance(plan[0], CleanLatents)) == {0.3: 2, 0.0: 2}
 
 
-def test_prompt_and_caption_have_the_lengths_that_are_asked_for():
+def test_prompt_and_caption_have_the_requested_lengths():
     (sample,) = largest_samples(small_config(), "text_to_image", prompt_tokens=70, caption_tokens=50)
     prompt, target = sample.plan
     assert (len(prompt.ids), len(target.caption)) == (70, 50)

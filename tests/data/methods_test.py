@@ -1,4 +1,4 @@
-"""Post-training methods: the plans that they make of records."""
+"""Post-training methods: the plans that they make from records."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_the_caption_is_never_the_prompt(seed):
     assert INPUTS.tokenizer.decode(target.caption) == "another thing"
 
 
-def test_every_caption_comes_up():
+def test_every_caption_is_used():
     drawn = {sample_of(make_record(), "uno", seed).plan[-1].caption for seed in range(20)}
     assert {INPUTS.tokenizer.decode(ids) for ids in drawn} == {"number 0", "no 0"}
 
@@ -107,7 +107,7 @@ def test_without_another_caption_only_metaqueries_supervise(captions):
     assert sample.without_caption
 
 
-def test_a_method_without_captions_misses_none():
+def test_a_method_without_captions_reports_none_missing():
     assert not sample_of(make_record(captions=()), "sft").without_caption
 
 
@@ -116,7 +116,7 @@ def test_an_unreadable_picture_names_record_and_field():
         sample_of(make_record(task="editing", sources=(b"x",)), "sft")
 
 
-def test_the_record_in_the_worked_example_of_lay_out_has_the_plan_that_stands_there():
+def test_the_record_in_the_example_of_lay_out_has_the_plan_shown_there():
     record = make_record(prompt="hi", captions=("c",), image=picture(width=32, height=16))
     inputs = Inputs(byte_tokenizer(), ImageTransform(32, 16, 16), VIT_TRANSFORM, ImageTransform(16, 8, 8))
     prompt, target = make_sample(record, MethodConfig(method="uno"), inputs, np.random.default_rng(0)).plan

@@ -1,4 +1,4 @@
-"""The embedded dataset: captions that read like captions, edits that are edits, splits that share nothing."""
+"""The embedded dataset: natural captions, valid edits, and disjoint splits."""
 
 import hashlib
 import io
@@ -59,7 +59,7 @@ def test_prompts_read_like_captions(stem, expected):
     assert prompt(stem) == expected
 
 
-def test_captions_say_it_in_other_words():
+def test_captions_paraphrase_the_prompt():
     captions = captions_of(read_glyph("1F3C4-1F3FB-200D-2642-FE0F"), rasterise("1F3C4-1F3FB-200D-2642-FE0F", 64))
     assert captions[0] == "a gentleman with a pale complexion riding a wave on a board"
 
@@ -92,7 +92,7 @@ def test_articles(noun, expected):
     assert with_article(noun) == expected
 
 
-def test_drawings_without_a_name_are_left_out():
+def test_drawings_without_a_name_are_skipped():
     assert read_glyph("E002") is None
 
 
@@ -113,7 +113,7 @@ def test_different_things_are_different_base_emoji():
 # Edits
 
 
-def test_skin_tones_are_edited_to_what_the_target_shows():
+def test_skin_tones_are_edited_to_the_tone_of_the_target():
     assert "dark" in instructions("1F44B-1F3FB", "1F44B-1F3FF")["1F44B-1F3FB", "1F44B-1F3FF"]
 
 
@@ -159,7 +159,7 @@ def test_identical_pictures_are_kept_once():
     assert len(list(openmoji.render(same, 32))) == 1
 
 
-def test_pictures_are_rgb_of_the_asked_size_on_white():
+def test_pictures_are_rgb_of_the_requested_size_on_white():
     (rendered,) = openmoji.render([read_glyph("1F34B")], 48)
     picture = Image.open(io.BytesIO(rendered.png))
     assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (48, 48), (255, 255, 255))
@@ -221,5 +221,5 @@ def test_ids_are_unique(splits):
     assert len(set(ids)) == len(ids)
 
 
-def test_the_license_is_named():
+def test_the_license_is_stated():
     assert "CC BY-SA 4.0" in openmoji.LICENSE

@@ -1,4 +1,4 @@
-"""The data pipeline: determinism, resumption, hosts, shards, refusals, and errors at start-up."""
+"""The data pipeline: determinism, resuming, hosts, shards, skipped samples, and errors at start-up."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ def drawn_ids(packed: list[PackedBatch]) -> list[str]:
 
 
 def occurrences(packed: list[PackedBatch]) -> list[int]:
-    """Of every sample in the batches that has a latent image."""
+    """Returns the occurrence of every sample with a latent image."""
     found = []
     for batch, *_ in packed:
         for samples, numbers in zip(batch.generation.sample, batch.latent_source.occurrence, strict=True):
@@ -63,7 +63,7 @@ def test_prefetching_and_threads_change_nothing(change):
 
 @settings(max_examples=12, deadline=None)
 @given(done=st.integers(0, 9), ahead=st.integers(0, 3), bins=st.integers(1, 5))
-def test_a_restored_iterator_continues_bit_equal(done, ahead, bins):
+def test_a_restored_iterator_continues_bit_for_bit(done, ahead, bins):
     config = small_config(prefetch=ahead, packing_bins=bins)
     unbroken = batches(config)
     take(unbroken, done)
@@ -82,7 +82,7 @@ def test_restoring_discards_what_was_prefetched():
     assert_same(take(iterator, 3), first)
 
 
-def test_the_state_is_that_of_the_last_batch_handed_out():
+def test_the_state_is_that_of_the_last_batch_returned():
     states = []
     for prefetch in (0, 4):
         iterator = batches(small_config(prefetch=prefetch))
@@ -111,7 +111,7 @@ def test_hosts_together_make_the_rows_of_one_host(changes):
     assert_same([stack_hosts(parts) for parts in zip(*hosts, strict=True)], alone)
 
 
-def test_a_run_goes_on_with_another_number_of_hosts():
+def test_a_run_resumes_with_another_number_of_hosts():
     alone = batches()
     take(alone, 3)
     hosts = [batches(host_index=i, host_count=2) for i in range(2)]
@@ -125,7 +125,7 @@ def test_a_run_goes_on_with_another_number_of_hosts():
     assert_same(take(back, 2), take(alone, 2))
 
 
-def test_a_state_of_other_shards_is_refused():
+def test_a_state_of_other_shards_is_rejected():
     with pytest.raises(ValueError, match=r"lacks shard_0000_of_0004.*virtual_shards"):
         batches(small_config(virtual_shards=4)).set_state(batches().get_state())
 
@@ -143,11 +143,11 @@ def test_a_sample_is_random_only_by_its_occurrence():
     np.testing.assert_array_equal(narrow.batch.caption_ids[0], wide.batch.caption_ids[0])
 
 
-def test_endless_data_are_shuffled_anew_each_time_round():
+def test_endless_data_are_reshuffled_every_epoch():
     config = small_config(rows=1, virtual_shards=1)
     ids = drawn_ids(take(batches(config), 40))
     first, second = ids[: len(RECORDS)], ids[len(RECORDS) : 2 * len(RECORDS)]
-    # First fit lets a few samples overtake others, across the border of two rounds too.
+    # First-fit packing reorders a few samples, also across epochs.
     assert len(set(first)) > 0.8 * len(RECORDS)
     assert first != second
 
@@ -179,7 +179,7 @@ def test_a_finished_pass_stays_finished_when_restored():
     assert list(again) == []
 
 
-def test_task_weights_are_shares_of_the_draws():
+def test_task_weights_are_proportions_of_the_samples():
     config = small_config(task_weights={"text_to_image": 3.0, "editing": 1.0, "understanding": 0.0})
     ids = drawn_ids(take(batches(config), 40))
     tasks = [RECORDS[int(id_.removeprefix("record"))].task for id_ in ids]
@@ -193,20 +193,20 @@ def test_rows_hold_no_more_samples_than_allowed():
 
 
 @pytest.mark.parametrize("place", [0, 15, 30])
-def test_samples_that_fit_no_row_are_left_out_and_reported(place):
+def test_samples_that_fit_no_row_are_skipped_and_reported(place):
     records = RECORDS[:place] + [make_record(99, prompt="long " * 60)] + RECORDS[place:]
     packed = list(batches(small_config(epochs=1, shuffle=False), records=records))
     assert sorted(drawn_ids(packed)) == sorted(record.id for record in RECORDS)
     assert sum(batch.stats["filtered"] for batch in packed) == 1
 
 
-def test_dropout_does_not_let_a_long_sample_in():
+def test_a_long_sample_is_skipped_even_if_dropout_would_shorten_it():
     records = [*make_records(4), make_record(99, prompt="long " * 60)]
     config = small_config(text_dropout=1.0, epochs=1)
     assert "record99" not in drawn_ids(list(batches(config, records=records)))
 
 
-def test_data_that_never_fit_end_with_an_error():
+def test_data_that_never_fit_are_an_error():
     records = [make_record(i, prompt="long " * 60) for i in range(4)]
     with pytest.raises(ValueError, match=r"no sample fits a row.*data\.text_tokens"):
         take(batches(records=records), 1)
@@ -260,12 +260,15 @@ def test_tokens_carry_the_task_that_they_are_counted_under():
         ({"virtual_shards": 62, "rows": 62}, r"only 30 records.*lower data\.virtual_shards"),
         ({"task_weights": {"painting": 1.0}}, r"data\.task_weights names 'painting'"),
         ({"task_weights": {"editing": -1.0}}, r"data\.task_weights gives editing the weight -1"),
-        ({"task_weights": {"reconstruction": 1.0}}, r"draws reconstruction, but split 'train'.* holds text_to_image"),
-        ({"task_weights": {"editing": 0.0}}, r"data\.task_weights draws no task"),
-        ({"vae_transform": ImageTransform(16, 8, 4)}, r"data\.vae_transform\.stride is 4: .* multiple of the 8"),
+        (
+            {"task_weights": {"reconstruction": 1.0}},
+            r"samples reconstruction, but split 'train'.* contains text_to_image",
+        ),
+        ({"task_weights": {"editing": 0.0}}, r"data\.task_weights samples no task"),
+        ({"vae_transform": ImageTransform(16, 8, 4)}, r"data\.vae_transform\.stride is 4, .* patch size \(8"),
         ({"vae_transform": ImageTransform(40, 8, 8)}, r"model\.max_latent_size is 4: lower max_side to 32"),
         ({"vit_transform": ImageTransform(20, 8, 4)}, r"model\.vision\.table_side is 4: lower max_side to 16"),
-        ({"metaquery_transform": ImageTransform(12, 4, 4)}, r"can give 9 patches .*model\.num_metaqueries is 4"),
+        ({"metaquery_transform": ImageTransform(12, 4, 4)}, r"can produce 9 patches .*model\.num_metaqueries is 4"),
         ({"text_tokens": 8}, r"data\.text_tokens is 8, but one editing sample"),
         ({"vit_tokens": 3}, r"data\.vit_tokens is 3, but one .* can take 4: .*data\.vit_transform\.max_side"),
         ({"caption_tokens": 2}, r"data\.caption_tokens is 2"),
@@ -274,12 +277,12 @@ def test_tokens_carry_the_task_that_they_are_counted_under():
         ({"method": "reca", "vit_tokens": 0}, r"data\.vit_tokens is 0"),
     ],
 )
-def test_impossible_configurations_name_the_field(change, message):
+def test_invalid_configs_are_rejected_by_field(change, message):
     with pytest.raises(ValueError, match=message):
         batches(small_config(**change))
 
 
-def test_shards_that_the_hosts_cannot_share_are_refused():
+def test_shards_that_the_hosts_cannot_share_are_rejected():
     with pytest.raises(ValueError, match=r"data\.virtual_shards is 2, not a multiple of the 3 hosts"):
         batches(host_count=3)
 

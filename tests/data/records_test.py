@@ -1,4 +1,4 @@
-"""Records: what is written is what is read, on any process, without decoding a picture."""
+"""Records are read as they were written, in any process, without decoding pictures."""
 
 import io
 import pickle
@@ -72,18 +72,18 @@ def test_iteration_ends(directory):
     assert len(list(open_records(directory, "train"))) == 4
 
 
-def test_a_directory_that_is_no_dataset_is_an_error_that_says_what_to_do(tmp_path):
+def test_a_directory_without_a_dataset_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="prepare_data"):
         open_records(tmp_path, "train")
 
 
-def test_an_unknown_task_is_refused(tmp_path):
+def test_an_unknown_task_is_rejected(tmp_path):
     bad = Record("x", "painting", picture("red"), "paint")
     with pytest.raises(ValueError, match="record 'x': task 'painting'"):
         write_records(tmp_path / "d", "toy", {"train": lambda: [bad]}, description="", license_text="")
 
 
-def test_a_directory_that_is_not_empty_is_refused(directory):
+def test_a_directory_that_is_not_empty_is_rejected(directory):
     with pytest.raises(FileExistsError, match="not empty"):
         write_records(directory, "toy", {"train": lambda: RECORDS}, description="", license_text="")
 

@@ -1,4 +1,4 @@
-"""Layout and packing of random plans, against a slow statement of the same rules, token by token."""
+"""Layout and packing of random plans, against a slow reference implementation, token by token."""
 
 import doctest
 
@@ -34,7 +34,7 @@ def test_every_token_of_a_sample_lies_in_the_batch_once(plan):
 
 @settings(max_examples=60, deadline=None)
 @given(plan=plans())
-def test_positions_are_the_slow_statement(plan):
+def test_positions_equal_the_slow_reference(plan):
     sequence = sequence_of(batch_of((plan,)), 0, 1)
     np.testing.assert_array_equal(sequence.position, [token.position for token in slow_sequence(plan)])
 
@@ -58,7 +58,7 @@ def test_a_packed_sample_is_the_sample_alone(row):
 
 @settings(max_examples=30, deadline=None)
 @given(row=st.lists(plans(), min_size=1, max_size=3))
-def test_images_of_a_row_have_numbers_of_their_own(row):
+def test_images_of_a_row_have_distinct_numbers(row):
     batch = batch_of(row)
     lengths = [len(i.pixels) * i.pixels.shape[1] // LAYOUT.vit_patch_size**2 for p in row for i in p if is_vit(i)]
     np.testing.assert_array_equal(np.bincount(batch.vit_image[0], minlength=len(lengths) + 1)[1:], lengths)
@@ -69,7 +69,7 @@ def is_vit(item) -> bool:
 
 
 def text_tokens(batch, array):
-    """`[sample tokens]` of the text region of the first row, in logical order."""
+    """Returns `[sample tokens]` of the text region of the first row, in logical order."""
     width = batch.text_ids.shape[1]
     sample, order = batch.understanding.sample[0, :width], batch.understanding.order[0, :width]
     keep = np.flatnonzero(sample > 0)
@@ -104,7 +104,7 @@ def test_metaqueries_are_numbered_row_by_row_over_the_patches_they_predict():
     assert batch.query_loss[0, :5].tolist() == [True] * 4 + [False]
 
 
-def test_only_noised_targets_train_flow_and_only_they_have_all_their_time():
+def test_only_noised_targets_train_flow_and_only_they_have_a_time_scale_of_one():
     plan = (
         CleanLatents(pixels=latents_of(1, 1)),
         CleanLatents(pixels=latents_of(1, 1), time_scale=0.5),
@@ -115,7 +115,7 @@ def test_only_noised_targets_train_flow_and_only_they_have_all_their_time():
     assert batch.latent_loss[0, :4].tolist() == [False, False, True, False]
 
 
-def test_supervision_draws_its_time_from_its_own_noised_image():
+def test_supervision_uses_the_time_of_its_own_noised_image():
     plan = (
         CleanLatents(pixels=latents_of(1, 1)),
         NoisedTarget(pixels=latents_of(1, 2), caption=(1,), query_pixels=patches_of(1, 1)),
@@ -147,27 +147,27 @@ def test_arrays_have_the_dtypes_of_a_batch():
     assert batch.latent_time_scale.dtype == np.float32
 
 
-def test_samples_that_do_not_fit_are_refused_by_region():
+def test_samples_that_do_not_fit_are_rejected_by_region():
     sample = lay_out((Text(ids=(1, 2)),), LAYOUT, TOKENIZER)
     with pytest.raises(ValueError, match="text_tokens"):
         pack_row([sample, sample], dict.fromkeys(REGIONS, 7), LAYOUT)
 
 
-def test_a_grid_larger_than_the_latent_table_is_refused():
+def test_a_grid_larger_than_the_latent_table_is_rejected():
     side = (LAYOUT.max_latent_size + 1) * LAYOUT.pixels_per_token
     plan = (NoisedTarget(pixels=np.zeros((LAYOUT.pixels_per_token, side, 3), np.uint8)),)
     with pytest.raises(ValueError, match="position table of 4x4"):
         lay_out(plan, LAYOUT, TOKENIZER)
 
 
-def test_more_patches_than_metaqueries_are_refused():
+def test_more_patches_than_metaqueries_are_rejected():
     target = NoisedTarget(pixels=latents_of(1, 1), query_pixels=np.zeros((12, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="6 patches of 4, more than the 4 rows"):
         lay_out((target,), LAYOUT, TOKENIZER)
 
 
 @pytest.mark.parametrize("module", [layout, rows])
-def test_the_worked_example_of_the_docstring_is_exact(module):
+def test_the_example_of_the_docstring_is_exact(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0

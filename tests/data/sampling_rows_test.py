@@ -1,4 +1,4 @@
-"""Contexts laid out for sampling: lengths, parts, and what guidance compares with."""
+"""Contexts for sampling: lengths, parts, and the contexts that guidance compares with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from uno_jax.inference.picture_inputs import guided_plan, picture_inputs
 
 
 @given(tokens=st.integers(0, 100_000))
-def test_a_bucket_holds_what_it_is_for_and_little_more(tokens):
+def test_a_bucket_is_large_enough_and_little_larger(tokens):
     assert tokens <= context_bucket(tokens) <= max(tokens * 5 / 4, tokens + 7)
     assert tokens <= latent_bucket(tokens) <= max(tokens * 9 / 8, tokens + 7)
 
@@ -51,27 +51,27 @@ def test_what_follows_a_plan_is_ordered_from_its_token_count_on(first: Plan, sec
         assert len(tokens) + len(part(regions, cut)[region]) == len(regions[region])
 
 
-def test_rows_that_are_left_over_are_padding():
+def test_remaining_rows_are_padding():
     batch = context_batch([lay_out(PROMPT, LAYOUT, TOKENIZER)], LAYOUT, rows=3)
     assert (batch.understanding.sample > 0).sum(axis=1).tolist() == [5, 0, 0]
 
 
-def test_guidance_by_text_compares_with_the_context_less_the_text_that_ends_it():
+def test_text_guidance_compares_with_the_context_without_its_final_text():
     assert without_last_text(INSTRUCTION) == INSTRUCTION[:-1]
     assert without_last_text((*PROMPT, *PROMPT)) == PROMPT
 
 
-def test_guidance_by_text_of_a_context_that_ends_in_an_image_has_nothing_to_leave_out():
+def test_text_guidance_of_a_context_that_ends_in_an_image_removes_nothing():
     assert without_last_text(INSTRUCTION[:-1]) == INSTRUCTION[:-1]
 
 
-def test_guidance_by_images_compares_with_the_texts_alone():
+def test_image_guidance_compares_with_only_the_texts():
     assert texts_alone((*PROMPT, *INSTRUCTION)) == (*PROMPT, INSTRUCTION[-1])
     assert texts_alone(PROMPT) is None
 
 
 def test_a_block_takes_the_next_position_of_each_context():
-    """One position a text token (delimiters too) and one an image."""
+    """A text token (delimiters included) takes one position, and so does an image."""
     inputs = picture_inputs([guided_plan(INSTRUCTION, 16, 16), guided_plan(PROMPT, 16, 16)], LAYOUT, TOKENIZER)
 
     def positions(batch) -> list[int]:
@@ -83,7 +83,7 @@ def test_a_block_takes_the_next_position_of_each_context():
     assert positions(inputs.without_image.target) == [4, 5]
 
 
-def test_a_target_holds_its_delimiters_and_latents_and_its_context_holds_all_else():
+def test_a_target_holds_its_delimiters_and_latents_and_its_context_holds_the_rest():
     inputs = picture_inputs([guided_plan(INSTRUCTION, 16, 16)], LAYOUT, TOKENIZER)
     assert inputs.target.text_ids.tolist() == [[TOKENIZER.image_start, TOKENIZER.image_end]]
     assert (inputs.target.generation.sample > 0).sum() == 4
@@ -92,7 +92,7 @@ def test_a_target_holds_its_delimiters_and_latents_and_its_context_holds_all_els
     assert np.count_nonzero(roles == CONTEXT) == np.count_nonzero(roles) == token_count(INSTRUCTION, LAYOUT)
 
 
-def test_the_text_free_context_is_a_beginning_of_the_context():
+def test_the_text_free_context_is_a_prefix_of_the_context():
     inputs = picture_inputs([guided_plan(INSTRUCTION, 16, 16), guided_plan(PROMPT, 16, 16)], LAYOUT, TOKENIZER)
     assert inputs.without_text.shared.tolist() == [token_count(INSTRUCTION[:-1], LAYOUT), 0]
     assert inputs.without_text.rest.text_ids.shape == (2, 0)
@@ -107,12 +107,12 @@ def test_a_negative_prompt_takes_the_place_of_the_prompt():
     assert inputs.without_text.target.understanding.position[0].tolist() == [7, 7]
 
 
-def test_pictures_without_images_in_their_contexts_need_no_image_free_one():
+def test_contexts_without_images_need_no_image_free_context():
     inputs = picture_inputs([guided_plan(PROMPT, 16, 16)], LAYOUT, TOKENIZER)
     assert inputs.without_image is None
 
 
-def test_texts_before_the_first_picture_are_a_beginning_of_the_context_of_texts_alone():
+def test_texts_before_the_first_picture_are_a_prefix_of_the_context_of_only_texts():
     context = (*PROMPT, *INSTRUCTION)
     inputs = picture_inputs([guided_plan(context, 16, 16)], LAYOUT, TOKENIZER)
     assert inputs.without_image.shared.tolist() == [token_count(PROMPT, LAYOUT)]
@@ -120,6 +120,6 @@ def test_texts_before_the_first_picture_are_a_beginning_of_the_context_of_texts_
     assert inputs.without_image.target.understanding.position[0].tolist() == [9, 9]
 
 
-def test_a_picture_that_is_not_made_of_whole_tokens_is_refused():
-    with pytest.raises(ValueError, match="20x16 pixels is not made of 8x8"):
+def test_a_picture_that_is_not_made_of_whole_tokens_is_rejected():
+    with pytest.raises(ValueError, match="20x16 pixels is not divisible into 8x8"):
         picture_inputs([guided_plan(PROMPT, 16, 20)], LAYOUT, TOKENIZER)

@@ -33,7 +33,7 @@ def test_trained_files_read_back_as_the_same_tokenizer(trained):
     assert len(again) == len(tokenizer) <= 300
 
 
-def test_delimiters_have_ids_of_their_own(trained):
+def test_delimiters_have_distinct_ids(trained):
     _, tokenizer = trained
     ids = [tokenizer.start, tokenizer.end, tokenizer.image_start, tokenizer.image_end]
     assert len(set(ids)) == 4
@@ -59,9 +59,9 @@ def test_decode_gives_back_the_composed_text(trained, text):
     assert tokenizer.decode(tokenizer.encode(text)) == unicodedata.normalize("NFC", text)
 
 
-def test_a_text_that_is_none_is_refused_with_the_place(trained):
-    """As bytes of a command line that are not UTF-8 arrive."""
-    with pytest.raises(ValueError, match=r"'caf\\udce9' is no Unicode text \(at character 4\)"):
+def test_invalid_unicode_is_rejected_with_its_position(trained):
+    """Command-line bytes that are not UTF-8 arrive as surrogates."""
+    with pytest.raises(ValueError, match=r"'caf\\udce9' is not valid Unicode \(at character 4\)"):
         trained[1].encode("caf\udce9")
 
 
@@ -74,13 +74,13 @@ def test_pickling_keeps_the_ids(trained):
 
 @pytest.fixture
 def copied(tmp_path) -> Path:
-    """The tokenizer of the reference."""
+    """A copy of the reference's tokenizer."""
     for name in TOKENIZER_FILES:
         shutil.copy(REFERENCE / name, tmp_path)
     return tmp_path
 
 
-def test_missing_delimiters_are_added_after_all_others_and_told(copied):
+def test_missing_delimiters_are_added_after_all_others_and_reported(copied):
     config = json.loads((copied / "tokenizer_config.json").read_text())
     vocabulary = json.loads((copied / "vocab.json").read_text())
     config["added_tokens_decoder"] = {str(len(vocabulary)): {"content": "<|endoftext|>"}}
@@ -98,7 +98,7 @@ def test_a_missing_file_is_named(tmp_path):
         Tokenizer.from_directory(tmp_path)
 
 
-def test_added_tokens_of_another_vocabulary_are_refused(copied):
+def test_added_tokens_of_another_vocabulary_are_rejected(copied):
     config = {"added_tokens_decoder": {"7000": {"content": "<|im_start|>"}}}
     (copied / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"<\|im_start\|>.*7000"):
@@ -132,7 +132,11 @@ def one_added(key: str, entry: Any) -> bytes:
         ("merges.txt", lambda whole: b"", "no merge makes 344 tokens"),
         ("merges.txt", lambda whole: whole + b"zz qq\n", "vocab.json has no token 'zz'"),
         ("tokenizer_config.json", lambda whole: b"[]", "expected a JSON object, found list"),
-        ("tokenizer_config.json", lambda whole: b'{"added_tokens_decoder": []}', "expected an object of id -> token"),
+        (
+            "tokenizer_config.json",
+            lambda whole: b'{"added_tokens_decoder": []}',
+            "expected an object that maps ids to tokens",
+        ),
         ("tokenizer_config.json", lambda whole: one_added("600", "x"), "holds '600': 'x'"),
         ("tokenizer_config.json", lambda whole: one_added("six", {"content": "x"}), "holds 'six'"),
         ("tokenizer_config.json", lambda whole: one_added("600", {"content": 5}), "holds '600': {'content': 5}"),
@@ -145,7 +149,7 @@ def test_a_damaged_or_foreign_file_is_named(copied, file, damage, message):
     assert str(error.value).startswith(f"{copied / file}: ")
 
 
-def test_a_vocabulary_without_room_for_all_bytes_is_refused(tmp_path):
+def test_a_vocabulary_without_room_for_all_bytes_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="at least 261"):
         train_tokenizer(["a"], 260, tmp_path)
 

@@ -1,4 +1,4 @@
-"""Pictures to patches."""
+"""Image transforms, patches and positions."""
 
 import io
 
@@ -21,10 +21,10 @@ def encoded(image: Image.Image) -> bytes:
     ("size", "expected"),
     [
         ((96, 96), (96, 96)),
-        ((300, 150), (96, 48)),  # the long side comes down to max_side
-        ((20, 30), (32, 48)),  # the short side comes up to min_side
-        ((72, 72), (64, 64)),  # 72 / 16 = 4.5, to the even neighbour
-        ((200, 24), (96, 16)),  # the long side wins, and undercuts min_side
+        ((300, 150), (96, 48)),  # the long side shrinks to max_side
+        ((20, 30), (32, 48)),  # the short side grows to min_side
+        ((72, 72), (64, 64)),  # 72 / 16 = 4.5 rounds to even
+        ((200, 24), (96, 16)),  # the limit on the long side wins over min_side
     ],
 )
 def test_size_rule(size, expected):
@@ -44,7 +44,7 @@ def test_sides_are_multiples_of_the_stride_and_bounded(width, height, max_side):
         assert 14 <= side <= transform.largest_side
 
 
-def test_bounds_that_contradict_each_other_are_refused():
+def test_bounds_that_contradict_each_other_are_rejected():
     with pytest.raises(ValueError, match="min_side <= max_side"):
         ImageTransform(32, 64, 16)
 
@@ -78,7 +78,7 @@ def test_grey_pictures_become_rgb():
         b"not a picture",
         encoded(Image.new("RGB", (9, 9)))[:-30],
         encoded(Image.new("I;16", (2, 2), 40_000)),
-        encoded(Image.new("1", (20_000, 20_000))),  # more pixels than Pillow opens
+        encoded(Image.new("1", (20_000, 20_000))),  # above Pillow's pixel limit
     ],
 )
 def test_an_unreadable_picture_is_named(data):
@@ -92,7 +92,7 @@ def test_patches_go_row_by_row_and_flatten_row_column_channel():
     np.testing.assert_array_equal(patchify(pixels, 2), expected)
 
 
-def test_a_picture_that_is_not_made_of_patches_is_refused():
+def test_a_picture_that_is_not_made_of_patches_is_rejected():
     with pytest.raises(ValueError, match="5x4 pixels"):
         patchify(np.zeros((4, 5, 3), np.uint8), 2)
 
@@ -101,6 +101,6 @@ def test_positions_index_a_table_row_by_row():
     np.testing.assert_array_equal(position_ids(2, 3, side=8), [0, 1, 2, 8, 9, 10])
 
 
-def test_a_grid_larger_than_its_table_is_refused():
+def test_a_grid_larger_than_its_table_is_rejected():
     with pytest.raises(ValueError, match="2x9 patches"):
         position_ids(2, 9, side=8)

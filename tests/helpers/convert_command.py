@@ -1,4 +1,4 @@
-"""The command `uno_jax.convert`, called in this process."""
+"""Runs the command `uno_jax.convert` in this process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uno_jax import convert
 
 
 def succeed(*arguments: str | Path) -> str:
-    """What the command prints."""
+    """Runs the command and returns its output."""
     console = Console(file=io.StringIO(), width=120)
     convert.main([str(argument) for argument in arguments], console)
     return console.file.getvalue()
 
 
 def fail(*arguments: str | Path) -> str:
-    """What the command says is wrong, in place of a traceback."""
+    """Runs the command, requires it to fail, and returns its error message."""
     with pytest.raises(SystemExit) as exit:
         succeed(*arguments)
     assert isinstance(exit.value.code, str)

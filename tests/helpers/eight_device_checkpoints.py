@@ -1,4 +1,4 @@
-"""What eight devices read and write, in a process that has eight.
+"""Reads and writes checkpoints in a process with eight devices.
 
 `XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.eight_device_checkpoints DIR` takes
 DIR/public and the run DIR/run, both written on one device. It leaves in DIR: `placed.npz` (public, every leaf sharded
@@ -32,12 +32,12 @@ from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.training.checkpoints import Checkpoints, save_model
 from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
 
-# Wide enough for kernels to be cut over eight devices.
+# Wide enough to shard kernels over eight devices.
 WIDE = small_model(decoder={"mlp_size": 1024, "vocab_size": 640})
 
 
-def place_all_cut(directory: Path, mesh: Mesh) -> Any:
-    """The model of a public directory, every leaf cut over `fsdp` along its last axis that can be."""
+def place_sharded(directory: Path, mesh: Mesh) -> Any:
+    """Loads a public directory with every leaf sharded over `fsdp` along its last divisible axis, if any."""
     public = open_public(directory)
 
     def sharding(path: tuple[str, ...]) -> NamedSharding:
@@ -48,12 +48,12 @@ def place_all_cut(directory: Path, mesh: Mesh) -> Any:
     return place_public(public, sharding).params
 
 
-def cut(params: Any) -> int:
+def sharded_leaves(params: Any) -> int:
     return sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params))
 
 
 def train_state(mesh: Mesh) -> TrainState:
-    """A state with optimizer and averages in which no two leaves are alike, in its place on the mesh."""
+    """Returns a state on the mesh, with optimizer state and EMA, in which all leaves differ."""
     state = create_state(small_params(WIDE), UNO_TRAINABLE, optax.adam(1e-3), ema=True)
     adam, *rest = state.opt_state
     mu, nu = (jax.tree.map(function, state.trainable) for function in (jnp.tanh, jnp.exp))
@@ -63,7 +63,7 @@ def train_state(mesh: Mesh) -> TrainState:
 
 
 def resume(directory: Path, mesh: Mesh) -> TrainState:
-    """The state in DIR/state on the mesh, saved from there as DIR/resumed."""
+    """Restores DIR/state onto the mesh and saves it as DIR/resumed."""
     target = with_shardings(jax.eval_shape(lambda: train_state(mesh)), mesh)
     saved = Checkpoints(directory / "state", keep=1, assets={})
     state, data_state = saved.restore(3, target)
@@ -81,7 +81,7 @@ def save_npz(file: Path, params: Any) -> None:
 def main(directory: Path) -> None:
     assert jax.device_count() == 8, f"{jax.device_count()} devices: set XLA_FLAGS as the docstring says"
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
-    placed = place_all_cut(directory / "public", mesh)
+    placed = place_sharded(directory / "public", mesh)
     save_npz(directory / "placed.npz", placed)
     imported = import_public(
         directory / "public",
@@ -95,7 +95,17 @@ def main(directory: Path) -> None:
     assets = {path.name: path.read_bytes() for path in (directory / "run/checkpoints/3/assets").iterdir()}
     save_model(directory / "saved", restored, {}, assets)
     resumed = resume(directory, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
-    print(json.dumps([cut(placed), cut(imported.params), cut(restored), cut(resumed.opt_state), cut(resumed.ema)]))
+    print(
+        json.dumps(
+            [
+                sharded_leaves(placed),
+                sharded_leaves(imported.params),
+                sharded_leaves(restored),
+                sharded_leaves(resumed.opt_state),
+                sharded_leaves(resumed.ema),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process with eight CPU devices: how many there are is fixed when JAX starts, so each needs a process of its own."""
+"""Runs a process with eight CPU devices, because JAX fixes the number of devices when it starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.helpers.paths import ROOT
 
 
 def run_with_eight_devices(*arguments: str) -> str:
-    """What `python ARGUMENTS` prints there, run in the project's root; the test fails if it fails."""
+    """Runs `python ARGUMENTS` in the project's root and returns its output. Raises AssertionError if it fails."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, *arguments],

@@ -1,7 +1,7 @@
-"""A batch of images encoded on one device and on all eight of a host, in a process that has eight.
+"""Encodes a batch of images on one and on eight devices, in a process with eight devices.
 
-`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.encoding_on_eight_devices` prints by how
-much the moments differ, on how many devices they lie, and the share of one device's work that each of the eight has.
+`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.encoding_on_eight_devices` prints the
+difference of the moments, the number of devices that hold them, and the work per device relative to one device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uno_jax.models import autoencoder_batch
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.parallel.mesh import host_mesh, replicated
 
-# Ten images of one size, two of another, one of a third: over eight devices, two, one and one slot each.
+# Ten images of one size, two of another, one of a third: two, one and one slots per device on eight devices.
 GRIDS = {(row, sample, 0): (2, 2) for row in range(2) for sample in range(1, 6)}
 GRIDS |= {(0, 6, 0): (1, 3), (1, 6, 0): (1, 3), (1, 7, 0): (1, 1)}
 

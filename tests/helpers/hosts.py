@@ -1,4 +1,4 @@
-"""Several processes on this machine as the hosts of one program, with CPU devices of their own."""
+"""Several processes on this machine as the hosts of one program, each with its own CPU devices."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tests.helpers.paths import ROOT
 
 
 class Ended(NamedTuple):
-    """How one process ended."""
+    """Result of a process."""
 
     status: int
     printed: str
-    """Standard output and error together."""
+    """Combined standard output and error."""
 
 
 class Hosts:
     """Processes that run `python ARGUMENTS --coordinator=.. --processes=.. --process=..` in the project's root.
 
-    `{host}` in an argument becomes the number of the process.
+    `{host}` in an argument is replaced by the index of the process.
     """
 
     def __init__(self, arguments: Sequence[str], *, hosts: int, devices: int, settings: dict[str, str] | None = None):
-        """`devices` of each; `settings` are environment variables."""
+        """Starts the processes, each with `devices` devices. `settings` are environment variables."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -40,7 +40,7 @@ class Hosts:
         shared = [f"--coordinator=localhost:{port}", f"--processes={hosts}"] if hosts > 1 else []
         self.processes, self._printed = [], []
         for i in range(hosts):
-            printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the processes have ended
+            printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed after the processes end
             own = [*shared, f"--process={i}"] if hosts > 1 else []
             command = [sys.executable, *(argument.replace("{host}", str(i)) for argument in arguments), *own]
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT)
@@ -48,13 +48,13 @@ class Hosts:
             self._printed.append(printed)
 
     def wait(self, timeout: float = 300) -> list[Ended]:
-        """How all of them ended; kills what has not after `timeout` seconds."""
+        """Waits for all processes and returns their results. Kills those that run after `timeout` seconds."""
         try:
             for process in self.processes:
                 process.wait(timeout)
         except subprocess.TimeoutExpired:
             printed = "\n".join(f"--- host {i}\n{self._read(i)}" for i in range(len(self.processes)))
-            raise AssertionError(f"some host has not ended after {timeout} s\n{printed}") from None
+            raise AssertionError(f"a host did not end within {timeout} s\n{printed}") from None
         finally:
             for process in self.processes:
                 process.kill()

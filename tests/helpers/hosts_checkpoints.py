@@ -1,7 +1,7 @@
-"""What several hosts make of a checkpoint that one device wrote.
+"""Restores a checkpoint of one device on several hosts.
 
-`python -m tests.helpers.hosts_checkpoints DIR --coordinator=.. --processes=.. --process=..` on each restores the train
-state in DIR/state onto a mesh over the devices of all of them, and saves it from there as DIR/resumed.
+`python -m tests.helpers.hosts_checkpoints DIR --coordinator=.. --processes=.. --process=..` on each host restores the
+train state DIR/state onto a mesh over all hosts' devices and saves it as DIR/resumed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.helpers.eight_device_checkpoints import cut, resume
+from tests.helpers.eight_device_checkpoints import resume, sharded_leaves
 from uno_jax.parallel.hosts import failing_together, join_hosts
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 
@@ -24,7 +24,7 @@ def main() -> None:
     join_hosts(options.coordinator, options.processes, options.process)
     with failing_together():
         state = resume(options.directory, make_mesh(MeshConfig()))
-        assert cut(state.opt_state)
+        assert sharded_leaves(state.opt_state)
         assert not all(leaf.is_fully_addressable for leaf in state.opt_state[0].mu["latent_in"].values())
 
 

@@ -1,6 +1,6 @@
-"""Rows of a batch on hosts whose devices are not neighbours in the mesh, as those of a TPU's hosts often are not.
+"""Rows of a batch on hosts whose devices are not neighbours in the mesh, which is common on TPUs.
 
-For two hosts of two devices. Each prints where its rows lie, and a batch that went through `own_rows` and `put_rows`.
+For two hosts of two devices. Each prints the devices of its rows, and a batch after `own_rows` and `put_rows`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What hosts have to say to each other; `--fail=I`: host I fails while the others wait for it; `--fail_last=I`: when
-they are through; `--kill=I`: it is killed in the middle of the talk.
+"""Communication of hosts: agreeing to stop, gathering values, failing together.
 
-Each host counts steps until one of them, host 1 at its third, wants to stop; and prints the step at which it did, and
-what every host gathered.
+Each host counts steps until host 1 asks to stop at its third step. Then it prints the step at which it stopped and the
+gathered values. `--fail=I`: host I fails while the others wait for it. `--fail_last=I`: host I fails at the end.
+`--kill=I`: host I is killed while the hosts communicate.
 """
 
 from __future__ import annotations

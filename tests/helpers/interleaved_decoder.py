@@ -1,4 +1,4 @@
-"""The decoder written the slow way: one sequence, one token after the other, each with its own expert's weights."""
+"""Slow reference of the decoder: one sequence, token by token, each with its expert's weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _norm(x: Matrix, scale: Matrix, epsilon: float) -> Matrix:
 
 
 def _rotate(x: Matrix, position: int, theta: float) -> Matrix:
-    """`x` [heads, head_dim]: feature k and feature k + head_dim / 2 are a plane, turned by position * theta^(-2k/d)."""
+    """Rotates `x`, `[heads, head_dim]`: features k and k + head_dim / 2 by the angle position * theta^(-2k/d)."""
     half = x.shape[-1] // 2
     angle = position * theta ** (-np.arange(half) / half)
     first, second = x[:, :half], x[:, half:]
@@ -28,15 +28,15 @@ def _rotate(x: Matrix, position: int, theta: float) -> Matrix:
 def interleaved_decoder(
     params: Any, config: DecoderConfig, x: Matrix, experts: list[str], positions: list[int], mask: Matrix
 ) -> Matrix:
-    """Final normed states of a sequence, float64.
+    """Returns the final normed states of a sequence, float64 `[tokens, features]`.
 
     Args:
       params: the decoder's parameter tree.
       config: its sizes.
-      x: what enters the first layer, `[tokens, features]`.
+      x: input of the first layer, `[tokens, features]`.
       experts: `understanding` or `generation`, for each token.
       positions: RoPE position of each token.
-      mask: bool `[tokens, tokens]`, who (row) looks at whom (column).
+      mask: bool `[tokens, tokens]`, True where the row's token attends to the column's.
     """
     x = np.asarray(x, np.float64)
     group = config.num_heads // config.num_kv_heads

@@ -1,4 +1,4 @@
-"""Calls of the launch scripts, with stand-ins for the tools of the cloud."""
+"""Runs the launch scripts with stand-ins for the cloud tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOUD_TOOLS = ("gcloud", "kubectl", "docker", "xpk")
 def call(
     *command: object, cwd: Path = ROOT, path: Path | None = None, check: int | None = 0
 ) -> subprocess.CompletedProcess:
-    """The outcome of a command, of the expected status."""
+    """Runs a command, requires the expected exit status, and returns the result."""
     environment = os.environ | {"POLL_SECONDS": "0"}
     if path is not None:
         environment["PATH"] = f"{path}:{environment['PATH']}"
@@ -31,7 +31,7 @@ def call(
 
 
 def failing_tools(folder: Path, names: Sequence[str] = CLOUD_TOOLS) -> Path:
-    """The folder, with tools that fail, so that a command which should only be printed is noticed."""
+    """Fills the folder with tools that fail, so that a dry run that calls one is noticed. Returns the folder."""
     for name in names:
         (folder / name).write_text("#!/bin/sh\necho called: $0 $* >&2\nexit 99\n")
         (folder / name).chmod(0o755)
@@ -39,7 +39,7 @@ def failing_tools(folder: Path, names: Sequence[str] = CLOUD_TOOLS) -> Path:
 
 
 def printed(script: str, *arguments: str, path: Path) -> list[str]:
-    """The commands that a dry run prints, the tools' name and what it does to what, flags left out."""
+    """Returns the commands that a dry run prints, without their flags."""
     done = call(LAUNCH / script, arguments[0], "--dry-run", *arguments[1:], path=path)
     assert "called" not in done.stderr
     commands = [line[2:] for line in done.stdout.splitlines() if line.startswith("+ ")]

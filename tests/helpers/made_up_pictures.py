@@ -1,4 +1,4 @@
-"""Pictures to sample from a small model: contexts, and how they are read and sampled, compiled once for each shape."""
+"""Contexts for a small model, and functions to read them and sample pictures, compiled once per shape."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ INSTRUCTION: Plan = (
     VitImage(pixels=patches_of(1, 2, seed=2)),
     Text(ids=(7, 8)),
 )
-# Two pictures that differ in everything: kind of context, size, seed.
+# Two pictures that differ in context, size and seed.
 DRAWN = guided_plan(PROMPT, 16, 16, seed=7)
 EDITED = guided_plan(INSTRUCTION, 8, 24, seed=8)
 
 
 def latents_in(batch: PixelBatch) -> jax.Array:
-    """Latents for context images: their pixels, which are as many numbers."""
+    """Uses the pixels of context images as their latents. The small model has as many features."""
     return jnp.asarray(to_float(batch.latent_pixels))
 
 
@@ -76,13 +76,13 @@ def noise_of(branches: Branches) -> jax.Array:
 
 
 def sample(branches: Branches, config: FlowConfig, start: jax.Array | None = None) -> tuple[np.ndarray, Any]:
-    """Final latents and trajectory, padding and all."""
+    """Returns the final latents and the trajectory, padding included."""
     start = noise_of(branches) if start is None else start
     return _sampler(config)(PARAMS, branches, start)
 
 
 def pictures(plans: Sequence[GuidedPlan], config: FlowConfig, rows: int | None = None) -> list[np.ndarray]:
-    """The latents of each picture, without padding."""
+    """Returns the latents of each picture, without padding."""
     branches = branches_of(plans, rows)
     real = np.asarray(branches.conditional.target.generation.sample) > 0
     final, _ = sample(branches, config)

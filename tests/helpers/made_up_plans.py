@@ -1,4 +1,4 @@
-"""Small made-up plans: some by name, and any mix at random, with a slow statement of who sees whom in them."""
+"""Small made-up plans: named ones, random ones, and a slow reference of their attention mask."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ ROOMY = dict.fromkeys(REGIONS, 400)
 
 
 class Sample(NamedTuple):
-    """A plan with its number in the data order; a plan alone gets its place in the row as its number."""
+    """A plan with its occurrence. A plan without one gets its index in the row."""
 
     plan: Plan
     occurrence: int
@@ -26,18 +26,18 @@ class Sample(NamedTuple):
 
 
 def pixels(rows: int, columns: int, patch: int, seed: int = 0) -> np.ndarray:
-    """A random picture of rows x columns patches."""
+    """Returns a random picture of rows x columns patches."""
     rng = np.random.default_rng((rows, columns, seed))
     return rng.integers(0, 256, (rows * patch, columns * patch, 3), np.uint8)
 
 
 def latents_of(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    """A picture of rows x columns latent tokens."""
+    """Returns a random picture of rows x columns latent tokens."""
     return pixels(rows, columns, LAYOUT.pixels_per_token, seed)
 
 
 def patches_of(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    """A picture of rows x columns ViT patches."""
+    """Returns a random picture of rows x columns ViT patches."""
     return pixels(rows, columns, LAYOUT.vit_patch_size, seed)
 
 
@@ -58,7 +58,7 @@ SECOND_ROUND: Plan = (
     Text(ids=(11,)),
     NoisedTarget(pixels=latents_of(2, 1, seed=4), caption=(12,), query_pixels=patches_of(1, 1, seed=4)),
 )
-"""The first round's target, once noised, is a clean source of the second."""
+"""Two rounds of editing: the noised target of the first is a clean source of the second."""
 UNDERSTANDING: Plan = (VitImage(pixels=patches_of(2, 2, seed=5)), Text(ids=(13,)), Text(ids=(14, 15), answer=True))
 RECONSTRUCTION: Plan = (
     VitImage(pixels=patches_of(1, 1, seed=6)),
@@ -78,12 +78,12 @@ _items = _texts | _vit_images | _clean | _targets | st.just(DroppedImage())
 
 
 def plans(most_items: int = 5) -> st.SearchStrategy[Plan]:
-    """Any items in any order: text, answers, images, and noised targets with and without supervision."""
+    """Generates random items in any order: text, answers, images, and noised targets with or without supervision."""
     return st.lists(_items, min_size=1, max_size=most_items).map(tuple)
 
 
 def batch_of(*rows, capacities=ROOMY) -> PixelBatch:
-    """A batch whose rows hold the given plans or `Sample`s."""
+    """Makes a batch whose rows hold the given plans or `Sample`s."""
     packed = []
     for row in rows:
         samples = [x if isinstance(x, Sample) else Sample(x, i) for i, x in enumerate(row)]
@@ -93,14 +93,14 @@ def batch_of(*rows, capacities=ROOMY) -> PixelBatch:
 
 
 def row_metadata(batch: TokenBatch, row: int) -> TokenMetadata:
-    """The metadata of one row, both buffers together, `[U + G]`."""
+    """Returns the metadata of one row, both buffers concatenated, `[U + G]`."""
     return TokenMetadata(
         *(np.concatenate([a[row], b[row]]) for a, b in zip(batch.understanding, batch.generation, strict=True))
     )
 
 
 def sequence_of(batch: TokenBatch, row: int, sample: int) -> TokenMetadata:
-    """The metadata of one sample, both buffers together, in logical order."""
+    """Returns the metadata of one sample, both buffers concatenated, in logical order."""
     metadata = row_metadata(batch, row)
     keep = np.flatnonzero(metadata.sample == sample)
     keep = keep[np.argsort(metadata.order[keep], kind="stable")]
@@ -109,17 +109,17 @@ def sequence_of(batch: TokenBatch, row: int, sample: int) -> TokenMetadata:
 
 @dataclass(frozen=True)
 class SlowToken:
-    """A token as the slow statement knows it."""
+    """A token of the slow reference."""
 
     kind: str  # text, clean, noised, caption, query
     group: int  # tokens of one text, one image block, one caption, one set of metaqueries share it
-    block: int  # the noised block it belongs to, from 1; 0: none
+    block: int  # index of its noised block, from 1; 0 = none
     position: int
-    region: str  # where the batch keeps it; the n-th token of a region is the n-th there
+    region: str  # region of the batch; tokens keep their order within it
 
 
 def slow_sequence(plan: Plan) -> list[SlowToken]:
-    """The tokens of a plan in their logical order."""
+    """Returns the tokens of a plan in logical order."""
     tokens, position, group, block = [], 0, 0, 0
 
     def image(kind: str, pixels: np.ndarray, region: str) -> None:
@@ -158,7 +158,7 @@ def slow_sequence(plan: Plan) -> list[SlowToken]:
 
 
 def slow_visible(tokens: list[SlowToken], i: int, j: int) -> bool:
-    """Whether token i may look at token j: the table of one sample, in words."""
+    """Whether token i may attend to token j of the same sample."""
     query, key = tokens[i], tokens[j]
     if query.group == key.group:
         return j <= i if query.kind in ("text", "caption") else True
@@ -168,7 +168,7 @@ def slow_visible(tokens: list[SlowToken], i: int, j: int) -> bool:
 
 
 def slow_mask(plan: Plan) -> np.ndarray:
-    """bool `[tokens, tokens]`: who looks (rows) at whom (columns) in a plan."""
+    """Returns bool `[tokens, tokens]`, True where the row's token attends to the column's."""
     tokens = slow_sequence(plan)
     count = len(tokens)
     return np.array([[slow_visible(tokens, i, j) for j in range(count)] for i in range(count)], bool).reshape(
@@ -177,9 +177,9 @@ def slow_mask(plan: Plan) -> np.ndarray:
 
 
 def places_of(plan: Plan, batch: TokenBatch) -> np.ndarray:
-    """Where the tokens of a plan that is the first of its row lie in `[U + G]`, in logical order.
+    """Returns the indices in `[U + G]` of the tokens of a row's first plan, in logical order.
 
-    By counting: the n-th token of a region is the n-th there. `order` plays no part.
+    Uses only the order of tokens within each region, not the field `order`.
     """
     widths = [batch.text_ids, batch.vit_image, batch.caption_ids, batch.query_index, batch.latent_index]
     starts = np.cumsum([0] + [x.shape[1] for x in widths])

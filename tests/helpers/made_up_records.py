@@ -14,14 +14,14 @@ from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.transforms import ImageTransform
 
-# 16 px pictures: 4 latent tokens, 4 ViT patches, 4 metaqueries.
+# Pictures of 16 pixels have 4 latent tokens, 4 ViT patches and 4 metaqueries.
 LAYOUT = Layout(vit_patch_size=4, vit_table_side=4, pixels_per_token=8, max_latent_size=4, num_metaqueries=4)
 VAE_TRANSFORM = ImageTransform(16, 8, 8)
 VIT_TRANSFORM = ImageTransform(8, 4, 4)
 
 
 def small_config(**changes) -> DataConfig:
-    """Four rows from two virtual shards; a row holds a handful of samples."""
+    """Returns a config of four rows from two virtual shards. A row holds a few samples."""
     defaults = {
         "rows": 4,
         "virtual_shards": 2,
@@ -39,7 +39,7 @@ def small_config(**changes) -> DataConfig:
 
 
 def picture(seed: int = 0, width: int = 16, height: int = 16) -> bytes:
-    """A PNG of random pixels."""
+    """Returns a PNG of random pixels."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG")

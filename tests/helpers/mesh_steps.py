@@ -1,4 +1,4 @@
-"""Three train steps on a mesh, of one host's devices or of several hosts'.
+"""Runs three train steps on a mesh over the devices of one or several hosts.
 
 `python -m tests.helpers.mesh_steps DIR MESH ... [--attention=kernel] [--coordinator=.. --processes=.. --process=..]`
 runs them on each mesh (sizes of its four axes, such as `2,2,1,2`) of the first devices that it needs, with that
@@ -34,8 +34,8 @@ from uno_jax.training.state import UNO_TRAINABLE, create_state
 from uno_jax.training.step import StepConfig, make_train_step
 
 LOSSES = ("loss", "flow", "caption", "visual")
-# A large epsilon: where a gradient is close to 0, Adam would turn its rounding error into a whole step. Two
-# microbatches: each takes rows from every device.
+# Epsilon is large, because Adam amplifies the rounding errors of gradients close to 0 to full updates. Each of the two
+# microbatches takes rows from every device.
 CONFIG = StepConfig(
     small_model(),
     ObjectiveConfig(),
@@ -47,18 +47,18 @@ ROWS = 16
 
 
 def batch_number(number: int) -> Batch:
-    """Fifteen rows of one sample or two, and one row that is empty."""
+    """Returns fifteen rows of one or two samples, and an empty row."""
     samples = [Sample(plan, occurrence=100 * number + i) for i, plan in enumerate(NAMED * 5)]
     return model_batch(*(samples[i : i + 1 + i % 2] for i in range(ROWS - 1)), [])
 
 
 def start() -> dict[str, np.ndarray]:
-    """The parameters before the first step."""
+    """Returns the parameters before the first step."""
     return flatten_dict({"params": jax.device_get(small_params(CONFIG.model))}, sep="/")
 
 
 def run(sizes: list[int], batches: list[Batch], attention: str) -> tuple[dict[str, list[float]], int, dict[str, Any]]:
-    """Losses of every step, the number of sharded leaves, and the trainable parameters and their EMA after the last."""
+    """Returns the losses of every step, the number of sharded leaves, and the final trainable parameters and EMA."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     model = small_model(decoder={"attention": attention}, vision={"attention": attention})
     state = create_state(small_params(CONFIG.model), UNO_TRAINABLE, make_optimizer(CONFIG.optimizer, 3), ema=True)

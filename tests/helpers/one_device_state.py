@@ -1,4 +1,4 @@
-"""A train state that one device wrote, or restores."""
+"""Saves and restores a train state on one device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def write_state(directory):
-    """A checkpoint of a train state on one device, and of a position in the data."""
+    """Saves a checkpoint of a train state on one device, with a data position."""
     state, data_state = train_state(ONE), {"shard_0000_of_0001": {"next": 5}}
     checkpoints = Checkpoints(directory, keep=1, assets={})
     checkpoints.save(3, state, data_state)
@@ -23,7 +23,7 @@ def write_state(directory):
 
 
 def assert_restored(directory, state, data_state):
-    """Demands that the checkpoint, restored on one device, is what `write_state` wrote."""
+    """Requires the checkpoint, restored on one device, to equal what `write_state` wrote."""
     checkpoints = Checkpoints(directory, keep=1, assets={})
     restored, restored_data = checkpoints.restore(3, with_shardings(jax.eval_shape(lambda: state), ONE))
     checkpoints.close()

@@ -1,4 +1,4 @@
-"""Where the project and the tests' data are."""
+"""Paths of the project and of the tests' data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory in the public layout as sizes and parameters."""
+"""Loads sizes and parameters of a directory in the public layout."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ class PublicModel(NamedTuple):
 
 
 def load_public(directory: Path, **policies: Any) -> PublicModel:
-    """All parameters, on the first device unless the policies of `place_public` say otherwise."""
+    """Loads all parameters, by default onto the first device; `policies` are arguments of `place_public`."""
     public = open_public(directory)
     return PublicModel(public.config, *place_public(public, **policies))

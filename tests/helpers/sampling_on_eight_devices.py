@@ -1,8 +1,8 @@
-"""Eight pictures and texts on one device and on meshes of eight, in a process that has eight.
+"""Samples eight pictures and texts on one device and on meshes of eight, in a process with eight devices.
 
-`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.sampling_on_eight_devices` prints, for
-each run, whether the noise has the bits that one device with dense attention gives it, by how much the latents differ,
-whether the texts are the same, over how many devices the latents lie, and whether the program holds the kernel.
+`XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.helpers.sampling_on_eight_devices` compares each run
+with one device and dense attention. It prints whether the noise is bit for bit equal, the difference of the latents,
+whether the texts are equal, the number of devices that hold the latents, and whether the program contains the kernel.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ TEXT = TextConfig(6, temperature=1.0)
 
 
 def model_with(attention: str) -> ModelConfig:
-    """The MLP is wide enough for its kernels to be cut over fsdp."""
+    """Returns a small model whose MLP is wide enough to shard its kernels over fsdp."""
     return small_model(decoder={"mlp_size": 1024, "attention": attention}, vision={"attention": attention})
 
 
 def run(model: ModelConfig, params: Any, inputs: PictureInputs, latents: Any) -> tuple[Any, Any, Any]:
-    """Noise, final latents, and texts that go on where the pictures' blocks would be."""
+    """Returns noise, final latents, and texts written in place of the pictures' blocks."""
     branches = read_branches(params, inputs, latents, model)
     noise = initial_noise(inputs.target, SEED, model)
     first = jax.tree.map(lambda x: x[:, :1], inputs.target.understanding)

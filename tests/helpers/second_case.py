@@ -1,9 +1,9 @@
-"""A second reference case, derived from the original's numbers of the first: other times, and guidance that ends early.
+"""Derives a second reference case from the first one: another time shift, and guidance that ends early.
 
-The training forward depends on the times t and on nothing else of how they were drawn. So the first case's arrays are
-those of a case with time shift 3 whose normal draws give the same t. The first steps of an edit do not depend on what
-guidance does later. So an edit that is guided at t > 0.5 alone has the first case's states up to there, and follows the
-conditional velocity from there, which the first case stores too.
+The training forward pass depends only on the times t, not on how they were sampled. The first case's arrays are
+therefore valid for a time shift of 3, with normal draws that give the same t. The first steps of an edit do not depend
+on later guidance. An edit with guidance only at t > 0.5 therefore has the first case's states up to that time. From
+there it follows the conditional velocity, which the first case also stores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INTERVAL = (0.5, 1.0)
 
 
 def write_second_case(first: Path, directory: Path) -> None:
-    """Writes to `directory` the case derived from the case `first`; its one run of edits, `global`, lacks a picture."""
+    """Writes the case derived from `first` to `directory`. Its only edit, `global`, has no picture."""
     shutil.copytree(first, directory)
     _edit_json(directory / "config.json", lambda config: config.update(timestep_shift=TIME_SHIFT))
     shift = json.loads((first / "config.json").read_text())["timestep_shift"]
@@ -30,9 +30,10 @@ def write_second_case(first: Path, directory: Path) -> None:
 
 
 def draws_of_same_times(raw: np.ndarray, shift: float) -> np.ndarray:
-    """The normal draws that give with TIME_SHIFT the times that `raw` gives with `shift`; minus infinity stays.
+    """Returns the normal draws that give the same times with TIME_SHIFT as `raw` gives with `shift`.
 
-    t / (1 - t) = shift * u / (1 - u) and u / (1 - u) = exp(raw), so another shift moves the draw by a constant.
+    t / (1 - t) = shift * u / (1 - u) and u / (1 - u) = exp(raw), so another shift adds a constant to the draws. Minus
+    infinity stays.
     """
     return (raw + np.log(shift / TIME_SHIFT)).astype(np.float32)
 
@@ -66,7 +67,7 @@ def _end_guidance_early(directory: Path) -> None:
 
 
 _GUIDING = ("v_cfg_text", "v_cfg_img")
-# The original stores the conditional velocity of one run alone, and the picture was decoded from another latent.
+# The first case stores the conditional velocity of only one edit, and its picture belongs to another latent.
 _LEFT_OUT = ("edit/channel/", "edit/text_channel/", "edit/global/image")
 
 

@@ -15,8 +15,8 @@ FLUX = AutoencoderConfig(
     base_channels=32, channel_multipliers=(1, 1), num_residual_blocks=1, latent_channels=2, downsample=2
 )
 PIXEL = AutoencoderConfig(kind="pixel", latent_channels=12, downsample=2)
-SIDE = 4  # of the latent position table
-# (row, sample, image) -> pixels; two sizes, one of them three times, and padding at the end of both rows.
+SIDE = 4  # side of the latent position table
+# (row, sample, image) -> pixels: two sizes, one of them three times. Both rows end in padding.
 GRIDS = {(0, 1, 0): (1, 2), (0, 1, 1): (2, 1), (0, 2, 0): (1, 2), (1, 1, 0): (1, 2)}
 TOKENS = 7
 
@@ -27,7 +27,7 @@ def model_config(autoencoder):
 
 @functools.cache
 def variables_of(autoencoder):
-    """Random parameters of every leaf; biases and scales too, so that none is idle."""
+    """Returns random parameters, biases and scales included, so that each of them has an effect."""
     image = jax.ShapeDtypeStruct((1, 4, 4, 3), np.float32)
     shapes = jax.eval_shape(autoencoder.init, jax.random.key(0), image)
     generator = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def variables_of(autoencoder):
 
 
 def batch_of(images, config, tokens=TOKENS):
-    """A batch whose generation buffer holds the images (in order), and whose other regions are empty."""
+    """Makes a batch with the images in the generation buffer, in order, and all other regions empty."""
     side = config.pixels_per_token
     pixels = np.full((2, tokens, 3 * side**2), 77, np.uint8)
     sample, image, positions = (np.zeros((2, tokens), np.int32) for _ in range(3))

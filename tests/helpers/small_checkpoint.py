@@ -1,4 +1,4 @@
-"""The checkpoint of a run of a small model, written without running it."""
+"""Writes the checkpoint of a run of a small model without running it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN = RunConfig(
 def write_checkpoint(
     directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None, trainable=UNO_TRAINABLE
 ):
-    """A run's checkpoint of step 3; its averages are the trained parameters plus 1."""
+    """Writes a run's checkpoint of step 3, whose EMA is the trained parameters plus 1."""
     params = small_params(MODEL) if params is None else params
     state = create_state(params, trainable, optax.sgd(1.0), ema=ema).replace(step=jnp.int32(3))
     if ema:

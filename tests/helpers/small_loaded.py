@@ -1,4 +1,4 @@
-"""The small model as commands and notebooks get it: loaded, or as a checkpoint to load."""
+"""The small model for commands and notebooks, loaded or as a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.training.checkpoints import save_model
 
-# Two steps, both guided: one kind of step, so one small program.
+# Both steps are guided, so that only one step program is compiled.
 QUICK: Mapping[str, Any] = {"timesteps": 3, "time_shift": 1.0}
 QUICK_SETTINGS = PictureSettings(**QUICK)
 
@@ -47,7 +47,7 @@ def small_generator() -> Generator:
 
 
 def save_small_checkpoint(directory: Path) -> Path:
-    """The same model as a checkpoint of a run."""
+    """Saves the small model as a checkpoint of a run."""
     model = small_model()
     settings = {
         "data": {"vae_transform": to_json(VAE_TRANSFORM), "vit_transform": to_json(VIT_TRANSFORM)},

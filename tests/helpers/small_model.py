@@ -1,4 +1,4 @@
-"""A small model, and batches it can run on without an autoencoder."""
+"""A small model, and encoded batches for it that need no autoencoder."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Params = Any
 # Three plans of a few items fit into a row.
 CAPACITIES = {"text": 64, "vit": 24, "caption": 32, "query": 24, "latent": 72}
 
-# Only compilers before JAX 0.11 know the second option, which halves the time once more.
+# Only compilers before JAX 0.11 accept the second option, which halves compile time again.
 _QUICK = {"xla_backend_optimization_level": 0} | (
     {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 )
 quick_jit = functools.partial(jax.jit, compiler_options=_QUICK)
-"""`jax.jit` that compiles in half of the time or less, for programs that are small and run a few times."""
+"""`jax.jit` with at most half the compile time, for small programs that run a few times."""
 
 
 def small_model(*, decoder: Mapping[str, Any] = {}, vision: Mapping[str, Any] = {}, **changes) -> ModelConfig:
-    """Two layers of width 32, float32, the sizes of the made-up layout."""
+    """Returns the config of a float32 model with two layers of width 32 and the sizes of the made-up layout."""
     config = ModelConfig(
         decoder=DecoderConfig(
             hidden_size=32,
@@ -68,9 +68,9 @@ def small_model(*, decoder: Mapping[str, Any] = {}, vision: Mapping[str, Any] = 
 
 
 def small_params(config: ModelConfig, seed: int = 0) -> Params:
-    """Random parameters in which no bias is 0 and no norm scale is 1, so that each of them matters.
+    """Returns random parameters in which no bias is 0 and no norm scale is 1, so that each has an effect.
 
-    A leaf depends on its name and shape only: models that differ in one part are alike in all others.
+    A leaf depends only on its name and shape, so models that differ in one part share all others.
     """
 
     def leaf(path: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
@@ -84,14 +84,14 @@ def small_params(config: ModelConfig, seed: int = 0) -> Params:
 
 
 def model_batch(*rows, capacities=CAPACITIES) -> Batch:
-    """As `batch_of`, with moments in the place of pixels: the pixels as the mean, and a variance that matters."""
+    """Like `batch_of`, with moments in place of pixels: the pixels as the mean, and a non-negligible variance."""
     batch = batch_of(*rows, capacities=capacities)
     mean = to_float(batch.latent_pixels)
     return Batch(**batch.shared(), latent_moments=np.concatenate([mean, np.full_like(mean, -2.0)], axis=-1))
 
 
 def merge_adapters(params: Params, config: DecoderConfig) -> Params:
-    """The parameters of the same model without adapters, in the dtypes of the kernels."""
+    """Merges the adapters into the kernels, in the kernels' dtypes."""
     flat = flatten_dict(params, sep="/")
     merged = {path: leaf for path, leaf in flat.items() if not path.startswith(ADAPTERS + "/")}
     for name in ADAPTED_LAYERS:

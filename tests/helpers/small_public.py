@@ -1,4 +1,4 @@
-"""The smallest public-layout directory: two layers everywhere, widths of a few numbers."""
+"""A minimal directory in the public layout, with two layers per network and small widths."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_json(directory: Path, *, decoder=DECODER_JSON, vision=VISION_JSON, top
 
 
 def tensors_of(config: ModelConfig, dtype=np.float32) -> dict[str, np.ndarray]:
-    """Random tensors of `ema.safetensors`, by public name, with the fixed tables in place."""
+    """Returns random tensors of `ema.safetensors` by public name, fixed tables included."""
     generator = np.random.default_rng(0)
     tensors = {
         name: generator.normal(size=shape).astype(dtype) for name, shape in expected_public_tensors(config).items()
@@ -59,7 +59,7 @@ def tensors_of(config: ModelConfig, dtype=np.float32) -> dict[str, np.ndarray]:
 
 
 def write_public(directory: Path, dtype=np.float32, decoder: Mapping[str, int] = {}) -> Path:
-    """A whole public-layout directory, with the tokenizer of the reference."""
+    """Writes a complete directory in the public layout, with the reference's tokenizer."""
     directory.mkdir(exist_ok=True)
     write_json(directory, decoder={**DECODER_JSON, **decoder})
     config = model_config_from_directory(directory)

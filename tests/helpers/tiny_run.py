@@ -1,4 +1,4 @@
-"""A tiny model, run whole on pictures of coloured squares."""
+"""Complete runs of a tiny model on pictures of coloured squares."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def records(split: str) -> list[Record]:
 
 
 def write_dataset(directory: Path) -> Path:
-    """A prepared dataset of 24 records a split, and its tokenizer."""
+    """Writes a prepared dataset of 24 records per split, with a tokenizer."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads them
     splits = {split: lambda split=split: records(split) for split in ("train", "test")}
@@ -62,7 +62,7 @@ def write_dataset(directory: Path) -> Path:
 
 
 def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
-    """A real config, shrunk; `changes` by dotted name."""
+    """Shrinks a real config, then applies `changes` (by dotted name)."""
     config.unlock()
     config.model.decoder.update(
         hidden_size=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, mlp_size=16, vocab_size=300
@@ -72,7 +72,7 @@ def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
     if config.model.num_metaqueries:
         config.model.num_metaqueries = 4
     config.data.directory = str(dataset)
-    config.data.task_weights = {}  # as in the data
+    config.data.task_weights = {}  # proportions of the dataset
     config.data.update(rows=2, virtual_shards=2, text_tokens=32, vit_tokens=8, latent_tokens=12, packing_bins=2)
     config.data.update({name: 16 for name in ("caption_tokens", "query_tokens") if config.data[name]})
     for transform in (config.data.vae_transform, config.data.vit_transform, config.data.metaquery_transform):
@@ -96,7 +96,7 @@ def quiet() -> rich.console.Console:
 
 
 def saved(workdir: Path, step: int, item: str) -> dict[str, np.ndarray]:
-    """All arrays of one item of a checkpoint, by name."""
+    """Returns all arrays of one item of a checkpoint, by name."""
     import orbax.checkpoint as ocp
 
     tree = ocp.PyTreeCheckpointHandler().restore(workdir / "checkpoints" / str(step) / item)
@@ -132,7 +132,7 @@ run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfi
 
 
 def start_process(config: RunConfig, workdir: Path, **environment: str) -> subprocess.Popen:
-    """A run in a process of its own."""
+    """Starts a run in a separate process."""
     file = workdir.parent / "config.json"
     file.write_text(json.dumps(to_json(config)))
     return subprocess.Popen(
@@ -150,7 +150,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def stop_at(step: int) -> Any:
-    """Pictures that draw nothing, and tell the process to end at a step."""
+    """Returns a `make_generate_pictures` that generates nothing and signals the process to stop at `step`."""
 
     def make(context: Any) -> Any:
         return lambda at, params: os.kill(os.getpid(), signal.SIGTERM) if at == step else None

@@ -1,4 +1,4 @@
-"""Trees of arrays, compared."""
+"""Comparison of trees of arrays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import numpy as np
 
 
 def assert_same(actual: Any, expected: Any) -> None:
-    """Demands the same structure, and the same numbers in every leaf."""
+    """Requires the same structure and equal leaves."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, actual, expected)

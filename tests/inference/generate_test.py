@@ -213,7 +213,7 @@ def test_a_photo_is_turned_upright():
 
 def test_a_picture_that_is_none_is_refused(tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"picture of edit 0: .*damaged\.png: 10 bytes that are no readable picture"):
+    with pytest.raises(ValueError, match=r"picture of edit 0: .*damaged\.png: the 10 bytes cannot be decoded"):
         GENERATOR.edit_images([tmp_path / "damaged.png"], ["thing"])
     with pytest.raises(ValueError, match=r"missing\.png cannot be read \(No such file"):
         read_picture(tmp_path / "missing.png")

@@ -121,7 +121,7 @@ def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_pat
         list(check_prompts(read_prompts(file, SETTINGS), small_generator()))
     damaged, missing, size = str(raised.value).split("\n")
     assert "prompts.jsonl:2: picture: " in damaged
-    assert "damaged.png: 60 bytes that are no readable picture" in damaged
+    assert "damaged.png: the 60 bytes cannot be decoded" in damaged
     assert "prompts.jsonl:3: " in missing
     assert "missing.png cannot be read (No such file" in missing
     assert "prompts.jsonl:4: size is 9x9" in size
@@ -130,7 +130,7 @@ def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_pat
 @pytest.mark.parametrize(("prompt", "negative"), [("caf\udce9", ""), ("fine", "\ud800")])
 def test_what_is_no_unicode_text_is_named_before_any_work(prompt, negative):
     prompts = prompts_of_arguments([prompt], [], PictureSettings(negative=negative))
-    with pytest.raises(PromptError, match="^--prompt 0: .* is no Unicode text"):
+    with pytest.raises(PromptError, match="^--prompt 0: .* is not valid Unicode"):
         list(check_prompts(prompts, small_generator()))
 
 

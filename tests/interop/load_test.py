@@ -89,7 +89,7 @@ def test_a_checkpoint_without_averages_says_so_when_they_are_asked_for(tmp_path)
 def test_a_checkpoint_whose_tensors_are_not_its_models_is_refused_with_the_sizes(tmp_path):
     wider = dataclasses.replace(MODEL, decoder=dataclasses.replace(MODEL.decoder, mlp_size=50))
     write_checkpoint(tmp_path, model=wider)
-    with pytest.raises(CheckpointMismatch, match=r"gate/kernel is \(2, 32, 48\) in the checkpoint and \(2, 32, 50\)"):
+    with pytest.raises(CheckpointMismatch, match=r"gate/kernel is \(2, 32, 48\) in the checkpoint but \(2, 32, 50\)"):
         load_model(tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
     for file in (tmp_path / "copy" / "params").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:-100]) if damage == "a file cut short" else file.unlink()
-    with pytest.raises(CheckpointError, match="copy/params: it cannot be read, files are missing or damaged") as error:
+    with pytest.raises(CheckpointError, match="copy/params: files are missing or damaged") as error:
         load_model(tmp_path / "copy")
     assert "\n" not in str(error.value)
 

@@ -121,7 +121,7 @@ runpy.run_module("uno_jax.convert", run_name="__main__")
 def test_an_import_that_cannot_be_written_says_so_in_one_line_and_leaves_nothing_behind(tmp_path):
     command = [sys.executable, "-c", LIMITED, "import", str(REFERENCE), str(tmp_path / "new" / "imported")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    message = f"CheckpointError: {tmp_path}/new: the checkpoint cannot be written there (File too large)\n"
+    message = f"CheckpointError: {tmp_path}/new: writing the checkpoint failed (File too large)\n"
     assert (result.returncode, result.stderr) == (1, message)
     assert names(tmp_path) == []
 

@@ -113,7 +113,7 @@ def test_adapter_parameters_are_counted_separately():
 
 
 def test_training_adapters_with_rank_zero_raises_an_error():
-    with pytest.raises(ConfigError, match="adapter_rank is 0: give adapters a rank"):
+    with pytest.raises(ConfigError, match="adapter_rank is 0: set adapter_rank to at least 1"):
         check_config(RunConfig(trainable=ADAPTERS_TRAINABLE))
     rank = dataclasses.replace(RunConfig().model.decoder, adapter_rank=4)
     check_config(RunConfig(trainable=ADAPTERS_TRAINABLE, model=dataclasses.replace(RunConfig().model, decoder=rank)))

@@ -1,4 +1,4 @@
-"""A dataset, and an unbroken run on it, that the tests of runs share."""
+"""A dataset and an uninterrupted run, shared by the tests of runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(compiled: Path) -> Iterator[None]:
-    """The runs here compile the same programs again and again."""
+    """Shares a compilation cache, because the runs compile the same programs."""
     before = jax.config.values
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -35,7 +35,7 @@ def compiled_once(compiled: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a run of six steps; no test changes it."""
+    """Workdir of a run of six steps, which no test changes."""
     workdir = tmp_path_factory.mktemp("unbroken")
     assert run(tiny_uno(dataset), workdir, console=quiet())
     return workdir

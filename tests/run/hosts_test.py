@@ -1,4 +1,4 @@
-"""Whole runs through `python -m uno_jax.train` on several hosts: stopped, and resumed on other hosts and meshes."""
+"""Runs of `python -m uno_jax.train` on several hosts, stopped and resumed on other hosts and meshes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from uno_jax.training.metrics import read_metrics
 pytestmark = pytest.mark.slow
 
 LOSSES = ("loss", "flow", "caption", "visual")
-# Four virtual shards for up to four hosts. A large epsilon: where a gradient is close to 0, Adam would turn its
-# rounding error into a whole step.
+# Four virtual shards for up to four hosts. Epsilon is large, because Adam amplifies the rounding errors of gradients
+# close to 0 to full updates.
 CHANGES = {
     "data.rows": 8,
     "data.virtual_shards": 4,
     "optimizer.epsilon": 1e-3,
-    # An autoencoder with parameters, which every host has on a device of its own.
+    # An autoencoder with parameters, which every host keeps on its own devices.
     "model.autoencoder.kind": "flux",
     "model.autoencoder.channel_multipliers": (1, 1, 1),
     "model.autoencoder.base_channels": 32,
@@ -56,7 +56,7 @@ def config_file(tmp_path_factory) -> Path:
 
 
 def hosts(config_file: Path, workdir: Path, count: int, mesh: str, steps: int, *more: str) -> Hosts:
-    """The run on `count` hosts with eight devices in all, or with one where the mesh has one."""
+    """Starts the run on `count` hosts with eight devices in total, or one if the mesh has one device."""
     sizes = [f"--config.mesh.{axis}={size}" for axis, size in zip(MESH_AXES, mesh.split(","), strict=True)]
     arguments = ["-m", "uno_jax.train", f"--config={config_file}", f"--workdir={workdir}", f"--config.steps={steps}"]
     return Hosts([*arguments, *sizes, *more], hosts=count, devices=1 if mesh == "1,1,1,1" else 8 // count)
@@ -67,7 +67,7 @@ def assert_status(ended: list[Ended], status: int) -> None:
 
 
 def stop_when_logged(running: Hosts, host: int, workdir: Path, step: int) -> list[Ended]:
-    """Tells one host to end as soon as that step is in the metrics."""
+    """Signals one host to stop when the step appears in the metrics."""
     deadline = time.monotonic() + 200
     while not any(line["step"] >= step for line in read_metrics(workdir / "metrics.jsonl")):
         assert time.monotonic() < deadline, "\n".join(ended.printed for ended in running.wait(1))
@@ -78,17 +78,17 @@ def stop_when_logged(running: Hosts, host: int, workdir: Path, step: int) -> lis
 
 
 def logged(workdir: Path) -> dict[int, dict[str, float]]:
-    """Training and held-out metrics by step."""
+    """Returns training and held-out metrics by step."""
     lines: dict[int, dict[str, float]] = {}
     for line in read_metrics(workdir / "metrics.jsonl"):
         lines.setdefault(int(line["step"]), {}).update(line)
     return lines
 
 
-def test_a_run_goes_on_from_other_hosts_and_other_meshes_to_the_same_losses_and_parameters(config_file, tmp_path):
-    """Four hosts begin, two go on and one of these is told to stop, one ends it; one device does it all.
+def test_a_run_resumed_on_other_hosts_and_meshes_reaches_the_same_losses_and_parameters(config_file, tmp_path):
+    """Four hosts start, two resume and are stopped by a signal, one finishes. The reference is a run on one device.
 
-    Losses to 1e-5, parameters to 1e-4 of how far each leaf went, as in hosts_test; counts of samples exactly.
+    Tolerances: 1e-5 for losses, 1e-4 of each leaf's total change for parameters, exact for counts of samples.
     """
     workdir, alone = tmp_path / "hosts", tmp_path / "alone"
     assert_status(hosts(config_file, workdir, 4, "1,4,2,1", 2, "--config.pictures.every=2").wait(), 0)
@@ -96,7 +96,7 @@ def test_a_run_goes_on_from_other_hosts_and_other_meshes_to_the_same_losses_and_
     ended = stop_when_logged(running, host=1, workdir=workdir, step=3)
     assert_status(ended, 128 + signal.SIGTERM)
     stopped = max(logged(workdir))
-    assert f"Stopped at step {stopped}, and saved." in ended[0].printed
+    assert f"Stopped at step {stopped} and saved a checkpoint." in ended[0].printed
     assert "step" not in "".join(line for line in ended[1].printed.splitlines() if "Gloo" not in line)
     assert (workdir / "checkpoints" / str(stopped)).is_dir()
 
@@ -125,7 +125,7 @@ def test_a_run_goes_on_from_other_hosts_and_other_meshes_to_the_same_losses_and_
     for path, before in flatten_dict(start_params(config, mesh).params, sep="/").items():
         went = np.linalg.norm(leaves[path] - before)
         distance = np.linalg.norm(actual[path] - leaves[path])
-        assert distance <= 1e-4 * went, f"{path} differs by {distance:.3g} after going {went:.3g}"
+        assert distance <= 1e-4 * went, f"{path} differs by {distance:.3g} after a total change of {went:.3g}"
     assert (workdir / "pictures" / "step_000002.png").is_file()
 
 
@@ -136,7 +136,7 @@ def test_a_host_that_finds_no_data_ends_all_hosts(config_file, tmp_path):
 
 
 def test_hosts_must_share_their_workdir(config_file, tmp_path):
-    """The workdir of host 0 has a checkpoint, that of host 1 is empty."""
+    """Host 0 finds a checkpoint in its workdir, host 1 finds none."""
     assert_status(hosts(config_file, tmp_path / "0", 1, "1,1,1,1", 2).wait(), 0)
     ended = hosts(config_file, tmp_path / "{host}", 2, "8,1,1,1", 4).wait(60)
     assert_status(ended, 1)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite stop the run, or are skipped and counted."""
+"""Non-finite losses and gradients stop the run, or are skipped and counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uno_jax.training.metrics import read_metrics
 
 
 def poisoned(dataset: Path, **changes: Any) -> RunConfig:
-    """A config whose losses are infinite from the first step on."""
+    """Returns a config whose losses are infinite from the first step."""
     nothing_else = {"evaluation.batches": 0, "objective.balance.every": 0}
     return tiny_uno(dataset, **{"objective.flow_weight": float("inf"), **nothing_else, **changes})
 
@@ -32,12 +32,12 @@ def poisoned(dataset: Path, **changes: Any) -> RunConfig:
 def test_a_non_finite_loss_stops_the_run_with_step_losses_and_samples(dataset, tmp_path):
     with pytest.raises(FloatingPointError) as error:
         run(poisoned(dataset), tmp_path, console=quiet())
-    assert str(error.value).startswith("step 1: a non-finite loss or gradient")
+    assert str(error.value).startswith("step 1: the loss or gradient is not finite")
     assert "row 0: train_" in str(error.value)
     assert find_checkpoint(tmp_path).name == "0"
 
 
-def test_after_a_non_finite_stop_the_same_batch_comes_again(dataset, unbroken, tmp_path):
+def test_after_a_non_finite_stop_the_same_batch_is_repeated(dataset, unbroken, tmp_path):
     with pytest.raises(FloatingPointError):
         run(poisoned(dataset), tmp_path, console=quiet())
     healed = dataclasses.replace(tiny_uno(dataset), evaluation=poisoned(dataset).evaluation)
@@ -46,7 +46,7 @@ def test_after_a_non_finite_stop_the_same_batch_comes_again(dataset, unbroken, t
         np.testing.assert_array_equal(leaf, saved(tmp_path, 6, "params")[name], err_msg=name)
 
 
-def test_non_finite_batches_are_skipped_and_counted_where_the_config_says_so(dataset, tmp_path):
+def test_non_finite_batches_are_skipped_and_counted_if_the_config_says_so(dataset, tmp_path):
     assert run(poisoned(dataset, **{"optimizer.nonfinite": "skip", "steps": 2}), tmp_path, console=quiet())
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["skipped"] == 2
     fresh = start_params(tiny_uno(dataset), make_mesh(tiny_uno(dataset).mesh)).params

@@ -1,4 +1,4 @@
-"""What a run prints, logs and saves."""
+"""Printed, logged and saved outputs of a run."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from uno_jax.training.checkpoints import find_checkpoint, read_asset
 from uno_jax.training.metrics import read_metrics
 
 
-def test_a_run_tells_what_it_runs_and_what_was_learned(dataset, tmp_path):
+def test_a_run_prints_its_sizes_and_its_held_out_losses(dataset, tmp_path):
     console = quiet()
     run(tiny_uno(dataset, steps=2), tmp_path, console=console)
     text = console.file.getvalue()
     for expected in (
         "generation expert",
-        "caption tokens a step",
+        "caption tokens per step",
         "24 train, 24 test",
         str(tmp_path)[:20],
         "step 2/2  flow ",
         "caption, prompt dropped",
-        "always the same answer",
+        "constant predictor",
     ):
         assert expected in text
 
@@ -64,7 +64,7 @@ def test_metrics_hold_losses_their_splits_gradient_norms_and_constant_predictors
 
 
 def test_held_out_batches_are_kept_encoded(dataset, tmp_path):
-    # More batches than an epoch of 24 records has; that of the training does not end these.
+    # More batches than an epoch of 24 records. Held-out data are endless even if training data are not.
     config = tiny_uno(dataset, **{"evaluation.batches": 25, "data.epochs": 1})
     tokenizer = Tokenizer.from_directory(dataset / "tokenizer")
     context = RunContext(config, tokenizer, make_mesh(config.mesh), {}, tmp_path)
@@ -82,12 +82,12 @@ def test_a_checkpoint_holds_config_model_and_tokenizer(dataset, unbroken):
     assert read_asset(checkpoint, "vocab.json") == (dataset / "tokenizer" / "vocab.json").read_bytes()
 
 
-def test_the_model_of_a_run_is_loaded_with_its_parameters_or_their_averages(dataset, unbroken):
-    params, averages = saved(unbroken, 6, "params"), saved(unbroken, 6, "ema")
+def test_the_model_of_a_run_is_loaded_with_its_parameters_or_its_ema(dataset, unbroken):
+    params, ema_params = saved(unbroken, 6, "params"), saved(unbroken, 6, "ema")
     for ema in (False, True):
         model = load_model(unbroken, ema=ema)
         for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
             name = jax.tree_util.keystr(path)
-            np.testing.assert_array_equal(leaf, averages[name] if ema and name in averages else params[name])
+            np.testing.assert_array_equal(leaf, ema_params[name] if ema and name in ema_params else params[name])
     assert model.config == tiny_uno(dataset).model
     assert model.vae_transform == tiny_uno(dataset).data.vae_transform

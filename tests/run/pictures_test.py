@@ -29,7 +29,7 @@ TOKENIZER = small_tokenizer()
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> RunConfig:
-    """A run on a dataset of 12 test records: four of each of text_to_image, editing and understanding."""
+    """Config of a run on 12 test records: four each of text_to_image, editing and understanding."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads them
     directory = tmp_path_factory.mktemp("pictures") / "data"
@@ -62,19 +62,21 @@ def test_no_more_examples_than_records(config):
     assert len(ids) == len(set(ids)) == 8
 
 
-def test_a_split_without_targets_is_refused(config):
-    with pytest.raises(ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.*set it to 0"):
+def test_a_split_without_targets_is_rejected(config):
+    with pytest.raises(
+        ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.* has no record .*set it to 0"
+    ):
         choose_records(with_task_weights(config, understanding=1.0))
 
 
 @pytest.mark.parametrize("change", [{"examples": 0}, {"timesteps": 1}, {"caption_tokens": 1}])
-def test_settings_that_draw_nothing_are_refused(config, change):
+def test_settings_that_generate_nothing_are_rejected(config, change):
     pictures = dataclasses.replace(config.pictures, **change)
     with pytest.raises(ConfigError, match=f"config.pictures.{next(iter(change))} is"):
         check_config(dataclasses.replace(config, pictures=pictures))
 
 
-def test_a_caption_is_read_from_the_target_alone():
+def test_a_caption_depends_only_on_the_target():
     targets = [NoisedTarget(pixels=latents_of(2, 2)), NoisedTarget(pixels=latents_of(1, 2))]
     blocks, first = caption_inputs(targets, LAYOUT, TOKENIZER, rows=3)
     assert (blocks.understanding.role == NOISED).sum(axis=1).tolist() == [2, 2, 0]
@@ -88,12 +90,12 @@ def context(config: RunConfig, workdir: Path) -> RunContext:
     return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir)
 
 
-def test_a_sheet_is_written_for_a_step_and_depends_on_the_parameters_alone(config, tmp_path):
+def test_a_sheet_is_written_per_step_and_depends_only_on_the_parameters(config, tmp_path):
     generate_pictures = make_generate_pictures(context(config, tmp_path))
     for step, seed in ((0, 0), (1, 0), (2, 1)):
         generate_pictures(step, small_params(config.model, seed))
     sheets = [np.asarray(Image.open(tmp_path / "pictures" / f"step_00000{step}.png")) for step in range(3)]
-    # Below the title, which names the step.
+    # Without the title, which contains the step.
     first, same, other = (sheet[50:] for sheet in sheets)
     np.testing.assert_array_equal(first, same)
     assert not np.array_equal(first, other)

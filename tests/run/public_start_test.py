@@ -1,4 +1,4 @@
-"""A run of the 7B configs' kind from a directory in the public layout, from its files to a resumed checkpoint."""
+"""A small run like those of the 7B configs, started from a directory in the public layout and resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PUBLIC = TESTDATA / "bagel_tiny_a"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    """Records without a tokenizer: that of the public directory is to be used."""
+    """A dataset without a tokenizer, so that runs use the public directory's."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads them
     directory = tmp_path_factory.mktemp("data") / "things"
@@ -49,7 +49,7 @@ def dataset(tmp_path_factory) -> Path:
 
 
 def tiny_7b(dataset: Path, **changes: Any) -> RunConfig:
-    """`bagel_7b_uno` as it is but for sizes; pictures are 32 pixels, as 2 x 2 latents and 2 x 2 patches."""
+    """Returns `bagel_7b_uno` with small sizes. Pictures have 32 pixels, 2 x 2 latents and 2 x 2 patches."""
     config = bagel_7b_uno.get_config()
     config.data.update(directory=str(dataset), rows=2, virtual_shards=2, prefetch=0)
     config.data.update(text_tokens=48, vit_tokens=4, caption_tokens=24, query_tokens=8, latent_tokens=12)
@@ -58,7 +58,7 @@ def tiny_7b(dataset: Path, **changes: Any) -> RunConfig:
     config.data.metaquery_transform.update(max_side=28, min_side=28)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=0)
     config.evaluation.batches = 1
-    # float32, so that frozen parameters can be compared with the file's.
+    # float32, to compare frozen parameters with the file's.
     config.update(steps=2, log_every=1, tensorboard=False, init_from=str(PUBLIC), frozen_dtype="float32")
     config.update_from_flattened_dict(changes)
     sizes = model_config_from_directory(PUBLIC)
@@ -74,7 +74,7 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
 
 
 def saved(workdir: Path) -> dict[str, np.ndarray]:
-    """All parameters of a run's newest checkpoint."""
+    """Returns all parameters of a run's newest checkpoint."""
     import orbax.checkpoint as ocp
 
     return leaves(ocp.PyTreeCheckpointHandler().restore(find_checkpoint(workdir) / "params"))
@@ -82,7 +82,7 @@ def saved(workdir: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory) -> tuple[Path, str]:
-    """The workdir of two steps, stopped and resumed between them, and what was printed."""
+    """Workdir of a run of two steps, stopped and resumed between them, and its output."""
     workdir = tmp_path_factory.mktemp("run")
     console = rich.console.Console(file=io.StringIO(), width=200)
     for steps in (1, 2):
@@ -122,27 +122,27 @@ def is_trained(entry: TensorName) -> bool:
     return any(is_under("/".join(entry.path), prefix) for prefix in UNO_TRAINABLE)
 
 
-def test_the_tokenizer_is_the_directorys_and_a_resumed_run_needs_its_checkpoint_only(dataset, finished):
+def test_the_tokenizer_is_the_directorys_and_a_resumed_run_needs_only_its_checkpoint(dataset, finished):
     workdir, printed = finished
     checkpoint = find_checkpoint(workdir)
     for name in TOKENIZER_FILES:
         assert read_asset(checkpoint, name) == (PUBLIC / name).read_bytes()
     assert str(PUBLIC) in printed
-    config = tiny_7b(dataset, init_from="no longer there")
+    config = tiny_7b(dataset, init_from="removed")
     assert tokenizer_directory(config, run_source(config, checkpoint)) == checkpoint / "assets"
 
 
-def test_a_tokenizer_that_the_config_names_is_stronger(dataset):
+def test_a_tokenizer_in_the_config_overrides_the_others(dataset):
     config = tiny_7b(dataset, **{"data.tokenizer": "mine"})
     assert tokenizer_directory(config, run_source(config)) == Path("mine")
 
 
-def test_parameters_drawn_afresh_are_trained_with_the_tokenizer_of_the_dataset(dataset):
+def test_randomly_initialised_parameters_use_the_tokenizer_of_the_dataset(dataset):
     config = tiny_7b(dataset, init_from="")
     assert tokenizer_directory(config, run_source(config)) == dataset / "tokenizer"
 
 
-def test_a_start_that_is_not_there_is_named_before_its_tokenizer(dataset):
+def test_a_missing_start_is_reported_before_its_tokenizer(dataset):
     with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint is there"):
         run_source(tiny_7b(dataset, init_from="nowhere"))
 
@@ -155,19 +155,19 @@ def test_the_resumed_run_logs_every_loss_of_every_step(finished):
     assert {"flow", "caption", "visual"} <= set().union(*lines)
 
 
-def test_sizes_that_are_not_the_directorys_are_refused_with_both(dataset, tmp_path):
+def test_sizes_that_differ_from_the_directorys_are_rejected_with_both(dataset, tmp_path):
     config = tiny_7b(dataset)
     other = dataclasses.replace(
         config.model, decoder=dataclasses.replace(config.model.decoder, mlp_size=96), max_latent_size=4
     )
     with pytest.raises(ConfigError) as error:
         run(dataclasses.replace(config, model=other), tmp_path)
-    assert "config.model.decoder.mlp_size is 96, there it is 128" in str(error.value)
-    assert "config.model.max_latent_size is 4, there it is 8" in str(error.value)
+    assert "config.model.decoder.mlp_size is 96, in the checkpoint 128" in str(error.value)
+    assert "config.model.max_latent_size is 4, in the checkpoint 8" in str(error.value)
 
 
 def with_model(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The config with other fields of its model, which are given by their paths with dots."""
+    """Returns the config with changed model fields, given by dotted path."""
     flat = flatten_dict(to_json(config.model), sep=".")
     model = from_config_dict(unflatten_dict(flat | changes, sep="."), ModelConfig)
     return dataclasses.replace(config, model=model)
@@ -183,21 +183,21 @@ def with_model(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
         ("decoder.adapter_rank", 2, 0),
     ],
 )
-def test_a_run_does_not_go_on_with_another_model_even_if_its_shapes_are_the_same(
+def test_a_run_does_not_resume_with_another_model_even_if_its_shapes_are_the_same(
     dataset, finished, field, value, before
 ):
     with pytest.raises(ConfigError) as error:
         run(with_model(tiny_7b(dataset, steps=3), {field: value}), finished[0])
-    assert "checkpoints/2 holds another model than the config's; to go on from it take its model" in str(error.value)
-    assert f"config.model.{field} is {value!r}, there it is {before!r}" in str(error.value)
+    assert "checkpoints/2: the model differs from the config's. Use the checkpoint's model" in str(error.value)
+    assert f"config.model.{field} is {value!r}, in the checkpoint {before!r}" in str(error.value)
 
 
-def test_a_run_that_goes_on_says_that_its_averages_begin_there(dataset, finished):
+def test_a_resumed_run_says_that_its_ema_starts_there(dataset, finished):
     console = rich.console.Console(file=io.StringIO(), width=300)
     assert run(tiny_7b(dataset, **{"optimizer.ema_decay": 0.9}), finished[0], console=console)
-    assert "checkpoints/2 (it holds no averages: they begin here)" in console.file.getvalue()
+    assert "checkpoints/2 (it has no EMA weights: the EMA starts from the parameters)" in console.file.getvalue()
 
 
-def test_a_run_goes_on_with_other_choices_of_speed_and_precision(dataset, finished):
+def test_a_run_resumes_with_other_settings_of_speed_and_precision(dataset, finished):
     config = with_model(tiny_7b(dataset), {"decoder.remat": "full", "compute_dtype": "float32"})
     assert run(config, finished[0], console=rich.console.Console(file=io.StringIO()))

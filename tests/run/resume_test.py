@@ -1,4 +1,4 @@
-"""A run continues where it stopped, and says when it is complete."""
+"""A run resumes where it stopped, and says when it is complete."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, un
 
 
 @pytest.mark.slow
-def test_a_run_on_eight_devices_goes_on_on_one_and_gives_the_same(dataset, tmp_path):
+def test_a_run_on_eight_devices_resumes_on_one_with_the_same_result(dataset, tmp_path):
     eight_rows = {"data.rows": 8, "data.virtual_shards": 8, "optimizer.learning_rate": 1e-4}
     for name, devices in (("eight", 8), ("one", 1)):
         config = tiny_uno(dataset, **eight_rows, steps=2)
@@ -66,17 +66,17 @@ def test_a_complete_run_says_so_and_changes_nothing(dataset, unbroken):
     assert (unbroken / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_data_position_of_other_shards_is_refused(dataset, unbroken, tmp_path):
+def test_a_data_position_of_other_shards_is_rejected(dataset, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(ConfigError, match=r"data\.virtual_shards must be as it was"):
+    with pytest.raises(ConfigError, match=r"Keep data\.virtual_shards as it was"):
         run(tiny_uno(dataset, **{"data.virtual_shards": 1, "steps": 8}), tmp_path, console=quiet())
 
 
 @pytest.mark.slow
-def test_averages_in_host_memory_are_those_in_device_memory_after_a_restart_too(dataset, unbroken, tmp_path):
+def test_ema_in_host_memory_equals_ema_in_device_memory_also_after_a_restart(dataset, unbroken, tmp_path):
     for steps in (4, 6):
         run(tiny_uno(dataset, **{"optimizer.ema_memory": "host", "steps": steps}), tmp_path, console=quiet())
-    averages, expected = saved(tmp_path, 6, "ema"), saved(unbroken, 6, "ema")
-    assert averages.keys() == expected.keys()
-    for name in averages:
-        np.testing.assert_allclose(averages[name], expected[name], rtol=1e-6, atol=1e-7, err_msg=name)
+    ema, expected = saved(tmp_path, 6, "ema"), saved(unbroken, 6, "ema")
+    assert ema.keys() == expected.keys()
+    for name in ema:
+        np.testing.assert_allclose(ema[name], expected[name], rtol=1e-6, atol=1e-7, err_msg=name)

@@ -1,4 +1,4 @@
-"""What a run starts from, what it trains, and which starts it refuses."""
+"""Initial parameters of a run, trained parameters, and rejected starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uno_jax.training.initialise import abstract_params
 from uno_jax.training.state import ADAPTERS_TRAINABLE
 
 
-def test_frozen_parameters_stay_as_they_were_and_trainable_ones_move(dataset, unbroken):
+def test_frozen_parameters_stay_and_trainable_parameters_change(dataset, unbroken):
     config = tiny_uno(dataset)
     start = start_params(config, make_mesh(config.mesh)).params
     before = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(start)}
@@ -45,17 +45,17 @@ def test_uno_starts_from_a_pretrain_run(dataset, tmp_path):
     assert start["metaqueries"]["table"].shape == (4, 16)
 
 
-def test_a_start_of_another_model_is_refused_with_the_fields(dataset, unbroken):
+def test_a_start_from_another_model_is_rejected_with_the_fields(dataset, unbroken):
     config = tiny_uno(
         dataset, init_from=str(unbroken), **{"model.decoder.mlp_size": 24, "model.prediction": "velocity"}
     )
     with pytest.raises(ConfigError) as error:
         start_params(config, make_mesh(config.mesh))
-    assert "config.model.decoder.mlp_size is 24, there it is 16" in str(error.value)
-    assert "config.model.prediction is 'velocity', there it is 'x0'" in str(error.value)
+    assert "config.model.decoder.mlp_size is 24, in the checkpoint 16" in str(error.value)
+    assert "config.model.prediction is 'velocity', in the checkpoint 'x0'" in str(error.value)
 
 
-def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(dataset, unbroken, tmp_path):
+def test_adapters_are_added_to_a_checkpoint_without_them_and_never_dropped(dataset, unbroken, tmp_path):
     adapters = {"model.decoder.adapter_rank": 2, "trainable": ADAPTERS_TRAINABLE}
     assert run(tiny_uno(dataset, init_from=str(unbroken), steps=1, **adapters), tmp_path, console=quiet())
     base, adapted = saved(unbroken, 6, "params"), saved(tmp_path, 1, "params")
@@ -69,11 +69,11 @@ def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(da
     for path, leaf in flatten_dict(loaded, sep="']['").items():
         np.testing.assert_array_equal(leaf, adapted[f"['decoder']['layers']['generation']['adapters']['{path}']"])
     without = tiny_uno(dataset, init_from=str(tmp_path))
-    with pytest.raises(ConfigError, match="adapter_rank is 0, there it is 2"):
+    with pytest.raises(ConfigError, match="adapter_rank is 0, in the checkpoint 2"):
         start_params(without, make_mesh(without.mesh))
 
 
-def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):
+def test_a_missing_start_is_rejected(dataset, tmp_path):
     config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint is there"):
         start_params(config, make_mesh(config.mesh))

@@ -1,4 +1,4 @@
-"""Workdirs that do not belong to a run are refused."""
+"""Workdirs that do not belong to a run are rejected."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from uno_jax.training.checkpoints import find_checkpoint
 
 
 @pytest.mark.parametrize("place", ["", "7", "checkpoints", "checkpoints/7"])
-def test_a_workdir_that_is_or_holds_a_model_alone_is_refused(dataset, unbroken, tmp_path, place):
+def test_a_workdir_that_is_or_holds_a_model_without_a_run_is_rejected(dataset, unbroken, tmp_path, place):
     shutil.copytree(find_checkpoint(unbroken), tmp_path / "mine" / place)
     shutil.rmtree(tmp_path / "mine" / place / "training")
-    with pytest.raises(ConfigError, match=f"the workdir is .*mine, but .*/mine/?{place} is no checkpoint that its"):
+    with pytest.raises(
+        ConfigError, match=f"the workdir is .*mine, but .*/mine/?{place} is not a checkpoint that a run"
+    ):
         run(tiny_uno(dataset), tmp_path / "mine", console=quiet())
 
 
 @pytest.mark.parametrize("place", ["checkpoints", "checkpoints/6"])
-def test_a_folder_of_a_run_is_no_workdir(dataset, unbroken, place):
-    with pytest.raises(ConfigError, match="give a run's own workdir"):
+def test_a_folder_inside_a_run_is_not_a_workdir(dataset, unbroken, place):
+    with pytest.raises(ConfigError, match="Give a run's own workdir"):
         run(tiny_uno(dataset), unbroken / place, console=quiet())
     assert not (unbroken / place / "checkpoints").exists()

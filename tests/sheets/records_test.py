@@ -1,4 +1,4 @@
-"""The contact sheet: every record is drawn, with its texts."""
+"""The contact sheet shows every record with its texts."""
 
 import io
 import math
@@ -37,15 +37,15 @@ def test_longer_texts_make_a_taller_sheet():
 
 
 def ink(text, width=100):
-    """Where the text is not white, `[height, width]`."""
+    """Returns the mask of pixels that are not white, `[height, width]`."""
     return (np.asarray(text_image(text, load_font(12), width, "black")) < 128).any(axis=-1)
 
 
-def test_a_word_that_is_wider_than_the_sheet_goes_into_further_lines():
+def test_a_word_wider_than_the_sheet_is_wrapped():
     assert ink("0" * 30).sum() == ink("0" * 30, width=1000).sum()
 
 
-def test_what_is_left_out_is_marked_however_full_the_last_line_is():
+def test_omitted_text_is_marked_even_if_the_last_line_is_full():
     line = "word word"
     width = math.ceil(load_font(12).getlength(line))
     four, five = (ink(" ".join([line] * count), width) for count in (4, 5))
@@ -53,7 +53,7 @@ def test_what_is_left_out_is_marked_however_full_the_last_line_is():
     assert (four != five).any()
 
 
-def test_more_records_than_columns_go_into_further_rows():
+def test_more_records_than_columns_use_more_rows():
     assert make_contact_sheet([IMAGE] * 3, columns=2).height > make_contact_sheet([IMAGE] * 2, columns=2).height
 
 

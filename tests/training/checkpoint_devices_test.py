@@ -1,4 +1,4 @@
-"""Checkpoints do not depend on the devices that they were written on, nor on those that they are read on."""
+"""Checkpoints are independent of the devices that write and read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uno_jax.interop.load import load_model
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """What one device wrote, what eight made of it, and how many leaves they cut."""
+    """Directory of checkpoints of one and of eight devices, and the numbers of sharded leaves."""
     directory = tmp_path_factory.mktemp("devices")
     write_public(directory / "public", decoder={"intermediate_size": 4096})
     write_checkpoint(directory / "run", model=WIDE, params=small_params(WIDE))
@@ -38,29 +38,29 @@ def assert_equal(actual, expected):
         np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
 
 
-def test_leaves_are_cut_there(directory):
+def test_leaves_are_sharded_on_eight_devices(directory):
     assert all(number > 0 for number in directory[1])
 
 
-def test_a_public_directory_is_read_in_any_cut(directory):
+def test_a_public_directory_is_read_with_any_sharding(directory):
     assert_equal(np.load(directory[0] / "placed.npz"), load_public(directory[0] / "public").params)
 
 
-def test_what_eight_devices_imported_one_device_reads(directory):
+def test_one_device_reads_an_import_of_eight_devices(directory):
     imported, public = load_model(directory[0] / "imported"), load_model(directory[0] / "public")
     assert_equal(flatten_dict(imported.params, sep="/"), public.params)
     assert_equal(flatten_dict(imported.autoencoder_params, sep="/"), public.autoencoder_params)
 
 
-def test_what_one_device_saved_eight_devices_read(directory):
+def test_eight_devices_read_a_checkpoint_of_one_device(directory):
     assert_equal(np.load(directory[0] / "restored.npz"), small_params(WIDE))
 
 
-def test_what_eight_devices_saved_one_device_reads(directory):
+def test_one_device_reads_a_checkpoint_of_eight_devices(directory):
     saved = load_model(directory[0] / "saved")
     assert jax.tree.leaves(saved.params)[0].sharding.num_devices == 1
     assert_equal(flatten_dict(saved.params, sep="/"), small_params(WIDE))
 
 
-def test_a_whole_train_state_goes_from_one_device_to_eight_and_back(directory):
+def test_a_train_state_moves_from_one_device_to_eight_and_back(directory):
     assert_restored(directory[0] / "resumed", train_state(ONE), {"shard_0000_of_0001": {"next": 5}})

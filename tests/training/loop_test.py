@@ -1,6 +1,6 @@
-"""The loop: metrics one step late, checkpoints of exactly the right state, and what it does when told to stop.
+"""The loop: metrics one step late, checkpoints of the right state, and stopping.
 
-The step here is a real jitted one over a real TrainState, of one parameter; tests/run/run_test.py runs whole models.
+The step is a jitted one over a TrainState with one parameter. tests/run trains complete models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from uno_jax.training.state import TrainState, create_state
 
 
 class TinyBatch(NamedTuple):
-    """As much of a batch as the loop looks at, and a value for the step."""
+    """The fields of a batch that the loop reads, and a value for the step."""
 
     understanding: TokenMetadata
     generation: TokenMetadata
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
 
 
 class Numbers:
-    """An iterator over 1, 2, 3, ... as batches, up to `last`; number `bad` is infinite."""
+    """Iterator over batches 1, 2, 3, ..., up to `last`. Batch `bad` is infinite."""
 
     def __init__(self, bad: int | None = None, last: int | None = None):
         self.count, self.bad, self.last = 0, bad, last
@@ -65,7 +65,7 @@ def new_state() -> TrainState:
 
 @jax.jit
 def add(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Adds the batch's value to the weight; latches at a value that is not finite."""
+    """Adds the batch's value to the weight, and latches at a non-finite value."""
     value = jnp.sum(batch.value)
     applied = jnp.isfinite(value) & ~state.latched
     weight = state.trainable["weight"]
@@ -78,7 +78,7 @@ def add(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.
 
 
 class Recorded:
-    """What the loop called, in order."""
+    """Records the calls of the loop in order."""
 
     def __init__(self, checkpoints: Checkpoints, **changes: Any):
         self.events: list[tuple] = []
@@ -126,7 +126,7 @@ def test_metrics_are_read_one_step_late(checkpoints):
     ]
 
 
-def test_things_happen_when_they_are_due_and_see_the_state_of_that_step(checkpoints):
+def test_callbacks_run_when_due_with_the_state_of_that_step(checkpoints):
     recorded = Recorded(checkpoints)
     schedule = Schedule(steps=4, checkpoint_every=2, evaluate_every=3, pictures_every=2)
     state, finished = run_loop(new_state(), Numbers(), recorded.parts, schedule)
@@ -152,7 +152,7 @@ def test_the_saved_data_position_is_that_of_the_saved_step(checkpoints):
     assert [restore(checkpoints, step)[1]["shard"]["next"] for step in (2, 4, 5)] == [2, 4, 5]
 
 
-def test_counts_are_of_real_tokens_and_noised_targets(checkpoints):
+def test_counts_exclude_padding_and_context_images(checkpoints):
     counted = []
     recorded = Recorded(checkpoints, on_metrics=lambda step, metrics, counts: counted.append(counts))
     run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=1))
@@ -164,7 +164,7 @@ def test_a_non_finite_step_ends_the_run_with_its_samples_and_the_state_before_it
     with pytest.raises(FloatingPointError) as error:
         run_loop(new_state(), Numbers(bad=3), recorded.parts, Schedule(steps=9))
     message = str(error.value)
-    assert message.startswith("step 3: a non-finite loss or gradient (loss inf, flow inf)")
+    assert message.startswith("step 3: the loss or gradient is not finite (loss inf, flow inf)")
     assert "row 0: sample_3" in message
     assert str(checkpoints.directory / "2") in message
     state, data = restore(checkpoints, 2)
@@ -179,9 +179,9 @@ def test_a_non_finite_step_that_is_due_for_a_checkpoint_is_not_saved_as_that_ste
     assert find_checkpoint(checkpoints.directory).name == "3"
 
 
-def test_where_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):
+def test_when_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):
     recorded = Recorded(checkpoints)
-    with pytest.raises(ConfigError, match="the data end after step 3 of 9, .* give steps=3, or data.epochs=0"):
+    with pytest.raises(ConfigError, match="the data end after step 3 of 9, .* Set steps=3, or data.epochs=0"):
         run_loop(new_state(), Numbers(last=3), recorded.parts, Schedule(steps=9))
     state, data = restore(checkpoints, 3)
     assert (float(state.trainable["weight"]), data) == (6.0, {"shard": {"next": 3}})
@@ -189,7 +189,7 @@ def test_where_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(c
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_told_to_end_saves_and_stops(checkpoints, signum):
+def test_a_signal_saves_and_stops_the_run(checkpoints, signum):
     def on_metrics(step: int, metrics: dict, counts: Any) -> None:
         if step == 2:
             os.kill(os.getpid(), signum)
@@ -198,14 +198,14 @@ def test_a_run_that_is_told_to_end_saves_and_stops(checkpoints, signum):
     recorded = Recorded(checkpoints, on_metrics=on_metrics)
     state, finished = run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=9))
     assert not finished
-    assert int(state.step) == 3  # the step that was dispatched when step 2 was read
+    assert int(state.step) == 3  # step 3 was already dispatched when step 2 was read
     saved, data = restore(checkpoints, 3)
     assert float(saved.trainable["weight"]) == 6.0
     assert data == {"shard": {"next": 3}}
     assert signal.getsignal(signum) is before
 
 
-def test_the_gradient_probe_sees_the_batch_of_the_coming_step(checkpoints):
+def test_the_gradient_probe_uses_the_batch_of_the_next_step(checkpoints):
     @jax.jit
     def probe(state: TrainState, batch: TinyBatch) -> tuple:
         return state, {"gradient_norm/flow": jnp.sum(batch.value)}
@@ -220,7 +220,7 @@ def test_the_gradient_probe_sees_the_batch_of_the_coming_step(checkpoints):
     assert read == [(1, 1.0), (2, None), (3, 3.0), (4, None)]
 
 
-def test_a_loop_goes_on_from_the_step_of_its_state(checkpoints):
+def test_a_loop_continues_from_the_step_of_its_state(checkpoints):
     numbers = Numbers()
     numbers.count = 2
     state = new_state().replace(step=jnp.int32(2), trainable={"weight": jnp.float32(3)})

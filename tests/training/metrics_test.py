@@ -1,4 +1,4 @@
-"""Metrics: what a line holds, what the file keeps, how fast a run is."""
+"""Metrics: lines, the metrics file, throughput and event files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uno_jax.training.event_files import EventFileWriter
 from uno_jax.training.metrics import LogWindow, MetricsFile, MetricsWriter, Progress, Throughput, read_metrics
 
 
-def test_a_line_holds_means_over_tokens_and_the_latest_state_of_affairs():
+def test_a_line_holds_means_over_tokens_and_latest_values():
     window = LogWindow(every=2)
     first = {"flow": 1.0, "tokens/flow": 10.0, "learning_rate": 0.1, "loss": 3.0, "latched": 0.0}
     second = {"flow": 4.0, "tokens/flow": 20.0, "learning_rate": 0.2, "loss": 5.0, "latched": 0.0}
@@ -25,18 +25,18 @@ def test_a_line_holds_means_over_tokens_and_the_latest_state_of_affairs():
     assert line == pytest.approx({"flow": 3.0, "learning_rate": 0.2, "loss": 4.0, "filtered": 3.0, "padding/text": 0.3})
 
 
-def test_a_loss_without_tokens_is_left_out():
+def test_a_loss_without_tokens_is_omitted():
     line = LogWindow(every=1).add(1, {"caption": 0.0, "tokens/caption": 0.0, "loss": 1.0}, {})
     assert line == {"loss": 1.0}
 
 
-def test_a_line_starts_afresh_after_the_one_before():
+def test_a_line_does_not_include_the_previous_one():
     window = LogWindow(every=1)
     window.add(1, {"loss": 1.0, "gradient_norm/flow": 2.0}, {})
     assert window.add(2, {"loss": 3.0}, {}) == {"loss": 3.0}
 
 
-def test_the_file_keeps_what_a_killed_run_wrote_and_drops_what_will_be_done_again(tmp_path):
+def test_the_file_keeps_the_lines_of_a_killed_run_and_drops_steps_that_will_be_repeated(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path)
     for step in (0, 2, 4):
@@ -48,7 +48,7 @@ def test_the_file_keeps_what_a_killed_run_wrote_and_drops_what_will_be_done_agai
     assert read_metrics(path) == [{"step": 0, "loss": 0.0}, {"step": 2, "loss": 2.0}]
 
 
-def test_a_run_that_begins_drops_all_that_another_start_logged(tmp_path):
+def test_a_new_run_drops_all_earlier_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     MetricsFile(path).write(0, {"held_out/flow": 99.0})
     MetricsFile(path).close()
@@ -61,7 +61,7 @@ def test_a_non_finite_metric_is_still_json(tmp_path):
     assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "loss": "nan", "flow": "inf"}]
 
 
-def test_throughput_leaves_out_the_step_that_compiled():
+def test_throughput_excludes_the_step_that_compiled():
     speed = Throughput()
     assert speed.update(1, 100, 2, now=50.0)["tokens_per_second"] == 0
     assert speed.update(2, 100, 2, now=52.0) == pytest.approx(
@@ -97,7 +97,7 @@ def test_tensorboard_reads_the_scalars_of_metrics_jsonl(tmp_path):
 
 
 def scalars(events: EventAccumulator, step: int) -> dict[str, np.float32]:
-    """The scalars of a step by name, as TensorBoard has them."""
+    """Returns the scalars of a step by name, as read by TensorBoard."""
     return {
         name: event.tensor_proto.float_val[0]
         for name in events.Tags()["tensors"]
@@ -119,6 +119,6 @@ def test_event_files_need_no_tensorflow(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_an_event_file_refuses_what_is_no_scalar(tmp_path):
+def test_an_event_file_rejects_other_summaries(tmp_path):
     with pytest.raises(NotImplementedError, match="scalars only"):
         EventFileWriter(tmp_path).write_texts(1, {"prompt": "a red heart"})

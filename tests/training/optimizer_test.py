@@ -1,4 +1,4 @@
-"""AdamW as configured, written out by hand beside it; schedules, moments in bfloat16, and the average's decay."""
+"""AdamW against an implementation by hand, schedules, bfloat16 moments, and the EMA decay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRADIENTS = {
 
 
 def updates_of(config: OptimizerConfig, gradients: list, steps: int = 10) -> list:
-    """The updates of successive gradients, parameters held still."""
+    """Returns the updates of successive gradients at constant parameters."""
     optimizer = make_optimizer(config, steps)
     state, updates = optimizer.init(PARAMS), []
     for gradient in gradients:
@@ -39,7 +39,7 @@ def assert_trees_close(actual, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), actual, expected)
 
 
-def test_updates_are_adam_by_hand():
+def test_updates_equal_adam_written_by_hand():
     config = OptimizerConfig(learning_rate=0.1, beta1=0.8, beta2=0.9, epsilon=0.01, clip_norm=0.0)
     second = jax.tree.map(lambda g: 2 * g, GRADIENTS)
     for count, update in enumerate(updates_of(config, [GRADIENTS, second]), start=1):
@@ -53,7 +53,7 @@ def test_updates_are_adam_by_hand():
         assert_trees_close(update, jax.tree.map(by_hand, GRADIENTS))
 
 
-def test_a_gradient_over_the_norm_is_scaled_down_to_it_as_a_whole():
+def test_a_gradient_over_the_norm_is_scaled_down_globally():
     config = OptimizerConfig(learning_rate=0.1, epsilon=0.01, clip_norm=0.05)
     norm = optax.global_norm(GRADIENTS)
     clipped = jax.tree.map(lambda g: g * 0.05 / norm, GRADIENTS)
@@ -61,7 +61,7 @@ def test_a_gradient_over_the_norm_is_scaled_down_to_it_as_a_whole():
     assert_trees_close(updates_of(config, [GRADIENTS]), updates_of(unclipped_config, [clipped]))
 
 
-def test_a_gradient_under_the_norm_is_left_alone():
+def test_a_gradient_under_the_norm_is_unchanged():
     config = OptimizerConfig(epsilon=0.01, clip_norm=10.0)
     unclipped = dataclasses.replace(config, clip_norm=0.0)
     assert_trees_close(updates_of(config, [GRADIENTS]), updates_of(unclipped, [GRADIENTS]))
@@ -88,7 +88,7 @@ def test_kernels_and_tables_decay():
 
 @pytest.mark.parametrize("params", ["float32", "bfloat16"])
 @pytest.mark.parametrize("moments", ["float32", "bfloat16"])
-def test_moments_are_stored_as_configured_and_updates_are_float32_whatever_the_parameters(moments, params):
+def test_moments_are_stored_as_configured_and_updates_are_float32_for_any_parameters(moments, params):
     optimizer = make_optimizer(OptimizerConfig(moment_dtype=moments), 10)
     trained = jax.tree.map(lambda x: x.astype(params), PARAMS)
     state = optimizer.init(trained)
@@ -100,13 +100,13 @@ def test_moments_are_stored_as_configured_and_updates_are_float32_whatever_the_p
         assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 
-def test_rounding_moments_to_bfloat16_changes_an_update_by_their_precision_only():
+def test_rounding_moments_to_bfloat16_changes_an_update_only_by_their_precision():
     full = OptimizerConfig(learning_rate=0.1, epsilon=0.01)
     low = dataclasses.replace(full, moment_dtype="bfloat16")
     for i, (rounded, exact) in enumerate(
         zip(updates_of(low, [GRADIENTS] * 3), updates_of(full, [GRADIENTS] * 3), strict=True)
     ):
-        # bfloat16 keeps eight bits; nothing has been stored yet at the first update.
+        # bfloat16 has eight significant bits. The first update uses no stored moments.
         tolerance = 1e-6 if i == 0 else 2**-7
         jax.tree.map(lambda a, b, t=tolerance: np.testing.assert_allclose(a, b, rtol=t), rounded, exact)
 
@@ -133,15 +133,15 @@ def test_a_cosine_from_a_rate_of_zero_stays_there():
     assert rates([0, 5, 10], 10, learning_rate=0.0, schedule="cosine", warmup_steps=2) == [0.0, 0.0, 0.0]
 
 
-def test_a_warm_up_of_one_step_is_none():
+def test_a_warm_up_of_one_step_has_no_effect():
     assert rates([0, 1], 10, warmup_steps=1) == [1.0, 1.0]
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
+def test_a_warm_up_longer_than_the_run_is_rejected():
     with pytest.raises(ValueError, match="optimizer.warmup_steps is 11, more than the 10 steps of the run"):
         rates([0], 10, warmup_steps=11)
 
 
 @pytest.mark.parametrize(("updates", "expected"), [(0, 1 / 10), (8, 9 / 18), (10**6, 0.99)])
-def test_the_average_warms_up(updates, expected):
+def test_the_ema_decay_warms_up(updates, expected):
     np.testing.assert_allclose(ema_decay(OptimizerConfig(ema_decay=0.99), jnp.array(updates)), expected, rtol=1e-6)

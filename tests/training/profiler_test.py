@@ -1,4 +1,4 @@
-"""Profiles of some steps: which, and whether they can be read."""
+"""Profiles contain the configured steps and can be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uno_jax.training.profiler import ProfileConfig, Profiler
 
 
 def train(config: ProfileConfig, directory: Path, steps: int) -> jax.Array:
-    """What that many profiled steps leave."""
+    """Returns the result of `steps` steps, some of them profiled."""
     profiler = Profiler(config, directory)
     step, x = profiler.around(jax.jit(lambda x: jnp.tanh(x @ x))), jnp.eye(8)
     for _ in range(steps):
@@ -23,7 +23,7 @@ def train(config: ProfileConfig, directory: Path, steps: int) -> jax.Array:
 
 
 def profiled_steps(directory: Path) -> list[int]:
-    """Their numbers, as the profile has them."""
+    """Returns the step numbers in the profile."""
     [file] = directory.glob("plugins/profile/*/*.xplane.pb")
     events = [
         event for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for event in line.events
@@ -32,7 +32,7 @@ def profiled_steps(directory: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(6, [2, 3, 4]), (4, [2, 3])], ids=["whole", "the run ends within"])
-def test_a_profile_holds_the_steps_that_were_asked_for(tmp_path, steps, expected):
+def test_a_profile_holds_the_requested_steps(tmp_path, steps, expected):
     train(ProfileConfig(steps=3, after=2), tmp_path, steps)
     assert profiled_steps(tmp_path) == expected
 
@@ -41,6 +41,6 @@ def test_a_profile_changes_no_result(tmp_path):
     assert (train(ProfileConfig(steps=1, after=0), tmp_path, 3) == train(ProfileConfig(), tmp_path, 3)).all()
 
 
-def test_nothing_is_written_unless_asked_for(tmp_path):
+def test_nothing_is_written_by_default(tmp_path):
     train(ProfileConfig(), tmp_path / "profile", 8)
     assert not (tmp_path / "profile").exists()

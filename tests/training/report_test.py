@@ -26,11 +26,11 @@ def test_parts_of_the_published_model_have_the_published_sizes():
     assert round(parts["generation expert"][0] / 1e9, 3) == 6.526
     assert round(parts["vision encoder"][1] / 1e9, 3) == 0.403
     public = sum(sum(counts) for part, counts in parts.items() if not part.startswith("metaqueries"))
-    # The public checkpoint also stores the two fixed tables, which we compute.
+    # The public checkpoint also stores two fixed tables, which are computed here.
     assert round((public + (64**2 + 70**2) * 3584) / 1e9, 3) == 14.607
 
 
-def test_the_first_table_tells_parameters_tokens_and_facts():
+def test_the_first_table_shows_parameters_tokens_and_facts():
     kernel = jax.ShapeDtypeStruct((1000, 2), jnp.float32)
     table = startup_table(
         "10 steps",
@@ -49,7 +49,7 @@ def test_the_first_table_tells_parameters_tokens_and_facts():
     assert "x" * 20 in text
 
 
-def test_the_last_table_says_which_losses_fell():
+def test_the_last_table_marks_losses_that_decreased():
     before = {"flow": 2.0, "caption": 1.0, "visual": 0.5, "flow/editing": 9.0}
     after = {"flow": 1.0, "caption": 1.5, "visual": 0.4, "flow/editing": 9.0}
     text = printed(held_out_table(before, after, {"caption": 3.0}, steps=10))
@@ -60,5 +60,5 @@ def test_the_last_table_says_which_losses_fell():
     assert "NOT" not in rows["flow matching"]
 
 
-def test_a_start_that_is_not_known_is_said_to_be_unknown():
+def test_an_unknown_start_is_shown_as_unknown():
     assert "unknown" in printed(held_out_table(None, {"flow": 1.0}, {}, steps=10))

@@ -1,4 +1,4 @@
-"""What trains and what is frozen: parameters by path."""
+"""Trainable and frozen parameters, selected by path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = ["/".join(path) for path in flatten_dict(PARAMS)]
 
 
 @given(trainable=st.lists(st.sampled_from([*PATHS, "decoder", "decoder/norm", "latent_in"])))
-def test_merge_puts_together_what_partition_took_apart(trainable):
+def test_merge_is_the_inverse_of_partition(trainable):
     train, frozen = partition(PARAMS, trainable)
     assert not set(flatten_dict(train)) & set(flatten_dict(frozen))
     whole = merge(train, frozen)
@@ -31,7 +31,7 @@ def test_merge_puts_together_what_partition_took_apart(trainable):
     assert all(a is b for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(PARAMS), strict=True))
 
 
-def test_a_prefix_is_whole_names():
+def test_a_prefix_matches_complete_names():
     train, _ = partition(PARAMS, ["decoder/norm"])
     assert set(flatten_dict(train, sep="/")) == {"decoder/norm/generation", "decoder/norm/understanding"}
 
@@ -42,8 +42,8 @@ def test_everything_leaves_nothing_frozen():
     assert not frozen
 
 
-def test_a_prefix_that_no_parameter_has_is_refused():
-    with pytest.raises(ValueError, match=r"trainable names \['latent'\], which no parameter has; the parts are"):
+def test_a_prefix_that_no_parameter_has_is_rejected():
+    with pytest.raises(ValueError, match=r"trainable names \['latent'\], but no parameter has that prefix\. Parts are"):
         partition(PARAMS, ["latent_in", "latent"])
 
 
@@ -62,14 +62,14 @@ def test_uno_trains_the_generation_expert_the_latent_projections_the_timestep_em
     assert set(frozen["decoder"]["layers"]) == set(frozen["decoder"]["norm"]) == {"understanding"}
 
 
-def test_only_trainable_leaves_have_optimizer_state_and_an_average():
+def test_only_trainable_leaves_have_optimizer_state_and_an_ema():
     state = create_state(PARAMS, ["latent_in"], optax.adam(0.1), ema=True)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert sorted(shapes) == sorted(2 * [leaf.shape for leaf in jax.tree.leaves(PARAMS["latent_in"])])
     assert set(state.ema) == {"latent_in"}
 
 
-def test_the_average_is_float32_whatever_the_parameters_are():
+def test_the_ema_is_float32_for_any_parameter_dtype():
     params = {"latent_in": jnp.full(3, 0.1, jnp.bfloat16)}
     state = create_state(params, EVERYTHING, optax.adam(0.1), ema=True)
     assert state.trainable["latent_in"].dtype == jnp.bfloat16
@@ -77,11 +77,11 @@ def test_the_average_is_float32_whatever_the_parameters_are():
     np.testing.assert_array_equal(state.ema["latent_in"], params["latent_in"].astype(jnp.float32))
 
 
-def test_a_fresh_state_can_be_donated():
+def test_a_new_state_can_be_donated():
     state = create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=True)
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.trainable, state.opt_state, state.ema))]
     assert len(set(buffers)) == len(buffers)
 
 
-def test_without_an_average_there_is_none():
+def test_without_a_decay_there_is_no_ema():
     assert create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=False).ema is None

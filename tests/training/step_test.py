@@ -1,4 +1,4 @@
-"""The train step: what an update changes, accumulation, and what happens at a value that is not finite."""
+"""The train step: updates, gradient accumulation, non-finite values, warm-up and loss weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
 from uno_jax.training.step import StepConfig, loss_weights, make_evaluation_step, make_train_step
 
 STEPS = 10
-# A large epsilon: where a gradient is close to 0, Adam would turn its rounding error into a whole step.
+# Epsilon is large, because Adam amplifies the rounding errors of gradients close to 0 to full updates.
 OPTIMIZER = OptimizerConfig(learning_rate=0.01, schedule="cosine", epsilon=1e-3, ema_decay=0.5)
 BASE = StepConfig(small_model(), ObjectiveConfig(answer_weight=0.5), OPTIMIZER, STEPS, seed=0)
 ACCUMULATING = dataclasses.replace(BASE, optimizer=dataclasses.replace(OPTIMIZER, accumulation=2))
 WARM_UP_STEPS = 2
-# All that the others leave off, compiled as one program.
+# All features that BASE turns off, compiled as one program.
 CAREFUL = dataclasses.replace(
     BASE,
     objective=ObjectiveConfig(balance=BalanceConfig(caption=0.5, visual=0.25)),
@@ -44,33 +44,33 @@ def new_state(config: StepConfig = BASE) -> TrainState:
 
 
 def batch_number(number: int) -> Batch:
-    """Four rows, unevenly filled, that train every loss."""
+    """Returns four unevenly filled rows that train every loss."""
     plans = (TEXT_TO_IMAGE, UNDERSTANDING, EDITING, SECOND_ROUND, RECONSTRUCTION)
     first, *rest = (Sample(plan, occurrence=5 * number + i) for i, plan in enumerate(plans))
     return model_batch([first, *rest[:1]], rest[1:2], rest[2:], [])
 
 
 def not_finite(number: int) -> Batch:
-    """A batch with one latent token that is not a number."""
+    """Returns a batch with a NaN in one latent token."""
     batch = batch_number(number)
     batch.latent_moments[0, 0] = np.nan
     return batch
 
 
 def run(config: StepConfig, state: TrainState, *batches: Batch) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """The state after the batches, and the metrics of the last."""
+    """Returns the state after the batches and the metrics of the last one."""
     for batch in batches:
         state, metrics = stepper(config)(state, batch)
     return jax.device_get((state, metrics))
 
 
 def assert_identical(actual, expected):
-    """Bit by bit."""
+    """Requires bit for bit equality."""
     jax.tree.map(np.testing.assert_array_equal, actual, jax.device_get(expected))
 
 
 def changed(before, after) -> set[str]:
-    """Paths of the leaves that are not what they were."""
+    """Returns the paths of the leaves that changed."""
     before, after = (flatten_dict(jax.device_get(tree), sep="/") for tree in (before, after))
     assert before.keys() == after.keys()
     return {path for path in before if not np.array_equal(before[path], after[path])}
@@ -79,14 +79,14 @@ def changed(before, after) -> set[str]:
 # An update
 
 
-def test_every_trainable_leaf_moves_and_frozen_leaves_stay_bit_identical():
+def test_every_trainable_leaf_changes_and_frozen_leaves_stay_bit_identical():
     state, _ = run(BASE, new_state(), *map(batch_number, range(3)))
     assert state.step == 3
     assert_identical(state.frozen, new_state().frozen)
     assert changed(new_state().trainable, state.trainable) == set(flatten_dict(state.trainable, sep="/"))
 
 
-def test_the_same_batches_give_the_same_state_bit_by_bit():
+def test_the_same_batches_give_the_same_state_bit_for_bit():
     first, _ = run(BASE, new_state(), batch_number(0), batch_number(1))
     second, _ = run(BASE, new_state(), batch_number(0), batch_number(1))
     assert_identical(first, second)
@@ -108,7 +108,7 @@ def test_splits_by_time_and_task_are_means_that_add_up_to_the_loss():
             np.testing.assert_allclose(total / metrics[f"tokens/{loss}"], metrics[loss], rtol=1e-5)
 
 
-def test_the_average_follows_the_trainable_leaves_with_its_warm_up():
+def test_the_ema_follows_the_trainable_leaves_with_its_warm_up():
     states = [new_state()]
     for number in range(3):
         states.append(run(BASE, states[-1], batch_number(number))[0])
@@ -133,7 +133,7 @@ def test_training_on_one_batch_lowers_its_loss():
 
 
 def test_accumulation_equals_the_large_batch():
-    """Float32 sums in another order: 1e-5 of each leaf's norm, for gradients (Adam's first moments) and updates."""
+    """Float32 sums differ in order, so gradients (Adam's first moments) and updates agree to 1e-5 of a leaf's norm."""
     large, of_large = run(BASE, new_state(), batch_number(0))
     small, of_small = run(ACCUMULATING, new_state(), batch_number(0))
     assert of_large.keys() == of_small.keys()
@@ -166,7 +166,7 @@ def test_an_evaluation_needs_less_memory_in_microbatches():
     assert temporaries(ACCUMULATING) < 0.75 * temporaries(BASE)
 
 
-def test_accumulation_takes_rows_without_one_of_the_regions():
+def test_accumulation_accepts_rows_without_one_of_the_regions():
     batch = model_batch([TEXT_TO_IMAGE], [TEXT_TO_IMAGE], capacities=CAPACITIES | {"vit": 0})
     state = new_state()
     after, _ = jax.eval_shape(make_train_step(ACCUMULATING), state, batch)
@@ -183,10 +183,10 @@ def test_gradients_of_bfloat16_leaves_are_summed_and_measured_in_float32(config)
     assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
 
 
-# Values that are not finite
+# Non-finite values
 
 
-def test_a_batch_that_is_not_finite_changes_nothing_and_latches():
+def test_a_non_finite_batch_changes_nothing_and_latches():
     before, _ = run(BASE, new_state(), batch_number(0))
     after, metrics = run(BASE, before, not_finite(1))
     assert_identical(after, dataclasses.replace(before, latched=np.array(True)))
@@ -195,7 +195,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_latches():
     assert not np.isfinite(metrics["loss"])
 
 
-def test_a_latched_state_stays_as_it_is_whatever_comes():
+def test_a_latched_state_never_changes():
     latched, _ = run(BASE, new_state(), batch_number(0), not_finite(1))
     after, metrics = run(BASE, latched, batch_number(2), not_finite(3), batch_number(4))
     assert_identical(after, latched)
@@ -203,13 +203,13 @@ def test_a_latched_state_stays_as_it_is_whatever_comes():
     assert metrics["latched"]
 
 
-def test_a_value_that_is_not_finite_in_any_microbatch_refuses_the_whole_batch():
+def test_a_non_finite_value_in_any_microbatch_rejects_the_batch():
     before = new_state(ACCUMULATING)
     after, _ = run(ACCUMULATING, before, not_finite(0))
     assert_identical(after, dataclasses.replace(before, latched=np.array(True)))
 
 
-def test_skipping_drops_the_batch_counts_it_and_goes_on():
+def test_a_skipped_batch_is_counted_and_training_continues():
     without, _ = run(CAREFUL, new_state(CAREFUL), batch_number(0))
     skipped, metrics = run(CAREFUL, new_state(CAREFUL), batch_number(0), not_finite(1))
     assert_identical(
@@ -222,7 +222,7 @@ def test_skipping_drops_the_batch_counts_it_and_goes_on():
     assert changed(skipped.trainable, after.trainable)
 
 
-def test_a_skipped_batch_moves_neither_the_schedule_nor_a_warm_up():
+def test_a_skipped_batch_advances_neither_the_schedule_nor_a_warm_up():
     before, _ = run(CAREFUL, new_state(CAREFUL), batch_number(0))
     plain, of_plain = run(CAREFUL, before, batch_number(2))
     after_a_skip, of_skip = run(CAREFUL, before, not_finite(1), batch_number(2))
@@ -235,7 +235,7 @@ def test_a_skipped_batch_moves_neither_the_schedule_nor_a_warm_up():
 # Warm-up of the metaqueries
 
 
-def test_the_warm_up_moves_the_metaqueries_and_their_head_alone():
+def test_the_warm_up_updates_only_the_metaqueries_and_their_head():
     start = new_state(CAREFUL)
     warm, _ = run(CAREFUL, start, *map(batch_number, range(WARM_UP_STEPS)))
     assert changed(start.trainable, warm.trainable) == {
@@ -245,7 +245,7 @@ def test_the_warm_up_moves_the_metaqueries_and_their_head_alone():
     }
 
 
-def test_after_the_warm_up_everything_moves():
+def test_after_the_warm_up_everything_is_updated():
     warm, _ = run(CAREFUL, new_state(CAREFUL), *map(batch_number, range(WARM_UP_STEPS)))
     after, _ = run(CAREFUL, warm, batch_number(WARM_UP_STEPS))
     assert changed(warm.trainable, after.trainable) == set(flatten_dict(after.trainable, sep="/"))
@@ -267,7 +267,7 @@ def test_a_balanced_weight_is_the_fraction_of_the_flow_gradient_over_the_losss_o
 
 
 @pytest.mark.parametrize("unmeasured", ["flow", "caption"])
-def test_the_fixed_weight_holds_until_both_norms_are_measured(unmeasured):
+def test_the_fixed_weight_is_used_until_both_norms_are_measured(unmeasured):
     weights = loss_weights({**NORMS, unmeasured: jnp.float32(0)}, CAREFUL.objective)
     assert weights["caption"] == CAREFUL.objective.caption_weight
 

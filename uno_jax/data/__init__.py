@@ -1,1 +1,1 @@
-"""Sources, transforms, tokenizer, sample plans, packing, and the grain pipeline."""
+"""Data sources, image transforms, tokenizer, sample plans, packing, and the grain pipeline."""

@@ -1,4 +1,4 @@
-"""What is checked of a data configuration before any record is read."""
+"""Checks of a data config that need no records."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from uno_jax.data.transforms import ImageTransform
 
 
 def check_data_config(config: DataConfig, layout: Layout, tasks: Collection[str], host_count: int = 1) -> None:
-    """Refuses what could only fail later.
+    """Rejects settings that would only fail later, in the pipeline.
 
     Args:
-      config: the data configuration.
+      config: the data config.
       layout: sizes of the model.
-      tasks: the tasks that will be drawn.
-      host_count: hosts that share the rows.
+      tasks: the tasks that will be sampled.
+      host_count: number of hosts that share the rows.
 
     Raises:
-      ValueError: names the field and says what to do.
+      ValueError: a field is invalid; the message names it and says what to change.
     """
     _check_choices(config)
     _check_rows(config, host_count)
@@ -32,43 +32,43 @@ def check_data_config(config: DataConfig, layout: Layout, tasks: Collection[str]
 
 def _check_choices(config: DataConfig) -> None:
     if config.method not in METHODS:
-        raise ValueError(f"data.method is {config.method!r}: it must be one of {', '.join(METHODS)}")
+        raise ValueError(f"data.method is {config.method!r}, expected one of {', '.join(METHODS)}")
     for task, weight in config.task_weights.items():
         if task not in TASKS:
-            raise ValueError(f"data.task_weights names {task!r}: tasks are {', '.join(TASKS)}")
+            raise ValueError(f"data.task_weights names {task!r}, which is not a task. Tasks are {', '.join(TASKS)}")
         if weight < 0:
-            raise ValueError(f"data.task_weights gives {task} the weight {weight}: it must be 0 or more")
+            raise ValueError(f"data.task_weights gives {task} the weight {weight}, expected at least 0")
     for name in (
         *("text_dropout", "vae_dropout", "vit_dropout"),
         *("understanding_share", "latent_share", "noised_share", "noised_time_scale"),
     ):
         if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"data.{name} is {getattr(config, name)}: it must lie in [0, 1]")
+            raise ValueError(f"data.{name} is {getattr(config, name)}, expected a number in [0, 1]")
     if not 0 <= config.seed < 2**32:
-        raise ValueError(f"data.seed is {config.seed}: it must lie in [0, 2**32)")
+        raise ValueError(f"data.seed is {config.seed}, expected an integer in [0, 2**32)")
 
 
 def _check_rows(config: DataConfig, host_count: int) -> None:
     for name in ("rows", "virtual_shards", "packing_bins"):
         if getattr(config, name) < 1:
-            raise ValueError(f"data.{name} is {getattr(config, name)}: it must be 1 or more")
+            raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 1")
     for name in ("epochs", "prefetch", "read_threads", "max_samples_per_row", *(f"{r}_tokens" for r in REGIONS)):
         if getattr(config, name) < 0:
-            raise ValueError(f"data.{name} is {getattr(config, name)}: it must be 0 or more")
+            raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 0")
     if config.rows % config.virtual_shards:
         raise ValueError(
-            f"data.rows is {config.rows}, not a multiple of data.virtual_shards = {config.virtual_shards}: every "
-            "virtual shard fills the same number of rows; change one of the two"
+            f"data.rows is {config.rows}, not a multiple of data.virtual_shards = {config.virtual_shards}. Every "
+            "virtual shard fills the same number of rows: change one of the two"
         )
     if config.virtual_shards % host_count:
         raise ValueError(
-            f"data.virtual_shards is {config.virtual_shards}, not a multiple of the {host_count} hosts: every host "
-            "owns the same number of virtual shards; set it to a multiple of the largest number of hosts you plan for"
+            f"data.virtual_shards is {config.virtual_shards}, not a multiple of the {host_count} hosts. Every host "
+            "owns the same number of virtual shards: set it to a multiple of the largest number of hosts you plan for"
         )
 
 
 def _check_grids(config: DataConfig, layout: Layout, *, metaqueries: bool) -> None:
-    """Every grid that a transform can give must be made of whole patches and lie inside its position table."""
+    """Requires every grid a transform can produce to consist of whole patches and to fit its position table."""
     tables = [
         ("vae_transform", layout.pixels_per_token, layout.max_latent_size, "model.max_latent_size"),
         ("vit_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"),
@@ -79,24 +79,24 @@ def _check_grids(config: DataConfig, layout: Layout, *, metaqueries: bool) -> No
         transform: ImageTransform = getattr(config, name)
         if transform.stride % patch:
             raise ValueError(
-                f"data.{name}.stride is {transform.stride}: it must be a multiple of the {patch} pixels of one patch"
+                f"data.{name}.stride is {transform.stride}, expected a multiple of the patch size ({patch} pixels)"
             )
         side = transform.largest_side // patch
         if side > table_side:
             raise ValueError(
-                f"data.{name}.max_side is {transform.max_side}, that is {side} patches of {patch} pixels a side, but "
+                f"data.{name}.max_side is {transform.max_side} ({side} patches of {patch} pixels per side), but "
                 f"{table} is {table_side}: lower max_side to {table_side * patch}, or enlarge the table"
             )
     count = (config.metaquery_transform.largest_side // layout.vit_patch_size) ** 2
     if metaqueries and count > layout.num_metaqueries:
         raise ValueError(
-            f"data.metaquery_transform can give {count} patches (max_side {config.metaquery_transform.max_side}), "
+            f"data.metaquery_transform can produce {count} patches (max_side {config.metaquery_transform.max_side}), "
             f"but model.num_metaqueries is {layout.num_metaqueries}: lower max_side or enlarge the metaquery table"
         )
 
 
 def _check_lengths(config: DataConfig, needed: Mapping[str, Mapping[str, int]]) -> None:
-    """A row must hold any one sample whose pictures are as large as the transforms let them be, with one source."""
+    """Requires a row to hold any single sample with at most one source image, at the transforms' largest sizes."""
     remedies = {
         "vit": " or lower data.vit_transform.max_side",
         "latent": " or lower data.vae_transform.max_side",

@@ -1,4 +1,4 @@
-"""The data configuration."""
+"""Config of the data pipeline."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ from uno_jax.data.transforms import ImageTransform
 
 @dataclass(frozen=True)
 class DataConfig(MethodConfig):
-    """Where samples come from, what a method makes of them (`MethodConfig`), and the rows that they are packed into."""
+    """The dataset, the post-training method (`MethodConfig`), and the rows that samples are packed into."""
 
     directory: str = ""
-    """A prepared dataset."""
+    """Directory of a prepared dataset."""
     split: str = "train"
     tokenizer: str = ""
-    """A tokenizer directory; empty: that which came with the parameters that the run starts from, or, for parameters
-    drawn afresh, `tokenizer` in the dataset directory."""
+    """Tokenizer directory. Empty: the tokenizer of the checkpoint that the run starts from, or, for randomly
+    initialised parameters, `tokenizer` in the dataset directory."""
 
     rows: int = 8
-    """Rows of the global batch."""
+    """Global batch size in rows."""
     text_tokens: int = 512
-    """Length of a row's region of context text and image delimiters; the other regions alike, 0 = not there."""
+    """Tokens per row for context text and image delimiters. Same for the other regions; 0 = the region is absent."""
     vit_tokens: int = 0
     caption_tokens: int = 256
     query_tokens: int = 256
     latent_tokens: int = 4096
     max_samples_per_row: int = 0
-    """0: as many as fit."""
+    """Maximum number of samples per row; 0 = no limit."""
     packing_bins: int = 8
-    """Rows that a shard fills at the same time (first fit): more of them leave less padding, take more memory, and
-    make a resumed run replay more samples."""
+    """Rows that a virtual shard fills at the same time (first fit). More bins leave less padding, but take more memory
+    and make a resumed run replay more samples."""
 
     virtual_shards: int = 8
-    """The data are split into this many, each packed alone into its own rows, whatever the number of hosts."""
+    """Number of shards that the data are split into. Each is packed into rows of its own, for any number of hosts."""
     seed: int = 0
     shuffle: bool = True
     epochs: int = 0
-    """0: endless, shuffled anew each time round. Else the data end; the last rows are padded."""
+    """0 = endless, reshuffled every epoch. Otherwise the data end after this many epochs, and the last rows are
+    padded."""
     task_weights: Mapping[str, float] = field(default_factory=dict)
-    """Share of the draws for each task, by name; a task that is not named is not drawn. Empty: as in the data. A
-    finite pass draws every record of the named tasks, whatever the shares."""
+    """Sampling weight of each task, by name. Unnamed tasks are not sampled. Empty: proportions of the dataset. With
+    `epochs` > 0, every record of the named tasks is used in each epoch, regardless of the weights."""
 
     vae_transform: ImageTransform = field(default_factory=lambda: ImageTransform(1024, 512, 16))
     vit_transform: ImageTransform = field(default_factory=lambda: ImageTransform(518, 224, 14))
     metaquery_transform: ImageTransform = field(default_factory=lambda: ImageTransform(224, 14, 14))
 
     prefetch: int = 2
-    """Batches made ahead, in a thread."""
+    """Batches that a background thread prepares in advance."""
     read_threads: int = 0
-    """Threads of a host that read, decode and resize; 0: the prefetching thread does it all, which is faster for
-    small pictures (threads of one process take turns in Python code)."""
+    """Threads per host that read, decode and resize. 0 = the prefetch thread does it all, which is faster for small
+    pictures because of Python's global interpreter lock."""
 
     @property
     def capacities(self) -> dict[str, int]:
-        """Tokens of a row in each region."""
+        """Tokens per row of each region."""
         return {region: getattr(self, f"{region}_tokens") for region in REGIONS}
 
     def inputs(self, tokenizer: Tokenizer) -> Inputs:
-        """What a method needs beside a record: the tokenizer and the transforms."""
+        """The tokenizer and the transforms, as a method takes them."""
         return Inputs(tokenizer, self.vae_transform, self.vit_transform, self.metaquery_transform)

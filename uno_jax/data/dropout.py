@@ -1,4 +1,4 @@
-"""Condition dropout: what is left out of a complete plan, and where supervision is left out with it."""
+"""Condition dropout: removes conditions from a complete plan, and supervision where the config asks for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, P
 
 
 def drop_conditions(plan: Plan, config: MethodConfig, draws: Draws) -> Plan:
-    """Drops conditions, one draw for each droppable item; then removes supervision where `config.supervise` wants none.
+    """Drops conditions with one random draw per droppable item, then applies `config.supervise`.
 
-    A dropped text leaves nothing; a dropped image leaves its step in position.
+    A dropped text leaves no trace. A dropped image still advances the position.
     """
     rates: Mapping[type, float] = {
         Text: config.text_dropout,

@@ -1,4 +1,4 @@
-"""The largest samples that a method can make, and so the tokens that a row must have room for."""
+"""The largest samples that a method can make, which determine the minimum capacity of a row."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ JUST_BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
 
 def needed_tokens(config: DataConfig, layout: Layout, task: str) -> dict[str, int]:
-    """The most tokens of each region that a sample of `task` takes when its texts have one token each."""
+    """Returns the maximum tokens per region of a sample of `task` whose texts have one token each."""
     samples = [sample_lengths(sample.plan, layout) for sample in largest_samples(config, task)]
     return {region: max(lengths[region] for lengths in samples) for region in REGIONS}
 
 
 def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, caption_tokens: int = 1) -> list[Sample]:
-    """Runs the method on the largest record of `task`, once for each outcome of the method's draws.
+    """Runs the method on the largest record of `task`, once per possible outcome of its random draws.
 
-    Every picture gets the largest size that its transform can give, and its pixels are zeros. An edit has one source.
+    Every picture has the maximum size of its transform and zero pixels. An edit has one source.
     """
     picture = _png(Image.new("RGB", (1, 1)))
     record = Record(
@@ -48,14 +48,14 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 
 
 class _Largest(ImageTransform):
-    """Gives every picture the largest size, whatever its own."""
+    """Resizes every picture to the maximum size."""
 
     def resize(self, pixels: Pixels) -> Pixels:
         return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
 
 
 def _every_outcome(make: Callable[[Draws], Sample], chosen: Iterable[Any] = ()) -> Iterator[Sample]:
-    """Calls `make` with the draws `chosen`, and where it asks for one more, with each that it could get."""
+    """Calls `make` with the draws `chosen`. If it asks for another draw, tries each possible outcome of that draw."""
     try:
         sample = make(_ChosenDraws(chosen))
     except _OneMoreDraw as draw:
@@ -72,17 +72,17 @@ class _OneMoreDraw(Exception):
 
 
 class _ChosenDraws:
-    """Gives draws that were chosen beforehand.
+    """`Draws` with predetermined outcomes.
 
     Raises:
-      _OneMoreDraw: there are no more of them.
+      _OneMoreDraw: all outcomes are used up.
     """
 
     def __init__(self, chosen: Iterable[Any]):
         self._chosen = iter(chosen)
 
     def random(self) -> float:
-        # One of the two lies on either side of any share that leaves a choice.
+        # Any probability strictly between 0 and 1 separates these two.
         return float(self._next((0.0, JUST_BELOW_ONE)))
 
     def integers(self, high: int, /) -> int:

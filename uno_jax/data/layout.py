@@ -1,9 +1,9 @@
-"""A sample plan laid out as arrays: one structured array per region, with the metadata that orders the tokens.
+"""Layout of a sample plan as arrays: one structured array per region, with metadata for attention.
 
-The regions are those of `uno_jax.batch`: text, vit, caption, query, latent. Every token knows its place in the
-sample's logical sequence (`order`), so regions can be packed apart from each other. The order is that of the public
-implementation: items one after the other, an image between its two delimiters, the caption and then the metaqueries
-right after their noised block.
+The regions are those of `uno_jax.batch`: text, vit, caption, query, latent. The field `order` is a token's index in
+the sample's logical sequence, so regions can be packed separately. The sequence follows BAGEL's public
+implementation: items in plan order, an image between its two delimiters, and the caption and the metaqueries directly
+after their noised block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import patchify, position_ids
 
 Regions = dict[str, np.ndarray]
-"""For each region, a structured array `[tokens of the sample]` of `region_dtypes(layout)[region]`."""
+"""Structured array of each region, `[tokens of the sample]`, with dtype `region_dtypes(layout)[region]`."""
 
 _METADATA: list[Any] = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
 _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task")]
@@ -29,7 +29,7 @@ _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task
 
 @cache
 def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
-    """The fields of a token in each region, named as in `uno_jax.batch.PixelBatch` without the region's name."""
+    """Returns the structured dtype of each region. Fields are named as in `PixelBatch`, without the region's name."""
     vit_values = layout.vit_patch_size**2 * 3
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)
@@ -58,7 +58,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
 
 
 def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
-    """Tokens of each region that the plan takes."""
+    """Returns the number of tokens of each region in the plan."""
     lengths = dict.fromkeys(REGIONS, 0)
     for item in plan:
         match item:
@@ -79,10 +79,10 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
 
 
 def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int = 0, task: str = TASKS[0]) -> Regions:
-    """The arrays of one sample.
+    """Lays out one sample as arrays.
 
-    A record with the prompt "hi", the caption "c" and a picture of 32 x 16 pixels becomes this plan under method `uno`,
-    and this becomes 13 tokens: the text, the noised picture between its delimiters, the caption, two metaqueries.
+    Example: method `uno` turns a record with the prompt "hi", the caption "c" and a picture of 32 x 16 pixels into the
+    plan below. It has 13 tokens: the text, the noised picture between its delimiters, the caption, two metaqueries.
 
     >>> from uno_jax.data.tokenizer import byte_tokenizer
     >>> picture, small_picture = np.zeros((16, 32, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)
@@ -98,21 +98,22 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
     query: order [11 12], position [5 5]
     latent: order [5 6], position [4 4]
 
-    Text sees what comes before it, a picture all of itself; the order of the last visible token says so.
+    Text attends causally, and a picture attends to all of itself. `last_visible` is the order of the last token that a
+    token may attend to.
 
     >>> print(sample["text"]["ids"], sample["text"]["last_visible"], sample["latent"]["last_visible"])
     [256  71  72 257 258 259] [0 1 2 3 7 7] [7 7]
 
     Args:
-      plan: what the sample is made of.
+      plan: items of the sample.
       layout: sizes of the model.
-      tokenizer: its delimiters.
-      occurrence: number of the sample in the endless data order, the seed of all that the step draws for it.
-      task: what its tokens are counted under in metrics.
+      tokenizer: provides the delimiters.
+      occurrence: number of the sample in the data order, the seed of the train step's random draws for it.
+      task: task under which metrics count its tokens.
 
     Raises:
-      ValueError: an image is no multiple of its patch, or larger than its position table; more metaquery patches than
-        the metaquery table has rows.
+      ValueError: the sides of an image are not multiples of its patch size, the image is larger than its position
+        table, or it has more metaquery patches than the metaquery table has rows.
     """
     writer = _Writer(layout, tokenizer, occurrence, TASKS.index(task))
     for item in plan:
@@ -126,7 +127,7 @@ def _patches(pixels: np.ndarray, patch: int) -> int:
 
 
 class _Writer:
-    """Walks a plan with the running order and position; collects the pieces of each region."""
+    """Walks a plan, tracks order and position, and collects the pieces of each region."""
 
     def __init__(self, layout: Layout, tokenizer: Tokenizer, occurrence: int, task: int):
         self._layout = layout
@@ -207,7 +208,7 @@ class _Writer:
             self._caption(item.caption)
         if item.query_pixels is not None:
             self._metaqueries(item.query_pixels)
-        # A noised target takes no step in position: what follows (a clean copy of it, say) shares its place.
+        # A noised target does not advance the position: what follows, such as its clean copy, has the same position.
 
     def _caption(self, caption: Sequence[int]) -> None:
         ids = self._delimited(caption)

@@ -1,10 +1,10 @@
-"""Post-training methods: each is a function from a record to a sample, and has a name in `METHODS`.
+"""Post-training methods: functions from a record to a sample, registered by name in `METHODS`.
 
-To add a method, write its function and give it a row in `METHODS`. The room that a batch must have for it, and what
-`aot` compiles, follow from the samples that the function makes (`largest.py`).
+To add a method, write its function and add a row to `METHODS`. The required row capacity, and the shapes that `aot`
+compiles, follow from the samples that the function makes (`largest.py`).
 
-A method makes a *complete* sample: nothing dropped, supervision always there. Condition dropout comes afterwards
-(`dropout.py`) and has random draws of its own, so two methods with the same seed drop the same conditions.
+A method makes a *complete* sample, with every condition and all supervision. Condition dropout runs afterwards
+(`dropout.py`) with a random generator of its own, so two methods with the same seed drop the same conditions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uno_jax.data.transforms import ImageTransform, decode_rgb
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Which method makes the samples, what it may choose, and how conditions are dropped."""
+    """The post-training method, its options, and condition dropout."""
 
     method: str = "uno"
     """A name in `METHODS`."""
@@ -29,20 +29,20 @@ class MethodConfig:
     vae_dropout: float = 0.3
     vit_dropout: float = 0.3
     supervise: Literal["always", "prompt_dropped", "prompt_kept"] = "always"
-    """When captions and metaqueries are there: always, or only where the prompt was dropped, or was kept."""
+    """When samples have captions and metaqueries: always, or only if the prompt was dropped, or only if it was kept."""
     understanding_share: float = 0.5
-    """`pretrain`: share of text-to-image records turned into captioning (image in, caption out)."""
+    """`pretrain`: fraction of text-to-image records used for captioning (image in, caption out)."""
     latent_share: float = 0.5
-    """`pretrain`: share of those whose image is given as latents and not as ViT patches."""
+    """`pretrain`: fraction of captioning samples whose image is given as latents instead of ViT patches."""
     noised_share: float = 0.5
-    """`pretrain`: share of those with latents whose latents are lightly noised and not clean."""
+    """`pretrain`: fraction of captioning samples with latents whose latents are lightly noised instead of clean."""
     noised_time_scale: float = 0.3
-    """`pretrain`: t of lightly noised context latents = this * the drawn t."""
+    """`pretrain`: lightly noised context latents use t = `noised_time_scale` * the sampled t."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Turns a record's text and pictures into ids and pixels."""
+    """The tokenizer and image transforms that turn a record into ids and pixels."""
 
     tokenizer: Tokenizer
     vae_transform: ImageTransform
@@ -52,21 +52,21 @@ class Inputs:
 
 @runtime_checkable
 class Draws(Protocol):
-    """The random numbers that a method may ask for; a `np.random.Generator` gives them."""
+    """Random numbers for a method, a subset of `np.random.Generator`."""
 
     def random(self) -> float:
-        """Uniform in [0, 1)."""
+        """Returns a float, uniform in [0, 1)."""
 
     def integers(self, high: int, /) -> int:
-        """Uniform in 0, 1, .., high - 1."""
+        """Returns an integer, uniform in 0, 1, .., high - 1."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """All that a method makes a sample of."""
+    """Arguments of a method."""
 
     record: Record
-    """Of a task with a target picture."""
+    """A record of a task with a target picture."""
     image: Pixels
     """The record's target picture, decoded and not yet resized."""
     config: MethodConfig
@@ -76,21 +76,22 @@ class Given:
 
 @dataclass(frozen=True)
 class Sample:
-    """A plan, and what the metrics know it by."""
+    """A plan, with the id and task under which metrics report it."""
 
     id: str
     task: str
-    """One of `uno_jax.batch.TASKS`: the record's, except `reconstruction` (reca) and derived `understanding`."""
+    """One of `uno_jax.batch.TASKS`: the record's task, except for `reconstruction` (`reca`) and `understanding` samples
+    that `pretrain` derives."""
     plan: Plan
     without_caption: bool = False
-    """A caption should supervise it, but the record has none that differs from the prompt."""
+    """Whether the method wanted a caption but the record has none that differs from the prompt."""
 
 
 def make_sample(record: Record, config: MethodConfig, inputs: Inputs, draws: Draws) -> Sample:
-    """Makes the complete sample of a record: a question about a picture by itself, any other record by the method.
+    """Makes the complete sample of a record. Understanding records are the same under every method.
 
     Raises:
-      ValueError: a picture cannot be read (names record and field).
+      ValueError: a picture cannot be decoded. The message names record and field.
     """
     image = decode_rgb(record.image, f"record {record.id!r}, field image")
     if record.task == "understanding":
@@ -114,7 +115,7 @@ def uno_visual(given: Given) -> Sample:
 
 
 def sft(given: Given) -> Sample:
-    """Flow matching alone."""
+    """Flow matching only."""
     return _generation(given)
 
 
@@ -126,9 +127,9 @@ def reca(given: Given) -> Sample:
 
 
 def pretrain(given: Given) -> Sample:
-    """Flow matching, except for a share of the text-to-image records: their picture in, one of their texts out.
+    """Flow matching, with a fraction of the text-to-image records used for captioning.
 
-    So the understanding expert learns to read ViT patches and clean and lightly noised latents alike.
+    The captioning samples teach the understanding expert to read ViT patches, clean latents and lightly noised latents.
     """
     record, config, inputs, draws = given.record, given.config, given.inputs, given.draws
     if record.task != "text_to_image" or draws.random() >= config.understanding_share:
@@ -156,7 +157,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def _generation(given: Given, *, caption: bool = False, metaqueries: bool = False) -> Sample:
-    """The sources and the prompt, then the noised target with what supervises it."""
+    """Makes a sample of the sources, the prompt, and the noised target with its supervision."""
     record, inputs = given.record, given.inputs
     items: list[Item] = []
     for i, source in enumerate(record.sources):
@@ -174,7 +175,7 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
 
 
 def _caption(given: Given) -> tuple[int, ...] | None:
-    """One of the captions, never the prompt itself; None when there is no other."""
+    """Picks one of the captions that differ from the prompt, or None if there is none."""
     record = given.record
     captions = [caption for caption in record.captions if caption.strip() != record.prompt.strip()]
     if not captions:
@@ -183,7 +184,7 @@ def _caption(given: Given) -> tuple[int, ...] | None:
 
 
 def _question(record: Record, image: Pixels, inputs: Inputs) -> Plan:
-    """The picture, the question where there is one, and the answer."""
+    """Makes a plan of the picture, the question if any, and the answer."""
     items: list[Item] = [VitImage(pixels=inputs.vit_transform.resize(image))]
     if record.prompt:
         items.append(_text(record.prompt, inputs))

@@ -1,11 +1,16 @@
-"""The grain pipeline: records in, packed batches out; deterministic, resumable, independent of the number of hosts.
+"""The grain pipeline from records to packed batches: deterministic, resumable, independent of the number of hosts.
 
-The records are split into virtual shards. A shard is a pipeline of its own: shuffled record numbers, endlessly or for
-some epochs; a sample for each (draw n of shard s is *occurrence* n * virtual_shards + s, and all that is random about
-it follows from the seed and that number); samples that fit no row are left out and counted; grain's first-fit packer
-fills rows. A global batch takes the same number of rows from every shard. A host makes the rows of the shards it owns,
-shard by shard, so neither which rows a batch has nor a shard's state depend on how many hosts there are; the order of a
-batch's rows does, where the devices of a host are not neighbours in the mesh.
+The records are split into virtual shards, and each shard is an independent pipeline:
+
+1. Shuffled record numbers, endless or for a number of epochs.
+2. One sample per record number. Draw n of shard s is *occurrence* n * virtual_shards + s. All randomness of the sample
+   follows from the seed and the occurrence.
+3. Samples that fit no row are skipped and counted.
+4. grain's first-fit packer fills rows.
+
+A global batch takes the same number of rows from every shard. Each host makes the rows of the shards it owns, shard by
+shard. The rows of a batch and the state of a shard therefore do not depend on the number of hosts. The order of the
+rows does, if the devices of a host are not neighbours in the mesh.
 """
 
 from __future__ import annotations
@@ -33,14 +38,14 @@ _MAX_INT32 = 2**31
 
 
 class PackedBatch(NamedTuple):
-    """The rows of this host, and what the metrics want to know of them."""
+    """The rows of this host, with ids and statistics for the metrics."""
 
     batch: PixelBatch
     sample_ids: list[list[str]]
-    """Record ids of each row, in the order of the sample numbers."""
+    """Record ids of each row, in the order of the samples."""
     stats: dict[str, float]
-    """`samples` and `without_caption` (left without one because the record has no other) in these rows; `filtered`,
-    samples that fit no row and came before them; `padding/<region>`, the share of padding tokens."""
+    """`samples`: samples in these rows. `without_caption`: samples whose record has no caption other than the prompt.
+    `filtered`: samples skipped before these because they fit no row. `padding/<region>`: fraction of padding tokens."""
 
 
 def make_batches(
@@ -51,7 +56,7 @@ def make_batches(
     host_index: int = 0,
     host_count: int = 1,
 ) -> grain.DatasetIterator[PackedBatch]:
-    """Batches of a prepared dataset; see `batches_of_records`. No tokenizer: that of the configuration is read."""
+    """Opens a prepared dataset and returns `batches_of_records`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(config.tokenizer or Path(config.directory) / "tokenizer")
     records = open_records(config.directory, config.split)
     tasks = record_tasks(config.directory, config.split)
@@ -68,23 +73,23 @@ def batches_of_records(
     host_index: int = 0,
     host_count: int = 1,
 ) -> grain.DatasetIterator[PackedBatch]:
-    """An iterator of batches.
+    """Returns an iterator of batches.
 
-    `get_state()` gives `{shard name: small JSON dict}`: the position of the last batch handed out, whatever was
-    prefetched. `set_state` takes such a dict, or the union of several hosts' dicts, and goes on bit-equal; it replays
-    at most `packing_bins` rows of each shard. `close()` ends the prefetching thread.
+    `get_state()` returns `{shard name: small JSON dict}`: the position after the last batch returned, not counting
+    prefetched ones. `set_state` takes such a dict, or the union of several hosts' dicts, and continues bit for bit. It
+    replays at most `packing_bins` rows per shard. `close()` ends the prefetch thread.
 
     Args:
       records: random access to the records.
       tasks: index into `uno_jax.batch.TASKS` of each record.
-      config: the data configuration.
+      config: the data config.
       layout: sizes of the model.
       tokenizer: turns text into ids.
-      host_index: this host's number, from 0.
-      host_count: hosts that share the rows; the rows of host 0, host 1, .. in that order are the global batch.
+      host_index: index of this host, from 0.
+      host_count: number of hosts. Their rows, concatenated in host order, are the global batch.
 
     Raises:
-      ValueError: the configuration cannot work; names the field.
+      ValueError: the config is invalid. The message names the field.
     """
     present = [name for i, name in enumerate(TASKS) if np.any(tasks == i)]
     drawn = [name for name in present if not config.task_weights or config.task_weights.get(name, 0) > 0]
@@ -93,7 +98,7 @@ def batches_of_records(
     inputs = config.inputs(tokenizer)
     per_host = config.virtual_shards // host_count
     own = range(host_index * per_host, (host_index + 1) * per_host)
-    # In a finite pass a host reads all shards: only so does it know when the last one ends, as all hosts must.
+    # With a finite number of epochs, every host reads all shards, because all hosts must know when the last one ends.
     read = range(config.virtual_shards) if config.epochs else own
     threads = -(-config.read_threads // len(read))
     shards = {
@@ -110,8 +115,8 @@ def _check_records(config: DataConfig, tasks: np.ndarray, present: list[str], dr
     absent = [name for name, weight in config.task_weights.items() if weight > 0 and name not in present]
     if absent or not drawn:
         raise ValueError(
-            f"data.task_weights draws {', '.join(absent) or 'no task'}, but split {config.split!r} of "
-            f"{config.directory or 'the records'} holds {', '.join(present) or 'no records'}"
+            f"data.task_weights samples {', '.join(absent) or 'no task'}, but split {config.split!r} of "
+            f"{config.directory or 'the records'} contains {', '.join(present) or 'no records'}"
         )
     if config.epochs:
         return
@@ -135,11 +140,11 @@ def _packed_rows(
     shard: int,
     threads: int,
 ) -> grain.IterDataset:
-    """Packed rows of one virtual shard, given the numbers of the records that it draws."""
-    samples = numbers.map_with_index(_DrawSample(records, config, layout, inputs, shard))
+    """Returns the packed rows of one virtual shard, given its record numbers."""
+    samples = numbers.map_with_index(_MakeSample(records, config, layout, inputs, shard))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return grain.experimental.FirstFitPackIterDataset(
-        _LeaveOutRefused(samples.to_iter_dataset(options), layout, give_up_after=2 * len(records) + 100),
+        _SkipOversized(samples.to_iter_dataset(options), layout, give_up_after=2 * len(records) + 100),
         length_struct=config.capacities,
         num_packing_bins=config.packing_bins,
         shuffle_bins=False,
@@ -149,7 +154,7 @@ def _packed_rows(
 
 
 def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, shard: int) -> grain.MapDataset:
-    """Record numbers of a shard in the order of its draws."""
+    """Returns the record numbers of a shard in sampling order."""
     groups = [[name] for name in drawn] if config.task_weights and not config.epochs else [drawn]
     datasets = []
     for i, group in enumerate(groups):
@@ -167,22 +172,24 @@ def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, sha
 @dataclass(frozen=True)
 class _SampleInfo:
     id: str | None
-    """None: no sample, only the news that the last ones were refused."""
+    """Record id; None for a placeholder that only reports skipped samples."""
     without_caption: bool = False
-    refused: int = 0
-    """Samples that were refused between the one before and this one."""
+    skipped: int = 0
+    """Samples skipped since the one before."""
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _Oversized:
+    """A sample that fits no row, and the first region that is too long."""
+
     id: str
     region: str
     tokens: int
 
 
 @dataclass(frozen=True)
-class _DrawSample:
-    """Draw number and record number to the arrays of a sample, or to a refusal."""
+class _MakeSample:
+    """Maps a draw number and a record number to the arrays of a sample, or to `_Oversized`."""
 
     records: RecordSource
     config: DataConfig
@@ -190,22 +197,22 @@ class _DrawSample:
     inputs: Inputs
     shard: int
 
-    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | _Refused:
+    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | _Oversized:
         occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
         rng = np.random.default_rng((self.config.seed, occurrence, 0))
         sample = make_sample(self.records[int(number)], self.config, self.inputs, rng)
-        # The complete sample must fit: else a long one would only ever be seen with its conditions dropped.
+        # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
         for region, tokens in sample_lengths(sample.plan, self.layout).items():
             if tokens > self.config.capacities[region]:
-                return _Refused(sample.id, region, tokens)
-        # A generator of its own: methods that draw differently drop the same conditions.
+                return _Oversized(sample.id, region, tokens)
+        # A separate generator, so that methods with different numbers of draws drop the same conditions.
         plan = drop_conditions(sample.plan, self.config, np.random.default_rng((self.config.seed, occurrence, 1)))
         regions = lay_out(plan, self.layout, self.inputs.tokenizer, occurrence=occurrence, task=sample.task)
         return {**regions, "info": _SampleInfo(sample.id, sample.without_caption)}
 
 
-class _LeaveOutRefused(grain.IterDataset):
-    """Leaves refusals out, and tells the next sample of them, so that they are reported with its batch."""
+class _SkipOversized(grain.IterDataset):
+    """Skips samples that fit no row, and counts them in the next sample, so that its batch reports them."""
 
     def __init__(self, parent: grain.IterDataset, layout: Layout, give_up_after: int):
         super().__init__(parent)
@@ -213,36 +220,36 @@ class _LeaveOutRefused(grain.IterDataset):
         self._give_up_after = give_up_after
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _LeaveOutRefusedIterator(iter(self._parent), self._layout, self._give_up_after)
+        return _SkipOversizedIterator(iter(self._parent), self._layout, self._give_up_after)
 
 
-class _LeaveOutRefusedIterator(grain.DatasetIterator):
+class _SkipOversizedIterator(grain.DatasetIterator):
     def __init__(self, parent: grain.DatasetIterator, layout: Layout, give_up_after: int):
         super().__init__(parent)
         self._layout = layout
         self._give_up_after = give_up_after
 
     def __next__(self) -> dict[str, Any]:
-        refused = 0
+        skipped = 0
         while True:
             try:
                 element = next(self._parent)
             except StopIteration:
-                if not refused:
+                if not skipped:
                     raise
-                # The data end with refusals: a sample without tokens carries the news.
+                # No sample follows the last skipped ones: a placeholder without tokens reports them.
                 empty = {region: np.zeros(0, dtype) for region, dtype in region_dtypes(self._layout).items()}
-                return {**empty, "info": _SampleInfo(id=None, refused=refused)}
-            if not isinstance(element, _Refused):
-                return {**element, "info": replace(element["info"], refused=refused)}
-            refused += 1
-            if refused > self._give_up_after:
+                return {**empty, "info": _SampleInfo(id=None, skipped=skipped)}
+            if not isinstance(element, _Oversized):
+                return {**element, "info": replace(element["info"], skipped=skipped)}
+            skipped += 1
+            if skipped > self._give_up_after:
                 raise ValueError(
-                    f"no sample fits a row: the last {refused} draws were refused; record {element.id!r} needs "
-                    f"{element.tokens} {element.region} tokens: enlarge data.{element.region}_tokens"
+                    f"no sample fits a row: the last {skipped} samples were skipped. Record {element.id!r} needs "
+                    f"{element.tokens} {element.region} tokens: increase data.{element.region}_tokens"
                 )
 
-    # Between two calls nothing is held back, so the parent's position is the whole state.
+    # Nothing is buffered between two calls, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = self._parent.get_state()
         return state
@@ -252,7 +259,7 @@ class _LeaveOutRefusedIterator(grain.DatasetIterator):
 
 
 class _Batches(grain.IterDataset):
-    """Rows of all shards, side by side."""
+    """Batches of the rows of all shards."""
 
     def __init__(self, shards: Mapping[int, grain.IterDataset], own: range, config: DataConfig, layout: Layout):
         super().__init__(list(shards.values()))
@@ -298,8 +305,8 @@ class _BatchIterator(grain.DatasetIterator):
         missing = [self._name(shard) for shard in self._shards if self._name(shard) not in state]
         if missing:
             raise ValueError(
-                f"the saved data state lacks {', '.join(missing)}; it has {', '.join(sorted(state)) or 'nothing'}. "
-                "data.virtual_shards must be as it was then, and the states of all hosts must be put together"
+                f"the saved data state lacks {', '.join(missing)}. It has {', '.join(sorted(state)) or 'no shards'}. "
+                "Keep data.virtual_shards as it was when the state was saved, and merge the states of all hosts"
             )
         for shard, packed in self._shards.items():
             packed.set_state(state[self._name(shard)])
@@ -317,7 +324,7 @@ def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[_SampleInfo]]) -
     every = [info for row in infos for info in row]
     stats = {
         "samples": float(sum(info.id is not None for info in every)),
-        "filtered": float(sum(info.refused for info in every)),
+        "filtered": float(sum(info.skipped for info in every)),
         "without_caption": float(sum(info.without_caption for info in every)),
         **{f"padding/{region}": share for region, share in padding_share(batch).items()},
     }

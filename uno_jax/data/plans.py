@@ -1,7 +1,7 @@
-"""Plans: what a sample is made of, item by item.
+"""Plans: the items of a sample, in the order of its logical sequence.
 
-A plan is a tuple of items in the order of the logical sequence. It holds token ids and resized pixels, nothing that
-depends on where the sample will lie in a batch.
+A plan is a tuple of items. It holds token ids and resized pixels, and nothing that depends on the sample's place in a
+batch.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import numpy as np
 from jaxtyping import UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]
-"""A picture at the size that the encoder sees; each has a size of its own."""
+"""A picture at the size of the encoder's input. Sizes differ from picture to picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """What all items share."""
+    """Base of all items."""
 
     droppable: bool = False
-    """A condition: condition dropout may leave it out."""
+    """Whether condition dropout may remove the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Item):
-    """Context text; `<|im_start|>` and `<|im_end|>` are put around the ids."""
+    """Context text. The layout adds `<|im_start|>` and `<|im_end|>` around the ids."""
 
     ids: tuple[int, ...]
     answer: bool = False
-    """Cross-entropy on every token but the first: the ids and the closing token."""
+    """Whether the text is trained: cross-entropy on the ids and the closing token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class VitImage(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class CleanLatents(Item):
-    """A context image as latents, clean or, with `time_scale` > 0, lightly noised: t = time_scale * the drawn t."""
+    """A context image as latents: clean, or lightly noised at t = `time_scale` * the sampled t."""
 
     pixels: Pixels
     time_scale: float = 0.0
@@ -49,18 +49,18 @@ class CleanLatents(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class NoisedTarget(Item):
-    """The image to generate: flow matching, and what supervises it."""
+    """The image to generate, trained by flow matching, and its supervision."""
 
     pixels: Pixels
     caption: tuple[int, ...] | None = None
-    """The caption that the understanding expert must write from the noised latents; None: no caption."""
+    """Ids of the caption that the understanding expert learns to write from the noised latents; None = no caption."""
     query_pixels: Pixels | None = None
-    """The clean target at metaquery resolution; None: no metaqueries."""
+    """The clean target at metaquery resolution; None = no metaqueries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DroppedImage(Item):
-    """A context image that dropout left out: no tokens, but its step in position."""
+    """A context image removed by dropout: it has no tokens, but still advances the position."""
 
 
 Plan = tuple[Item, ...]

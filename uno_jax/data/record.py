@@ -1,4 +1,4 @@
-"""The record: one sample as every dataset stores it."""
+"""The record: one sample as stored in a dataset."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Record:
-    """One sample, as it is stored. Pictures are encoded RGB (PNG or JPEG)."""
+    """One sample as stored. Pictures are encoded RGB (PNG or JPEG)."""
 
     id: str
-    """Stable: the same sample has the same id in every build of the dataset."""
+    """Id of the sample, the same in every build of the dataset."""
     task: str
     """One of `uno_jax.batch.TASKS`: text_to_image, editing, understanding."""
     image: bytes
-    """The target picture; for understanding, the picture that is asked about."""
+    """The target picture; for understanding, the picture in question."""
     prompt: str
     """The prompt (text_to_image), the instruction (editing), the question (understanding)."""
     captions: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""Datasets of records: how they are stored and read.
+"""Storage of datasets of records.
 
-A dataset is one directory: a TFDS dataset of ArrayRecord files (splits `train` and `test`), one `tasks-<split>.npy` a
-split, and whatever the command that prepared it put beside them (tokenizer, contact sheet). It is written with
-`write_records` and read with `open_records`; neither needs tensorflow.
+A dataset is one directory: a TFDS dataset of ArrayRecord files (splits `train` and `test`), one `tasks-<split>.npy`
+per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `write_records` writes it and
+`open_records` reads it. Neither needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPLITS = ("train", "test")
 
 @runtime_checkable
 class RecordSource(Protocol):
-    """Random access to the records of one split; can be pickled, and opened again in another process."""
+    """Random access to the records of one split. Picklable, so that another process can open it."""
 
     def __len__(self) -> int: ...
 
@@ -31,9 +31,9 @@ class RecordSource(Protocol):
 
 
 class StoredRecords:
-    """The records of one split of a dataset directory, a `RecordSource`.
+    """`RecordSource` for one split of a dataset directory.
 
-    Files are opened at the first access in each process: making one, copying it and pickling it cost nothing.
+    Files are opened at the first access in each process, so creating, copying and pickling it is cheap.
     """
 
     def __init__(self, directory: str | Path, split: str):
@@ -47,7 +47,9 @@ class StoredRecords:
 
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < self._length:
-            raise IndexError(f"{self._directory}: split {self._split!r} has {self._length} records, not {index + 1}")
+            raise IndexError(
+                f"{self._directory}: record {index} is out of range, split {self._split!r} has {self._length} records"
+            )
         if self._source is None:
             self._source = _open_array_records(self._directory, self._split)
         return _to_record(self._source[int(index)])
@@ -62,21 +64,25 @@ class StoredRecords:
 def open_records(directory: str | Path, split: str) -> StoredRecords:
     """Opens one split (`train` or `test`) of a dataset directory that `prepare_data` wrote.
 
-    Raises FileNotFoundError when there is no such dataset, or no such split in it.
+    Raises:
+      FileNotFoundError: the dataset or the split does not exist.
     """
     return StoredRecords(directory, split)
 
 
 def record_tasks(directory: str | Path, split: str) -> np.ndarray:
-    """The task of each record of a split, an index into `TASKS`, int32 `[records]`, in the order of the records.
+    """Returns the task of each record of a split as an index into `TASKS`, int32 `[records]`.
 
-    It reads one small file, none of the records.
+    Reads one small file and no records.
+
+    Raises:
+      FileNotFoundError: the dataset or the split does not exist.
     """
     path = _tasks_path(Path(directory), split)
     if not path.exists():
         raise FileNotFoundError(
-            f"{directory}: no split {split!r} of a prepared dataset here ({path.name} is missing). "
-            "Prepare one with `python -m uno_jax.prepare_data --out=DIR`, and name that DIR."
+            f"{directory}: split {split!r} of a prepared dataset is missing ({path.name} not found). "
+            "Prepare a dataset with `python -m uno_jax.prepare_data --out=DIR` and give that DIR."
         )
     tasks: np.ndarray = np.load(path)
     return tasks
@@ -95,17 +101,21 @@ def write_records(
     """Writes a dataset into `directory`, which must not exist or be empty.
 
     Args:
-      directory: the dataset directory: every split lies flat in it.
-      name: of the dataset, snake case; file names start with it.
-      splits: for each split, a function that gives its records. Ids must differ within a split.
-      description: of the dataset, kept in its metadata.
-      license_text: of the pictures and texts, kept in its metadata.
-      homepage: where the data come from, kept in its metadata.
-      on_record: called after each record is made, for a progress bar.
+      directory: the dataset directory. Files of all splits go directly into it.
+      name: name of the dataset in snake case, the prefix of its file names.
+      splits: for each split, a function that returns its records. Ids must be unique within a split.
+      description: description of the dataset, kept in its metadata.
+      license_text: license of the pictures and texts, kept in the metadata.
+      homepage: web page of the data, kept in the metadata.
+      on_record: called after each record, for a progress bar.
+
+    Raises:
+      FileExistsError: `directory` is not empty.
+      ValueError: a record has an unknown task.
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
-        raise FileExistsError(f"{directory}: not empty. Give a new directory, or remove this one first.")
+        raise FileExistsError(f"{directory}: the directory is not empty. Give a new one, or remove this one first.")
     building = directory / "building"
     namespace = {"name": name, "__module__": __name__}
     builder_class = type(name, (_RecordsBuilder,), namespace, skip_registration=True)
@@ -115,7 +125,7 @@ def write_records(
         "homepage": homepage or None,
     }
     builder = builder_class(data_dir=building, splits=splits, info_fields=info, on_record=on_record)
-    # No network and no default folder in the home directory: nothing is downloaded.
+    # Without a download_dir, TFDS creates a folder in the home directory.
     builder.download_and_prepare(file_format="array_record", download_dir=building / "downloads")
     for path in Path(builder.data_path).iterdir():
         path.rename(directory / path.name)
@@ -127,11 +137,11 @@ def write_records(
 
 
 class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no stubs
-    """Writes any iterator of records. Encoded pictures are stored as they are."""
+    """TFDS builder for any iterator of records. Stores encoded pictures unchanged."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for a file of checksums beside the code, and needs a package that it does not declare to do so. There
-    # is nothing to download here, so nothing to check.
+    # TFDS looks for a checksum file next to the code, with a package that it does not declare as a dependency. There
+    # is nothing to download here and so nothing to verify.
     code_path = None
 
     def __init__(
@@ -147,7 +157,7 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         self._on_record = on_record
         super().__init__(data_dir=data_dir)
 
-    def _log_download_bytes(self) -> None:  # "Downloading ..." on stdout: nothing is downloaded
+    def _log_download_bytes(self) -> None:  # TFDS prints "Downloading ...", but nothing is downloaded
         pass
 
     def _log_download_done(self) -> None:
@@ -173,7 +183,7 @@ class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
         for record in records:
             if record.task not in TASKS:
-                raise ValueError(f"record {record.id!r}: task {record.task!r} is none of {', '.join(TASKS)}")
+                raise ValueError(f"record {record.id!r}: task {record.task!r} is not one of {', '.join(TASKS)}")
             yield (
                 record.id,
                 {
@@ -200,7 +210,7 @@ def _open_array_records(directory: Path, split: str) -> Any:
 
 
 class _KeepEncoded(tfds.decode.SkipDecoding):
-    """Leaves pictures encoded; TFDS's own decoder does so for a single picture only, not for a sequence."""
+    """Keeps pictures encoded. TFDS's `SkipDecoding` supports a single picture, but not a sequence."""
 
     def decode_batch_example_np(self, example: Any) -> Any:
         return example

@@ -1,4 +1,4 @@
-"""Packed rows to a `PixelBatch`: regions side by side, samples one after the other in each region."""
+"""Packs samples into rows, and rows into a `PixelBatch`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class PackedRegion(NamedTuple):
     """One region of one or more rows: `[..., tokens]`, padding at the end."""
 
     tokens: np.ndarray
-    """Structured, a field for each array of the region (`region_dtypes`); zeros where there is padding."""
+    """Structured array with a field per array of the region (`region_dtypes`). Padding is zero."""
     sample: Int[np.ndarray, "*rows tokens"]
-    """Number of the sample in its row, from 1; 0 for padding."""
+    """Index of the sample in its row, from 1; 0 for padding."""
 
 
 Row = Mapping[str, PackedRegion]
 
 
 def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: Layout) -> Row:
-    """Puts the samples into one row, in their order.
+    """Packs the samples into one row, in their order.
 
     Args:
-      samples: what `lay_out` gave; may be empty, then the row is all padding.
-      capacities: tokens of the row in each region.
+      samples: outputs of `lay_out`. No samples give a row of padding.
+      capacities: tokens per row of each region.
       layout: sizes of the model.
 
     Raises:
-      ValueError: the samples do not fit; names the region.
+      ValueError: the samples do not fit. The message names the region.
     """
     row = {}
     for region in REGIONS:
@@ -46,8 +46,8 @@ def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: 
             end = used + len(sample[region])
             if end > capacities[region]:
                 raise ValueError(
-                    f"{len(samples)} samples need more than the {capacities[region]} {region} tokens of a row: make "
-                    f"{region}_tokens larger, or put fewer samples into a row"
+                    f"{len(samples)} samples need more than the {capacities[region]} {region} tokens of a row: "
+                    f"increase {region}_tokens, or pack fewer samples"
                 )
             tokens[used:end] = sample[region]
             number[used:end] = i
@@ -57,10 +57,10 @@ def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: 
 
 
 def make_batch(rows: Sequence[Row]) -> PixelBatch:
-    """A batch of packed rows.
+    """Stacks packed rows into a batch.
 
-    One row holds two records without captions: the prompt "hi" with a picture of two latent tokens, and the prompt "c"
-    with a picture of one. The last token of each region is padding.
+    Example: one row with two records without captions. The first has the prompt "hi" and a picture of two latent
+    tokens, the second the prompt "c" and a picture of one. The last token of each region is padding.
 
     >>> from uno_jax.data.layout import lay_out
     >>> from uno_jax.data.plans import NoisedTarget, Text
@@ -127,7 +127,7 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
 
 
 def padding_share(batch: TokenBatch) -> dict[str, float]:
-    """Share of each region's tokens that is padding; regions of length 0 are left out."""
+    """Returns the fraction of padding tokens of each region, without regions of length 0."""
     lengths = (batch.text_ids, batch.vit_image, batch.caption_ids, batch.query_index)
     starts = np.cumsum([0] + [array.shape[1] for array in lengths])
     samples = [batch.understanding.sample[:, a:b] for a, b in pairwise(starts)]
@@ -136,6 +136,6 @@ def padding_share(batch: TokenBatch) -> dict[str, float]:
 
 
 def _number_runs(sample: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Numbers of images in a row, from 1, given their numbers within each sample; 0 for padding."""
+    """Numbers the images of each row from 1, given their numbers within each sample. Padding is 0."""
     starts = (sample > 0) & ((np.diff(sample, prepend=0) != 0) | (np.diff(image, prepend=0) != 0))
     return np.where(sample > 0, np.cumsum(starts, axis=-1), 0).astype(np.int32)

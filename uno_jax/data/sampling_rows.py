@@ -1,4 +1,4 @@
-"""Plans laid out for sampling: one sample a row, cut into what is read at once, padded to few different lengths."""
+"""Batches for sampling: one sample per row, split into parts that are read at once, padded to buckets of lengths."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from uno_jax.data.layout import Regions, sample_lengths
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
 
-# Lengths that occur between one power of two and the next. Latents are computed at every step, so they are padded
-# less; contexts are read once, and differ in length from prompt to prompt.
+# Buckets between one power of two and the next. Latents get more of them, for less padding, because they are computed
+# at every step. Contexts are read once, and their lengths differ from prompt to prompt.
 CONTEXT_LENGTHS, LATENT_LENGTHS = 4, 8
 SHORTEST_STEP = 8
 
 
 def context_bucket(tokens: int) -> int:
-    """The length that so many context tokens of a region are padded to: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, ..
+    """Returns the padded length of a region of `tokens` context tokens: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, ..
 
-    A program is compiled for each bucket that occurs, and for no length between.
+    Programs are compiled per bucket.
     """
     return _bucket(tokens, CONTEXT_LENGTHS)
 
 
 def latent_bucket(tokens: int) -> int:
-    """The same of a picture's latents: 8, 16, 24, .., 128, 144, 160, .., 2048, 2304, .., 4096."""
+    """Returns the padded length of a picture's latents: 8, 16, 24, .., 128, 144, 160, .., 2048, 2304, .., 4096."""
     return _bucket(tokens, LATENT_LENGTHS)
 
 
@@ -36,29 +36,29 @@ def _bucket(tokens: int, lengths: int) -> int:
 
 
 def token_count(plan: Plan, layout: Layout) -> int:
-    """Tokens of a plan, and so the order of the first token of what follows it."""
+    """Returns the number of tokens of a plan, which is also the `order` of the first token after it."""
     return sum(sample_lengths(plan, layout).values())
 
 
 def part(regions: Regions, start: int, stop: int | None = None) -> Regions:
-    """The tokens whose order is at least `start` and less than `stop`."""
+    """Selects the tokens with `start <= order < stop`."""
     stop = np.iinfo(np.int32).max if stop is None else stop
     return {name: x[(start <= x["order"]) & (x["order"] < stop)] for name, x in regions.items()}
 
 
 def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> PixelBatch:
-    """A batch of context, one (part of a) sample a row; rows that are left over are padding.
+    """Makes a context batch with one sample, or part of a sample, per row. Remaining rows are padding.
 
-    Every region is as long as the bucket of its longest.
+    Every region is padded to the bucket of its longest sample.
     """
     capacities = {region: context_bucket(tokens) for region, tokens in _longest(samples).items()}
     return _batch(samples, capacities | {"latent": latent_bucket(_longest(samples)["latent"])}, layout, rows)
 
 
 def target_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> TokenBatch:
-    """A batch of noised blocks, one a row, whose pixels are not known.
+    """Makes a batch of noised blocks, one per row, without pixels.
 
-    There are as many delimiters as a block has; latents are padded to the bucket of the longest.
+    Delimiters are not padded. Latents are padded to the bucket of the longest block.
     """
     capacities = _longest(samples)
     batch = _batch(samples, capacities | {"latent": latent_bucket(capacities["latent"])}, layout, rows)
@@ -75,14 +75,11 @@ def _batch(samples: Sequence[Regions], capacities: dict[str, int], layout: Layou
 
 
 def without_last_text(context: Plan) -> Plan:
-    """The context of guidance by text: all but the text that ends it (the whole, where an image ends it)."""
+    """Returns the context without its final text, for text guidance. A context that ends in an image is unchanged."""
     return context[:-1] if context and isinstance(context[-1], Text) else context
 
 
 def texts_alone(context: Plan) -> Plan | None:
-    """The context of guidance by images: nothing but its texts, as if no image had been there.
-
-    None where there is none.
-    """
+    """Returns only the texts of the context, for image guidance, or None if the context has no image."""
     texts = tuple(item for item in context if isinstance(item, Text))
     return texts if any(isinstance(item, (CleanLatents, VitImage)) for item in context) else None

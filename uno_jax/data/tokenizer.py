@@ -1,7 +1,7 @@
-"""Byte-level BPE in the Qwen2 format: the public tokenizer's files and ours go through the same code.
+"""Byte-level BPE in the Qwen2 format. The same code reads the public tokenizer's files and ours.
 
 A tokenizer directory holds `vocab.json` and `merges.txt` (the byte-level BPE) and `tokenizer_config.json` (the added
-tokens and their ids). Encoding is Unicode NFC, then the Qwen2 split pattern, then byte-level BPE; added tokens are
+tokens and their ids). Encoding applies Unicode NFC, the Qwen2 split pattern, and byte-level BPE. Added tokens are
 recognised in the text.
 """
 
@@ -17,7 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from uno_jax.data.tokenizer_files import read_tokenizer_files
 from uno_jax.process.errors import UserError
 
-# The four tokens that delimit texts and images. A public directory that lacks one gets it added after all others.
+# Delimiters of texts and images. If a public directory lacks one, it is added after all other tokens.
 TEXT_START, TEXT_END = "<|im_start|>", "<|im_end|>"
 IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"
 DELIMITERS = (TEXT_START, TEXT_END, IMAGE_START, IMAGE_END)
@@ -30,23 +30,23 @@ _SPLIT_PATTERN = (
 
 
 class Tokenizer:
-    """Text to token ids and back. Picklable."""
+    """Converts text to token ids and back. Picklable."""
 
     def __init__(self, backend: tokenizers.Tokenizer, unlisted: tuple[str, ...] = ()):
         self._backend = backend
         self.unlisted = unlisted
-        """Delimiters that its files do not list, and that were added after all other tokens."""
+        """Delimiters missing from the files, added after all other tokens."""
         ids = backend.get_vocab(with_added_tokens=True)
         self.start, self.end, self.image_start, self.image_end = (ids[token] for token in DELIMITERS)
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Tokenizer:
-        """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json`; adds the delimiters that are missing.
+        """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json`, and adds missing delimiters.
 
         Raises:
           FileNotFoundError: one of the files is missing.
-          UserError: one is damaged, they are of different tokenizers, or the ids in `tokenizer_config.json` do not
-            follow the vocabulary without gaps; the message names the file.
+          UserError: a file is damaged, the files belong to different tokenizers, or the ids in `tokenizer_config.json`
+            do not follow the vocabulary without gaps. The message names the file.
         """
         directory = Path(directory)
         vocabulary, merges, added = read_tokenizer_files(directory)
@@ -65,49 +65,51 @@ class Tokenizer:
             if actual != id_:
                 raise UserError(
                     f"{directory / 'tokenizer_config.json'}: added token {entry['content']!r} is listed with id {id_} "
-                    f"but follows the vocabulary as {actual}: vocab.json and tokenizer_config.json do not belong "
-                    "together, or ids are left out"
+                    f"but its position after the vocabulary gives {actual}: ids are missing, or vocab.json and "
+                    "tokenizer_config.json belong to different tokenizers"
                 )
         unlisted = tuple(token for token in DELIMITERS if backend.token_to_id(token) is None)
         backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in unlisted])
         return cls(backend, unlisted)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, without any delimiter around it.
+        """Returns the ids of the text, without delimiters around it.
 
         Raises:
-          UserError: it holds a surrogate: what Python makes of bytes of a command line that are no UTF-8, and of half
-            a pair of escapes in JSON.
+          UserError: the text contains a surrogate. Python produces one for command-line bytes that are not UTF-8, and
+            for half a pair of escapes in JSON.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{text!r} is no Unicode text (at character {error.start + 1}); write or save it as UTF-8"
+                f"{text!r} is not valid Unicode (at character {error.start + 1}). Write or save it as UTF-8"
             ) from error
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, delimiters written out; ids outside the vocabulary are left out."""
+        """Returns the text of the ids, delimiters included. Skips ids outside the vocabulary."""
         return self._backend.decode([int(id_) for id_ in ids], skip_special_tokens=False)
 
     def __len__(self) -> int:
-        """Number of ids, added tokens included: the least vocabulary of a model that reads them."""
+        """Number of ids, added tokens included: the minimum vocabulary size of the model."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path) -> Tokenizer:
-    """Learns a byte-level BPE of at most `vocab_size` ids (delimiters included) and writes it in the Qwen2 format.
+    """Trains a byte-level BPE with at most `vocab_size` ids (delimiters included) and writes it in the Qwen2 format.
 
-    The same texts in the same order give the same files. Fewer ids come out when the texts have fewer distinct pairs.
+    The same texts in the same order give the same files. Texts with few distinct pairs give fewer ids.
 
     Raises:
-      UserError: `vocab_size` leaves no room for the 256 bytes and the added tokens.
+      UserError: `vocab_size` is too small for the 256 bytes and the added tokens.
     """
     added = (_PAD, *DELIMITERS)
-    least = 256 + len(added)
-    if vocab_size < least:
-        raise UserError(f"vocab_size is {vocab_size}: at least {least} are needed for all bytes and the added tokens")
+    minimum = 256 + len(added)
+    if vocab_size < minimum:
+        raise UserError(
+            f"vocab_size is {vocab_size}, expected at least {minimum}, for the 256 bytes and the added tokens"
+        )
     backend = _byte_level_backend(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(added),
@@ -139,7 +141,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
 
 
 def byte_tokenizer() -> Tokenizer:
-    """A tokenizer that has learnt nothing: one id for each byte of a text, 0 to 255, and then the delimiters."""
+    """Returns an untrained tokenizer: ids 0 to 255 are bytes, followed by the delimiters."""
     vocabulary = {byte: id_ for id_, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = _byte_level_backend(models.BPE(vocabulary, []))
     backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in DELIMITERS])

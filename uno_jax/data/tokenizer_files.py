@@ -1,4 +1,4 @@
-"""The files of a byte-level BPE in the Qwen2 format, read strictly: a cut or foreign file would give other ids."""
+"""Strict reader of a byte-level BPE in the Qwen2 format: a truncated or foreign file would give wrong ids."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class TokenizerContent(NamedTuple):
-    """What the files of a tokenizer directory hold."""
+    """Contents of the files in a tokenizer directory."""
 
     vocabulary: dict[str, int]
-    """Of the BPE: token -> id, from 0 without gaps."""
+    """Tokens of the BPE: token -> id, from 0 without gaps."""
     merges: list[tuple[str, str]]
-    """In the order in which they are tried."""
+    """Pairs of tokens, highest priority first."""
     added: list[tuple[int, dict[str, Any]]]
-    """Id and entry of the added tokens, by id."""
+    """Id and entry of each added token, sorted by id."""
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerContent:
-    """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json`, which must belong together.
+    """Reads `vocab.json`, `merges.txt` and `tokenizer_config.json` of one tokenizer.
 
     Raises:
       FileNotFoundError: one of the files is missing.
-      UserError: one is damaged, or they are of different tokenizers; the message names the file.
+      UserError: a file is damaged, or the files belong to different tokenizers. The message names the file.
     """
     missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"tokenizer directory {directory} lacks {', '.join(missing)}: give a directory with "
+            f"tokenizer directory {directory} lacks {', '.join(missing)}. Give a directory with "
             f"{', '.join(TOKENIZER_FILES)} (prepare_data writes one to <dataset>/tokenizer)"
         )
     vocab_file, merges_file, config_file = (directory / name for name in TOKENIZER_FILES)
     vocabulary = _read_vocabulary(vocab_file)
     merges = _read_merges(merges_file, vocabulary)
     added = _read_added(config_file)
-    # The bytes apart, every token comes from a merge.
+    # Every token that is not a single byte comes from a merge.
     made = {first + second for first, second in merges} | {entry["content"] for _, entry in added}
     strange = [token for token in vocabulary if len(token) > 1 and token not in made]
     if strange:
         raise UserError(
-            f"{merges_file}: no merge makes {len(strange)} tokens of {vocab_file.name}, such as {strange[0]!r}: the "
-            "file is cut short, or the two are of different tokenizers"
+            f"{merges_file}: no merge makes {len(strange)} tokens of {vocab_file.name}, such as {strange[0]!r}. The "
+            "file is truncated, or the two belong to different tokenizers"
         )
     return TokenizerContent(vocabulary, merges, added)
 
@@ -79,8 +79,8 @@ def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
         unknown = [token for token in (*pair, "".join(pair)) if token not in vocabulary]
         if unknown:
             raise UserError(
-                f"{file}: line {number} is {line!r}, but vocab.json has no token {unknown[0]!r}: one of the files is "
-                "cut short, or they are of different tokenizers"
+                f"{file}: line {number} is {line!r}, but vocab.json has no token {unknown[0]!r}. One of the files is "
+                "truncated, or they belong to different tokenizers"
             )
         merges.append((pair[0], pair[1]))
     return merges
@@ -89,12 +89,12 @@ def _read_merges(file: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
 def _read_added(file: Path) -> list[tuple[int, dict[str, Any]]]:
     entries = read_json_object(file).get("added_tokens_decoder", {})
     if not isinstance(entries, dict):
-        raise UserError(f"{file}: added_tokens_decoder is {entries!r}; expected an object of id -> token")
+        raise UserError(f"{file}: added_tokens_decoder is {entries!r}; expected an object that maps ids to tokens")
     for id_, entry in entries.items():
         if not id_.isdecimal() or not _is_token(entry):
             raise UserError(
                 f"{file}: added_tokens_decoder holds {id_!r}: {entry!r}; expected an id and an object with a string "
-                f"content and, where they are there, true or false as {', '.join(_FLAGS)}"
+                f"content and, optionally, true or false for {', '.join(_FLAGS)}"
             )
     return sorted(((int(id_), entry) for id_, entry in entries.items()), key=lambda item: item[0])
 
@@ -111,4 +111,4 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error}); if it was downloaded or copied, fetch it again") from error
+        raise UserError(f"{file}: not UTF-8 text ({error}). Download or copy the file again") from error

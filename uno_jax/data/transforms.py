@@ -1,4 +1,4 @@
-"""Pictures to patches: decoding, the resize rule of the public implementation, patches and their positions."""
+"""Image decoding, BAGEL's resize rule, patches and their positions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from uno_jax.process.errors import UserError
 
-# 1344 x 1344: the most pixels that the public implementation lets into one sample.
+# 1344 x 1344: the maximum number of pixels per image in BAGEL's public implementation.
 MAX_PIXELS = 1806336
 
 MORE_THAN_8_BITS = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-"""Modes of pictures that Pillow would clip at 255, so that most of them would be white."""
+"""Pillow modes with more than 8 bits. Converting one to RGB clips at 255 and turns most pixels white."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
     """Resizes to sides that are multiples of `stride`, between `min_side` (short) and `max_side` (long).
 
-    The arithmetic is the public implementation's, its quirks included: sides round half to even twice, an area that
-    is too large scales both sides by the ratio of areas, and the last rule (long side) may undercut `min_side`.
+    The arithmetic reproduces BAGEL's public implementation, including its quirks: sides round half to even twice, an
+    excessive area scales both sides by the ratio of areas, and the final limit on the long side may violate `min_side`.
     """
 
     max_side: int
@@ -34,12 +34,12 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.max_side or not 0 < self.min_side <= self.max_side:
             raise ValueError(
-                f"image transform needs 0 < stride <= max_side and 0 < min_side <= max_side, got max_side="
+                f"an image transform needs 0 < stride <= max_side and 0 < min_side <= max_side, got max_side="
                 f"{self.max_side}, min_side={self.min_side}, stride={self.stride}"
             )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height after the transform."""
+        """Returns width and height after the transform."""
         scale = min(self.max_side / max(width, height), 1.0)
         scale = max(scale, self.min_side / min(width, height))
         width, height = self._scaled(width, scale), self._scaled(height, scale)
@@ -52,7 +52,7 @@ class ImageTransform:
         return width, height
 
     def resize(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Bicubic with antialiasing, on 8-bit data."""
+        """Resizes 8-bit pixels with an antialiased bicubic filter."""
         height, width = pixels.shape[:2]
         size = self.size(width, height)
         if size == (width, height):
@@ -61,7 +61,7 @@ class ImageTransform:
 
     @property
     def largest_side(self) -> int:
-        """The longest side that any picture can have after the transform."""
+        """Maximum side of any picture after the transform, in pixels."""
         return self._to_stride(self.max_side)
 
     def _scaled(self, side: int, scale: float) -> int:
@@ -72,10 +72,11 @@ class ImageTransform:
 
 
 def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of an encoded picture, as `rgb_pixels` gives them.
+    """Decodes a picture to 8-bit RGB like `rgb_pixels`.
 
     Raises:
-      UserError: the bytes are no picture of 8 bits that Pillow reads; the message names `what` (record and field).
+      UserError: Pillow cannot decode the bytes, or the picture has more than 8 bits per channel. The message names
+        `what` (record and field).
     """
     try:
         opened = Image.open(io.BytesIO(encoded))
@@ -83,20 +84,19 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
         return rgb_pixels(opened)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{what}: {len(encoded)} bytes that are no readable picture ({str(error).rstrip('.')}); give PNG or JPEG "
-            "of 8 bits"
+            f"{what}: the {len(encoded)} bytes cannot be decoded ({str(error).rstrip('.')}). Give an 8-bit PNG or JPEG"
         ) from error
 
 
 def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels of a picture: the orientation of a photo is applied, transparency is pasted on white.
+    """Converts a picture to RGB, with EXIF orientation applied and transparency on white.
 
     Raises:
-      OSError: its file, which Pillow reads when pixels are first asked for, is damaged.
-      ValueError: its pixels have more than 8 bits.
+      OSError: the file is damaged. Pillow notices only when it reads the pixels.
+      ValueError: the picture has more than 8 bits per channel.
     """
     if image.mode in MORE_THAN_8_BITS:
-        raise ValueError(f"{image.mode} pixels, more than 8 bits each")
+        raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
     image = ImageOps.exif_transpose(image)
     if image.mode not in ("RGBA", "LA", "PA") and image.info.get("transparency") is None:
         return np.asarray(image.convert("RGB"))
@@ -107,16 +107,20 @@ def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def patchify(pixels: UInt8[np.ndarray, "height width 3"], patch: int) -> UInt8[np.ndarray, "patches values"]:
-    """Patches row by row, each flattened (row, column, channel)."""
+    """Splits a picture into patches in row-major order, each flattened as (row, column, channel).
+
+    Raises:
+      ValueError: a side is not a multiple of `patch`.
+    """
     height, width, channels = pixels.shape
     if height % patch or width % patch:
-        raise ValueError(f"a picture of {width}x{height} pixels is not made of {patch}x{patch} patches")
+        raise ValueError(f"a picture of {width}x{height} pixels is not divisible into {patch}x{patch} patches")
     grid = pixels.reshape(height // patch, patch, width // patch, patch, channels)
     return grid.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * channels)
 
 
 def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:
-    """Indices into a position table of `side` x `side`, row by row over a grid of patches.
+    """Returns indices into a `side` x `side` position table, in row-major order over a grid of patches.
 
     Raises:
       ValueError: the grid is larger than the table.

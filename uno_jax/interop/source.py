@@ -26,7 +26,7 @@ from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import find_checkpoint, holds_averages, restore_tree, saved_leaves
+from uno_jax.training.checkpoints import find_checkpoint, has_ema, restore_tree, saved_leaves
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.state import Params, is_under
 
@@ -190,7 +190,7 @@ class OrbaxCheckpoint(Source):
         return restored
 
     def _check_averages(self) -> None:
-        if not holds_averages(self.path):
+        if not has_ema(self.path):
             raise CheckpointError(
                 f"{self.path}: it holds no averages of the parameters (ema), for the run kept none "
                 "(config.optimizer.ema_decay); load the parameters themselves"

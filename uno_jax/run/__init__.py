@@ -1,1 +1,1 @@
-"""A training run: its config, what it starts from, its jitted programs, and the pictures that it makes meanwhile."""
+"""A training run: its config, initial parameters, jitted programs, and sheets of samples."""

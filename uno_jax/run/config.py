@@ -1,4 +1,4 @@
-"""The config of a training run, and the checks of it that need neither data nor devices."""
+"""The config of a training run, and its checks that need neither data nor devices."""
 
 from __future__ import annotations
 
@@ -21,40 +21,44 @@ from uno_jax.training.state import UNO_TRAINABLE
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out losses, on the same batches with the same draws every time, nothing dropped but where it says so."""
+    """Held-out losses, on the same batches with the same random draws at every evaluation.
+
+    No conditions are dropped, except for losses named `prompt_dropped/...`, which drop every prompt.
+    """
 
     every: int = 0
-    """Steps between evaluations; the first and the last step are always evaluated, unless `batches` is 0."""
+    """Steps between evaluations. The first and the last step are always evaluated; 0 = only these."""
     batches: int = 4
-    """Held-out batches, each of `data.rows` rows. Read once, and kept in the host's memory."""
+    """Number of held-out batches of `data.rows` rows, read once and kept in host memory; 0 = no evaluation."""
     split: str = "test"
 
 
 @dataclass(frozen=True)
 class PicturesConfig:
-    """Sheets of samples, and of the captions that the understanding expert writes, of the same held-out records."""
+    """Sheets of samples of fixed held-out records, with captions written by the understanding expert."""
 
     every: int = 0
-    """Steps between sheets, and the first and the last step too; 0 = none."""
+    """Steps between sheets, which are also made at the first and the last step; 0 = no sheets."""
     examples: int = 8
-    """Records of `evaluation.split`, evenly spaced, as many of each task that draws a picture."""
+    """Number of records of `evaluation.split`, evenly spaced and balanced over the tasks with a target picture."""
     timesteps: int = 25
-    """Times that a sample passes through; they are shifted by `objective.time_shift`."""
+    """Number of sampling times, both ends included, shifted by `objective.time_shift`."""
     text_scale: float = 4.0
-    """Guidance by the prompt; up to 1: none, and at half the cost."""
+    """Scale of text guidance. Up to 1 = no guidance, at half the cost."""
     caption_tokens: int = 48
-    """The longest caption that is written, its start token included."""
+    """Maximum length of a written caption in tokens, start token included."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run computes, and how often it reports."""
+    """Everything that determines what a run computes and how often it reports."""
 
     seed: int = 0
     steps: int = 5000
     init_from: str = ""
-    """Where the parameters come from: "" = drawn afresh; a run's workdir, its checkpoints folder or one checkpoint of
-    it; or a directory in the public checkpoint's layout. Metaqueries that it lacks are drawn afresh."""
+    """Source of the initial parameters: "" = random initialisation; a run's workdir, its checkpoints folder or one of
+    its checkpoints; or a directory in the public checkpoint's layout. Metaqueries and adapters missing from the source
+    are randomly initialised."""
     trainable: tuple[str, ...] = UNO_TRAINABLE
     """Path prefixes of the trainable parameters; ("",) = all."""
     trainable_dtype: Dtype = "float32"
@@ -69,36 +73,37 @@ class RunConfig:
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     log_every: int = 10
-    """Steps between lines of metrics; each holds the means since the line before."""
+    """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
-    """Whether metrics also go into TensorBoard files (metrics.jsonl is always written)."""
+    """Whether to write TensorBoard event files in addition to metrics.jsonl."""
 
 
 def check_config(config: RunConfig) -> None:
-    """Demands that the sizes go together.
+    """Checks ranges of fields and the consistency of sizes.
 
     Raises:
-      ConfigError: naming every field that does not, and what to do.
+      ConfigError: fields are invalid. The message names each of them and says what to do.
     """
     decoder, vision, model, optimizer = config.model.decoder, config.model.vision, config.model, config.optimizer
     balance = config.objective.balance
     rules = (
         (
             decoder.num_kv_heads > 0 and decoder.num_heads % decoder.num_kv_heads == 0,
-            f"config.model.decoder.num_heads is {decoder.num_heads}, no multiple of num_kv_heads "
-            f"({decoder.num_kv_heads}): every key-value head serves the same number of heads",
+            f"config.model.decoder.num_heads is {decoder.num_heads}, not a multiple of num_kv_heads "
+            f"({decoder.num_kv_heads}): every key-value head must serve the same number of heads",
         ),
         (
             decoder.head_dim % 2 == 0,
-            f"config.model.decoder.head_dim is {decoder.head_dim}: RoPE rotates halves, give an even number",
+            f"config.model.decoder.head_dim is {decoder.head_dim}: give an even number, because RoPE rotates halves",
         ),
         (
             decoder.hidden_size % 4 == 0,
-            f"config.model.decoder.hidden_size is {decoder.hidden_size}: the position tables need a multiple of 4",
+            f"config.model.decoder.hidden_size is {decoder.hidden_size}: give a multiple of 4 for the position tables",
         ),
         (
             vision.num_heads > 0 and vision.hidden_size % vision.num_heads == 0,
-            f"config.model.vision.hidden_size is {vision.hidden_size}, no multiple of num_heads ({vision.num_heads})",
+            f"config.model.vision.hidden_size is {vision.hidden_size}, "
+            f"not a multiple of num_heads ({vision.num_heads})",
         ),
         (
             model.num_metaqueries > 0 or config.data.query_tokens == 0,
@@ -107,8 +112,8 @@ def check_config(config: RunConfig) -> None:
         ),
         (
             decoder.adapter_rank > 0 or ADAPTERS not in config.trainable,
-            f"config.trainable names {ADAPTERS}, but config.model.decoder.adapter_rank is {decoder.adapter_rank}: give "
-            "adapters a rank",
+            f"config.trainable names {ADAPTERS}, but config.model.decoder.adapter_rank is {decoder.adapter_rank}: set "
+            "adapter_rank to at least 1",
         ),
         (
             config.objective.time_shift > 0,
@@ -116,15 +121,15 @@ def check_config(config: RunConfig) -> None:
         ),
         (
             balance.every > 0 or not any(loss.balance_in(config.objective) for loss in SUPERVISION),
-            f"config.objective.balance.every is {balance.every}, so that the gradient norms that "
-            f"{' and '.join(loss.name for loss in SUPERVISION)} of config.objective.balance ask for are never "
-            "measured: give at least 1, or set them to 0",
+            f"config.objective.balance.every is {balance.every}, so the gradient norms that "
+            f"{' and '.join(loss.name for loss in SUPERVISION)} of config.objective.balance need are never "
+            "measured: give at least 1, or set these to 0",
         ),
         *_ranges(config),
         (
             optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,
-            f"config.data.rows is {config.data.rows}, which config.optimizer.accumulation ({optimizer.accumulation}) "
-            "does not divide",
+            f"config.data.rows is {config.data.rows}, not a multiple of config.optimizer.accumulation "
+            f"({optimizer.accumulation})",
         ),
         (
             optimizer.warmup_steps <= config.steps,
@@ -133,7 +138,7 @@ def check_config(config: RunConfig) -> None:
         (
             optimizer.metaquery_warmup_steps == 0 or model.num_metaqueries > 0,
             f"config.optimizer.metaquery_warmup_steps is {optimizer.metaquery_warmup_steps}, but "
-            "config.model.num_metaqueries is 0: there is nothing to warm up",
+            "config.model.num_metaqueries is 0: set metaquery_warmup_steps to 0",
         ),
     )
     problems = [message for holds, message in rules if not holds]
@@ -142,7 +147,7 @@ def check_config(config: RunConfig) -> None:
 
 
 _INFINITY = float("inf")
-# From the first to below the second; of numbers without an end that is below infinity, and never NaN.
+# Minimum (inclusive) and end (exclusive). An end of infinity excludes infinity itself, and every range excludes NaN.
 _RANGES = (
     ("steps", 1, _INFINITY),
     ("log_every", 1, _INFINITY),
@@ -177,7 +182,7 @@ _RANGES = (
 
 
 def _ranges(config: RunConfig) -> Iterator[tuple[bool, str]]:
-    """Whether the value of every such field is from its lowest to below its end, and what is wrong where it is not."""
+    """Yields for every field of `_RANGES` whether its value is in range, and the message if it is not."""
     for name, lowest, end in _RANGES:
         value = operator.attrgetter(name)(config)
         expected = f"at least {lowest}" if end == _INFINITY else f"a number from {lowest} to below {end}"

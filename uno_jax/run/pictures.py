@@ -1,4 +1,4 @@
-"""Pictures during training: what the model makes of a few held-out records, and what it reads in them."""
+"""Sheets of samples during training: generated pictures and written captions for a few held-out records."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ TASKS_WITH_TARGET = ("text_to_image", "editing")
 
 
 class Sampled(NamedTuple):
-    """What the model made of the examples."""
+    """Outputs of the model for the examples."""
 
     latents: Float[np.ndarray, "rows tokens features"]
-    """Of the sampled pictures, each from token 0."""
+    """Latents of the sampled pictures, followed by padding."""
     target_captions: list[str]
     sample_captions: list[str]
 
 
 def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]:
-    """Makes the function that generates pictures and captions, and writes `pictures/step_<step>.png` in the workdir.
+    """Returns a function that generates pictures and captions and writes `pictures/step_<step>.png` in the workdir.
 
-    The records, their noise and everything else but the parameters are the same at every step.
+    Everything except the parameters, including records and noise, is the same at every step.
 
     Raises:
       ConfigError: the held-out split has no record with a target picture.
@@ -91,10 +91,10 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
 
 
 def choose_records(config: RunConfig) -> list[Record]:
-    """The examples: evenly spaced held-out records, as many of each task that has a target picture and is trained.
+    """Returns evenly spaced held-out records, balanced over the trained tasks with a target picture.
 
     Raises:
-      ConfigError: there are none.
+      ConfigError: there is no such record.
     """
     directory, split, weights = config.data.directory, config.evaluation.split, config.data.task_weights
     tasks, source = record_tasks(directory, split), open_records(directory, split)
@@ -102,7 +102,7 @@ def choose_records(config: RunConfig) -> list[Record]:
     groups = [group for name in names if len(group := np.flatnonzero(tasks == TASKS.index(name))) > 0]
     if not groups:
         raise ConfigError(
-            f"config.pictures.every is {config.pictures.every}, but split {split!r} of {directory} holds no record of "
+            f"config.pictures.every is {config.pictures.every}, but split {split!r} of {directory} has no record of "
             f"{' or '.join(names) or 'a task with a target picture'}: set it to 0"
         )
     chosen = []
@@ -115,10 +115,10 @@ def choose_records(config: RunConfig) -> list[Record]:
 def caption_inputs(
     targets: Sequence[NoisedTarget], layout: Layout, tokenizer: Tokenizer, rows: int
 ) -> tuple[PixelBatch, TokenMetadata]:
-    """The noised targets alone, with pixels, padded to `rows` rows; and the first tokens of their captions.
+    """Returns the noised targets with pixels, padded to `rows` rows, and the start tokens of their captions.
 
-    A caption is read without any context: it says what the understanding expert sees in the picture, and nothing of
-    the prompt.
+    There is no context, so a caption depends only on what the understanding expert sees in the picture, not on the
+    prompt.
     """
     blocks, captions = [], []
     for i, target in enumerate(targets):
@@ -131,7 +131,7 @@ def caption_inputs(
 
 
 def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params], Sampled]:
-    """A function that samples the pictures of the plans, and writes captions of their targets and of the samples."""
+    """Returns a function that samples the pictures of the plans and writes captions of the targets and the samples."""
     config, mesh, tokenizer = context.config, context.mesh, context.tokenizer
     model, settings, seed, layout = config.model, config.pictures, config.seed, layout_of(config.model)
     rows = -(-len(plans) // row_parts(mesh)) * row_parts(mesh)
@@ -177,7 +177,7 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
 
 
 def _plan(record: Record, config: RunConfig, tokenizer: Tokenizer) -> Plan:
-    """The record's whole context and its target, without supervision, whatever method is trained."""
+    """Makes a plan of the record's complete context and its target, without supervision, for any trained method."""
     inputs = config.data.inputs(tokenizer)
     return make_sample(record, MethodConfig(method="sft"), inputs, np.random.default_rng(0)).plan
 
@@ -189,6 +189,6 @@ def _target(plan: Plan) -> NoisedTarget:
 
 
 def _grid(plan: Plan, layout: Layout) -> tuple[int, int]:
-    """Rows and columns of the target's latent tokens."""
+    """Returns rows and columns of the target's latent tokens."""
     height, width, _ = _target(plan).pixels.shape
     return height // layout.pixels_per_token, width // layout.pixels_per_token

@@ -1,4 +1,4 @@
-"""The train state and the jitted step of a run: a run calls them, a plan compiles them for chips that are not there."""
+"""The train state and the jitted step of a run. `uno_jax.aot` compiles the same programs for chips that are absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 def config_errors(function: Callable[..., Result], *args: Any) -> Result:
-    """The function's result; a ValueError of a module that does not know of configs as a ConfigError."""
+    """Calls `function` and turns a ValueError into a ConfigError, for modules that know nothing of configs."""
     try:
         return function(*args)
     except ValueError as error:
@@ -31,12 +31,12 @@ def config_errors(function: Callable[..., Result], *args: Any) -> Result:
 
 
 def step_config(config: RunConfig) -> StepConfig:
-    """What the run's steps are made of."""
+    """Returns the config of the run's steps."""
     return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
 
 
 def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
-    """The state before the first step, every leaf in its place on the mesh; `params` are donated."""
+    """Creates the state before the first step, sharded over the mesh. Donates `params`."""
     create = _state_maker(config)
     shardings = _state_shardings(config, config_errors(jax.eval_shape, create, params), mesh)
     state: TrainState = jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
@@ -44,7 +44,7 @@ def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
 
 
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and places of the state."""
+    """Returns shapes, dtypes and shardings of the state."""
     state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
     shardings = _state_shardings(config, state, mesh)
     placed: TrainState = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
@@ -52,12 +52,12 @@ def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
 
 
 def jit_step(step: Callable[..., Any], state: TrainState, mesh: Mesh) -> Any:
-    """`step(state, batch) -> (state, metrics)` jitted for the mesh, the state donated.
+    """Jits `step(state, batch) -> (state, metrics)` for the mesh, with the state donated.
 
     Args:
       step: from `make_train_step` or `make_gradient_probe`.
-      state: arrays, or `jax.ShapeDtypeStruct` with shardings; it comes back in the same places.
-      mesh: where they lie.
+      state: arrays, or `jax.ShapeDtypeStruct` with shardings. The new state has the same shardings.
+      mesh: the device mesh.
     """
     states = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(

@@ -1,4 +1,4 @@
-"""Puts a training run together from its config, and runs it."""
+"""Sets up a training run from its config and runs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from uno_jax.parallel.mesh import check_rows, host_mesh, jit_replicated, make_me
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
 from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
-from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, holds_averages
+from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, has_ema
 from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
@@ -44,7 +44,7 @@ HELD_OUT = "held_out/"
 
 
 class RunContext(NamedTuple):
-    """What the function that generates pictures needs of the run."""
+    """Parts of a run that generating pictures and encoding batches need."""
 
     config: RunConfig
     tokenizer: Tokenizer
@@ -63,20 +63,19 @@ def run(
     make_generate_pictures: Callable[[RunContext], GeneratePictures] | None = None,
     console: rich.console.Console | None = None,
 ) -> bool:
-    """Trains by `config` in `workdir`, going on from its newest checkpoint if there is one.
+    """Trains `config` in `workdir`, resuming from the newest checkpoint if there is one.
 
-    `make_generate_pictures` returns the function that writes a sheet of generated pictures into the workdir, every
+    `make_generate_pictures` returns the function that writes a sheet of generated pictures into the workdir every
     `config.pictures.every` steps.
 
     Returns:
-      Whether the run came to its last step; False if it was told to stop.
+      True if the run reached its last step, False if a signal stopped it.
 
     Raises:
-      ConfigError: the config cannot be run, or its model is not that of the checkpoint to go on from, or its data end
-        before its steps do.
-      FloatingPointError: a non-finite loss or gradient (`loop.run_loop`).
+      ConfigError: the config is invalid, its model differs from the checkpoint's, or the data end before the last step.
+      FloatingPointError: a loss or gradient is not finite (`loop.run_loop`).
     """
-    # All hosts compute, one speaks.
+    # All hosts compute, but only one prints.
     workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
     check_config(config)
     mesh = make_mesh(config.mesh)
@@ -99,19 +98,20 @@ def run(
         state = new_state(config, start.params, mesh)
     else:
         state, data_state = checkpoints.restore(int(resumed.name), abstract_state(config, mesh))
-        # A state that latched is saved as it was; to go on from it is to try its batch again.
+        # Checkpoints keep the latch. Resuming clears it and tries the same batch again.
         state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         config_errors(batches.set_state, data_state)
-        begun = " (it holds no averages: they begin here)" if state.ema and not holds_averages(resumed) else ""
+        new_ema = state.ema and not has_ema(resumed)
+        note = " (it has no EMA weights: the EMA starts from the parameters)" if new_ema else ""
         params = merge(state.trainable, state.frozen)
         autoencoder = OrbaxCheckpoint(resumed).autoencoder_params(replicated(host_mesh()))
-        start = Start(params, autoencoder, f"{resumed}{begun}")
+        start = Start(params, autoencoder, f"{resumed}{note}")
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, files, state, start))
     if resumed is not None and int(resumed.name) >= config.steps:
         console.print(
-            f"The run in {workdir} is complete: {resumed.name} steps. Give more config.steps, or another workdir."
+            f"The run in {workdir} is complete: {resumed.name} steps. Increase config.steps, or give another workdir."
         )
         _print_held_out(workdir, config.steps, console)
         return True
@@ -134,15 +134,15 @@ def run(
     if finished:
         _print_held_out(workdir, config.steps, console)
     else:
-        console.print(f"Stopped at step {int(state.step)}, and saved. The same command goes on from there.")
+        console.print(f"Stopped at step {int(state.step)} and saved a checkpoint. Run the same command to resume.")
     return finished
 
 
 def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
-    """The tokenizer of a run which begins with `source`.
+    """Reads the tokenizer of a run that starts from `source`.
 
     Raises:
-      ConfigError: one of its files is missing or damaged, or it has more ids than the model's vocabulary.
+      ConfigError: a file is missing or damaged, or the tokenizer has more ids than the model's vocabulary.
     """
     if source is not None and not config.data.tokenizer:
         return config_errors(source.tokenizer)
@@ -150,12 +150,15 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
 
 
 def _check_workdir(workdir: Path, resumed: Path | None) -> None:
-    """Demands that what a workdir is later taken for is what its run wrote: not an import, nor another run's folder."""
+    """Rejects a workdir that is an imported model or a folder inside another run.
+
+    Other commands would later take the model found there for this run's.
+    """
     found, own = find_checkpoint(workdir) or resumed, (workdir / "checkpoints").resolve()
     if found is not None and (found.parent != own or not (found / "training").is_dir()):
         raise ConfigError(
-            f"the workdir is {workdir}, but {found} is no checkpoint that its run could go on from: give a run's own "
-            f"workdir; or another one, and --config.init_from={found} to start from that model"
+            f"the workdir is {workdir}, but {found} is not a checkpoint that a run in it can resume from. Give a run's "
+            f"own workdir to resume it, or a new workdir and --config.init_from={found} to start from that model"
         )
 
 
@@ -163,7 +166,7 @@ def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:
     found = [name or "none" for name in gather_json(resumed and resumed.name)]
     if len(set(found)) > 1:
         raise ConfigError(
-            f"the hosts find different checkpoints in {workdir}: {', '.join(found)}. Give a workdir that they all share"
+            f"the hosts find different checkpoints in {workdir}: {', '.join(found)}. Give a workdir on shared storage"
         )
 
 
@@ -200,7 +203,7 @@ def _parts(
         evaluate, constants = _make_evaluate(context, parts, state, writer)
 
     def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
-        # As if the other hosts' rows were as full; a line of metrics is the mean over hosts, and so exact.
+        # Assumes that the other hosts' rows are equally full. Logged metrics average over hosts and are exact.
         speed = progress.update(step, metrics, counts.tokens * hosts, counts.images * hosts)
         line = window.add(step, metrics, {**counts.stats, **speed, **constants})
         if line is not None and writer is not None:
@@ -219,13 +222,16 @@ def _parts(
 
 
 def make_encode(context: RunContext) -> Callable[[PixelBatch], Batch]:
-    """A function that encodes the latent images of a host's batch."""
+    """Returns a function that encodes the latent images of a host's batch."""
     autoencoder = make_autoencoder(context.config.model.autoencoder)
     return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)
 
 
 def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
-    """The data of held-out losses: without an end, nothing dropped, or the prompts only; else as in training."""
+    """Returns the data config of held-out losses: endless, without condition dropout.
+
+    Without `prompts`, every prompt is dropped. Other fields are as in training.
+    """
     return dataclasses.replace(
         config.data,
         split=config.evaluation.split,
@@ -242,7 +248,7 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
 def _make_evaluate(
     context: RunContext, parts: StepConfig, state: TrainState, writer: MetricsWriter | None
 ) -> tuple[Callable[[int, Params], None], dict[str, float]]:
-    """A function that measures and logs the held-out losses at a step; and the losses of constant predictors there."""
+    """Returns a function that measures and logs held-out losses, and the held-out losses of constant predictors."""
     config, mesh = context.config, context.mesh
     batches = {
         name: held_out_batches(context, held_out_data(config, prompts=prompts))
@@ -266,7 +272,7 @@ def _make_evaluate(
 
 
 def held_out_batches(context: RunContext, data: DataConfig) -> list[Batch]:
-    """This host's held-out batches, encoded, in the host's memory: an evaluation then costs its steps only."""
+    """Returns this host's held-out batches, encoded once and kept in host memory."""
     batches = config_errors(_batches, context.config, data, context.tokenizer, context.mesh)
     encode = make_encode(context)
     try:
@@ -276,7 +282,7 @@ def held_out_batches(context: RunContext, data: DataConfig) -> list[Batch]:
 
 
 def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
-    """What makes a checkpoint complete on another machine."""
+    """Returns the files that make a checkpoint usable on another machine, by name."""
     files = {
         "config.json": json_file(config),
         "model.json": json_file(config.model),
@@ -286,7 +292,7 @@ def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
 
 def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start) -> Any:
     config, data = context.config, context.config.data
-    mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one"
+    mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one device"
     hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
     sizes = ", ".join(
         f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
@@ -305,7 +311,7 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
 
 
 def _print_held_out(workdir: Path, steps: int, console: rich.console.Console) -> None:
-    """The last table, from `metrics.jsonl`, so that it does not matter how often the run was interrupted."""
+    """Prints the table of held-out losses. Reads `metrics.jsonl`, which covers interrupted runs."""
     lines = [line for line in read_metrics(workdir / "metrics.jsonl") if any(key.startswith(HELD_OUT) for key in line)]
     if not lines:
         return

@@ -1,4 +1,4 @@
-"""Where a run's parameters come from: drawn afresh, another run's checkpoint, or a public-layout directory."""
+"""Initial parameters of a run: random, from a checkpoint of a run, or from a directory in the public layout."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from uno_jax.run.config import RunConfig
 from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype
 from uno_jax.training.state import Params, merge, partition
 
-# Fields of ModelConfig that are about additions, which a checkpoint of another method need not have.
+# Fields of ModelConfig for optional parts, in which a checkpoint may differ from the run.
 _ADDITIONS = ("num_metaqueries", "metaquery_target", "decoder.adapter_rank", "decoder.adapter_scale")
 
 
 class Start(NamedTuple):
-    """The parameters that a run begins with."""
+    """Initial parameters of a run."""
 
     params: Params
     autoencoder: Params
     origin: str
-    """Where they came from, for people."""
+    """Source of the parameters, for display."""
 
 
 def run_source(config: RunConfig, resumed: Path | None = None) -> Source | None:
-    """The model that a run begins with: the checkpoint `resumed` if there is one, else what `init_from` names.
+    """Returns the source of a run's parameters: the checkpoint `resumed` if given, otherwise `init_from`.
 
-    None is for parameters that are drawn afresh.
+    None means random initialisation.
 
     Raises:
-      ConfigError: there is nothing at `init_from`.
+      ConfigError: no model is found at `init_from`.
     """
     if resumed is not None:
         return OrbaxCheckpoint(resumed)
@@ -55,57 +55,57 @@ def run_source(config: RunConfig, resumed: Path | None = None) -> Source | None:
 
 
 def start_params(config: RunConfig, mesh: Mesh) -> Start:
-    """The parameters that `config.init_from` means, in the dtypes and places of the run.
+    """Loads or initialises the parameters of a run, in its dtypes and shardings, according to `config.init_from`.
 
     Raises:
-      ConfigError: there is nothing at `init_from`, or it is of another model than `config.model`.
-      CheckpointMismatch, CheckpointError: its tensors are not those that its own files announce.
+      ConfigError: no model is found at `init_from`, or it differs from `config.model`.
+      CheckpointMismatch, CheckpointError: the tensors do not match the source's own config files.
     """
     source, everywhere = run_source(config), replicated(host_mesh())  # each host encodes its own pictures
     if source is None:
         autoencoder = jax.device_put(init_autoencoder(config.model, config.seed), everywhere)
-        return Start(_drawn(config, (), mesh), autoencoder, "drawn afresh")
+        return Start(_initialised(config, (), mesh), autoencoder, "random initialisation")
     saved = source.model()
     _compare_models(config.model, saved, source.origin)
-    fresh = _fresh_parts(config.model, saved)
+    new = _new_parts(config.model, saved)
 
     def dtype(path: LeafPath) -> jnp.dtype:
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
 
-    params, autoencoder = source.parameters(mesh, everywhere, dtype, ignored=fresh)
-    return Start(_with_fresh(config, params, fresh, mesh), autoencoder, source.origin)
+    params, autoencoder = source.parameters(mesh, everywhere, dtype, ignored=new)
+    return Start(_with_new_parts(config, params, new, mesh), autoencoder, source.origin)
 
 
 def tokenizer_directory(config: RunConfig, source: Source | None) -> Path:
-    """Where the tokenizer of a run is, which begins with `source`.
+    """Returns the tokenizer directory of a run that starts from `source`.
 
-    The embeddings mean nothing under another tokenizer than their own, so it comes with the parameters; that of the
-    dataset is for parameters that are drawn afresh. `config.data.tokenizer` is stronger than both.
+    Embeddings are only valid with their own tokenizer, so the tokenizer comes with the parameters. Randomly initialised
+    parameters use the dataset's. `config.data.tokenizer` overrides both.
     """
     if config.data.tokenizer:
         return Path(config.data.tokenizer)
     return Path(config.data.directory) / "tokenizer" if source is None else source.tokenizer_directory
 
 
-def _fresh_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:
-    """Path prefixes of what is drawn afresh, or left out, because the source has it not, or otherwise."""
+def _new_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:
+    """Returns path prefixes of optional parts that differ between the models, so that the source's are not read."""
     same_queries = (wanted.num_metaqueries, wanted.metaquery_target) == (saved.num_metaqueries, saved.metaquery_target)
     same_adapters = wanted.decoder.adapter_rank == saved.decoder.adapter_rank
     return (*(() if same_queries else ("metaqueries",)), *(() if same_adapters else (ADAPTERS,)))
 
 
-def _with_fresh(config: RunConfig, params: Params, parts: tuple[str, ...], mesh: Mesh) -> Params:
-    """The parameters, with those parts drawn afresh, as far as the model has them."""
+def _with_new_parts(config: RunConfig, params: Params, parts: tuple[str, ...], mesh: Mesh) -> Params:
+    """Adds randomly initialised `parts` to the parameters, as far as the model has them."""
     present = partition(abstract_params(config.model), parts)[0]
-    return merge(params, _drawn(config, parts, mesh)) if present else params
+    return merge(params, _initialised(config, parts, mesh)) if present else params
 
 
 def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
-    """Shapes, dtypes and places of the run's parameters."""
+    """Returns shapes, dtypes and shardings of the run's parameters."""
     return with_shardings(_cast(config, abstract_params(config.model)), mesh)
 
 
-def _drawn(config: RunConfig, parts: tuple[str, ...], mesh: Mesh) -> Params:
+def _initialised(config: RunConfig, parts: tuple[str, ...], mesh: Mesh) -> Params:
     place = functools.partial(tree_shardings, mesh=mesh)
     return _cast(config, init_params(config.model, config.seed, parts, place))
 
@@ -115,27 +115,30 @@ def _cast(config: RunConfig, params: Params) -> Params:
 
 
 def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None:
-    """Demands that the models are the same but for additions of the wanted one."""
+    """Requires the models to be the same except for optional parts."""
     different = model_differences(wanted, saved)
-    # Leaving trained adapters out, or reading them with another scale, would change the model without a word.
+    # Dropping trained adapters, or reading them with another scale, would silently change the model.
     free = [name for name in _ADDITIONS if not (saved.decoder.adapter_rank and name.startswith("decoder.adapter"))]
-    _refuse({name: values for name, values in different.items() if name not in free}, f"config.init_from: {where}")
+    _reject_differences(
+        {name: values for name, values in different.items() if name not in free}, f"config.init_from: {where}"
+    )
 
 
 def check_resumed(config: RunConfig, checkpoint: Path) -> None:
-    """Demands that the model of a checkpoint, from which a run is to go on, is the run's, additions included.
+    """Requires the model of the checkpoint to resume from to equal the run's, optional parts included.
 
     Raises:
-      ConfigError: it is another; every field is named with both values.
-      CheckpointError: its `model.json` is missing or damaged.
+      ConfigError: the models differ. The message names every field with both values.
+      CheckpointError: `model.json` is missing or damaged.
     """
-    advice = "; to go on from it take its model (config.json in its assets folder), or else give another workdir"
-    _refuse(model_differences(config.model, OrbaxCheckpoint(checkpoint).model()), str(checkpoint), advice)
+    advice = ". Use the checkpoint's model (config.json in its assets folder), or give another workdir"
+    _reject_differences(model_differences(config.model, OrbaxCheckpoint(checkpoint).model()), str(checkpoint), advice)
 
 
-def _refuse(different: Mapping[str, tuple[Any, Any]], where: str, advice: str = "") -> None:
+def _reject_differences(different: Mapping[str, tuple[Any, Any]], where: str, advice: str = "") -> None:
     if different:
         lines = [
-            f"config.model.{name} is {ours!r}, there it is {theirs!r}" for name, (ours, theirs) in different.items()
+            f"config.model.{name} is {ours!r}, in the checkpoint {theirs!r}"
+            for name, (ours, theirs) in different.items()
         ]
-        raise ConfigError(f"{where} holds another model than the config's{advice}:\n  " + "\n  ".join(lines))
+        raise ConfigError(f"{where}: the model differs from the config's{advice}:\n  " + "\n  ".join(lines))

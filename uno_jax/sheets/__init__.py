@@ -1,1 +1,1 @@
-"""Sheets of pictures: of a dataset's records, and of a model's samples."""
+"""Picture sheets of a dataset's records and of a model's samples."""

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures with their texts below, so that a person can see at a glance what a dataset holds."""
+"""Contact sheet of a dataset: pictures with their texts below."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ _HEADINGS = {"text_to_image": "Text to image", "editing": "Editing", "understand
 
 
 def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 128) -> Image.Image:
-    """Draws records in a grid, a section for each task.
+    """Renders records in a grid, with a section per task.
 
-    Text to image: picture, prompt, other captions in grey. Editing: sources, arrow, target; below them the
-    instruction, and a caption of the target in grey. Understanding: picture, question, answer in grey.
+    Text to image: picture, prompt, other captions in grey. Editing: sources, arrow, target, and below them the
+    instruction and a caption of the target in grey. Understanding: picture, question, answer in grey.
 
     Args:
-      records: what to show, at least one.
-      columns: cells in a row.
+      records: the records to show, at least one.
+      columns: cells per row.
       side: longest side of a picture, in pixels.
+
+    Raises:
+      ValueError: `records` is empty.
     """
     if not records:
         raise ValueError("a contact sheet needs at least one record")
@@ -54,7 +57,7 @@ def make_contact_sheet(records: Sequence[Record], columns: int = 5, side: int = 
 
 
 def _cell_width(sources: int, side: int) -> int:
-    """Of a record with so many source pictures; a single picture gets some room beside it, for its texts."""
+    """Returns the cell width of a record in pixels. A cell with a single picture is wider, to fit its texts."""
     return (sources + 1) * side + sources * _ARROW if sources else side + _BESIDE
 
 
@@ -81,7 +84,7 @@ def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont) -
 
 
 def _fit(encoded: bytes, side: int) -> Image.Image:
-    """The picture in a square with a thin frame, as large as fits."""
+    """Scales the picture to fit a square and adds a thin frame."""
     picture = Image.open(io.BytesIO(encoded)).convert("RGB")
     scale = (side - 2) / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -1,4 +1,4 @@
-"""A sheet of samples: for each example its prompt, and its pictures with what they are and how they read."""
+"""Sheet of samples: the prompt and the labelled, captioned pictures of each example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from uno_jax.sheets.text import load_font, text_image
 
 _SMALLEST, _LARGEST = 128, 512  # longest side of a picture on the sheet
-_PICTURES_BESIDE = 8  # on a sheet of pictures from text
+_PICTURES_PER_ROW = 8  # on a sheet of pictures from text
 _MARGIN = 14
 _GAP = 8
 _TEXT_SIZE = 12
@@ -23,10 +23,10 @@ class Picture(NamedTuple):
     """One picture of an example."""
 
     label: str
-    """What it is: source, target or sample."""
+    """Kind of picture: source, target or sample."""
     pixels: UInt8[np.ndarray, "height width 3"]
     caption: str = ""
-    """What was written of it."""
+    """Caption that the model wrote for the picture."""
 
 
 class Example(NamedTuple):
@@ -38,11 +38,11 @@ class Example(NamedTuple):
 
 
 def make_sheet(title: str, examples: Sequence[Example]) -> Image.Image:
-    """Shows the examples in their order, several side by side, each task in rows of its own under a heading."""
+    """Renders the examples in order, several per row, with a heading and separate rows for each task."""
     font, large = load_font(_TEXT_SIZE), load_font(_TEXT_SIZE + 8)
     longest = max(max(picture.pixels.shape[:2]) for example in examples for picture in example.pictures)
     side = min(max(longest, _SMALLEST), _LARGEST)
-    width = _PICTURES_BESIDE * (side + _MARGIN)
+    width = _PICTURES_PER_ROW * (side + _MARGIN)
     rows: list[list[Image.Image]] = [[text_image(title, large, width, "black")]]
     for task, group in groupby(examples, key=lambda example: example.task):
         cells = [_cell(example, side, font) for example in group]
@@ -64,7 +64,7 @@ def _cell(example: Example, side: int, font: ImageFont.FreeTypeFont) -> Image.Im
 
 
 def _framed(pixels: np.ndarray, side: int) -> Image.Image:
-    """The picture as large as fits in a square, with a thin frame around it; small pictures keep their pixels sharp."""
+    """Scales the picture to fit a square and adds a thin frame. Enlarged pixels stay sharp."""
     picture = Image.fromarray(pixels)
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -1,4 +1,4 @@
-"""Text on a sheet, wrapped to a width."""
+"""Renders wrapped text for a sheet."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 from PIL import Image, ImageDraw, ImageFont
 
-_MAX_LINES = 4  # of each text; what does not fit ends in "..."
+_MAX_LINES = 4  # longer texts end in "..."
 
 
 def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font."""
+    """Returns Pillow's built-in font."""
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), f"Pillow has no font of size {size}: install it with FreeType"
+    assert isinstance(font, ImageFont.FreeTypeFont), f"Pillow lacks FreeType, so it has no font of size {size}"
     return font
 
 
 def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
-    """The text on white, in lines of at most `width` pixels; a few lines at most, then an ellipsis."""
+    """Renders text on white in at most four lines of `width` pixels, with an ellipsis if it is longer."""
     lines: list[str] = []
     for word in text.split():
         for piece in _pieces(word, font, width):
@@ -40,7 +40,7 @@ def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str)
 
 
 def _pieces(word: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
-    """The word in pieces of at most `width` pixels: whole where it fits. Some scripts, and paths, have no blanks."""
+    """Splits a word into pieces of at most `width` pixels. Some scripts, and paths, have no spaces to wrap at."""
     piece = ""
     for character in word:
         if piece and font.getlength(piece + character) > width:

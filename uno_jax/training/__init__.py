@@ -1,1 +1,1 @@
-"""State, optimizer, the train step, the loop, metrics and checkpoints."""
+"""Training: state, optimizer, train step, loop, metrics and checkpoints."""

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that a run needs to go on, or that another machine needs to use its model.
+"""Checkpoints: everything needed to resume a run, or to use its model on another machine.
 
-A checkpoint is a directory named by its step, with one item each for `params` (trainable and frozen together),
-`training` (optimizer, counters, running estimates), `ema` (when there is one), `autoencoder` (when it has
-parameters), `data` (position of every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files, and
-the versions of what wrote it). A model alone is saved without `training`, `ema` and `data`.
+A checkpoint is a directory named by its step. Its items are `params` (trainable and frozen), `training` (optimizer,
+counters, running estimates), `ema` (if the run keeps an EMA), `autoencoder` (if it has parameters), `data` (position of
+every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files, package versions). A model without a
+run is saved without `training`, `ema` and `data`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
 DataState = dict[str, Any]
 
-# Of a model that is saved alone: what is held in host memory while it is written, and the size of one stored piece.
+# Limits of host memory and of the size of a stored chunk while `save_model` writes.
 _CONCURRENT_GB = 1
 _CHUNK_BYTES = 2**26
 
-# Fields of TrainState that are saved together; `params` and `ema` are items of their own.
+# Fields of TrainState in the item `training`. Parameters and EMA are separate items.
 _TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When to save, and how many to keep. The last step is always saved."""
+    """Interval and number of checkpoints. The last step is always saved."""
 
     every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
-    """How many of the newest to keep."""
+    """Number of newest checkpoints to keep."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`. Saving returns at once; `close` waits for what is being written."""
+    """The checkpoints of one run, in `directory`. Saving is asynchronous; `close` waits until it is finished."""
 
     def __init__(self, directory: str | Path, keep: int, assets: Mapping[str, bytes]):
         self.directory = Path(directory).resolve()
@@ -59,10 +59,10 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: TrainState, data_state: DataState, autoencoder: Params | None = None) -> None:
-        """Starts saving `state` as the checkpoint of `step`, unless there is one.
+        """Starts saving `state` as the checkpoint of `step`, unless it exists.
 
-        `data_state` is the position after the last batch that `state` has seen: this host's shards, by names that do
-        not depend on hosts. The arrays are copied before this returns, so that the state may be donated.
+        `data_state` is the position of this host's shards after the last batch that `state` has consumed. Shard names
+        do not depend on the number of hosts. The arrays are copied before this returns, so the state may be donated.
         """
         if step in self._manager.all_steps():
             return
@@ -75,20 +75,20 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         if autoencoder:
-            # Every host has it on devices of its own; one writes it.
+            # Every host has its own copy on its own devices. As numpy, Orbax writes one of them.
             items["autoencoder"] = ocp.args.StandardSave(jax.tree.map(np.asarray, autoencoder))
         self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, target: TrainState) -> tuple[TrainState, DataState]:
-        """The state of `step` and the data position of all hosts' shards.
+        """Restores the state of `step` and the data position of all hosts' shards.
 
-        `target` is a TrainState of `jax.ShapeDtypeStruct` with shardings, or of arrays: shapes, dtypes and places
-        come from it, so a checkpoint may be restored onto another mesh than the one it was saved from. Averages that
-        it has and the checkpoint has not begin with the parameters; gradient norms of losses that the checkpoint does
-        not know begin at 0, not measured.
+        `target` is a TrainState of arrays or of `jax.ShapeDtypeStruct` with shardings. It determines shapes, dtypes and
+        shardings, so the mesh may differ from the one that saved the checkpoint. If the checkpoint has no EMA but
+        `target` does, the EMA starts from the parameters. Gradient norms of losses missing from the checkpoint start at
+        0 (not measured).
 
         Raises:
-          CheckpointMismatch: the checkpoint's tensors are not those of `target`.
+          CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
           CheckpointError: files are missing or damaged.
         """
         directory = self.directory / str(step)
@@ -98,19 +98,19 @@ class Checkpoints:
         trainable, frozen = partition(params, paths)
         if target.ema is None:
             ema = None
-        elif holds_averages(directory):
+        elif has_ema(directory):
             ema = restore_tree(directory / "ema", target.ema)
         else:
-            # By way of new arrays: a donated state may not hold one buffer twice.
+            # Copies, because a donated state must not contain a buffer twice.
             ema = jax.tree.map(lambda x, to: jax.device_put(jnp.array(x, to.dtype), to.sharding), trainable, target.ema)
         return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training), read_data_state(directory)
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
+        """Blocks until everything saved is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends the threads that save."""
+        """Waits until saving is finished, and ends the threads."""
         self._manager.close()
 
 
@@ -128,18 +128,18 @@ def _restore_training(directory: Path, target: TrainState) -> dict[str, Any]:
 
 
 def save_model(directory: Path, params: Params, autoencoder: Params, assets: Mapping[str, bytes]) -> None:
-    """Writes the checkpoint `directory` of a model alone; it appears when it is complete. For all hosts together.
+    """Writes a model without a run as the checkpoint `directory`, which appears when complete. Called by all hosts.
 
-    Arrays are written a few at a time and in pieces, so that a host holds little of them at any time: slower than
-    the checkpoints of a run, which are to hold up the training as little as they can.
+    Arrays are written a few at a time and in chunks, which bounds host memory. This is slower than saving the
+    checkpoints of a run, which blocks training as little as possible.
 
     Raises:
-      FileExistsError: there is something at `directory`.
-      CheckpointError: it cannot be written, for example to a disk that is full.
+      FileExistsError: `directory` exists.
+      CheckpointError: writing failed, for example because the disk is full.
     """
     if directory.exists():
-        raise FileExistsError(f"{directory} is there already")
-    # One replica writes a shard whole: to share it out, Orbax compiles a program for every slice of every leaf.
+        raise FileExistsError(f"{directory} already exists")
+    # Replica-parallel saving would compile a program for every slice of every leaf.
     arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
     tree = functools.partial(
         ocp.PyTreeCheckpointHandler,
@@ -164,7 +164,7 @@ def save_model(directory: Path, params: Params, autoencoder: Params, assets: Map
 
 
 def find_checkpoint(directory: str | Path) -> Path | None:
-    """The checkpoint that a path means: itself, or the newest of a checkpoint folder or a run's workdir; else None."""
+    """Returns the checkpoint at a path: the path itself, or the newest in a checkpoints folder or workdir, or None."""
     directory = Path(directory).resolve()
     if (directory / "params").is_dir() and (directory / "assets").is_dir():
         return directory
@@ -175,16 +175,16 @@ def find_checkpoint(directory: str | Path) -> Path | None:
     return None
 
 
-def holds_averages(checkpoint: Path) -> bool:
-    """Whether the run that wrote a checkpoint kept averages of its trained parameters."""
+def has_ema(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds EMA weights of the trained parameters."""
     return (checkpoint / "ema").is_dir()
 
 
 def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every array of a saved tree, by its path with slashes; reads no array.
+    """Returns shape and dtype of every array of a saved tree, by path with slashes, without reading the arrays.
 
     Raises:
-      CheckpointError: the folder holds no saved tree, or a damaged one.
+      CheckpointError: the saved tree is missing or damaged.
     """
     with signals_held(), _reading(directory):
         tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
@@ -192,12 +192,12 @@ def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> Any:
-    """One saved tree, with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
+    """Restores a saved tree with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
 
     Saved leaves under the path prefixes `ignored` are not read.
 
     Raises:
-      CheckpointMismatch: naming tensors that are missing, left over, or of another shape (the first 20).
+      CheckpointMismatch: tensors are missing, unexpected, or have another shape. The message names the first 20.
       CheckpointError: files are missing or damaged.
     """
     saved = {
@@ -208,76 +208,76 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
     differences = compare_shapes({name: tuple(leaf.shape) for name, leaf in _named(target).items()}, saved)
     if differences:
         raise CheckpointMismatch(
-            f"{directory}: the checkpoint is of another model or optimizer than the config's; "
-            f"use its own config (in its assets folder), or another workdir.{lines_of(differences)}"
+            f"{directory}: the checkpoint's model or optimizer differs from the config's. "
+            f"Use the checkpoint's config (in its assets folder), or another workdir.{lines_of(differences)}"
         )
     abstract = jax.tree.map(_abstract, target)
-    places = ocp.checkpoint_utils.construct_restore_args(abstract)
-    # The handler itself and not a Checkpointer around it, which looks for files that only a whole checkpoint has.
-    # Partial, so that what is ignored is not read.
+    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    # A Checkpointer around the handler would look for files that a single item does not have. A partial restore does
+    # not read the ignored leaves.
     with _reading(directory):
         return ocp.PyTreeCheckpointHandler().restore(
-            directory, args=ocp.args.PyTreeRestore(abstract, restore_args=places, partial_restore=bool(ignored))
+            directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=bool(ignored))
         )
 
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """Turns what Orbax and TensorStore raise over files that cannot be written into one line."""
+    """Turns errors of Orbax and TensorStore while writing files into a one-line CheckpointError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        # TensorStore tells of its layers first, and of what the file system said last.
+        # TensorStore's message begins with its own layers and ends with the file system's error.
         reason = str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
-        raise CheckpointError(f"{directory.parent}: the checkpoint cannot be written there ({reason})") from None
+        raise CheckpointError(f"{directory.parent}: writing the checkpoint failed ({reason})") from None
 
 
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
-    """Turns what Orbax and TensorStore raise over files that are missing or damaged into one line."""
+    """Turns errors of Orbax and TensorStore over missing or damaged files into a one-line CheckpointError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{directory}: it cannot be read, files are missing or damaged ({reason[:300]}). If the checkpoint was "
-            "copied, copy it again; else use an older one"
+            f"{directory}: files are missing or damaged ({reason[:300]}). If the checkpoint was copied, copy it again. "
+            "Otherwise use an older one"
         ) from error
 
 
 def restore_leaves(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some arrays of a saved tree, by their paths with slashes, whole on this host and in their stored dtypes."""
+    """Reads some arrays of a saved tree, by paths with slashes, as complete numpy arrays in their stored dtypes."""
     saved = saved_leaves(directory)
     target = unflatten_dict({name: saved[name] for name in names}, sep="/")
-    places = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), target)
+    restore_args = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), target)
     with signals_held(), _reading(directory):
         restored = ocp.PyTreeCheckpointHandler().restore(
-            directory, args=ocp.args.PyTreeRestore(target, restore_args=places, partial_restore=True)
+            directory, args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
         )
     leaves: dict[str, np.ndarray] = flatten_dict(restored, sep="/")
     return leaves
 
 
 def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """A line for every tensor that the two do not share with the same shape."""
+    """Returns a line for every tensor that is missing, unexpected or has another shape."""
     lines = []
     for name in sorted(expected.keys() | saved.keys()):
         if name not in saved:
             lines.append(f"{name} {expected[name]} is missing from the checkpoint")
         elif name not in expected:
-            lines.append(f"{name} {saved[name]} is in the checkpoint and not in the model")
+            lines.append(f"{name} {saved[name]} is in the checkpoint but not in the model")
         elif expected[name] != saved[name]:
-            lines.append(f"{name} is {saved[name]} in the checkpoint and {expected[name]} by the config")
+            lines.append(f"{name} is {saved[name]} in the checkpoint but {expected[name]} in the model")
     return lines
 
 
 def read_asset(checkpoint: Path, name: str) -> bytes:
-    """One file of a checkpoint's `assets` folder, for example `config.json`."""
+    """Reads a file of a checkpoint's `assets` folder, for example `config.json`."""
     return (checkpoint / "assets" / name).read_bytes()
 
 
 def read_data_state(checkpoint: Path) -> DataState:
-    """The data position of a checkpoint: all shards of all hosts.
+    """Reads the data position of a checkpoint, for all shards of all hosts.
 
     Raises:
       CheckpointError: files are missing or damaged.
@@ -288,7 +288,7 @@ def read_data_state(checkpoint: Path) -> DataState:
 
 
 def gather_hosts(local: DataState) -> DataState:
-    """The union of every host's dictionary (JSON values), on every host."""
+    """Returns the union of all hosts' dictionaries (JSON values), on every host."""
     merged: DataState = {}
     for state in gather_json(local):
         merged |= state
@@ -296,7 +296,7 @@ def gather_hosts(local: DataState) -> DataState:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """Name with slashes -> leaf, of a tree or of Orbax's metadata, whose containers are plain dicts and lists."""
+    """Flattens a tree, or Orbax's metadata of one (plain dicts and lists), to {path with slashes: leaf}."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
 
@@ -313,7 +313,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 class _FilesHandler(ocp.CheckpointHandler):
-    """Small files, as they are."""
+    """Orbax handler of small files, stored unchanged."""
 
     def save(self, directory: Any, args: FilesSave) -> None:
         if jax.process_index() == 0:
@@ -335,4 +335,4 @@ class FilesSave(ocp.args.CheckpointArgs):
 @ocp.args.register_with_handler(_FilesHandler, for_restore=True)
 @dataclass
 class FilesRestore(ocp.args.CheckpointArgs):
-    """Restores all files as such a dictionary."""
+    """Restores all files as a dictionary of file name -> content."""

@@ -1,4 +1,4 @@
-"""Held-out losses, and those of constant predictors."""
+"""Held-out losses of the model and of constant predictors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from uno_jax.training.state import Params
 Sums = dict[str, tuple[Array, Array]]
 
 PROMPT_DROPPED = "prompt_dropped/"
-"""Begins the names of losses that are measured with every prompt dropped."""
+"""Prefix of losses measured with every prompt dropped."""
 
 
 def mean_losses(
     evaluation_step: Callable[[Params, Batch], Sums], params: Params, batches: Iterable[Batch], mesh: Mesh
 ) -> dict[str, float]:
-    """Mean of every loss over the tokens of all batches, named as in the sums; losses without tokens are left out.
+    """Returns the mean of every loss over the tokens of all batches, by name, without losses that have no tokens.
 
-    `batches` are this host's share, encoded already; the means are of all hosts.
+    `batches` are this host's encoded batches. The means are over all hosts.
     """
     totals: dict[str, np.ndarray] = {}
     for batch in batches:
@@ -36,6 +36,6 @@ def mean_losses(
 
 
 def constant_losses(held_out: HeldOut) -> dict[str, float]:
-    """Mean loss of the best constant predictor of each loss that has one; losses without tokens are left out."""
+    """Returns the mean loss of the best constant predictor, for each loss that has one and has tokens."""
     losses = {loss.name: loss.constant(held_out, loss.tokens.mask) for loss in LOSSES if loss.constant is not None}
     return {name: value for name, value in losses.items() if value is not None}

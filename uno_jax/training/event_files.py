@@ -1,4 +1,4 @@
-"""Event files of TensorBoard, behind clu's `MetricWriter` interface and without TensorFlow."""
+"""TensorBoard event files behind clu's `MetricWriter` interface, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tensorboard.summary import Writer
 
 _TENSORFLOW_WRITER = "clu.metric_writers.summary_writer"
 if importlib.util.find_spec("tensorflow") is None and _TENSORFLOW_WRITER not in sys.modules:
-    # clu's package imports this writer whether it is used or not, and so fails without TensorFlow.
+    # clu always imports this writer, and fails if TensorFlow is missing.
     sys.modules[_TENSORFLOW_WRITER] = types.ModuleType(_TENSORFLOW_WRITER)
     sys.modules[_TENSORFLOW_WRITER].SummaryWriter = None  # type: ignore[attr-defined]
 from clu.metric_writers import AsyncWriter, MetricWriter  # noqa: E402
 
 
 class EventFileWriter(MetricWriter):
-    """Writes scalars to an event file; every other kind of summary raises NotImplementedError."""
+    """Writes scalars to an event file. Other kinds of summaries raise NotImplementedError."""
 
     def __init__(self, directory: Path):
-        """Opens a new event file in `directory`, which is made if needed."""
+        """Opens a new event file in `directory`, which is created if needed."""
         self._writer = Writer(str(directory))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -32,20 +32,20 @@ class EventFileWriter(MetricWriter):
             self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Returns when all scalars are in the file."""
+        """Blocks until all scalars are in the file."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Writes what is left, and closes the file."""
+        """Flushes and closes the file."""
         self._writer.close()
 
     def _scalars_only(self, *arguments: Any, **named: Any) -> NoReturn:
-        raise NotImplementedError("event files of uno_jax hold scalars only")
+        raise NotImplementedError("event files of uno_jax support scalars only")
 
     write_summaries = write_images = write_videos = write_audios = _scalars_only
     write_texts = write_histograms = write_hparams = _scalars_only
 
 
 def open_event_file(directory: Path) -> MetricWriter:
-    """A new event file in `directory`, written to by a thread of its own."""
+    """Opens a new event file in `directory`, written by a background thread."""
     return AsyncWriter(EventFileWriter(directory))

@@ -1,4 +1,4 @@
-"""Fresh parameters, and the shapes of all of them without allocating any."""
+"""Random initialisation of parameters, and their shapes without allocation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uno_jax.training.state import Params, is_under, partition
 
 
 def abstract_params(config: ModelConfig) -> Params:
-    """The parameter tree as `jax.ShapeDtypeStruct`, float32."""
+    """Returns the parameter tree as float32 `jax.ShapeDtypeStruct`."""
     params: Params = jax.eval_shape(lambda: _init(config, jax.random.key(0)))
     return params
 
@@ -25,36 +25,36 @@ def abstract_params(config: ModelConfig) -> Params:
 def init_params(
     config: ModelConfig, seed: int, parts: Sequence[str] = (), place: Callable[[Params], Any] = lambda params: None
 ) -> Params:
-    """Freshly drawn float32 parameters; with `parts` (path prefixes), only those, drawn as for the whole tree.
+    """Initialises float32 parameters at random. With `parts` (path prefixes), returns only those, with the same values.
 
-    `place` gives the sharding of every leaf, for the tree of shapes; each device draws what it is to hold.
+    `place` maps the tree of shapes to shardings. Each device initialises only its own shards.
     """
 
     def init(key: jax.Array) -> Params:
         params = _init(config, key)
         return partition(params, parts)[0] if parts else params
 
-    # Jitted, so that parts that are not asked for are never computed.
+    # Under jit, unused parts are never computed.
     key = jax.random.key(seed)
     params: Params = jax.jit(init, out_shardings=place(jax.eval_shape(init, key)))(key)
     return params
 
 
 def init_autoencoder(model: ModelConfig, seed: int) -> Params:
-    """Freshly drawn float32 parameters of the model's autoencoder; empty for one that has none."""
+    """Initialises float32 parameters of the model's autoencoder at random. Empty if it has none."""
     image = np.zeros((1, *(2 * model.pixels_per_token,) * 2, 3), np.float32)
     params: Params = jax.jit(make_autoencoder(model.autoencoder).init)(jax.random.key(seed), image).get("params", {})
     return params
 
 
 def abstract_autoencoder(model: ModelConfig) -> Params:
-    """The autoencoder's parameters as `jax.ShapeDtypeStruct`, float32."""
+    """Returns the autoencoder's parameters as float32 `jax.ShapeDtypeStruct`."""
     params: Params = jax.eval_shape(lambda: init_autoencoder(model, 0))
     return params
 
 
 def cast_params(params: Params, trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> Params:
-    """Parameters (arrays or ShapeDtypeStruct) in the dtype of their kind; `trainable` as for `state.partition`."""
+    """Casts trainable and frozen parameters (arrays or ShapeDtypeStruct); `trainable` as in `state.partition`."""
 
     def cast(path: tuple[Any, ...], leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
         dtype = leaf_dtype([key.key for key in path], trainable, trainable_dtype, frozen_dtype)
@@ -67,7 +67,7 @@ def cast_params(params: Params, trainable: Sequence[str], trainable_dtype: str, 
 
 
 def leaf_dtype(path: Sequence[str], trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> jnp.dtype:
-    """The dtype that a leaf is kept in."""
+    """Returns the dtype of a parameter."""
     trained = any(is_under("/".join(path), prefix) for prefix in trainable)
     return jnp.dtype(trainable_dtype if trained else frozen_dtype)
 
@@ -81,7 +81,7 @@ def _init(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def _smallest_batch(config: ModelConfig) -> Batch:
-    """One padding token in every region that the model has: parameters do not depend on how many there are."""
+    """Returns a batch with one padding token in every region. Parameters do not depend on the number of tokens."""
     shape = BatchShape(
         rows=1,
         text=1,

@@ -1,4 +1,4 @@
-"""The training loop: dispatch a step, read the metrics of the one before, and now and then look at what it gives."""
+"""The training loop: dispatches steps, reads metrics one step late, evaluates and saves checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metrics = dict[str, Any]
 
 @runtime_checkable
 class PackedBatch(Protocol):
-    """What the data pipeline hands out."""
+    """Output of the data pipeline."""
 
     batch: PixelBatch
     """This host's rows, numpy."""
@@ -34,7 +34,7 @@ class PackedBatch(Protocol):
 
 @runtime_checkable
 class Batches(Protocol):
-    """An iterator whose position can be read; it is that after the last batch handed out."""
+    """An iterator with a readable position, the one after the last batch returned."""
 
     def __next__(self) -> PackedBatch: ...
 
@@ -43,7 +43,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long the loop runs, and how often it does what; 0 = never."""
+    """Length of the loop and intervals in steps; 0 = never."""
 
     steps: int
     checkpoint_every: int = 0
@@ -54,35 +54,35 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop drives."""
+    """Functions that the loop calls."""
 
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     put: Callable[[PixelBatch], Batch]
-    """Encodes a host's batch and places it on the devices."""
+    """Encodes this host's batch and puts it on the devices."""
     checkpoints: Checkpoints
     on_metrics: Callable[[int, dict[str, float], StepCounts], None]
     """Called with each step's metrics, one step late."""
     autoencoder: Params | None = None
     """Saved with every checkpoint."""
     probe: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None = None
-    """Measures gradient norms on the batch of the coming step."""
+    """Measures gradient norms on the batch of the next step."""
     on_evaluate: Callable[[int, Params], None] | None = None
     """Also called before the first step and after the last."""
     on_pictures: Callable[[int, Params], None] | None = None
 
 
 class StepCounts(NamedTuple):
-    """What a batch held, for throughput and logs."""
+    """Contents of a batch, for throughput and logs."""
 
     tokens: int
-    """Tokens that are not padding."""
+    """Number of tokens, without padding."""
     images: int
     """Noised targets."""
     stats: Mapping[str, float]
 
 
 class _Dispatched(NamedTuple):
-    """A step that was dispatched and whose metrics were not read yet."""
+    """A dispatched step whose metrics have not been read."""
 
     step: int
     metrics: Metrics
@@ -92,15 +92,15 @@ class _Dispatched(NamedTuple):
 
 
 def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
-    """Trains from the state's step to `schedule.steps`; returns the state, and whether it got there.
+    """Trains from the state's step to `schedule.steps`. Returns the state and whether it reached the last step.
 
-    It stops early, with a checkpoint, when the process is told to end (SIGTERM or SIGINT); with several hosts, when any
-    of them is, all after the same step.
+    On SIGTERM or SIGINT it saves a checkpoint and stops early. With several hosts, a signal to any of them stops all of
+    them after the same step.
 
     Raises:
-      ConfigError: the batches end before the steps do. A checkpoint was saved; the message names it.
-      FloatingPointError: a step met a non-finite loss or gradient and refused it. A checkpoint of the state before
-        that step was saved; the message names the step, the losses, the samples, and the checkpoint.
+      ConfigError: the batches end before the last step. The message names the checkpoint that was saved.
+      FloatingPointError: a loss or gradient was not finite, so the step was not applied. A checkpoint of the state
+        before it was saved. The message names the step, the losses, the samples and the checkpoint.
     """
     step = int(jax.device_get(state.step))
     data_state = batches.get_state()
@@ -114,7 +114,7 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
             stopping = agree(stop.is_set)
             data_before = data_state
             packed = next(batches, None)
-            if packed is None:  # on all hosts alike
+            if packed is None:  # at the same step on all hosts
                 ended = True
                 break
             data_state = batches.get_state()
@@ -131,7 +131,7 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
             waiting = dispatched
             last = step == schedule.steps
             if last or _due_any(step, schedule):
-                # The metrics of this step too, first: a latched state must not be saved or looked at as this step's.
+                # This step's metrics tell whether the state latched. A latched state must not be saved or evaluated.
                 _read(waiting, state, parts)
                 waiting = None
                 _look(step, state, parts, schedule, last=last)
@@ -144,14 +144,14 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     parts.checkpoints.wait()
     if ended:
         raise ConfigError(
-            f"the data end after step {step} of {schedule.steps}, for data.epochs is not 0. The state is saved in "
-            f"{parts.checkpoints.directory / str(step)}; give steps={step}, or data.epochs=0 for data without an end"
+            f"the data end after step {step} of {schedule.steps}, because data.epochs is not 0. The state is saved in "
+            f"{parts.checkpoints.directory / str(step)}. Set steps={step}, or data.epochs=0 for endless data"
         )
     return state, step == schedule.steps
 
 
 def count_tokens(packed: PackedBatch) -> StepCounts:
-    """Real tokens and noised targets of a host's batch."""
+    """Counts the tokens (without padding) and noised targets of a host's batch."""
     batch = packed.batch
     tokens = sum(np.count_nonzero(np.asarray(m.sample)) for m in (batch.understanding, batch.generation))
     images = np.count_nonzero(batch.latent_loss & (batch.latent_index == 0))
@@ -171,7 +171,7 @@ def _due_any(step: int, schedule: Schedule) -> bool:
 def _look(
     step: int, state: TrainState, parts: Parts, schedule: Schedule, *, first: bool = False, last: bool = False
 ) -> None:
-    """Held-out losses and pictures, where they are due."""
+    """Evaluates held-out losses and generates pictures if they are due."""
     always = first or last
     if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
         parts.on_evaluate(step, merge(state.trainable, state.frozen))
@@ -180,7 +180,7 @@ def _look(
 
 
 def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
-    """Fetches the metrics of a step and hands them on; stops the run where the step was refused."""
+    """Fetches the metrics of a step and reports them. Stops the run if the step was not applied."""
     metrics = {name: np.asarray(value).item() for name, value in jax.device_get(dispatched.metrics).items()}
     if metrics["latched"]:
         before = dispatched.step - 1
@@ -196,8 +196,8 @@ def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: An
     rows = [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
     samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(rows) if ids)
     return (
-        f"step {dispatched.step}: a non-finite loss or gradient ({losses}). The update was not applied.\n"
+        f"step {dispatched.step}: the loss or gradient is not finite ({losses}). The update was not applied.\n"
         f"Samples of the batch:\n{samples}\n"
-        f"The state before it is in {checkpoint}. The same command meets the same batch again; "
-        "set optimizer.nonfinite to 'skip' to leave such batches out, or lower optimizer.learning_rate."
+        f"The state before the step is in {checkpoint}. The same command resumes from it with the same batch. "
+        "Set optimizer.nonfinite to 'skip' to skip such batches, or lower optimizer.learning_rate."
     )

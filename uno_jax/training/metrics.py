@@ -1,4 +1,4 @@
-"""Metrics of a run: into TensorBoard files, into `metrics.jsonl`, and onto the console."""
+"""Metrics of a run: TensorBoard event files, `metrics.jsonl`, and the console."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ Scalars = Mapping[str, float]
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, `step` and the scalars of that step. Non-finite values are strings."""
+    """`metrics.jsonl`: one JSON object per line, with `step` and its scalars. Non-finite values are strings."""
 
     def __init__(self, path: str | Path, resume_step: int = 0):
-        """Opens the file for appending; what an earlier start logged beyond `resume_step` is dropped, as it will be
-        computed again: of a run that begins, all."""
+        """Opens the file for appending. Drops lines after `resume_step`, which will be computed again.
+
+        A new run (`resume_step` 0) drops all lines.
+        """
         self.path = Path(path)
         kept = [line for line in read_metrics(self.path) if 0 < resume_step >= line["step"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside it and renamed, so that a run that is killed here has not lost what it logged.
+        # Written to another file and renamed, so that a run killed here loses no metrics.
         beside = self.path.with_name(f"{self.path.name}.partial")
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
         beside.replace(self.path)
         self._file = self.path.open("a")
 
     def write(self, step: int, scalars: Scalars) -> None:
-        """Appends one line, and hands it to the operating system at once: a killed run leaves its metrics."""
+        """Appends one line and flushes it, so that a killed run keeps its metrics."""
         values = {name: value if math.isfinite(value) else str(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
@@ -46,7 +48,7 @@ class MetricsFile:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; none if there is no file. A last line that was cut off is left out."""
+    """Reads the lines of a `metrics.jsonl`, without a truncated last line. Returns no lines if there is no file."""
     if not Path(path).is_file():
         return []
     lines = []
@@ -59,11 +61,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 class LogWindow:
-    """Gathers the metrics of steps into one line every `every` steps.
+    """Aggregates the metrics of `every` steps into one line.
 
-    Losses are means over their tokens in the window (left out where there were none), counts of samples are sums,
-    states of affairs (learning rate, weights, gradient norms and cosines) are the latest, and the rest are means over
-    steps.
+    Losses are means over their tokens in the window; losses without tokens are omitted. Counts of samples are sums.
+    Learning rate, weights, gradient norms and cosines are the latest values. Other metrics are means over steps.
     """
 
     _LATEST = ("learning_rate", "skipped", "weight/", "gradient_norm/", "gradient_cosine/", "constant/")
@@ -71,13 +72,13 @@ class LogWindow:
     _DROPPED = ("finite", "latched", "tokens/")
 
     def __init__(self, every: int, gather: Callable[[Any], list[Any]] = lambda value: [value]):
-        """`gather` gives the values of all hosts that made rows; every host must call `add` for every step."""
+        """`gather` returns the values of all hosts that make rows. Every host must call `add` for every step."""
         self._every, self._gather = every, gather
         self._totals: dict[str, tuple[float, float]] = {}
         self._latest: dict[str, float] = {}
 
     def add(self, step: int, metrics: Scalars, others: Scalars) -> dict[str, float] | None:
-        """Takes in the metrics of `step` and `others` that have no tokens; the line, when one is due."""
+        """Adds the metrics of `step`, and `others` without token counts. Returns the line if one is due."""
         for name, value in {**others, **metrics}.items():
             if name.startswith(self._DROPPED):
                 continue
@@ -104,13 +105,13 @@ class LogWindow:
 
 
 class MetricsWriter:
-    """Writes scalars to `metrics.jsonl`, and to TensorBoard files through clu (in a thread of its own)."""
+    """Writes scalars to `metrics.jsonl` and, in a background thread, to TensorBoard event files."""
 
     def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True):
         self._file = MetricsFile(Path(workdir) / "metrics.jsonl", resume_step)
         self._event_file = None
         if tensorboard:
-            # Imported here: it takes a second, and runs without event files need none of it.
+            # Imported lazily, because it takes a second.
             from uno_jax.training.event_files import open_event_file
 
             self._event_file = open_event_file(Path(workdir) / "tensorboard")
@@ -122,7 +123,7 @@ class MetricsWriter:
             self._event_file.write_scalars(step, scalars)
 
     def close(self) -> None:
-        """Returns when everything is written."""
+        """Blocks until everything is written."""
         self._file.close()
         if self._event_file is not None:
             self._event_file.close()
@@ -131,7 +132,7 @@ class MetricsWriter:
 class Progress:
     """The progress line: step, losses, tokens/s, images/s, time left.
 
-    On a terminal one line is redrawn; elsewhere a line is printed every `every` steps.
+    A terminal shows a single line that is updated. Other outputs get a line every `every` steps.
     """
 
     def __init__(self, console: rich.console.Console, steps: int, every: int, start: int = 0):
@@ -149,7 +150,7 @@ class Progress:
             self._bar.start()
 
     def update(self, step: int, scalars: Scalars, tokens: int, images: int) -> dict[str, float]:
-        """Shows the metrics of `step`, whose batch held so many real tokens and noised images; returns throughput."""
+        """Shows the metrics of `step` and returns throughput. `tokens` exclude padding; `images` are noised targets."""
         speed = self._speed.update(step, tokens, images)
         shown = [loss.name for loss in LOSSES if scalars.get(f"tokens/{loss.name}", 0)]
         losses = "  ".join(f"{name} {scalars[name]:.4f}" for name in shown)
@@ -163,13 +164,13 @@ class Progress:
         return speed
 
     def close(self) -> None:
-        """Leaves the line as it is."""
+        """Stops updating the line."""
         if self._bar is not None:
             self._bar.stop()
 
 
 class Throughput:
-    """Speed over the last steps, an average that forgets. The first step (compilation) is left out."""
+    """Exponential moving average of the speed, without the first step (compilation)."""
 
     def __init__(self, start: int = 0, decay: float = 0.9):
         self._step, self._decay = start, decay
@@ -177,7 +178,7 @@ class Throughput:
         self._seconds = self._tokens = self._images = self._steps = 0.0
 
     def update(self, step: int, tokens: int, images: int, now: float | None = None) -> dict[str, float]:
-        """Counts one more finished step; `now` is the clock in seconds (default: the monotonic clock)."""
+        """Adds a finished step; `now` is the time in seconds (default: the monotonic clock)."""
         now = time.monotonic() if now is None else now
         if self._last is not None:
             self._seconds = self._decay * self._seconds + (now - self._last)

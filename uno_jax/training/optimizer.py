@@ -1,4 +1,4 @@
-"""AdamW by config: schedule, clipping, decay mask, moment dtype."""
+"""AdamW with learning rate schedule, clipping, weight decay mask and moment dtype."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from uno_jax.config import Dtype
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW. The defaults are the published fine-tuning settings of the public model."""
+    """Config of AdamW. The defaults are BAGEL's published fine-tuning settings."""
 
     learning_rate: float = 2e-5
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
     final_learning_rate: float = 0.0
-    """Where the cosine ends."""
+    """Learning rate at the end of the cosine schedule."""
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-15
     weight_decay: float = 0.0
-    """Decoupled; acts on matrices and tables, never on biases and norm scales."""
+    """Decoupled weight decay of matrices and tables. Biases and norm scales are not decayed."""
     moment_dtype: Dtype = "float32"
-    """How both moments are stored between steps; the update itself is float32."""
+    """Dtype of both moments between steps. The update is computed in float32."""
     clip_norm: float = 1.0
-    """Global gradient norm; 0 = no clipping."""
+    """Maximum global gradient norm; 0 = no clipping."""
     accumulation: int = 1
-    """Microbatches of one step. The batch's rows are split into this many."""
+    """Number of microbatches that the rows of a batch are split into (gradient accumulation)."""
     ema_decay: float = 0.0
-    """0 = no average. Otherwise the decay at step n is min(ema_decay, (1 + n) / (10 + n))."""
+    """0 = no EMA. Otherwise the decay at step n is min(ema_decay, (1 + n) / (10 + n))."""
     ema_memory: Literal["device", "host"] = "device"
-    """Where the average lies between steps. In the hosts' memory it takes none of a chip's, and every step reads and
-    writes it over there."""
+    """Memory that holds the EMA between steps. `host` frees device memory, but every step transfers the EMA both
+    ways."""
     metaquery_warmup_steps: int = 0
-    """First steps in which only the metaqueries and their head are updated."""
+    """Number of first steps that update only the metaqueries and their head."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What follows a non-finite loss or gradient: `stop` latches the state and ends the run, `skip` drops the batch."""
+    """Reaction to a non-finite loss or gradient: `stop` latches the state and ends the run, `skip` skips the batch."""
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or a cosine down to `final_learning_rate` at `steps`.
+    """Returns a schedule: linear warm-up from 0, then constant, or a cosine to `final_learning_rate` at `steps`.
 
     Raises:
       ValueError: the warm-up is longer than the run.
@@ -63,7 +63,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
             return rate
     else:
         after = optax.constant_schedule(config.learning_rate)
-    # The first update has schedule count 0; it should move, so warm-up counts from 1.
+    # The first update has schedule count 0. Warm-up counts from 1, so that it is not zero.
     warmup = optax.linear_schedule(
         config.learning_rate / max(config.warmup_steps, 1), config.learning_rate, max(config.warmup_steps - 1, 1)
     )
@@ -71,7 +71,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, Adam, decoupled weight decay, learning rate; for float32 gradients, of which updates are."""
+    """Chains clipping by global norm, Adam, decoupled weight decay and the learning rate, all in float32."""
     parts = [] if not config.clip_norm else [optax.clip_by_global_norm(config.clip_norm)]
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
     parts.append(_stored_as(adam, jnp.dtype(config.moment_dtype)))
@@ -82,13 +82,13 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def decay_mask(params: optax.Params) -> optax.Params:
-    """True for kernels, tables and the embedding; False for biases and norm scales."""
+    """Returns True for kernels, tables and the embedding, and False for biases and norm scales."""
     flat = flatten_dict(params)
     return unflatten_dict({path: path[-1] not in ("bias", "scale") for path in flat})
 
 
 def _stored_as(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
-    """`inner` with the floating leaves of its state kept in `dtype` between updates, whatever the parameters' dtype."""
+    """Wraps `inner` so that floating-point state is stored in `dtype` between updates, for any parameter dtype."""
 
     def cast(state: optax.OptState, to: jnp.dtype) -> optax.OptState:
         return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
@@ -103,6 +103,6 @@ def _stored_as(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.G
 
 
 def ema_decay(config: OptimizerConfig, updates: jax.Array) -> jax.Array:
-    """Decay with warm-up, so that an average over few steps is not the initial weights."""
+    """Returns the EMA decay, with a warm-up so that an early EMA is not dominated by the initial weights."""
     n = updates.astype(jnp.float32)
     return jnp.minimum(config.ema_decay, (1 + n) / (10 + n))

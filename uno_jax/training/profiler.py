@@ -1,4 +1,4 @@
-"""A profile of some steps, for xprof: what the devices did, and when, and what the host did meanwhile."""
+"""Profiles of some steps for xprof, with traces of devices and host."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Outputs = TypeVar("Outputs")
 
 @dataclass(frozen=True)
 class ProfileConfig:
-    """Which steps of a run are profiled."""
+    """Steps of a run to profile."""
 
     steps: int = 0
-    """How many, in a row; 0: none. A few are enough, and their files are large."""
+    """Number of consecutive steps; 0 = no profile. A few are enough, because the files are large."""
     after: int = 5
-    """Steps of this start of the program that go before: the first ones compile."""
+    """Steps to skip after the program starts. The first ones compile."""
 
 
 class Profiler:
-    """Profiles some calls of a step: files go to `directory/plugins/profile/<time>/<host>.xplane.pb`, one a host."""
+    """Profiles some calls of a step. Writes `directory/plugins/profile/<time>/<host>.xplane.pb`, one per host."""
 
     def __init__(self, config: ProfileConfig, directory: Path):
         self._config = config
@@ -32,7 +32,7 @@ class Profiler:
         self._running = False
 
     def around(self, step: Callable[..., Outputs]) -> Callable[..., Outputs]:
-        """The step, profiled when it is its turn. The last profiled call waits for its outputs."""
+        """Wraps a step so that the configured calls are profiled. The last profiled call waits for its outputs."""
         if not self._config.steps:
             return step
 
@@ -52,7 +52,7 @@ class Profiler:
         return profiled
 
     def close(self) -> None:
-        """Ends a profile that is not complete; it is written as it is."""
+        """Ends an incomplete profile and writes it."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""The two tables that a run prints: what is about to run, and what was learned."""
+"""The two tables that a run prints: sizes at start-up, and held-out losses at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uno_jax.objectives.losses import LOSSES, SUPERVISION
 from uno_jax.training.evaluation import PROMPT_DROPPED
 from uno_jax.training.state import Params
 
-# Parts of the model that people know, and the parameter paths that make them up.
+# Display names of the model's parts, and the parameter paths of each.
 PARTS = (
     ("understanding expert", ("decoder/layers/understanding", "decoder/norm/understanding")),
     ("low-rank adapters", (ADAPTERS,)),
@@ -29,17 +29,17 @@ PARTS = (
 
 
 def part_of(path: str) -> str:
-    """The part that a parameter belongs to, by its path with slashes."""
+    """Returns the part that a parameter belongs to, by its path with slashes."""
     return next(part for part, prefixes in PARTS if path.startswith(prefixes))
 
 
 def count_parameters(tree: Params) -> int:
-    """Number of parameters in a tree of arrays or ShapeDtypeStruct."""
+    """Counts the parameters in a tree of arrays or ShapeDtypeStruct."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def parameters_by_part(trainable: Params, frozen: Params) -> dict[str, tuple[int, int]]:
-    """(trainable, frozen) parameters of each part of the model that has any."""
+    """Counts (trainable, frozen) parameters of each non-empty part of the model."""
     counts = {part: [0, 0] for part, _ in PARTS}
     for kind, tree in enumerate((trainable, frozen)):
         for path, leaf in flatten_dict(tree, sep="/").items():
@@ -55,7 +55,7 @@ def startup_table(
     tokens: Mapping[str, int],
     facts: Sequence[tuple[str, str]],
 ) -> rich.table.Table:
-    """Parameters of each part, tokens that one step holds by region, and whatever else the caller states."""
+    """Makes a table of the parameters of each part, the tokens of each region per step, and the caller's `facts`."""
     table = rich.table.Table(title=title, title_justify="left", show_edge=False, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -67,7 +67,7 @@ def startup_table(
         table.add_row(part, _trainable_and_frozen(*counts))
     table.add_row("all parameters", _trainable_and_frozen(*totals), style="bold", end_section=True)
     for region, count in tokens.items():
-        table.add_row(f"{region} tokens a step", f"{count:,}")
+        table.add_row(f"{region} tokens per step", f"{count:,}")
     table.add_section()
     for name, value in facts:
         table.add_row(name, value)
@@ -81,16 +81,16 @@ def _trainable_and_frozen(trainable: int, frozen: int) -> str:
 def held_out_table(
     before: Mapping[str, float] | None, after: Mapping[str, float], constants: Mapping[str, float], steps: int
 ) -> rich.table.Table:
-    """Held-out losses at the start of the run and at its end, each supervision loss beside a constant predictor's.
+    """Makes a table of held-out losses at the start and the end of the run, and of constant predictors.
 
-    Names are those of `evaluation.mean_losses`; only totals are shown. A loss that did not fall is marked.
+    Names are those of `evaluation.mean_losses`. Only totals are shown. A loss that did not decrease is marked.
     """
     table = rich.table.Table(title="Held-out losses", title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("loss")
     table.add_column("step 0", justify="right")
     table.add_column(f"step {steps}", justify="right")
     table.add_column("", justify="left")
-    table.add_column("always the same answer", justify="right")
+    table.add_column("constant predictor", justify="right")
     for name, label in _held_out_rows():
         if name not in after:
             continue
@@ -108,7 +108,7 @@ def held_out_table(
 
 
 def _held_out_rows() -> Iterator[tuple[str, str]]:
-    """The name and label of each row: every loss, and supervision also where prompts are dropped."""
+    """Yields name and label of each row: every loss, and supervision losses also with dropped prompts."""
     for loss in LOSSES:
         yield loss.name, loss.label
         if loss in SUPERVISION:
@@ -116,7 +116,7 @@ def _held_out_rows() -> Iterator[tuple[str, str]]:
 
 
 def _count(n: int) -> str:
-    """A parameter count for people: 6.53 B, 83.8 M, 1.2 k."""
+    """Formats a parameter count, such as 6.53 B, 83.8 M or 1.2 k."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if n >= size:
             return f"{n / size:.2f} {unit}"

@@ -1,4 +1,4 @@
-"""The train step: draws, one forward pass, one combined gradient, one guarded update."""
+"""The train step: random draws, one forward pass, one combined gradient, one guarded update."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Tree = TypeVar("Tree")
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What a step is made of."""
+    """Config of a step."""
 
     model: ModelConfig
     objective: ObjectiveConfig
@@ -53,20 +53,23 @@ class StepConfig:
 
 
 def draw_for(batch: Batch, config: StepConfig) -> Draws:
-    """The step's draws for a batch with moments."""
+    """Draws the step's times and noise for an encoded batch."""
     return draw(batch, config.seed, config.objective.time_shift, config.model.autoencoder)
 
 
 def losses_of(params: Params, batch: Batch, draws: Draws, config: StepConfig) -> dict[str, Any]:
-    """The token losses of one batch, by name."""
+    """Returns the token losses of a batch, by name."""
     model = UnifiedModel(config.model)
     predictions: Any = model.apply({"params": params}, batch, draws.noised, draws.latent_times, answers=config.answers)
     return token_losses(predictions, batch, draws, config.objective)
 
 
 def loss_weights(gradient_norms: dict[str, Array], objective: ObjectiveConfig) -> dict[str, Array | float]:
-    """The weights in force: as configured, or, where a balance is configured and measured, the weight that makes a
-    supervision loss's gradient norm into the generation expert that fraction of the flow loss's."""
+    """Returns the current loss weights.
+
+    With a configured and measured balance, the weight of a supervision loss makes its gradient norm into the generation
+    expert that fraction of the flow loss's. Otherwise it is the configured weight.
+    """
     weights: dict[str, Array | float] = dict(fixed_weights(objective))
     flow = gradient_norms["flow"] * objective.flow_weight
     for loss in SUPERVISION:
@@ -78,10 +81,11 @@ def loss_weights(gradient_norms: dict[str, Array], objective: ObjectiveConfig) -
 
 
 def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The whole step as a pure function, to be jitted with the state donated.
+    """Returns the train step, a pure function to be jitted with the state donated.
 
-    The batch's rows `[rows, ...]` are split into `accumulation` microbatches; the denominators are of all of them, so
-    the update is that of the larger batch. A non-finite loss or gradient is never applied.
+    The rows of the batch, `[rows, ...]`, are split into `accumulation` microbatches. Losses are divided by the token
+    counts of all microbatches, so the update equals that of the full batch. A non-finite loss or gradient is never
+    applied.
 
     Metrics: `loss`, each loss and its time bins and tasks, `weight/<loss>`, `gradient_norm`, `learning_rate`,
     `finite`, `latched`, `skipped`.
@@ -110,7 +114,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         new_state = _guarded_update(state, gradients, finite, optimizer, config.optimizer)
         metrics = {"loss": loss, **reduced, "gradient_norm": norm, "learning_rate": schedule(_updates(state))}
-        # Splits only: the totals above are the objective's own, with their weights over t.
+        # Only the splits. The totals above come from the objective, with its weights over t.
         metrics |= {name: total / jnp.maximum(n, 1) for name, (total, n) in sums.items() if "/" in name}
         metrics |= {f"tokens/{name}": n for name, (_, n) in sums.items()}
         metrics |= {f"weight/{name}": jnp.asarray(weights[name], jnp.float32) for name in reduced}
@@ -121,21 +125,21 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
 
 
 def _updates(state: TrainState) -> Array:
-    """Updates applied so far: the optimizer counts them, and schedule, average and warm-up go by them."""
+    """Number of updates applied, which determines schedule, EMA decay and warm-up."""
     return state.step - state.skipped
 
 
 def _float32(gradients: Params) -> Params:
-    """Of bfloat16 leaves too: sums over microbatches, norms and moments are float32."""
+    """Casts gradients to float32, because sums over microbatches, norms and moments need its precision."""
     cast: Params = jax.tree.map(lambda x: x.astype(jnp.float32), gradients)
     return cast
 
 
 def _sum_over_microbatches(function: Callable[[Batch], Tree], batch: Batch, count: int) -> Tree:
-    """Sums of what `function` makes of the microbatches, one at a time."""
+    """Sums the outputs of `function` over the microbatches, computed one at a time."""
     if count == 1:
         return function(batch)
-    # Microbatch i takes every count-th row, so that each device keeps the rows it already has.
+    # Strided rows, so that each device keeps the rows it already has.
     micros = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total: Tree, micro: Batch) -> tuple[Tree, None]:
@@ -149,7 +153,7 @@ def _sum_over_microbatches(function: Callable[[Batch], Tree], batch: Batch, coun
 
 
 def _warm_up_mask(tree: Params, updates: Array, config: OptimizerConfig) -> Params:
-    """In the metaquery warm-up, zero for everything but the metaqueries."""
+    """Zeroes everything except the metaqueries during their warm-up."""
     if not config.metaquery_warmup_steps:
         return tree
     active = updates >= config.metaquery_warmup_steps
@@ -166,8 +170,10 @@ def _guarded_update(
     optimizer: optax.GradientTransformation,
     config: OptimizerConfig,
 ) -> TrainState:
-    """The state after the update; or, for a non-finite gradient or a latched state, the parameters and optimizer as
-    they were."""
+    """Returns the state after the update.
+
+    Parameters, optimizer state and EMA are unchanged if `finite` is False or the state is latched.
+    """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     updates = _warm_up_mask(updates, _updates(state), config)
     trainable = optax.apply_updates(state.trainable, updates)
@@ -181,23 +187,23 @@ def _guarded_update(
         (trainable, opt_state, ema),
         (state.trainable, state.opt_state, old_ema),
     )
-    refused = ~finite & ~state.latched
+    rejected = ~finite & ~state.latched
     skip = config.nonfinite == "skip"
     return dataclasses.replace(
         state,
-        step=state.step + jnp.where(applied | (refused & skip), 1, 0),
+        step=state.step + jnp.where(applied | (rejected & skip), 1, 0),
         trainable=trainable,
         opt_state=opt_state,
         ema=ema,
-        latched=state.latched | (refused & (not skip)),
-        skipped=state.skipped + jnp.where(refused & skip, 1, 0),
+        latched=state.latched | (rejected & (not skip)),
+        skipped=state.skipped + jnp.where(rejected & skip, 1, 0),
     )
 
 
 def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[str, tuple[Array, Array]]]:
-    """(sum, count) of every loss of a held-out batch, in total, by time bin and by task (`loss_sums`).
+    """Returns a function that computes (sum, count) of every loss of a batch: in total, by time bin and by task.
 
-    In the microbatches of the train step, so that it needs no more memory.
+    It uses the microbatches of the train step, so it needs no more memory.
     """
 
     def step(params: Params, batch: Batch) -> dict[str, tuple[Array, Array]]:
@@ -210,12 +216,12 @@ def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[s
 
 
 def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Gradient norm of each loss into the generation expert's layers, and the cosines between them.
+    """Returns a function that measures each loss's gradient into the generation expert's layers: norms and cosines.
 
-    Of a frozen expert with trainable adapters: into those. One forward pass, one backward pass per loss, in the
-    microbatches of the train step; the gradients of all losses are in memory together, in float32. The running
-    estimates in the state (for balanced weights) move toward the measured norms; a loss without tokens, or a
-    non-finite norm, leaves its estimate alone.
+    If the expert is frozen under trainable adapters, it measures gradients into the adapters. It runs one forward pass
+    and one backward pass per loss, in the microbatches of the train step, and holds the float32 gradients of all losses
+    in memory. It updates the running estimates in the state, which balanced weights use. A loss without tokens, or with
+    a non-finite norm, does not change its estimate.
     """
     balance = config.objective.balance
     names = tuple(loss.name for loss in active_losses(config.objective) if loss.name in GRADIENT_NORMS)
@@ -230,8 +236,9 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
             draws = draw_for(micro, config)
 
             def losses(expert: Params) -> Array:
-                whole = merge(params, expert)
-                reduced = reduce_losses(losses_of(whole, micro, draws, config), counts, config.objective)
+                reduced = reduce_losses(
+                    losses_of(merge(params, expert), micro, draws, config), counts, config.objective
+                )
                 return jnp.stack([reduced[name] for name in names])
 
             _, pull_back = jax.vjp(losses, expert)

@@ -1,4 +1,4 @@
-"""The versions of what wrote a checkpoint."""
+"""Versions of the packages that wrote a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_
 
 
 def versions() -> dict[str, str]:
-    """Package -> version, of this process."""
+    """Returns package -> version of this process."""
     return {
         "uno_jax": uno_jax.__version__,
         "python": platform.python_version(),
@@ -23,5 +23,5 @@ def versions() -> dict[str, str]:
 
 
 def versions_json() -> bytes:
-    """The same as a file."""
+    """Returns the content of `versions.json`."""
     return json_file(versions())

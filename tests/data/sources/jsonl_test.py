@@ -1,4 +1,4 @@
-"""A user's own records: every one is checked, and what is refused is named with its line, field and remedy."""
+"""The user's own records: every record is checked, and rejections name line, field and remedy."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_good_records_of_every_task_are_accepted(tmp_path, images):
         ("2", "editing"),
         ("3", "understanding"),
     ]
-    assert checked.refusals == ()
+    assert checked.rejections == ()
 
 
 def test_accepted_records_are_read_back_in_order(tmp_path, images):
@@ -67,7 +67,7 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (GOOD | {"captions": ["fine", "A red  square"]}, "captions[1]", "same as the prompt"),
         (GOOD | {"captions": "one"}, "captions", "not a list"),
         (GOOD | {"captions": [""]}, "captions[0]", "empty"),
-        (GOOD | {"task": "painting"}, "task", "no task"),
+        (GOOD | {"task": "painting"}, "task", "unknown task"),
         (GOOD | {"promt": "x"}, "promt", "no such field"),
         (GOOD | {"sources": ["green.png"]}, "sources", "have no sources"),
         (GOOD | {"answer": "yes"}, "answer", "have no answer"),
@@ -82,39 +82,41 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (b'{"id": "\xff"}', "(line)", "not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(tmp_path, images, record, field, problem):
+def test_an_invalid_field_is_rejected_by_name(tmp_path, images, record, field, problem):
     checked = check(tmp_path, images, EDIT | {"id": "before"}, record)
     assert [entry.id for entry in checked.accepted] == ["before"]
-    (refusal,) = checked.refusals
-    assert (refusal.file, refusal.line, refusal.field) == ("data.jsonl", 2, field)
-    assert problem in refusal.problem
-    assert refusal.remedy
+    (rejection,) = checked.rejections
+    assert (rejection.file, rejection.line, rejection.field) == ("data.jsonl", 2, field)
+    assert problem in rejection.problem
+    assert rejection.remedy
 
 
-def test_a_refusal_reads_as_one_sentence_with_file_line_record_and_field(tmp_path, images):
+def test_a_rejection_names_file_line_record_and_field(tmp_path, images):
     checked = check(tmp_path, images, GOOD | {"image": "missing.png"})
-    assert str(checked.refusals[0]).startswith("data.jsonl:1: record '1', field 'image': 'missing.png' cannot be read")
+    assert str(checked.rejections[0]).startswith(
+        "data.jsonl:1: record '1', field 'image': 'missing.png' cannot be read"
+    )
 
 
-def test_the_second_of_two_equal_ids_is_refused(tmp_path, images):
+def test_the_second_of_two_equal_ids_is_rejected(tmp_path, images):
     checked = check(tmp_path, images, GOOD, EDIT | {"id": "1"})
     assert [entry.task for entry in checked.accepted] == ["text_to_image"]
-    assert "line 1 has the id '1' already" in checked.refusals[0].problem
+    assert "line 1 already has the id '1'" in checked.rejections[0].problem
 
 
 def test_all_problems_of_a_record_are_named(tmp_path, images):
     checked = check(tmp_path, images, {"id": "1", "image": "no.png", "prompt": ""})
-    assert [refusal.field for refusal in checked.refusals] == ["prompt", "image"]
+    assert [rejection.field for rejection in checked.rejections] == ["prompt", "image"]
 
 
-def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path, images):
+def test_a_link_that_leads_out_of_the_folder_is_rejected(tmp_path, images):
     Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
     (images / "link.png").symlink_to(tmp_path / "outside.png")
-    assert "leads out" in check(tmp_path, images, GOOD | {"image": "link.png"}).refusals[0].problem
+    assert "leads out" in check(tmp_path, images, GOOD | {"image": "link.png"}).rejections[0].problem
 
 
 def test_a_question_may_be_empty(tmp_path, images):
-    assert check(tmp_path, images, QUESTION | {"prompt": ""}).refusals == ()
+    assert check(tmp_path, images, QUESTION | {"prompt": ""}).rejections == ()
 
 
 def test_a_missing_file_or_folder_is_an_error(tmp_path, images):

@@ -1,4 +1,4 @@
-"""Pictures of a user's own, kept as they are or made RGB."""
+"""The user's own pictures, kept unchanged or converted to RGB."""
 
 import io
 
@@ -33,11 +33,11 @@ def test_transparency_is_pasted_on_white():
 
 def test_the_orientation_of_a_photo_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     encoded = encode_rgb(encode(Image.new("RGB", (4, 2)), "JPEG", exif=exif))
     assert Image.open(io.BytesIO(encoded)).size == (2, 4)
 
 
-def test_sixteen_bit_pictures_are_refused():
+def test_sixteen_bit_pictures_are_rejected():
     with pytest.raises(PictureError, match="8 bits"):
         encode_rgb(encode(Image.new("I;16", (2, 2))))

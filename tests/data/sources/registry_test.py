@@ -1,4 +1,4 @@
-"""The registry of data sources: options of one name are one option."""
+"""The registry of data sources: options with the same name are shared."""
 
 import dataclasses
 
@@ -21,5 +21,5 @@ def test_an_option_that_sources_share_names_them_all():
 
 def test_different_options_of_one_name_are_an_error():
     one, other = (renamed(name, Option("rows", int, default, "rows")) for name, default in (("one", 1), ("other", 2)))
-    with pytest.raises(ValueError, match="one and other have different options 'rows'"):
+    with pytest.raises(ValueError, match="one and other define 'rows' differently"):
         all_options([one, other])

@@ -1,4 +1,4 @@
-"""What data sources share: how records are split."""
+"""The split of records that data sources share."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +12,6 @@ def test_the_split_depends_on_the_id_alone(id_, fraction):
     assert split_of(id_, 0.0) == "train"
 
 
-def test_the_fraction_is_kept_about():
+def test_the_fraction_is_approximately_met():
     held_out = sum(split_of(f"record {number}", 0.25) == "test" for number in range(2000))
     assert 430 < held_out < 570

@@ -1,1 +1,1 @@
-"""The embedded dataset: pictures, captions and edits made from OpenMoji's drawings."""
+"""The embedded dataset: pictures, captions and edits generated from OpenMoji's drawings."""

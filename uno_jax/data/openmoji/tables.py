@@ -1,4 +1,4 @@
-"""The tables of the embedded dataset: TOML files beside this one, each read once."""
+"""The tables of the embedded dataset: TOML files in this folder, each read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class GlyphTables(NamedTuple):
-    """`glyphs.toml`: what the code points of an emoji say about its drawing."""
+    """`glyphs.toml`: attributes of a drawing that follow from the emoji's code points."""
 
     territories: list[str]
     tones: dict[str, str]
@@ -51,14 +51,14 @@ class TextTables(NamedTuple):
 
 
 class Phrases(NamedTuple):
-    """`phrases.toml`: whole phrases for some names."""
+    """`phrases.toml`: complete phrases for some names."""
 
     prompts: dict[str, str]
     other_words: dict[str, str]
 
 
 class Series(NamedTuple):
-    """Drawings that show the same thing in different values."""
+    """Drawings of the same thing with different values of an attribute."""
 
     kind: str
     instructions: str
@@ -67,17 +67,17 @@ class Series(NamedTuple):
     """Stem of the drawing, without tones or a closing FE0F -> its value."""
     thing: str = ""
     toned: bool = False
-    """Whether the drawings come in skin tones too; a pair then keeps the tone."""
+    """Whether the drawings also come in skin tones. A pair then has one tone."""
 
 
 class EditTables(NamedTuple):
-    """`edits.toml`: drawings that are edited into each other."""
+    """`edits.toml`: drawings that form editing pairs."""
 
     no_gender: list[str]
     faces: list[str]
     cats: list[str]
     states: list[list[str]]
-    """Source, target, instruction there, instruction back."""
+    """Source, target, instruction, and instruction for the reverse edit."""
     instructions: dict[str, list[str]]
     """Templates with `{value}` and, in some, `{thing}`."""
     series: list[Series]

@@ -1,4 +1,4 @@
-"""Captions of OpenMoji drawings in natural words: the prompt, and descriptions in other words."""
+"""Captions of OpenMoji drawings in natural language: the prompt, and paraphrases of it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from uno_jax.data.openmoji.tables import phrases, text_tables
 
 
 def prompt_of(glyph: Glyph) -> str:
-    """The caption that is used as the prompt, such as `a woman with dark skin running, facing right`."""
+    """Returns the prompt of a drawing, such as `a woman with dark skin running, facing right`."""
     return _insert_skin(_template(glyph), [text_tables().skin[tone] for tone in glyph.tones])
 
 
 def captions_of(glyph: Glyph, picture: Image.Image) -> tuple[str, ...]:
-    """Descriptions in other words, at least one, all different and none equal to the prompt.
+    """Returns at least one paraphrase of the prompt. All are distinct and differ from the prompt.
 
     Args:
-      glyph: what is known about the drawing.
-      picture: the drawing itself, whose main colours are named.
+      glyph: the drawing's name and attributes.
+      picture: the rendered drawing, for its main colours.
     """
     tables = text_tables()
     prompt = prompt_of(glyph)
@@ -42,11 +42,11 @@ def captions_of(glyph: Glyph, picture: Image.Image) -> tuple[str, ...]:
 
 
 def main_colours(picture: Image.Image, skin: bool = False) -> tuple[str, ...]:
-    """Up to two colour words, the largest area first; colours under an eighth of the drawing are not named.
+    """Returns up to two colour words, largest area first, of colours that cover at least an eighth of the drawing.
 
     Args:
       picture: RGB, on white.
-      skin: leave browns out, which may be the colour of the skin.
+      skin: ignore browns, because they may be the skin colour.
     """
     counted = picture.getcolors(picture.width * picture.height)
     assert counted is not None, f"Pillow counts more colours than pixels in a picture of size {picture.size}"
@@ -68,7 +68,7 @@ def main_colours(picture: Image.Image, skin: bool = False) -> tuple[str, ...]:
 
 
 def with_article(noun: str) -> str:
-    """`noun` with `a`, `an`, `the`, or nothing where English has none."""
+    """Prepends `a`, `an` or `the` to `noun`, or nothing if English uses no article."""
     tables = text_tables()
     first, last = noun.split()[0], re.split(r" (?:of|with|showing|holding|in) ", noun)[0].split()[-1]
     if noun in tables.no_article or noun in tables.plurals:
@@ -82,17 +82,17 @@ def with_article(noun: str) -> str:
 
 
 def join(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Joins words as `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def choice(key: str, number: int) -> int:
-    """A number below `number` that depends on `key` alone, the same on every machine and in every run."""
+    """Returns a number in [0, `number`) that depends only on `key`, on every machine and in every run."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % number
 
 
 def _template(glyph: Glyph) -> str:
-    """The prompt with `{s}` where the skin tone goes."""
+    """Returns the prompt with `{s}` as the placeholder of the skin tone."""
     tables = text_tables()
     name, facing = glyph.name, ", facing right" if glyph.facing else ""
     name = name.removesuffix(" facing right")
@@ -156,7 +156,7 @@ def _country(name: str) -> str:
 
 
 def _insert_skin(template: str, skins: Sequence[str]) -> str:
-    """Puts the skin tones at `{s}`, and joins two `with`s that then follow each other."""
+    """Replaces `{s}` by the skin tones, and joins two consecutive `with` phrases by `and`."""
     if "{s}" not in template:
         return template + (f", with {skins[0]}" if skins else "")
     if len(set(skins)) <= 1:
@@ -166,7 +166,7 @@ def _insert_skin(template: str, skins: Sequence[str]) -> str:
 
 
 def _reworded(glyph: Glyph) -> str:
-    """The prompt said otherwise, or an empty string."""
+    """Returns a paraphrase of the prompt, or an empty string."""
     tables = text_tables()
     skins = [tables.other_skin[tone] for tone in glyph.tones]
     name, facing = glyph.name.removesuffix(" facing right"), ", turned to the right" if glyph.facing else ""
@@ -211,7 +211,7 @@ def _reworded(glyph: Glyph) -> str:
 
 
 def _meanings(glyph: Glyph) -> list[str]:
-    """Up to four keywords that say something new."""
+    """Returns up to four keywords that do not repeat the prompt."""
     known = set(re.findall(r"\w+", glyph.name.lower()))
     stems = {word[:4] for word in known}
     found: list[str] = []

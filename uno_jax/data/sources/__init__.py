@@ -1,1 +1,1 @@
-"""What datasets are prepared from: one file for each source, and the registry."""
+"""Data sources: one file per source, and the registry."""

@@ -1,7 +1,7 @@
-"""A user's own data: a JSONL file, one record a line, and a folder of pictures. `docs/data.md` states the record.
+"""The user's own data: a JSONL file with one record per line, and a folder of pictures. See `docs/data.md`.
 
-Every record is checked before anything is written. A refusal names the line and the field, and says what is wrong and
-what to do about it.
+Every record is checked before anything is written. A rejection names the line and the field, the problem and the
+remedy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uno_jax.data.sources.source import (
     DataSourceError,
     Opened,
     Option,
-    Refusal,
+    Rejection,
     Reporter,
     Values,
     split_of,
@@ -38,7 +38,7 @@ _LINES_AT_A_TIME = 256
 
 @dataclass(frozen=True)
 class Accepted:
-    """A record that passed: where its line starts in the file, in bytes, its id and its task."""
+    """A valid record: the byte offset of its line in the file, its id and its task."""
 
     offset: int
     id: str
@@ -47,10 +47,10 @@ class Accepted:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """What checking a JSONL file found. A record may have several refusals; one is enough to leave it out."""
+    """Result of checking a JSONL file. A record with at least one rejection is skipped; it may have several."""
 
     accepted: tuple[Accepted, ...]
-    refusals: tuple[Refusal, ...]
+    rejections: tuple[Rejection, ...]
 
 
 def open_jsonl(values: Values, reporter: Reporter) -> Opened:
@@ -58,8 +58,8 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
     advance = reporter.begin("Checking records", sum(1 for _ in _lines(jsonl)))
     checked = check_jsonl(jsonl, images, advance)
-    for refusal in checked.refusals:
-        reporter.refuse(refusal)
+    for rejection in checked.rejections:
+        reporter.reject(rejection)
     members: dict[str, list[Accepted]] = {split: [] for split in SPLITS}
     for entry in checked.accepted:
         members[split_of(entry.id, values["test_fraction"])].append(entry)
@@ -67,16 +67,16 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
         splits={split: partial(read_records, jsonl, images, entries) for split, entries in members.items() if entries},
         total=len(checked.accepted),
         description=f"Records of {jsonl.name}.",
-        license="That of the pictures and texts it was made of.",
+        license="The license of the original pictures and texts.",
     )
 
 
 def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], None] = lambda: None) -> CheckedFile:
-    """Checks every record of a JSONL file, and decodes every picture it names.
+    """Checks every record of a JSONL file and decodes every picture it refers to.
 
     Args:
       jsonl: the file. Empty lines are skipped.
-      images: the folder that picture paths are relative to.
+      images: the base folder of picture paths.
       on_record: called after each record, for a progress bar.
 
     Raises:
@@ -84,11 +84,11 @@ def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], N
     """
     jsonl, images = Path(jsonl), Path(images)
     if not jsonl.is_file():
-        raise FileNotFoundError(f"{jsonl}: there is no such file. Give the JSONL file of your records.")
+        raise FileNotFoundError(f"{jsonl}: no such file. Give the JSONL file of your records.")
     if not images.is_dir():
-        raise FileNotFoundError(f"{images}: there is no such folder. Give the folder that picture paths start from.")
+        raise FileNotFoundError(f"{images}: no such folder. Give the base folder of the picture paths.")
     accepted: list[Accepted] = []
-    refusals: list[Refusal] = []
+    rejections: list[Rejection] = []
     first_line: dict[str, int] = {}
     lines = _lines(jsonl)
     with ThreadPoolExecutor() as threads:
@@ -98,17 +98,17 @@ def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], N
                 given = record.get("id")
                 id_ = given if isinstance(given, str) else ""
                 if id_ and first_line.setdefault(id_, number) != number:
-                    again = f"line {first_line[id_]} has the id {id_!r} already"
-                    problems = [("id", again, "Give every record an id of its own"), *problems]
-                refusals += [Refusal(jsonl.name, number, id_, *problem) for problem in problems]
+                    again = f"line {first_line[id_]} already has the id {id_!r}"
+                    problems = [("id", again, "Give every record a unique id"), *problems]
+                rejections += [Rejection(jsonl.name, number, id_, *problem) for problem in problems]
                 if not problems:
                     accepted.append(Accepted(offset, id_, record.get("task", TASKS[0])))
                 on_record()
-    return CheckedFile(tuple(accepted), tuple(refusals))
+    return CheckedFile(tuple(accepted), tuple(rejections))
 
 
 def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accepted]) -> Iterator[Record]:
-    """The accepted records of a file that has been checked, in order. Pictures are read one record at a time."""
+    """Yields the accepted records of a checked file, in order. Reads the pictures of one record at a time."""
     with open(jsonl, "rb") as file:
         for entry in accepted:
             file.seek(entry.offset)
@@ -125,7 +125,7 @@ def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accep
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number from 1, offset in bytes, and bytes of each line that is not empty."""
+    """Yields line number (from 1), byte offset and content of each non-empty line."""
     offset = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -135,8 +135,8 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-    """The record of a line, and its problems: field, what is wrong, what to do."""
-    remedy = "Write one JSON object a line, as UTF-8 text"
+    """Returns the record of a line and its problems as (field, problem, remedy)."""
+    remedy = "Write one JSON object per line, as UTF-8 text"
     try:
         record = parse_json(line)
     except JsonError as error:
@@ -144,13 +144,11 @@ def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[s
     if not isinstance(record, dict):
         return {}, [("(line)", f"a JSON {type(record).__name__}, not an object", remedy)]
     problems = [
-        (field, "there is no such field", f"Use the fields {', '.join(FIELDS)}")
-        for field in record
-        if field not in FIELDS
+        (field, "no such field", f"Use the fields {', '.join(FIELDS)}") for field in record if field not in FIELDS
     ]
     task = record.get("task", TASKS[0])
     if task not in TASKS:
-        problems.append(("task", f"{task!r} is no task", f"Use one of {', '.join(TASKS)}"))
+        problems.append(("task", f"unknown task {task!r}", f"Use one of {', '.join(TASKS)}"))
         return record, problems
     problems += _text_problems(record, task)
     problems += _picture_problems(record, task, images)
@@ -162,25 +160,25 @@ def _text_problems(record: dict[str, Any], task: str) -> Iterator[tuple[str, str
     for field, must in required.items():
         value = record.get(field, "")
         if not isinstance(value, str):
-            yield field, f"a {type(value).__name__}, not text", "Write it as text between double quotes"
+            yield field, f"a {type(value).__name__}, not text", "Write a string in double quotes"
         elif must and not value.strip():
-            yield field, "missing or empty", f"Every {task} record needs it"
+            yield field, "missing or empty", f"Every {task} record needs this field"
     if "prompt" not in record and task == "understanding":
         yield "prompt", "missing", 'Write the question, or "" if there is none'
     if task != "understanding" and record.get("answer"):
         yield "answer", f"{task} records have no answer", "Remove it, or set the task to understanding"
     captions = record.get("captions", [])
     if not isinstance(captions, list):
-        yield "captions", f"a {type(captions).__name__}, not a list", "Write a list of texts"
+        yield "captions", f"a {type(captions).__name__}, not a list", "Write a list of strings"
         return
     if task == "understanding" and captions:
-        yield "captions", "understanding records have no captions", "Remove them; the answer is what is trained"
+        yield "captions", "understanding records have no captions", "Remove them. Only the answer is trained"
     for index, caption in enumerate(captions):
         field = f"captions[{index}]"
         if not isinstance(caption, str) or not caption.strip():
             yield field, "empty, or not text", "Write a text, or remove it"
         elif isinstance(record.get("prompt"), str) and _same(caption, record["prompt"]):
-            yield field, "the same as the prompt", "Say it in other words, or remove it"
+            yield field, "the same as the prompt", "Rephrase it, or remove it"
 
 
 def _picture_problems(record: dict[str, Any], task: str, images: Path) -> Iterator[tuple[str, str, str]]:
@@ -210,9 +208,9 @@ def _same(one: str, other: str) -> bool:
 def _identity(values: Values) -> dict[str, object]:
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
     if not jsonl.is_file():
-        raise DataSourceError(f"--jsonl: there is no file {jsonl}.")
+        raise DataSourceError(f"--jsonl: there is no file {jsonl}. Give the JSONL file of your records.")
     if not images.is_dir():
-        raise DataSourceError(f"--images: there is no folder {images}.")
+        raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
     return {
         "test_fraction": values["test_fraction"],
         "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
@@ -221,7 +219,7 @@ def _identity(values: Values) -> dict[str, object]:
 
 
 def _folder_state(folder: Path) -> str:
-    """Changes when a file of the folder does: names, sizes and times of change, not contents."""
+    """Returns a hash of the names, sizes and modification times of a folder's files, without reading them."""
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -232,10 +230,10 @@ def _folder_state(folder: Path) -> str:
 
 JSONL = DataSource(
     name="jsonl",
-    summary="your own records, a JSONL file and a folder of pictures",
+    summary="your own records: a JSONL file and a folder of pictures",
     options=(
-        Option("jsonl", str, None, "the file of records, one JSON object a line", required=True),
-        Option("images", str, None, "the folder that picture paths are relative to", required=True),
+        Option("jsonl", str, None, "file of records, one JSON object per line", required=True),
+        Option("images", str, None, "base folder of the picture paths", required=True),
         TEST_FRACTION,
     ),
     identity=_identity,

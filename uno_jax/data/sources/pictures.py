@@ -1,4 +1,4 @@
-"""Picture files of a user's own, read as 8-bit RGB."""
+"""Reads the user's picture files as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
 
 
 class PictureError(Exception):
-    """A picture that cannot be used, and what to do: `problem`, `remedy`."""
+    """An invalid picture: the `problem` and a `remedy`."""
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}. {remedy}.")
@@ -20,14 +20,14 @@ class PictureError(Exception):
 
 
 def read_picture(images: Path, path: Any) -> bytes:
-    """The picture at `path` below the folder `images`, encoded as 8-bit RGB.
+    """Reads the picture at `path` below the folder `images` and returns it encoded as 8-bit RGB.
 
     Raises:
-      PictureError: there is no such picture, it lies outside the folder, or it cannot be used.
+      PictureError: the picture is missing, outside the folder, or invalid.
     """
     if not isinstance(path, str) or not path.strip():
-        raise PictureError("missing, empty, or not text", "Write the path of a picture, relative to the image folder")
-    relative = "Write it relative to the image folder"
+        raise PictureError("missing, empty, or not text", "Give the path of a picture, relative to the image folder")
+    relative = "Give a path relative to the image folder"
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute():
         raise PictureError(f"{path!r} is an absolute path", relative)
     try:
@@ -42,18 +42,20 @@ def read_picture(images: Path, path: Any) -> bytes:
 
 
 def encode_rgb(encoded: bytes) -> bytes:
-    """An 8-bit RGB picture, PNG or JPEG. One that is so already, and upright, is returned unchanged.
+    """Converts a picture to an upright 8-bit RGB PNG or JPEG. Returns it unchanged if it already is one.
 
-    Transparency is pasted on white, and the orientation of a photo is applied.
+    Transparency is composited on white, and EXIF orientation is applied.
 
     Raises:
-      PictureError: it cannot be decoded, or is not an 8-bit picture.
+      PictureError: the picture cannot be decoded, or has more than 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             picture.load()
             if picture.mode in MORE_THAN_8_BITS:
-                raise PictureError(f"{picture.mode} pixels, more than 8 bits each", "Convert the picture to 8 bits")
+                raise PictureError(
+                    f"mode {picture.mode} has more than 8 bits per channel", "Convert the picture to 8 bits"
+                )
             upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
             plain = picture.mode == "RGB" and "transparency" not in picture.info
             if picture.format in ("PNG", "JPEG") and upright and plain:
@@ -61,7 +63,7 @@ def encode_rgb(encoded: bytes) -> bytes:
             rgb = Image.fromarray(rgb_pixels(picture))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         problem = f"the picture cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
-        raise PictureError(problem, "Replace the file, or leave the record out") from error
+        raise PictureError(problem, "Replace the file, or remove the record") from error
     buffer = io.BytesIO()
     rgb.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The data sources by name. A new source is its own file and a row here."""
+"""The registry of data sources. To add a source, write a file and add a row here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SOURCES = {source.name: source for source in (OPENMOJI, JSONL)}
 
 
 def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[str]]]:
-    """The options of all sources by name, each with the names of the sources that have it.
+    """Returns the options of all sources by name, each with the names of its sources.
 
     Raises:
-      ValueError: two sources have different options of one name.
+      ValueError: two sources have different options with the same name.
     """
     options: dict[str, tuple[Option, list[str]]] = {}
     for source in sources:
@@ -23,8 +23,8 @@ def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[s
             known, names = options.setdefault(option.name, (option, []))
             if known != option:
                 raise ValueError(
-                    f"the sources {names[0]} and {source.name} have different options {option.name!r}: share one "
-                    "Option, or rename one of them"
+                    f"the sources {names[0]} and {source.name} define {option.name!r} differently: share one Option, "
+                    "or rename one of them"
                 )
             names.append(source.name)
     return options

@@ -1,7 +1,7 @@
-"""What a data source is: its options, the identity of its datasets, and its records.
+"""The interface of a data source: its options, the identity of its datasets, and its records.
 
-A source knows neither the command line nor how records are stored. `prepare_data` makes flags of its options, shows
-its progress and its refusals, and writes its records.
+A source knows neither the command line nor the storage of records. `prepare_data` turns its options into flags, shows
+its progress and its rejections, and writes its records.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Values = Mapping[str, Any]
 
 
 class DataSourceError(UserError):
-    """A source that cannot be read; the message says what is wrong and what to do."""
+    """A source cannot be read. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a source. Sources with the same option share one `Option`."""
+    """An option of a source. Sources with the same option share one `Option`."""
 
     name: str
     type: type[str] | type[int] | type[float] | type[bool]
@@ -35,24 +35,24 @@ class Option:
     required: bool = False
 
 
-TEST_FRACTION = Option("test_fraction", float, 0.05, "part of the records that goes to the test split", 0.0, 0.9)
+TEST_FRACTION = Option("test_fraction", float, 0.05, "fraction of the records in the test split", 0.0, 0.9)
 
 
 def split_of(id_: str, test_fraction: float) -> str:
-    """`train` or `test`, by the id alone: adding records moves none from one split to the other."""
+    """Returns `train` or `test`. It depends only on the id, so adding records moves none to another split."""
     number = int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8], "big")
     return "test" if number < test_fraction * 2**64 else "train"
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """One thing that is wrong with one record."""
+class Rejection:
+    """One problem of one record."""
 
     file: str
     line: int
     """Position of the record in the file, from 1: a line, a row or an entry."""
     id: str
-    """Empty when the record has none."""
+    """Id of the record; empty if it has none."""
     field: str
     problem: str
     remedy: str
@@ -64,29 +64,29 @@ class Refusal:
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where a source reports while it is opened and while its records are read."""
+    """Receives a source's progress and rejections while it is opened and while its records are read."""
 
     def begin(self, stage: str, total: int | None) -> Callable[[], None]:
         """Shows a new stage, such as `Checking records`, and returns the function to call after each of its items.
 
         Args:
-          stage: what is done, at most 18 characters.
-          total: number of items, or None if it is not known in advance.
+          stage: name of the stage, at most 18 characters.
+          total: number of items, or None if unknown in advance.
         """
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Reports a problem of a record, which is then left out. A record may have several."""
+    def reject(self, rejection: Rejection) -> None:
+        """Reports a problem of a record, which the source then skips. A record may have several problems."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose records can be read."""
+    """An opened source, ready to be read."""
 
     splits: Mapping[str, Callable[[], Iterable[Record]]]
-    """For each split with at least one record, `train` or `test`, a function that gives its records. It is called once,
-    and the records of one split are read to their end before those of the next."""
+    """For each non-empty split, `train` or `test`, a function that returns its records. It is called once, and a split
+    is read to its end before the next one starts."""
     total: int | None
-    """Number of records of all splits; None if it is not known yet, because records are checked as they are read."""
+    """Number of records in all splits; None if unknown because records are checked while they are read."""
     description: str
     license: str
     homepage: str = ""
@@ -94,16 +94,16 @@ class Opened:
 
 @dataclass(frozen=True)
 class DataSource:
-    """One kind of data that datasets are prepared from: a row of `uno_jax.data.sources.registry.SOURCES`."""
+    """A kind of data to prepare datasets from, registered in `uno_jax.data.sources.registry.SOURCES`."""
 
     name: str
-    """Snake case; the dataset's files start with it."""
+    """Name in snake case, the prefix of the dataset's file names."""
     summary: str
     options: tuple[Option, ...]
     identity: Callable[[Values], dict[str, object]]
-    """Everything that decides the records, as JSON values: equal identities make the same dataset. Raises
+    """Returns everything that determines the records, as JSON values. Equal identities give equal datasets. Raises
     DataSourceError if there is nothing to read."""
     open: Callable[[Values, Reporter], Opened]
-    """Prepares reading, as far as it must to know the splits. Raises DataSourceError."""
+    """Opens the source and determines its splits. Raises DataSourceError."""
     count_texts_once: bool = False
-    """Whether the tokenizer is trained on each distinct text once, however many records have it."""
+    """Whether the tokenizer is trained on each distinct text once, regardless of the number of records with it."""
