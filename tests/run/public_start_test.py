@@ -143,7 +143,7 @@ def test_parameters_drawn_afresh_are_trained_with_the_tokenizer_of_the_dataset(d
 
 
 def test_a_start_that_is_not_there_is_named_before_its_tokenizer(dataset):
-    with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint is there"):
+    with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint found"):
         run_source(tiny_7b(dataset, init_from="nowhere"))
 
 

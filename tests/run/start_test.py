@@ -75,5 +75,5 @@ def test_adapters_are_drawn_over_a_checkpoint_without_them_and_never_left_out(da
 
 def test_a_start_that_is_not_there_is_refused(dataset, tmp_path):
     config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint is there"):
+    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint found"):
         start_params(config, make_mesh(config.mesh))
