@@ -97,13 +97,13 @@ def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, caps
     source, destination = str(directory / "public"), str(directory / "imported")
     peak, seconds = convert("import", source, destination, f"--mesh.fsdp={devices}", "--overwrite", devices=devices)
     # Replicated arrays are counted once, so this is an upper bound.
-    besides = peak - total
+    extra = peak - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory besides the "
-            f"placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory in addition to the "
+            f"placed arrays {extra / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
-    assert besides < largest + 2 * GIB
+    assert extra < largest + 2 * GIB
 
 
 @pytest.mark.slow

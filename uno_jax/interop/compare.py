@@ -29,7 +29,7 @@ class Difference:
     first_squares: float = 0.0
     """Sum of the squares of the first array."""
     not_finite: tuple[str, ...] = ()
-    """Which of the two contain infinities or NaN: `first`, `second`."""
+    """Names of those that contain infinities or NaN: `first`, `second`."""
 
 
 @dataclass(frozen=True)
