@@ -108,7 +108,7 @@ def no_delimiters(directory: Path) -> None:
         (not_a_number, "ema.safetensors: tensor vae2llm.weight contains a non-finite value (nan)"),
         (small_vocabulary, "the tokenizer has 622 ids, but the vocabulary of the model is 600"),
         (half_the_merges, "merges.txt: no merge makes 173 tokens of vocab.json"),
-        (no_delimiters, "tokenizer_config.json: added_tokens_decoder lists no <|im_start|> and no <|im_end|>"),
+        (no_delimiters, "tokenizer_config.json: added_tokens_decoder does not list <|im_start|>, <|im_end|>"),
     ],
 )
 def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, message):

@@ -49,7 +49,7 @@ def test_an_export_records_the_versions_that_wrote_it(imported, tmp_path):
 def test_constants_of_the_public_code_that_must_change_are_listed(imported, tmp_path):
     """BAGEL's public implementation does not read `config.json`."""
     assert (
-        "reads these from no file, give them in its code: max_latent_size 2 (published: 64), "
+        "Constants to change in the code of the public implementation: max_latent_size 2 (published: 64), "
         "vit_max_num_patch_per_side 2 (published: 70), ch 32 (published: 128), ch_mult [1] (published: [1, 2, 4, 4]), "
         "num_res_blocks 1 (published: 2), z_channels 1 (published: 16), downsample 1 (published: 8)."
     ) in succeed("export", imported, tmp_path / "out")
