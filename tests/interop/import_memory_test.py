@@ -100,8 +100,8 @@ def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, caps
     extra = peak - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory in addition to the "
-            f"placed arrays {extra / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory in addition to "
+            f"the placed arrays {extra / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
     assert extra < largest + 2 * GIB
 

@@ -114,7 +114,7 @@ def test_every_stored_tensor_is_in_our_tree(file):
         entries, params = model_tensors(checkpoint.config), checkpoint.params
     else:
         entries, params = autoencoder_tensors(checkpoint.config.autoencoder), checkpoint.autoencoder_params
-    flat = flatten_dict(params)
+    flat = jax.device_get(flatten_dict(params))
     for entry in entries:
         leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
         np.testing.assert_array_equal(entry.to_public(np.asarray(leaf)), stored.pop(entry.public))
