@@ -87,8 +87,8 @@ def _define_export(options: flags.FlagValues) -> None:
 
 def _define_inspect(options: flags.FlagValues) -> None:
     _define_ema(options)
-    flags.DEFINE_boolean("arrays", False, "also lists every array", **section_of(options, _FLAGS))
-    flags.DEFINE_boolean("skip_hash", False, "skips the hashes, and reads no parameters", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("arrays", False, "also list every array", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("skip_hash", False, "skip the hashes, and read no parameters", **section_of(options, _FLAGS))
 
 
 def _define_diff(options: flags.FlagValues) -> None:
@@ -99,15 +99,15 @@ def _define_diff(options: flags.FlagValues) -> None:
         "checkpoints whose EMA weights are compared",
         **section_of(options, _FLAGS),
     )
-    flags.DEFINE_boolean("arrays", False, "also lists every array that differs", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("arrays", False, "also list every array that differs", **section_of(options, _FLAGS))
 
 
 def _define_overwrite(options: flags.FlagValues) -> None:
-    flags.DEFINE_boolean("overwrite", False, "replaces an existing DST", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("overwrite", False, "replace an existing DST", **section_of(options, _FLAGS))
 
 
 def _define_ema(options: flags.FlagValues) -> None:
-    flags.DEFINE_boolean("ema", False, "uses the EMA of the trained parameters", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("ema", False, "use the EMA of the trained parameters", **section_of(options, _FLAGS))
 
 
 def _bytes(text: str) -> int:

@@ -16,7 +16,7 @@ from uno_jax.process.flags import define_fields, field_values, section_of
 from uno_jax.sampling.text import TextConfig
 
 _PICTURES = {
-    "seed": "seed of the noise, independent of the batch",
+    "seed": "seed of the noise, which does not depend on the batch",
     "size": "WIDTHxHEIGHT in pixels; default: by --aspect",
     "aspect": "WIDTH:HEIGHT, at the model's maximum size; default: that of the last picture, or square",
     "negative": "negative prompt, which guidance leads away from",
@@ -37,8 +37,8 @@ _TEXTS = {
     "top_p": "sample from the most likely tokens with this total probability",
 }
 _THINKING = {
-    "drawing_prompt": "system prompt for thinking before a picture; default: our own wording",
-    "answering_prompt": "system prompt for thinking before an answer; default: our own wording",
+    "drawing_prompt": "system prompt for thinking before a picture",
+    "answering_prompt": "system prompt for thinking before an answer",
 }
 _THOUGHTS = "think_"
 """Prefix of the text flags in commands whose only text is thoughts before a picture."""
