@@ -1,4 +1,4 @@
-"""The command `uno_jax.chat`: a conversation from a pipe, and what it reads once."""
+"""The command `uno_jax.chat`: conversations, and input from a pipe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def flags(checkpoint: Path, out: Path) -> list[str]:
 
 
 def talk(checkpoint: Path, out: Path, *lines: str, options: Sequence[str] = ()) -> list[str]:
-    """What is printed."""
+    """Returns the printed lines."""
     console = Console(file=io.StringIO(), width=200)
     typed = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
     chat.main([*flags(checkpoint, out), *options], console, io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
@@ -47,13 +47,13 @@ def talk(checkpoint: Path, out: Path, *lines: str, options: Sequence[str] = ()) 
 
 
 def last(conversation: Conversation) -> Conversation:
-    """After an answer."""
+    """Returns the conversation after an answer."""
     *_, written = conversation.answer(TEXT)
     assert written.conversation is not None
     return written.conversation
 
 
-def test_pieces_of_an_answer_make_the_answer():
+def test_the_pieces_of_an_answer_add_up_to_it():
     conversation = Conversation(small_generator(), parts=(SOURCE, "thing"))
     *pieces, written = conversation.answer(TEXT)
     assert len(pieces) == 2
@@ -61,7 +61,7 @@ def test_pieces_of_an_answer_make_the_answer():
     assert "".join(piece.text for piece in [*pieces, written]) == whole.text == written.conversation.parts[-1]
 
 
-def test_a_second_answer_goes_on_from_what_was_read_for_the_first():
+def test_a_second_answer_continues_from_the_cache_of_the_first():
     first = last(Conversation(small_generator(), parts=(SOURCE, "thing")))
     second = last(first.with_part("number"))
     assert second.read.tokens[0] > first.read.tokens[0] > 0
@@ -69,13 +69,13 @@ def test_a_second_answer_goes_on_from_what_was_read_for_the_first():
     assert second.parts[-1] == whole.text
 
 
-def test_a_drawn_picture_is_part_of_the_conversation():
+def test_a_generated_picture_is_part_of_the_conversation():
     drawing, after = Conversation(small_generator(), parts=(SOURCE,)).generate("thing", QUICK_SETTINGS)
     assert drawing.image.size == (16, 8)
     assert after.parts[1:] == ("thing", drawing.image)
 
 
-def test_lines_from_a_pipe_are_answered_and_commands_done(checkpoint, tmp_path):
+def test_lines_from_a_pipe_are_answered_and_commands_executed(checkpoint, tmp_path):
     Image.fromarray(SOURCE).save(tmp_path / "source.png")
     out = tmp_path / "out"
     show = f"/image {tmp_path / 'source.png'}"
@@ -83,21 +83,21 @@ def test_lines_from_a_pipe_are_answered_and_commands_done(checkpoint, tmp_path):
     assert printed[:2] == [f"> {show}", f"({tmp_path / 'source.png'}: 16x8)"]
     assert printed[3] == f"({out / 'picture-000.png'}: 16x8)"
     assert "(a new conversation)" in printed
-    assert any(line.startswith("/hop is no command") for line in printed)
+    assert any(line.startswith("unknown command /hop") for line in printed)
     assert printed[-1] == "> /quit"
     one, two = (Image.open(out / f"picture-00{n}.png").tobytes() for n in range(2))
     assert one != two
 
 
-def test_a_drawn_picture_says_how_it_was_made_as_those_of_sample_do(checkpoint, tmp_path):
+def test_a_generated_picture_has_the_metadata_of_sample(checkpoint, tmp_path):
     Image.fromarray(SOURCE).save(tmp_path / "source.png")
     talk(checkpoint, tmp_path, f"/image {tmp_path / 'source.png'}", "/draw thing")
-    said = read_settings(tmp_path / "picture-000.png")
+    settings = read_settings(tmp_path / "picture-000.png")
     expected = picture_metadata(Request((SOURCE, "thing"), QUICK_SETTINGS), small_generator())
-    assert said == expected | {"checkpoint": str(checkpoint)}
+    assert settings == expected | {"checkpoint": str(checkpoint)}
 
 
-def test_a_thought_before_a_picture_is_written_as_answers_are(checkpoint, tmp_path):
+def test_a_thought_before_a_picture_is_sampled_like_answers(checkpoint, tmp_path):
     options = ["--temperature=2", "--drawing_prompt=number", "--text_scale=1"]
     printed = talk(checkpoint, tmp_path, "/think", "/draw thing", options=options)
     [thought] = small_generator().answer([("number", "thing")], [""], TextConfig(max_length=7, temperature=2.0))
@@ -108,25 +108,25 @@ def test_a_thought_before_a_picture_is_written_as_answers_are(checkpoint, tmp_pa
 def test_a_caption_is_an_answer_without_a_question(checkpoint, tmp_path):
     Image.fromarray(SOURCE).save(tmp_path / "source.png")
     printed = talk(checkpoint, tmp_path, "/caption", f"/image {tmp_path / 'source.png'}", "/caption")
-    assert printed[1].startswith("error: /caption needs something to write about")
+    assert printed[1].startswith("error: /caption needs a non-empty conversation")
     [caption] = small_generator().answer([SOURCE], [""], TEXT)
     assert printed[-1] == caption.text
 
 
-def test_an_answer_without_text_is_said_to_be_none(checkpoint, tmp_path):
+def test_an_empty_answer_is_shown_as_nothing(checkpoint, tmp_path):
     [first] = small_generator().answer([("thing",)], [""], TextConfig(max_length=2))
     assert talk(checkpoint, tmp_path, "thing", options=[f"--stop={first.text}"])[1:] == ["(nothing)"]
 
 
-def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
+def test_an_error_is_printed_and_the_conversation_continues(checkpoint, tmp_path):
     printed = talk(checkpoint, tmp_path, "/image missing.png", "/image", "/draw", "/think", "/think")
     assert printed[1].startswith("error: /image: missing.png cannot be read (No such file")
-    assert printed[3] == "error: /image needs the name of a file"
+    assert printed[3] == "error: /image needs a file name"
     assert printed[5].startswith("error: /draw needs a text")
     assert printed[7::2] == ["(thinking is on)", "(thinking is off)"]
 
 
-def test_blanks_and_the_mark_of_an_editor_are_no_part_of_a_command(checkpoint, tmp_path, monkeypatch):
+def test_spaces_and_a_byte_order_mark_are_not_part_of_a_command(checkpoint, tmp_path, monkeypatch):
     Image.fromarray(SOURCE).save(tmp_path / "source picture.png")
     monkeypatch.setenv("HOME", str(tmp_path))
     printed = talk(checkpoint, tmp_path, "\ufeff/image\t~/source picture.png", " /think ")
@@ -134,14 +134,14 @@ def test_blanks_and_the_mark_of_an_editor_are_no_part_of_a_command(checkpoint, t
     assert printed[3] == "(thinking is on)"
 
 
-def test_a_line_that_is_no_text_is_said_and_the_conversation_goes_on(checkpoint, tmp_path):
+def test_an_invalid_utf8_line_is_an_error_and_the_conversation_continues(checkpoint, tmp_path):
     printed = talk(checkpoint, tmp_path, "caf\udce9", "/think")
     assert printed[0] == r"> caf\xe9"
-    assert printed[1].startswith("error: byte 4 of the line is not UTF-8 text")
+    assert printed[1].startswith("error: byte 4 of the line is not valid UTF-8")
     assert printed[2:] == ["> /think", "(thinking is on)"]
 
 
-def test_wrong_options_end_it_with_a_message(checkpoint, tmp_path):
+def test_invalid_options_are_reported_in_a_message(checkpoint, tmp_path):
     with pytest.raises(SystemExit) as exit:
         chat.main([*flags(checkpoint, tmp_path), "--top_p=0"])
     assert "top_p is 0" in str(exit.value.code)
@@ -154,7 +154,7 @@ def test_wrong_options_end_it_with_a_message(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_itself_reads_standard_input(checkpoint, tmp_path):
+def test_the_command_reads_standard_input(checkpoint, tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "uno_jax.chat", *flags(checkpoint, tmp_path)],
         input="thing\n",

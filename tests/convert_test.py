@@ -1,4 +1,4 @@
-"""The command `uno_jax.convert`, and what it leaves behind."""
+"""The command `uno_jax.convert`: imports and its errors."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from uno_jax.training.checkpoints import find_checkpoint, read_asset
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """The reference, imported, and what the command printed."""
+    """The imported reference, and the output of the command."""
     destination = tmp_path_factory.mktemp("convert") / "imported"
     return destination, succeed("import", REFERENCE, destination)
 
 
-def test_an_imported_checkpoint_is_loaded_like_the_directory_it_came_from(imported):
+def test_an_import_loads_like_its_source(imported):
     checkpoint, public = load_model(imported[0]), load_model(REFERENCE)
     assert_same(checkpoint.params, public.params)
     assert_same(checkpoint.autoencoder_params, public.autoencoder_params)
@@ -40,27 +40,27 @@ def test_an_imported_checkpoint_is_loaded_like_the_directory_it_came_from(import
     assert find_checkpoint(imported[0]) == imported[0]
 
 
-def test_import_says_what_it_read_part_by_part(imported):
+def test_import_lists_what_it_read_by_part(imported):
     assert "generation expert                     │     15 │    111,520 │ float32" in imported[1]
     assert "all                                   │    241 │  1,681,971 │ float32" in imported[1]
-    assert "tokenizer: 622 ids, of a vocabulary of 640\n" in imported[1]
+    assert "tokenizer: 622 ids, vocabulary of 640\n" in imported[1]
 
 
-def test_an_imported_checkpoint_tells_the_versions_that_wrote_it(imported):
+def test_an_import_records_the_versions_that_wrote_it(imported):
     versions = json.loads(read_asset(imported[0], "versions.json"))
     assert versions["jax"] == jax.__version__
     assert {"uno_jax", "flax", "orbax-checkpoint", "python"} <= versions.keys()
 
 
-def test_import_replaces_nothing_unless_it_is_told_to(imported, tmp_path):
+def test_import_replaces_nothing_without_overwrite(imported, tmp_path):
     shutil.copytree(imported[0], tmp_path / "old")
-    assert "there is something already" in fail("import", REFERENCE, tmp_path / "old")
+    assert "already exists" in fail("import", REFERENCE, tmp_path / "old")
     write_public(tmp_path / "public")
     succeed("import", tmp_path / "public", tmp_path / "old", "--overwrite")
     assert load_model(tmp_path / "old").config.decoder.hidden_size == 8
 
 
-def cut_short(directory: Path) -> None:
+def truncated(directory: Path) -> None:
     whole = (directory / "ema.safetensors").read_bytes()
     (directory / "ema.safetensors").write_bytes(whole[:-1])
 
@@ -102,13 +102,13 @@ def no_delimiters(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, "ema.safetensors: not a whole safetensors file"),
-        (wrong_header, "ema.safetensors: not a whole safetensors file"),
-        (missing_shard, "the shards ema-00002-of-00002.safetensors are listed but not in"),
-        (not_a_number, "ema.safetensors: tensor vae2llm.weight holds nan"),
-        (small_vocabulary, "its tokenizer has 622 ids, and the model's vocabulary is 600"),
+        (truncated, "ema.safetensors: incomplete or damaged safetensors file"),
+        (wrong_header, "ema.safetensors: incomplete or damaged safetensors file"),
+        (missing_shard, ": ema-00002-of-00002.safetensors"),
+        (not_a_number, "ema.safetensors: tensor vae2llm.weight contains a non-finite value (nan)"),
+        (small_vocabulary, "the tokenizer has 622 ids, but the vocabulary of the model is 600"),
         (half_the_merges, "merges.txt: no merge makes 173 tokens of vocab.json"),
-        (no_delimiters, "tokenizer_config.json: added_tokens_decoder lists no <|im_start|> and no <|im_end|>"),
+        (no_delimiters, "tokenizer_config.json: added_tokens_decoder does not list <|im_start|>, <|im_end|>"),
     ],
 )
 def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, message):
@@ -118,20 +118,20 @@ def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, mess
     assert [path.name for path in tmp_path.iterdir()] == ["public"]
 
 
-def test_a_checkpoint_of_ours_is_not_imported(imported, tmp_path):
-    assert f"{imported[0]}: it is a checkpoint of ours already" in fail("import", imported[0], tmp_path / "again")
+def test_an_orbax_checkpoint_is_not_imported(imported, tmp_path):
+    assert f"{imported[0]} is already an Orbax checkpoint" in fail("import", imported[0], tmp_path / "again")
 
 
-def test_the_command_says_what_is_wrong_and_nothing_else(tmp_path):
+def test_an_error_is_one_line_on_stderr(tmp_path):
     command = [sys.executable, "-m", "uno_jax.convert", "import", str(tmp_path / "nothing"), str(tmp_path / "new")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"CheckpointError: {tmp_path}/nothing: no checkpoint is there; expected ")
+    assert result.stderr.startswith(f"CheckpointError: {tmp_path}/nothing: no checkpoint found; expected ")
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["import"], ["import", "a"], ["import", "a", "b", "c"], ["move", "a", "b"]])
-def test_a_command_that_is_none_shows_the_usage(arguments, capsys):
+def test_an_invalid_command_shows_the_usage(arguments, capsys):
     with pytest.raises(SystemExit):
         convert.main(arguments)
     assert "usage: python -m uno_jax.convert" in capsys.readouterr().err

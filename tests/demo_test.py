@@ -1,6 +1,6 @@
-"""The web page: served for real, asked by a client, and, slowly, used in a browser.
+"""The web page, used through a client and, in slow tests, through a browser.
 
-The browser is Debian's: `apt-get install chromium chromium-driver`. Then `pytest --slow tests/demo_test.py`.
+Install the browser with `apt-get install chromium chromium-driver`, then run `pytest --slow tests/demo_test.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
-# What the controls of a picture hold, by name in their order; quick.
+# Quick values of the picture controls, in their order.
 CONTROLS = {
     "seed": 3,
     "timesteps": 3,
@@ -67,7 +67,7 @@ def drawn(result: Any) -> list[tuple[np.ndarray, str]]:
     return [(np.asarray(Image.open(item["image"])), item["caption"]) for item in result[0]]
 
 
-def test_draw_gives_the_pictures_of_the_python_face_one_seed_after_the_other(client):
+def test_draw_gives_the_pictures_of_the_python_api_with_consecutive_seeds(client):
     made = drawn(client.predict(None, "thing", 2, *CONTROLS.values(), api_name="/draw"))
     assert [caption for _, caption in made] == ["seed 3", "seed 4"]
     expected = small_generator().generate_images(["thing"] * 2, SETTINGS, seeds=[3, 4])
@@ -75,7 +75,7 @@ def test_draw_gives_the_pictures_of_the_python_face_one_seed_after_the_other(cli
         assert np.abs(picture.astype(int) - np.asarray(drawing.image)).max() <= 1
 
 
-def test_edit_reads_the_pictures_that_are_given(client, tmp_path):
+def test_edit_reads_the_given_pictures(client, tmp_path):
     source = latents_of(1, 2, seed=3)
     Image.fromarray(source).save(tmp_path / "source.png")
     gallery = [{"image": gradio_client.handle_file(tmp_path / "source.png"), "caption": None}]
@@ -84,24 +84,24 @@ def test_edit_reads_the_pictures_that_are_given(client, tmp_path):
     assert np.abs(picture.astype(int) - np.asarray(expected.image)).max() <= 1
 
 
-def test_ask_streams_an_answer_that_ends_as_the_python_faces(client):
+def test_ask_streams_the_answer_of_the_python_api(client):
     [whole] = small_generator().answer([()], ["thing"], TextConfig(max_length=20))
     job = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask")
     assert job.result()[0] == whole.text
     *pieces, _ = (output[0] for output in job.outputs())
     assert len(pieces) == 5  # 19 tokens, four at once
-    # A character may be several tokens: none is shown that is not whole yet.
+    # A character may be several tokens. An incomplete one is held back.
     assert all(whole.text.startswith(piece) and not piece.endswith("\ufffd") for piece in pieces)
 
 
-def test_tokens_of_ones_own_end_an_answer(client):
+def test_further_stop_tokens_end_an_answer(client):
     [first] = small_generator().answer([()], ["thing"], TextConfig(max_length=2))
     assert client.predict(None, "thing", False, 20, 0.0, 1.0, 0, first.text, api_name="/ask")[0] == ""
     with pytest.raises(gradio_client.exceptions.AppError, match="stop 'thing number' is 2 tokens"):
         client.predict(None, "thing", False, 20, 0.0, 1.0, 0, "thing number", api_name="/ask")
 
 
-def test_an_empty_field_is_as_by_default(client):
+def test_an_empty_field_takes_its_default(client):
     with_default, empty = (
         drawn(client.predict(None, "thing", 1, *(CONTROLS | {"text_scale": scale}).values(), api_name="/draw"))
         for scale in (PictureSettings.text_scale, None)
@@ -111,23 +111,23 @@ def test_an_empty_field_is_as_by_default(client):
 
 @dataclasses.dataclass(frozen=True)
 class Watched(Generator):
-    """Notes when it draws and reads questions, and draws until `go_on` is set."""
+    """Records events, and blocks generation until `proceed` is set."""
 
     noted: list[str] = dataclasses.field(default_factory=list)
-    go_on: threading.Event = dataclasses.field(default_factory=threading.Event)
+    proceed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def generate(self, requests, batch_size=1):
-        self.noted.append("draws")
-        self.go_on.wait(60)
+        self.noted.append("generates")
+        self.proceed.wait(60)
         yield from super().generate(requests, batch_size)
-        self.noted.append("has drawn")
+        self.noted.append("has generated")
 
     def answering_plan(self, context, *, think=False):
         self.noted.append("reads a question")
         return super().answering_plan(context, think=think)
 
 
-def test_a_question_waits_until_a_picture_is_drawn():
+def test_a_question_waits_until_a_picture_is_generated():
     generator = Watched(small_generator().reader)
     page = make_page(generator)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
@@ -136,24 +136,24 @@ def test_a_question_waits_until_a_picture_is_drawn():
     wait_for(lambda: generator.noted)
     answering = client.submit(None, "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask")
     wait_for(lambda: answering.status().code is not gradio_client.utils.Status.STARTING)
-    time.sleep(0.5)  # what must not happen has no other sign
-    generator.go_on.set()
+    time.sleep(0.5)  # the absence of an event can only be observed by waiting
+    generator.proceed.set()
     drawing.result()
     answering.result()
     page.close()
-    assert generator.noted == ["draws", "has drawn", "reads a question"]
+    assert generator.noted == ["generates", "has generated", "reads a question"]
 
 
 @pytest.mark.parametrize(
     ("prompt", "changes", "message"),
     [
-        ("", {}, "Say what to draw"),
-        ("thing", {"size": "12x16"}, "size is 12x16: expected sides that are multiples of 8"),
-        ("thing", {"aspect": "wide"}, "aspect is 'wide': expected something like 4:3"),
+        ("", {}, "Enter a prompt"),
+        ("thing", {"size": "12x16"}, "size is 12x16: expected multiples of 8"),
+        ("thing", {"aspect": "wide"}, "aspect is 'wide': expected a value such as 4:3"),
         ("thing", {"low": 0.9, "high": 0.1}, "expected times 0 <= low <= high <= 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_on_the_page(client, prompt, changes, message):
+def test_an_invalid_request_is_reported_on_the_page(client, prompt, changes, message):
     with pytest.raises(gradio_client.exceptions.AppError, match=message):
         client.predict(None, prompt, 1, *(CONTROLS | changes).values(), api_name="/draw")
 
@@ -179,7 +179,7 @@ def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
 
 
 def wait_for(found: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `found` gives, once it gives something."""
+    """Waits until `found` returns something, and returns it."""
     end = time.monotonic() + seconds
     while True:
         result = found()
@@ -190,7 +190,7 @@ def wait_for(found: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def one(browser: webdriver.Chrome, selector: str) -> Any:
-    """The first such element that is shown."""
+    """Returns the first visible element of a selector."""
     return wait_for(
         lambda: next((e for e in browser.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()), None)
     )
@@ -208,7 +208,7 @@ def shown_pictures(browser: webdriver.Chrome, gallery: str) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_in_a_browser_people_draw_edit_and_ask(browser, address, tmp_path):
+def test_draw_edit_and_ask_in_a_browser(browser, address, tmp_path):
     Image.fromarray(latents_of(2, 2)).save(tmp_path / "source.png")
     browser.get(address)
 
@@ -235,7 +235,7 @@ def test_in_a_browser_people_draw_edit_and_ask(browser, address, tmp_path):
 
 
 @pytest.mark.slow
-def test_in_a_browser_a_mistake_is_shown(browser, address):
+def test_a_browser_shows_a_user_error(browser, address):
     browser.get(address)
     open_tab(browser, "Edit")
     one(browser, "#edit-go").click()
@@ -243,7 +243,7 @@ def test_in_a_browser_a_mistake_is_shown(browser, address):
 
 
 @pytest.mark.slow
-def test_the_page_asks_no_other_server_for_anything(browser, address):
+def test_the_page_contacts_no_other_server(browser, address):
     browser.get(address)
     open_tab(browser, "Draw")
     names = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
@@ -251,6 +251,6 @@ def test_the_page_asks_no_other_server_for_anything(browser, address):
     assert [name for name in names if not name.startswith(address)] == []
 
 
-def test_a_checkpoint_that_is_not_there_ends_the_command_with_a_message(tmp_path):
+def test_a_missing_checkpoint_is_reported_in_a_message(tmp_path):
     with pytest.raises(SystemExit, match=str(tmp_path / "nothing")):
         main([f"--checkpoint={tmp_path / 'nothing'}"])

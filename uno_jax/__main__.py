@@ -1,4 +1,4 @@
-"""The command `uno-jax`: `uno-jax train ..` is `python -m uno_jax.train ..`."""
+"""The command `uno-jax`: `uno-jax train ..` runs `python -m uno_jax.train ..`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ COMMANDS = {
     "prepare_data": "prepare a dataset",
     "train": "train a model",
     "sample": "generate and edit pictures",
-    "chat": "talk with a model in a terminal",
-    "demo": "the same on a web page",
+    "chat": "chat with a model in a terminal",
+    "demo": "generate, edit and ask on a web page",
     "convert": "import, export, inspect and compare checkpoints",
-    "aot": "compile a run for a TPU slice that is not there, and say whether it fits",
+    "aot": "compile a run for a TPU slice without its hardware, and check that it fits",
 }
-"""Command -> what it is for; the command is a module of this package."""
+"""Command -> description. Each command is a module of this package."""
 
 _CONFIGS = "print the folder of the built-in configs"
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the other arguments.
+    """Runs the command named by the first argument, with the remaining arguments.
 
     Raises:
-      SystemExit: with status 2, no such command; or as the command does.
+      SystemExit: with status 2 for an unknown command, or with the status of the command.
     """
     name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
@@ -38,7 +38,7 @@ def main() -> None:
         sys.argv = [sys.argv[0], *arguments]
         runpy.run_module(f"uno_jax.{name}", run_name="__main__", alter_sys=True)
     else:
-        print(f"uno-jax: no command {name!r}: expected one of {', '.join(COMMANDS)}, configs", file=sys.stderr)
+        print(f"uno-jax: unknown command {name!r}; expected one of {', '.join(COMMANDS)}, configs", file=sys.stderr)
         sys.exit(2)
 
 

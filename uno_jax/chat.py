@@ -1,16 +1,16 @@
-"""Talks with a model in a terminal, with pictures in and out: `python -m uno_jax.chat --checkpoint=DIR`.
+"""Chats with a model about text and pictures in a terminal: `python -m uno_jax.chat --checkpoint=DIR`.
 
-What is typed goes into the conversation and is answered; what begins with / is a command:
+The model answers each line. A line that begins with / is a command:
 
-    /image FILE   shows a picture
-    /caption      says what the picture shows: answers without a question
-    /draw TEXT    draws a picture from all that was said and shown, and TEXT
-    /think        reasons before answering and drawing, or no longer
-    /new          forgets everything
-    /help         this list
-    /quit         ends, as the end of the input does
+    /image FILE   adds a picture to the conversation
+    /caption      describes the last picture, without a question
+    /draw TEXT    generates a picture from the conversation and TEXT
+    /think        turns reasoning before answers and pictures on or off
+    /new          starts a new conversation
+    /help         shows this list
+    /quit         quits, like the end of the input
 
-Lines may come from a pipe as well: they are shown as they are answered.
+Lines may also come from a pipe, and are then printed before their answers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _COMMANDS = "\n".join(line for line in (__doc__ or "").splitlines() if line.star
 
 
 class Chat:
-    """One conversation, and the settings of what is written and drawn in it."""
+    """A conversation, and the settings of its answers and pictures."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class Chat:
         self._text, self._settings = text, settings
         self._stop = conversation.generator.stop_tokens(stop)
         self._out, self._console = out, console
-        self._drawn = 0
+        self._generated = 0
 
     def turn(self, line: str) -> bool:
-        """Does what a line asks for; False: it asks to end."""
+        """Handles one line of input. Returns False if it quits."""
         command, *rest = line.split(maxsplit=1) or [""]
-        said = "".join(rest).strip()
+        argument = "".join(rest).strip()
         try:
             _bytes_of(line).decode()
             match command:
@@ -86,20 +86,20 @@ class Chat:
                     self._conversation = self._conversation.with_thinking(not self._conversation.think)
                     self._say(f"(thinking is {'on' if self._conversation.think else 'off'})")
                 case "/image":
-                    self.show(said, "/image")
+                    self.show(argument, "/image")
                 case "/caption":
                     self._caption()
                 case "/draw":
-                    self._draw(said)
+                    self._draw(argument)
                 case _ if command.startswith("/"):
-                    self._say(f"{command} is no command. There are:\n{_COMMANDS}")
+                    self._say(f"unknown command {command}. Commands:\n{_COMMANDS}")
                 case "":
                     pass
                 case _:
                     self._conversation = self._conversation.with_part(line.strip())
                     self._answer()
         except UnicodeDecodeError as error:
-            self._say(f"error: byte {error.start + 1} of the line is not UTF-8 text; write or save it as UTF-8")
+            self._say(f"error: byte {error.start + 1} of the line is not valid UTF-8; save the text as UTF-8")
         except (UserError, OSError) as error:
             self._say(f"error: {error}")
         except KeyboardInterrupt:
@@ -107,20 +107,24 @@ class Chat:
         return True
 
     def show(self, file: str, what: str) -> None:
-        """Puts a picture into the conversation; `what` asked for it.
+        """Adds a picture to the conversation.
+
+        Args:
+          file: path of the picture; ~ is expanded.
+          what: command or flag that names it, for error messages.
 
         Raises:
-          UserError: it cannot be read.
+          UserError: the picture cannot be read.
         """
         if not file:
-            raise UserError(f"{what} needs the name of a file")
-        pixels = read_picture(os.path.expanduser(file), what)  # no shell has done it
+            raise UserError(f"{what} needs a file name")
+        pixels = read_picture(os.path.expanduser(file), what)  # no shell expands ~ here
         self._conversation = self._conversation.with_part(pixels)
         self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
 
     def _caption(self) -> None:
         if not self._conversation.parts:
-            raise UserError("/caption needs something to write about: show a picture with /image FILE")
+            raise UserError("/caption needs a non-empty conversation; add a picture with /image FILE")
         self._answer()
 
     def _answer(self) -> None:
@@ -133,16 +137,16 @@ class Chat:
 
     def _draw(self, instruction: str) -> None:
         if not instruction:
-            raise UserError("/draw needs a text: what to draw, or how to change the last picture")
-        seed = self._settings.seed + self._drawn
+            raise UserError("/draw needs a text that describes the picture, or the change of the last one")
+        seed = self._settings.seed + self._generated
         settings = dataclasses.replace(self._settings, seed=seed, think=self._conversation.think)
         request = self._conversation.image_request(instruction, settings)
-        said = picture_metadata(request, self._conversation.generator)
+        metadata = picture_metadata(request, self._conversation.generator)
         self._out.mkdir(parents=True, exist_ok=True)
         generated, self._conversation = self._conversation.generate(instruction, settings)
         file = next(name for n in range(10**6) if not (name := self._out / f"picture-{n:03d}.png").exists())
-        write_picture(file, generated.image, said, generated.thought)
-        self._drawn += 1
+        write_picture(file, generated.image, metadata, generated.thought)
+        self._generated += 1
         if generated.thought:
             self._say(generated.thought)
         self._say(f"({file}: {generated.image.width}x{generated.image.height})")
@@ -152,14 +156,14 @@ class Chat:
 
 
 def main(arguments: Sequence[str], console: Console | None = None, source: io.TextIOBase | None = None) -> None:
-    """Talks until the input ends, and says in one message what is wrong with the options if something is."""
+    """Chats until the input ends. An invalid option is reported in one message."""
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="chat", about=__doc__, required=("checkpoint",))
     console, lines = console or Console(soft_wrap=True), source or sys.stdin
     if isinstance(lines, io.TextIOWrapper):
-        lines.reconfigure(errors="surrogateescape")  # a line that is no text must not end the conversation
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+        lines.reconfigure(errors="surrogateescape")  # invalid UTF-8 must not end the conversation
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
     keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
@@ -178,10 +182,10 @@ def main(arguments: Sequence[str], console: Console | None = None, source: io.Te
 def _define(options: flags.FlagValues) -> None:
     define_model(options)
     place = section_of(options, "conversation")
-    flags.DEFINE_multi_string("image", [], "a picture to begin with", **place)
-    flags.DEFINE_boolean("think", False, "reason before answering and drawing", **place)
-    flags.DEFINE_string("out", "pictures", "folder where drawn pictures go", **place)
-    note = "token that ends an answer besides the model's own"
+    flags.DEFINE_multi_string("image", [], "picture at the start of the conversation", **place)
+    flags.DEFINE_boolean("think", False, "reason before answers and pictures", **place)
+    flags.DEFINE_string("out", "pictures", "folder of generated pictures", **place)
+    note = "token that ends an answer, in addition to the model's end token"
     flags.DEFINE_multi_string("stop", [], note, **place)
     define_texts(options)
     define_pictures(options)
@@ -190,21 +194,21 @@ def _define(options: flags.FlagValues) -> None:
 def _lines(source: TextIO | io.TextIOBase, console: Console) -> Iterator[str]:
     if source.isatty():
         with contextlib.suppress(EOFError, KeyboardInterrupt):
-            import readline  # noqa: F401  # input() has a history and an editor with it
+            import readline  # noqa: F401  # gives input() a history and line editing
 
             console.print(_COMMANDS, markup=False, highlight=False)
             while True:
                 yield input("> ")
         return
     for line in source:
-        line = line.removeprefix("\ufeff")  # which some editors begin a file with
+        line = line.removeprefix("\ufeff")  # some editors write a byte order mark
         shown = _bytes_of(line.rstrip()).decode(errors="backslashreplace")
         console.print(f"> {shown}", markup=False, highlight=False)
         yield line
 
 
 def _bytes_of(line: str) -> bytes:
-    """As they were read, whether they are text or not."""
+    """Returns the bytes as they were read, valid UTF-8 or not."""
     return line.encode(errors="surrogateescape")
 
 

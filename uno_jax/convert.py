@@ -1,4 +1,4 @@
-"""Checkpoints in and out: `python -m uno_jax.convert import|export|inspect|diff ...`; see docs/checkpoints.md."""
+"""Converts and compares checkpoints: `python -m uno_jax.convert import|export|inspect|diff` (docs/checkpoints.md)."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class Command(NamedTuple):
     """A subcommand."""
 
     run: Callable[[flags.FlagValues, Sequence[str], Console], bool]
-    """Returns whether it succeeded (of `diff`, whether nothing differs)."""
+    """Returns whether it succeeded; `diff` succeeds if nothing differs."""
     define: Callable[[flags.FlagValues], None]
     about: str
     positional: tuple[str, ...]
     failure: int = 1
-    """The exit status if something is wrong."""
+    """Exit status of an error."""
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:
-    """Runs one of the commands, and says in one message what is wrong if something is.
+    """Runs a subcommand, and reports an error in one message.
 
     Raises:
-      SystemExit: something is wrong (status 1; of `diff`, and with the command line, 2), or `diff` has found a
-        difference (1).
+      SystemExit: with status 1 for an error, or if `diff` finds a difference. With status 2 for an error of `diff` or
+        of the command line.
     """
     name, command = choose_command("convert", _COMMANDS, arguments, __doc__)
     options = flags.FlagValues()
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     paths = parse_flags(
         options, arguments[1:], command=f"convert {name}", about=command.about, positional=command.positional
     )
-    logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and logs what it raises
-    # When a write fails, Orbax leaves others that it had not begun.
+    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and every error that it raises
+    # After a failed write, Orbax leaves coroutines of pending writes behind.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     with exit_on_signals(), exit_with_message(command.failure):
         succeeded = command.run(options, paths, console or _console())
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
         sys.exit(1)
 
 
-_FLAGS = "flags"  # the title above them in --help
+_FLAGS = "flags"  # section title in --help
 
 
 def _define_import(options: flags.FlagValues) -> None:
@@ -79,39 +79,43 @@ def _define_import(options: flags.FlagValues) -> None:
 def _define_export(options: flags.FlagValues) -> None:
     _define_overwrite(options)
     _define_ema(options)
-    note = "of the trained tensors; without it, that in which they were imported, or have; frozen ones keep theirs"
+    note = "dtype of the trained tensors; default: that of the import, or the saved one. Frozen tensors keep theirs"
     flags.DEFINE_enum("dtype", None, ["float32", "bfloat16", "float16"], note, **section_of(options, _FLAGS))
-    note = "the most that a file holds, such as 5GB; without it, there is one file"
+    note = "maximum size of a shard, such as 5GB; default: a single file"
     flags.DEFINE(ValueParser(_bytes), "shard_size", None, note, **section_of(options, _FLAGS))
 
 
 def _define_inspect(options: flags.FlagValues) -> None:
     _define_ema(options)
     flags.DEFINE_boolean("arrays", False, "also list every array", **section_of(options, _FLAGS))
-    flags.DEFINE_boolean("skip_hash", False, "no hashes: no parameter is read", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("skip_hash", False, "skip the hashes, and read no parameters", **section_of(options, _FLAGS))
 
 
 def _define_diff(options: flags.FlagValues) -> None:
     flags.DEFINE_enum(
-        "ema", None, ["first", "second", "both"], "of which to take averages", **section_of(options, _FLAGS)
+        "ema",
+        None,
+        ["first", "second", "both"],
+        "checkpoints whose EMA weights are compared",
+        **section_of(options, _FLAGS),
     )
     flags.DEFINE_boolean("arrays", False, "also list every array that differs", **section_of(options, _FLAGS))
 
 
 def _define_overwrite(options: flags.FlagValues) -> None:
-    flags.DEFINE_boolean("overwrite", False, "replace what is at DST", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("overwrite", False, "replace an existing DST", **section_of(options, _FLAGS))
 
 
 def _define_ema(options: flags.FlagValues) -> None:
-    flags.DEFINE_boolean("ema", False, "averages in the place of the trained parameters", **section_of(options, _FLAGS))
+    flags.DEFINE_boolean("ema", False, "use the EMA of the trained parameters", **section_of(options, _FLAGS))
 
 
 def _bytes(text: str) -> int:
-    """5GB, 500MiB, 1000."""
+    """Parses a size such as 5GB, 500MiB or 1000."""
     units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)", text)
     if not match or match[2].upper() not in units:
-        raise ValueError(f"{text!r} is no size; give one like 5GB, 500MB or 2GiB")
+        raise ValueError(f"{text!r} is not a size: expected a value such as 5GB, 500MB or 2GiB")
     return int(float(match[1]) * units[match[2].upper()])
 
 
@@ -122,11 +126,11 @@ def _import(options: flags.FlagValues, paths: Sequence[str], console: Console) -
 
 
 def _import_here(options: flags.FlagValues, source_path: str, destination: str, console: Console) -> None:
-    """This host's part of an import."""
+    """Runs this host's part of an import."""
     source = find_source(source_path)
     if not isinstance(source, PublicDirectory):
         raise CheckpointError(
-            f"{source.path}: it is a checkpoint of ours already; give a directory in the public layout"
+            f"{source.path} is already an Orbax checkpoint; expected a directory in the public layout"
         )
     model, tokenizer, settings = source.model(), source.tokenizer(), source.settings()
     imported = import_public(
@@ -144,15 +148,15 @@ def _import_here(options: flags.FlagValues, source_path: str, destination: str, 
         console.print(
             parts_table(flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/"))
         )
-        _print(console, f"tokenizer: {len(tokenizer)} ids, of a vocabulary of {model.decoder.vocab_size}")
-        _print(console, f"imported {source.path} as the checkpoint {destination}")
+        _print(console, f"tokenizer: {len(tokenizer)} ids, vocabulary of {model.decoder.vocab_size}")
+        _print(console, f"imported {source.path} to {destination}")
 
 
 def _export(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
     source_path, destination = paths
     source = find_source(source_path)
     if not isinstance(source, OrbaxCheckpoint):
-        raise CheckpointError(f"{source.path}: it is in the public layout already; give a checkpoint of ours")
+        raise CheckpointError(f"{source.path} is already in the public layout; expected an Orbax checkpoint")
     saved = source.model()
     read_tokenizer(source.tokenizer_directory, saved, listed=True)
     contents, model, provenance = without_adapters(source.contents(ema=options.ema), saved, source.provenance())
@@ -168,20 +172,22 @@ def _export(options: flags.FlagValues, paths: Sequence[str], console: Console) -
     )
     made = Path(destination)
     console.print(parts_table(PublicDirectory(made).contents().leaves))
-    _print(console, f"exported {_shown(contents.where)}{', averages' if options.ema else ''}, to")
+    _print(console, f"exported {_shown(contents.where)}{' (EMA)' if options.ema else ''} to")
     for file in sorted(made.iterdir()):
         _print(console, f"{file.stat().st_size:>16,}  {file}")
     if saved.decoder.adapter_rank:
-        _print(console, f"The low-rank adapters, of rank {saved.decoder.adapter_rank}, are added to the kernels.")
+        _print(
+            console, f"The low-rank adapters of rank {saved.decoder.adapter_rank} have been merged into the kernels."
+        )
     for sentence in not_public(model):
-        _print(console, f"Not for the public implementation: {sentence}.")
+        _print(console, f"Not supported by the public implementation: {sentence}.")
     if (fields := public_code_fields(model)) and not not_public(model):
         listed = ", ".join(f"{name} {ours} (published: {theirs})" for name, (ours, theirs) in fields.items())
-        _print(console, f"The public implementation reads these from no file, give them in its code: {listed}.")
+        _print(console, f"Constants to change in the code of the public implementation: {listed}.")
     if lost := rounded(contents, model, provenance):
         _print(
             console,
-            f"{len(lost)} frozen tensors are not what was imported: the run kept them in a narrower dtype "
+            f"{len(lost)} frozen tensors differ from the import, because the run stored them in a narrower dtype "
             f"(config.frozen_dtype). The first is {lost[0]}.",
         )
     return True
@@ -195,7 +201,7 @@ def _inspect(options: flags.FlagValues, paths: Sequence[str], console: Console) 
     console.print(parts_table(contents.leaves, read))
     for name in read.not_finite if read else ():
         _print(console, f"not finite: {name}")
-    _print(console, f"checkpoint: {_shown(contents.where)}{', averages' if options.ema else ''}")
+    _print(console, f"checkpoint: {_shown(contents.where)}{' (EMA)' if options.ema else ''}")
     for name, value in facts(contents):
         _print(console, f"{name}: {value}")
     if not contents.public:
@@ -214,8 +220,8 @@ def _diff(options: flags.FlagValues, paths: Sequence[str], console: Console) -> 
     second = find_source(paths[1]).contents(ema=options.ema in ("second", "both"))
     comparison = compare(first, second)
     for which, contents in (("first", first), ("second", second)):
-        averages = ", averages" if options.ema in (which, "both") else ""
-        _print(console, f"{which}: {_shown(contents.where)}{averages}")
+        ema = " (EMA)" if options.ema in (which, "both") else ""
+        _print(console, f"{which}: {_shown(contents.where)}{ema}")
     console.print(comparison_table(comparison))
     for array in comparison.arrays:
         if array.not_finite:
@@ -235,17 +241,17 @@ def _prefix(trained: str) -> str:
 
 
 def _counted(dtypes: Iterable[str]) -> str:
-    """3 tensors in F32, 5 in BF16."""
+    """Counts dtypes, such as "3 tensors in BF16, 5 tensors in F32"."""
     return ", ".join(f"{count} tensors in {dtype}" for dtype, count in sorted(Counter(dtypes).items()))
 
 
 def _shown(path: Path) -> Path:
-    """Relative to where the command runs, if it is below."""
+    """Returns the path relative to the current folder if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _console() -> Console:
-    """The terminal's; where there is none, wide enough for our tables."""
+    """Returns the console of the terminal, or without a terminal one that is wide enough for the tables."""
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(soft_wrap=True, width=120)
 
 
@@ -253,39 +259,38 @@ def _print(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-_ANY = "a run's workdir, its checkpoints folder, one checkpoint, or a directory in the public layout"
+_ANY = "the workdir of a run, its checkpoints folder, one checkpoint, or a directory in the public layout"
 _COMMANDS = {
     "import": Command(
         _import,
         _define_import,
-        "Makes DST, a checkpoint of ours, from SRC, a directory in the public layout.",
+        "Imports SRC, a directory in the public layout, to DST, an Orbax checkpoint.",
         ("SRC", "DST"),
     ),
     "export": Command(
         _export,
         _define_export,
-        "Makes DST, a directory in the public layout, from SRC, a run's workdir, its checkpoints folder, or one "
-        "checkpoint.",
+        "Exports SRC, the workdir of a run, its checkpoints folder, or one checkpoint, to DST, a directory in the "
+        "public layout.",
         ("SRC", "DST"),
     ),
-    "inspect": Command(_inspect, _define_inspect, f"Tells what is in SRC: {_ANY}.", ("SRC",)),
+    "inspect": Command(_inspect, _define_inspect, f"Shows the contents of SRC: {_ANY}.", ("SRC",)),
     "diff": Command(
         _diff,
         _define_diff,
-        f"Tells which parts of FIRST and SECOND differ, and by how much; the exit status is 1 if their arrays do. Each "
-        f"is {_ANY}.",
+        f"Compares FIRST and SECOND part by part; the exit status is 1 if any arrays differ. Each is {_ANY}.",
         ("FIRST", "SECOND"),
         failure=2,
     ),
 }
 
 
-def _silence_echoes() -> None:
-    """Where one array cannot be written, all that are in flight would say so too: in the log, and as unraisable."""
+def _silence_repeated_errors() -> None:
+    """Silences the further errors of writes in flight after one failed, in the log and as unraisable."""
     getLogger("asyncio").setLevel(CRITICAL)
     sys.unraisablehook = lambda unraisable: None
 
 
 if __name__ == "__main__":
-    _silence_echoes()
+    _silence_repeated_errors()
     main(sys.argv[1:])

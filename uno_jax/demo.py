@@ -1,4 +1,4 @@
-"""A web page to draw, edit and ask: `python -m uno_jax.demo --checkpoint=DIR`; see docs/sampling.md."""
+"""Serves a web page to generate, edit and ask: `python -m uno_jax.demo --checkpoint=DIR` (docs/sampling.md)."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ except ImportError:
 
 Result = TypeVar("Result")
 
-# Of all events: requests of one and of another kind wait for each other as well.
+# Shared by all events, so requests of different kinds run one at a time, too.
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Loads the model and serves the page until it is interrupted."""
+    """Loads the model, and serves the page until interrupted."""
     options = flags.FlagValues()
     define_model(options)
     define_thoughts(options)
     place = section_of(options, "web page")
-    flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in", **place)
-    flags.DEFINE_integer("port", 7860, "port to listen at", **place)
+    flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 accepts other machines", **place)
+    flags.DEFINE_integer("port", 7860, "port to listen on", **place)
     parse_flags(options, arguments, command="demo", about=__doc__, required=("checkpoint",))
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
     keep_compiled_programs()
     with exit_with_message():
         generator = load_from_flags(options, thought_config(options))
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_page(generator: Generator) -> gr.Blocks:
-    """The page; `launch` serves it. One request is worked on at a time, the others wait in line."""
+    """Builds the page, which `launch` serves. Requests run one at a time, in order."""
     model = generator.reader.model
     page: gr.Blocks
     with gr.Blocks(title="uno_jax", analytics_enabled=False) as page:
@@ -71,8 +71,8 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
             pictures = gr.Gallery(
                 label="Pictures to edit", type="pil", file_types=["image"], visible=edit, elem_id=f"{name}-pictures"
             )
-            prompt = gr.Textbox(label="What to change" if edit else "What to draw", elem_id=f"{name}-prompt")
-            count = gr.Slider(1, 16, value=1, step=1, label="Pictures to make, with one seed after the other")
+            prompt = gr.Textbox(label="What to change" if edit else "Prompt", elem_id=f"{name}-prompt")
+            count = gr.Slider(1, 16, value=1, step=1, label="Number of pictures, with consecutive seeds")
             button = gr.Button("Edit" if edit else "Draw", variant="primary", elem_id=f"{name}-go")
             controls = _setting_controls(generator)
         with gr.Column():
@@ -91,7 +91,7 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
         if edit and not sources:
             raise gr.Error("Give at least one picture to edit.")
         if not prompt.strip():
-            raise gr.Error("Say what to change." if edit else "Say what to draw.")
+            raise gr.Error("Describe the change." if edit else "Enter a prompt.")
         settings = [_settings(dict(zip(controls, values, strict=True)), number) for number in range(int(count))]
         requests = [Request((*sources, prompt), own) for own in settings]
         made: dict[int, GeneratedImage] = {}
@@ -117,16 +117,16 @@ def _question_tab(generator: Generator) -> None:
     text = TextConfig()
     with gr.Row():
         with gr.Column():
-            picture = gr.Image(label="Picture (may be left out)", type="pil", elem_id="ask-picture")
+            picture = gr.Image(label="Picture (optional)", type="pil", elem_id="ask-picture")
             question = gr.Textbox(label="Question (empty: a caption)", elem_id="ask-question")
             button = gr.Button("Ask", variant="primary", elem_id="ask-go")
             with gr.Accordion("Settings", open=False):
                 think = gr.Checkbox(False, label="Think first")
-                length = gr.Number(text.max_length, precision=0, label="Longest answer, tokens")
-                temperature = gr.Number(text.temperature, label="Temperature (0: the likeliest tokens)")
+                length = gr.Number(text.max_length, precision=0, label="Maximum tokens of an answer")
+                temperature = gr.Number(text.temperature, label="Temperature (0: greedy decoding)")
                 top_p = gr.Slider(0.01, 1, value=text.top_p, label="Top p")
-                seed = gr.Number(0, precision=0, label="Seed, where tokens are drawn")
-                stop = gr.Textbox("", lines=2, label="Tokens that end an answer besides the model's own, one a line")
+                seed = gr.Number(0, precision=0, label="Seed (for a temperature above 0)")
+                stop = gr.Textbox("", lines=2, label="Further end tokens, one per line")
         with gr.Column():
             answer = gr.Textbox(label="Answer", lines=6, elem_id="ask-answer")
             thought = gr.Textbox(label="Thought", lines=4, visible=False)
@@ -171,7 +171,7 @@ def _answer(
     think: bool,
     seed: int,
 ) -> Iterator[str]:
-    """The text so far, every few tokens."""
+    """Yields the text so far, every few tokens."""
     conversation, written = Conversation(generator, think, tuple(context)), ""
     for piece in conversation.answer(text, seed, generator.stop_tokens(stop)):
         written += piece.text
@@ -179,16 +179,16 @@ def _answer(
 
 
 def _setting_controls(generator: Generator) -> dict[str, Any]:
-    """A control for every field of PictureSettings, by its name; `interval` has two."""
+    """Builds a control for every field of PictureSettings, by name; `interval` has two."""
     default, shift = PictureSettings(), generator.reader.model.time_shift
     with gr.Accordion("Settings", open=False):
         with gr.Row():
             seed = gr.Number(default.seed, precision=0, minimum=0, label="Seed")
-            timesteps = gr.Number(default.timesteps, precision=0, label="Times (one step fewer)")
+            timesteps = gr.Number(default.timesteps, precision=0, label="Times (steps + 1)")
         with gr.Row():
             size = gr.Textbox(default.size, label="Size, such as 96x64", placeholder="by the aspect")
             aspect = gr.Textbox(
-                default.aspect, label="Aspect, such as 4:3", placeholder="of the last picture, or square"
+                default.aspect, label="Aspect, such as 4:3", placeholder="that of the last picture, or square"
             )
         negative = gr.Textbox(default.negative, label="Negative prompt")
         think = gr.Checkbox(default.think, label="Think first")
@@ -196,15 +196,15 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
             text_scale = gr.Number(default.text_scale, step=0.1, label="Guidance by text")
             image_scale = gr.Number(default.image_scale, step=0.1, label="Guidance by pictures")
         with gr.Row():
-            low = gr.Slider(0, 1, value=default.interval[0], step=0.01, label="Guidance above time")
+            low = gr.Slider(0, 1, value=default.interval[0], step=0.01, label="Guidance from time")
             high = gr.Slider(0, 1, value=default.interval[1], step=0.01, label="Guidance up to time")
         with gr.Row():
             rescale = gr.Dropdown(list(get_args(Rescale)), value=default.rescale, label="Rescaling")
-            rescale_min = gr.Slider(0, 1, value=default.rescale_min, label="Least factor of rescaling")
+            rescale_min = gr.Slider(0, 1, value=default.rescale_min, label="Minimum factor of rescaling")
         time_shift = gr.Number(None, label=f"Time shift (empty: {shift:g}, the checkpoint's)")
         with gr.Row():
             solver_order = gr.Slider(1, 2, value=default.solver_order, step=1, label="Order of the solver")
-            refresh_every = gr.Number(default.refresh_every, precision=0, label="Layers run every so many steps")
+            refresh_every = gr.Number(default.refresh_every, precision=0, label="Run the layers every N steps")
             feature_order = gr.Slider(0, 2, value=default.feature_order, step=1, label="Degree of extrapolation")
     return {
         "seed": seed,
@@ -227,19 +227,19 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
 
 
 def _settings(values: dict[str, Any], number: int) -> PictureSettings:
-    """What the controls say, of the picture of that number, from 0."""
+    """Returns the settings of the picture with a number, counted from 0."""
     interval = (values.pop("low"), values.pop("high"))
     changed = _given({**values, "seed": (values["seed"] or 0) + number, "interval": interval})
     return _checked(lambda: PictureSettings(**changed))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """Without those whose fields are empty: they are as by default."""
+    """Removes empty fields, which take their defaults."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _checked(make: Callable[[], Result]) -> Result:
-    """What `make` gives; what it has to say of its arguments, the page shows."""
+    """Calls `make`, and shows its user errors on the page."""
     try:
         return make()
     except UserError as error:
@@ -247,7 +247,7 @@ def _checked(make: Callable[[], Result]) -> Result:
 
 
 def _with_messages(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results; what is wrong with the request, the page shows."""
+    """Passes results on, and shows user errors on the page."""
     try:
         yield from results
     except UserError as error:
@@ -255,7 +255,7 @@ def _with_messages(results: Iterator[Any]) -> Iterator[Any]:
 
 
 def _theme() -> gr.themes.Base:
-    """Fonts of the reader's own system: the page asks no other server for anything."""
+    """Returns a theme with system fonts, so that the page contacts no other server."""
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 

@@ -1,4 +1,7 @@
-"""Draws pictures: `python -m uno_jax.sample --checkpoint=DIR --prompt="a red heart" --out=DIR`; docs/sampling.md."""
+"""Generates pictures: `python -m uno_jax.sample --checkpoint=DIR --prompt="a red heart" --out=DIR`.
+
+See docs/sampling.md.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +40,22 @@ from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 
 class Wanted(NamedTuple):
-    """A picture to be written."""
+    """A requested picture and its file."""
 
     file: Path
     prompt: Prompt
     request: Request
     settings: dict[str, Any]
-    """What the file will say it was made with."""
+    """Metadata of the file."""
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:
-    """Runs, and says in one message what is wrong if something is."""
+    """Runs the command, and reports an error in one message."""
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="sample", about=__doc__, required=("checkpoint", "out"))
     console = console or Console(soft_wrap=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
     keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
@@ -64,22 +67,19 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
 
 def _define(options: flags.FlagValues) -> None:
     define_model(options)
-    place = section_of(options, "what to draw")
-    flags.DEFINE_multi_string("prompt", [], "what to draw", **place)
-    flags.DEFINE_multi_string("image", [], "picture that --prompt is to change", **place)
-    flags.DEFINE_string("prompts", None, "file with a prompt a line, or JSONL with pictures and settings", **place)
-    flags.DEFINE_integer("count", 1, "pictures of each prompt, with seeds one apart", lower_bound=1, **place)
-    flags.DEFINE_boolean("think", False, "write what is to be drawn, then draw", **place)
-    place = section_of(options, "where and how much at once")
-    note = "folder where pictures go; those that are there with the same settings stay"
+    place = section_of(options, "prompts")
+    flags.DEFINE_multi_string("prompt", [], "description of the picture, or of the change", **place)
+    flags.DEFINE_multi_string("image", [], "picture to edit by --prompt", **place)
+    flags.DEFINE_string("prompts", None, "file with one prompt per line, or JSONL with pictures and settings", **place)
+    flags.DEFINE_integer("count", 1, "pictures per prompt, with consecutive seeds", lower_bound=1, **place)
+    flags.DEFINE_boolean("think", False, "write a plan of the picture first", **place)
+    place = section_of(options, "output")
+    note = "folder of the pictures; existing ones with the same settings are skipped"
     flags.DEFINE_string("out", None, note, **place)
-    flags.DEFINE_integer("batch", BATCH, "pictures at once", lower_bound=1, **place)
-    note = "pictures on the sheet of the first of them, sheet.png; 0: no sheet"
+    flags.DEFINE_integer("batch", BATCH, "pictures per batch", lower_bound=1, **place)
+    note = "maximum pictures on sheet.png; 0: no sheet"
     flags.DEFINE_integer("sheet", 48, note, lower_bound=0, **place)
-    note = (
-        "I/N: of N processes this is number I, from 0, and draws every N-th picture; without it, as JAX numbers its "
-        "hosts"
-    )
+    note = "I/N: process I of N, from 0, generates every N-th picture; default: by JAX's process index"
     flags.DEFINE(ValueParser(_part), "part", None, note, **place)
     define_hosts(options)
     define_pictures(options)
@@ -92,16 +92,16 @@ def _part(text: str) -> tuple[int, int]:
     except ValueError:
         number, count = -1, 0
     if not 0 <= number < count:
-        raise ValueError(f"{text!r}: expected I/N with I from 0 to N - 1, as 0/4")
+        raise ValueError(f"{text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
     return number, count
 
 
 def _prompts(options: flags.FlagValues) -> list[Prompt]:
     settings = picture_settings(options, think=options.think)
     if bool(options.prompt) == bool(options.prompts):
-        raise PromptError("give --prompt or --prompts, one of the two")
+        raise PromptError("expected either --prompt or --prompts")
     if options.image and not options.prompt:
-        raise PromptError('--image goes with --prompt; in a JSONL file, pictures are the field "images" of a line')
+        raise PromptError('--image requires --prompt; in a JSONL file, use the field "images"')
     if options.prompt:
         return prompts_of_arguments(options.prompt, options.image, settings)
     return read_prompts(options.prompts, settings)
@@ -120,9 +120,9 @@ def _sample(options: flags.FlagValues, prompts: Sequence[Prompt], console: Conso
             for number, wanted in enumerate(_wanted(prompts, options.count, generator, out))
             if number % parts == part
         ]
-        there = {item.file: read_settings(item.file) for item in wanted}
-        missing = [item for item in wanted if there[item.file] != item.settings]
-        progress.reset(task, total=len(missing), description="drawing", visible=bool(missing))
+        existing = {item.file: read_settings(item.file) for item in wanted}
+        missing = [item for item in wanted if existing[item.file] != item.settings]
+        progress.reset(task, total=len(missing), description="generating", visible=bool(missing))
         out.mkdir(parents=True, exist_ok=True)
         for number, generated in generator.generate([item.request for item in missing], options.batch):
             item = missing[number]
@@ -131,17 +131,17 @@ def _sample(options: flags.FlagValues, prompts: Sequence[Prompt], console: Conso
     if options.sheet and wanted:
         name = "sheet.png" if parts == 1 else f"sheet-{part}-of-{parts}.png"
         _write_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
-    again = sum(there[item.file] is not None for item in missing)
+    again = sum(existing[item.file] is not None for item in missing)
     console.print(
-        f"{out}: {len(missing)} drawn{f' ({again} of them anew, for their settings differ)' if again else ''}, "
-        f"{len(wanted) - len(missing)} were there",
+        f"{out}: {len(missing) - again} generated, {f'{again} regenerated (settings changed), ' if again else ''}"
+        f"{len(wanted) - len(missing)} skipped",
         markup=False,
         highlight=False,
     )
 
 
 def _wanted(prompts: Sequence[Prompt], count: int, generator: Generator, out: Path) -> list[Wanted]:
-    """Every picture of every prompt."""
+    """Returns every picture of every prompt."""
     wanted = []
     for prompt in prompts:
         for seed in range(prompt.request.settings.seed, prompt.request.settings.seed + count):

@@ -1,4 +1,4 @@
-"""The Python face: what pictures and answers depend on, and what is drawn together."""
+"""The Python API: dependencies of pictures and answers, and batching."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:
-    """Equal but for what rounding does to truncated pixels."""
+    """Whether two images are equal up to rounding of their pixels."""
     return one.size == other.size and np.abs(pixels(one) - pixels(other)).max() <= 1
 
 
 # Pictures
 
 
-def test_a_picture_depends_on_its_prompt_and_seed_and_not_on_its_batch():
+def test_a_picture_depends_on_prompt_and_seed_but_not_on_the_batch():
     together = GENERATOR.generate_images(["thing", "number thing", "thing"], QUICK_SETTINGS, seeds=[0, 0, 1])
     [alone] = GENERATOR.generate_images(["number thing"], QUICK_SETTINGS)
     assert alike(together[1].image, alone.image)
@@ -65,14 +65,14 @@ def test_texts_and_pictures_may_come_in_any_order():
     assert not alike(one.image, other.image)
 
 
-def test_a_negative_prompt_changes_the_picture_of_its_row_alone():
+def test_a_negative_prompt_changes_only_the_picture_of_its_row():
     negative = dataclasses.replace(QUICK_SETTINGS, negative="number")
     plain, led_away = GENERATOR.generate_images(["thing", "thing"], [QUICK_SETTINGS, negative])
     assert not alike(plain.image, led_away.image)
     assert alike(plain.image, GENERATOR.generate_images(["thing"], QUICK_SETTINGS)[0].image)
 
 
-def test_what_differs_in_more_than_context_and_seed_is_drawn_apart():
+def test_requests_with_different_settings_are_in_separate_batches():
     def request(*context, **settings) -> Request:
         return Request(context or ("thing",), PictureSettings(**settings))
 
@@ -88,22 +88,22 @@ def test_what_differs_in_more_than_context_and_seed_is_drawn_apart():
     assert GENERATOR.batches(requests, batch_size=2) == [[0, 2], [1], [3], [4], [5]]
 
 
-def test_numbers_of_arguments_must_agree():
-    with pytest.raises(ValueError, match="1 images and 2 instructions: expected one for each"):
+def test_argument_lists_of_different_lengths_are_an_error():
+    with pytest.raises(ValueError, match="1 images and 2 instructions: expected equal numbers"):
         GENERATOR.edit_images([SOURCE], ["a", "b"])
     with pytest.raises(ValueError, match="2 prompts and 1 seeds"):
         GENERATOR.generate_images(["a", "b"], seeds=[1])
 
 
-def test_nothing_in_place_of_settings_or_pictures_is_refused_and_not_filled_in():
+def test_empty_settings_and_pictures_are_an_error():
     with pytest.raises(ValueError, match="1 prompts and 0 settings"):
         GENERATOR.generate_images(["thing"], [])
     with pytest.raises(ValueError, match="edit 1 has no pictures: give at least one"):
         GENERATOR.edit_images([SOURCE, []], ["thing", "thing"])
 
 
-def test_one_text_in_place_of_a_list_is_refused_and_not_drawn_letter_by_letter():
-    with pytest.raises(ValueError, match=r"prompts is 'thing': expected a list, as \['thing'\]"):
+def test_a_str_instead_of_a_list_is_an_error():
+    with pytest.raises(ValueError, match=r"prompts is 'thing': expected a list, such as \['thing'\]"):
         GENERATOR.generate_images("thing", QUICK_SETTINGS)
     with pytest.raises(ValueError, match="instructions is 'a': expected a list"):
         GENERATOR.edit_images([SOURCE], "a", QUICK_SETTINGS)
@@ -114,20 +114,20 @@ def test_one_text_in_place_of_a_list_is_refused_and_not_drawn_letter_by_letter()
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_of_less_than_one_is_refused(size):
-    with pytest.raises(ValueError, match=f"batch_size is {size}: expected 1 or more"):
+def test_a_batch_size_below_1_is_an_error(size):
+    with pytest.raises(ValueError, match=f"batch_size is {size}: expected at least 1"):
         GENERATOR.generate_images(["thing"], QUICK_SETTINGS, batch_size=size)
-    with pytest.raises(ValueError, match=f"batch_size is {size}: expected 1 or more"):
+    with pytest.raises(ValueError, match=f"batch_size is {size}: expected at least 1"):
         GENERATOR.answer([SOURCE], [""], TEXT, batch_size=size)
 
 
-# What is read
+# Context tokens
 
 
 def tokens_read(generator: Generator, *context, **settings) -> tuple[int, int, int]:
-    """How many are read of the context, and of what guidance by text and by images compares with."""
+    """Counts the tokens read for the context, and for the contexts of text and image guidance."""
     request = Request(context, dataclasses.replace(QUICK_SETTINGS, **settings))
-    inputs = generator._prepared([request]).inputs
+    inputs = generator.prepare([request]).inputs
     compared = [other.rest if other else None for other in (inputs.without_text, inputs.without_image)]
     counts = [
         int((batch.understanding.sample > 0).sum() + (batch.generation.sample > 0).sum()) if batch else 0
@@ -136,7 +136,7 @@ def tokens_read(generator: Generator, *context, **settings) -> tuple[int, int, i
     return counts[0], counts[1], counts[2]
 
 
-def test_contexts_are_read_only_where_guidance_compares_with_them():
+def test_contexts_of_guidance_are_read_only_if_a_step_needs_them():
     edit = (SOURCE, "thing")
     context, negative, texts = tokens_read(GENERATOR, *edit, negative="number")
     assert (negative, texts) == (5, 3)  # two of each are delimiters
@@ -147,8 +147,8 @@ def test_contexts_are_read_only_where_guidance_compares_with_them():
     assert tokens_read(GENERATOR, *edit, negative="number", interval=(0.1, 0.4)) == (context, 0, 0)
 
 
-def test_after_thinking_nothing_but_the_thought_is_read():
-    """The system prompt and the prompt were read before it was written; guidance compares with beginnings of them."""
+def test_after_thinking_only_the_thought_is_read():
+    """System prompt and prompt are already in the cache, which guidance shares."""
     thinker = dataclasses.replace(GENERATOR, thinking=ThinkingConfig(drawing_prompt="number", text=TEXT))
     assert tokens_read(thinker, "thing", think=True) == (TEXT.max_length - 1 + 2, 0, 0)
 
@@ -167,13 +167,13 @@ def test_after_thinking_nothing_but_the_thought_is_read():
         ({"size": "24x32", "aspect": "1:1"}, (8, 16), (32, 24)),
     ],
 )
-def test_a_size_is_asked_for_or_follows_from_aspect_or_last_picture(settings, last, expected):
+def test_a_size_is_explicit_or_follows_from_aspect_or_last_picture(settings, last, expected):
     assert picture_size(PictureSettings(**settings), MODEL.config, MODEL.vae_transform, last) == expected
 
 
 @pytest.mark.parametrize("size", ["12x16", "16x40"])
-def test_a_size_that_the_model_cannot_draw_is_refused(size):
-    with pytest.raises(ValueError, match=f"size is {size}: expected sides that are multiples of 8, of at most 32"):
+def test_an_unsupported_size_is_an_error(size):
+    with pytest.raises(ValueError, match=f"size is {size}: expected multiples of 8 of at most 32 pixels"):
         GENERATOR.generate_images(["thing"], PictureSettings(size=size))
 
 
@@ -181,7 +181,7 @@ def test_a_size_that_the_model_cannot_draw_is_refused(size):
     ("field", "value"),
     [("size", "16"), ("size", "0x16"), ("aspect", "4x3"), ("seed", -1), ("seed", 2**31), ("timesteps", 1)],
 )
-def test_settings_that_mean_nothing_are_refused_by_name(field, value):
+def test_invalid_settings_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} is "):
         PictureSettings(**{field: value})
 
@@ -189,12 +189,12 @@ def test_settings_that_mean_nothing_are_refused_by_name(field, value):
 # Contexts
 
 
-def test_a_picture_is_read_as_latents_and_patches_to_draw_and_as_patches_to_write():
+def test_a_picture_is_read_as_latents_and_patches_for_pictures_and_as_patches_for_text():
     parts = ("thing", np.zeros((30, 60, 3), np.uint8))
     text, latents, patches = context_plan(parts, MODEL, latents=True)
     assert (type(text), type(latents), type(patches)) == (Text, CleanLatents, VitImage)
     assert latents.pixels.shape == (8, 16, 3)
-    # The ViT transform acts on what the autoencoder's made (convention 21).
+    # The ViT transform applies to the output of the autoencoder's transform, as in BAGEL's public implementation.
     assert patches.pixels.shape == (4, 8, 3)
     assert [type(item) for item in context_plan(parts, MODEL, latents=False)] == [Text, VitImage]
 
@@ -205,13 +205,13 @@ def test_pictures_may_be_files_images_or_arrays(tmp_path):
         np.testing.assert_array_equal(read_picture(picture), SOURCE)
 
 
-def test_a_photo_is_turned_upright():
+def test_a_photo_is_rotated_upright():
     photo = Image.fromarray(SOURCE)
     photo.getexif()[0x0112] = 3  # upside down
     np.testing.assert_array_equal(read_picture(photo), SOURCE[::-1, ::-1])
 
 
-def test_a_picture_that_is_none_is_refused(tmp_path):
+def test_an_invalid_picture_is_named(tmp_path):
     (tmp_path / "damaged.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"picture of edit 0: .*damaged\.png: the 10 bytes cannot be decoded"):
         GENERATOR.edit_images([tmp_path / "damaged.png"], ["thing"])
@@ -219,14 +219,14 @@ def test_a_picture_that_is_none_is_refused(tmp_path):
         read_picture(tmp_path / "missing.png")
     Image.fromarray(SOURCE).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"picture: an image that cannot be read \(image file is truncated"):
+    with pytest.raises(ValueError, match=r"picture: the image cannot be read \(image file is truncated"):
         read_picture(Image.open(tmp_path / "cut.png"))
-    with pytest.raises(ValueError, match=r"an array of float64 \(2, 2\); expected uint8"):
+    with pytest.raises(ValueError, match=r"picture is a float64 array of shape \(2, 2\); expected uint8"):
         read_picture(np.zeros((2, 2)))
 
 
-def test_a_picture_of_a_context_that_is_none_is_told_by_its_number(tmp_path):
-    """Among the pictures: the texts of a context may begin with a system prompt that nobody wrote."""
+def test_an_invalid_picture_of_a_context_is_named_by_its_number(tmp_path):
+    """Only pictures are counted, because a context may begin with a system prompt."""
     with pytest.raises(ValueError, match="picture 2 of the context: "):
         context_plan(("number", SOURCE, "thing", tmp_path / "missing.png"), MODEL, latents=True)
 
@@ -234,14 +234,14 @@ def test_a_picture_of_a_context_that_is_none_is_told_by_its_number(tmp_path):
 # Answers
 
 
-def test_an_answer_depends_on_its_context_and_not_on_its_batch():
+def test_an_answer_depends_on_its_context_but_not_on_the_batch():
     contexts, questions = [SOURCE, ("number", latents_of(2, 2))], ["", "thing"]
     together = GENERATOR.answer(contexts, questions, TEXT)
     assert together[1:2] == GENERATOR.answer(contexts[1:2], questions[1:2], TEXT)
     assert together[0] != together[1]
 
 
-def test_a_text_that_is_streamed_is_the_text_written_at_once():
+def test_a_streamed_text_equals_the_text_written_at_once():
     reader = GENERATOR.reader
     read = reader.read([context_plan((SOURCE,), MODEL, latents=False)], [0])
     [[whole]] = reader.write(read, TEXT, [0])
@@ -252,7 +252,7 @@ def test_a_text_that_is_streamed_is_the_text_written_at_once():
 
 
 def test_lengths_of_one_bucket_share_their_programs(caplog):
-    """18 and 23 tokens, the start token counted: both have room for 24 after it."""
+    """18 and 23 tokens including the start token: the bucket of both is 24 tokens after it."""
     reader = GENERATOR.reader
     read = reader.read([context_plan((SOURCE,), MODEL, latents=False)], [0])
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
@@ -275,7 +275,7 @@ def test_a_stop_token_ends_an_answer():
         GENERATOR.answer([SOURCE], [""], TEXT, stop=["thing number"])
 
 
-def test_what_is_read_in_two_goes_is_as_if_read_in_one():
+def test_reading_in_two_steps_equals_reading_in_one():
     reader = GENERATOR.reader
     plan = context_plan(("number", SOURCE, "thing"), MODEL, latents=True)
     in_two = reader.read([plan], [5], reader.read([plan[:1]], [5]))
@@ -284,7 +284,7 @@ def test_what_is_read_in_two_goes_is_as_if_read_in_one():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])
-def test_an_answer_has_the_seeds_of_a_picture(seed):
+def test_a_seed_out_of_range_is_an_error(seed):
     with pytest.raises(ValueError, match=f"seed is {seed}: expected 0 to"):
         GENERATOR.answer([SOURCE], [""], TEXT, seeds=[seed])
 
@@ -292,8 +292,8 @@ def test_an_answer_has_the_seeds_of_a_picture(seed):
 # Thinking
 
 
-def test_a_thought_is_written_after_the_system_prompt_and_drawn_from():
-    """Without guidance a picture depends on nothing but its context: system prompt, prompt, thought."""
+def test_a_thought_follows_the_system_prompt_and_is_in_the_context_of_the_picture():
+    """Without guidance, a picture depends only on its context: system prompt, prompt, thought."""
     one_token = TextConfig(max_length=2)
     thinking = ThinkingConfig(drawing_prompt="number", text=one_token)
     unguided = dataclasses.replace(QUICK_SETTINGS, text_scale=1.0)
@@ -305,18 +305,18 @@ def test_a_thought_is_written_after_the_system_prompt_and_drawn_from():
     assert alike(drawn.image, expected.image)
 
 
-def test_guidance_compares_a_thinking_picture_with_the_system_prompt_and_with_the_prompt():
-    """As the public implementation does: the thought is part of what guidance leads to."""
+def test_contexts_of_guidance_do_not_contain_the_thought():
+    """Guidance leads towards the thought, as in BAGEL's public implementation."""
     thinker = dataclasses.replace(GENERATOR, thinking=ThinkingConfig(drawing_prompt="number", text=TEXT))
     request = Request(("thing",), dataclasses.replace(QUICK_SETTINGS, think=True))
-    _, [plan], _ = thinker._think([thinker._guided_plan(request)])
+    [plan] = thinker.prepare([request]).plans
     assert plan.context[:2] == context_plan(("number", "thing"), MODEL, latents=True)
     assert len(plan.context) == 3
     assert plan.without_text == plan.context[:1]
     assert plan.without_image == plan.context[:2]
 
 
-def test_an_answer_is_told_from_the_thought_before_it():
+def test_a_text_is_split_into_thought_and_answer():
     assert split_thought("<think> it is round </think> a ball") == ("it is round", "a ball")
     assert split_thought("a ball") == ("", "a ball")
     assert split_thought("<think> it is") == ("it is", "")

@@ -1,4 +1,4 @@
-"""What a picture says of how it was made, whoever draws it."""
+"""Metadata of pictures, shared by all commands."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from uno_jax.inference.picture_settings import PictureSettings
 SOURCE = latents_of(1, 2)  # 8 x 16 pixels
 
 
-def said(*context, **settings):
+def metadata_of(*context, **settings):
     return picture_metadata(Request(context, PictureSettings(**settings)), small_generator())
 
 
-def test_it_names_model_context_and_settings_and_what_they_come_to():
-    metadata = said("thing", timesteps=7)
+def test_metadata_has_model_context_and_resolved_settings():
+    metadata = metadata_of("thing", timesteps=7)
     assert metadata["checkpoint"] == "small"
     assert metadata["context"] == ["thing"]
     assert metadata["timesteps"] == 7
@@ -28,17 +28,17 @@ def test_it_names_model_context_and_settings_and_what_they_come_to():
     assert json.loads(json.dumps(metadata)) == metadata
 
 
-def test_a_picture_in_a_file_is_told_by_the_bytes_of_the_file(tmp_path):
+def test_a_picture_file_is_identified_by_its_bytes(tmp_path):
     file = tmp_path / "a.png"
     Image.fromarray(SOURCE).save(file)
-    before = said(file, "thing")
+    before = metadata_of(file, "thing")
     assert before["context"][0]["image"] == "a.png"
     assert before["size"] == "16x8"
     Image.fromarray(latents_of(1, 2, seed=1)).save(file)
-    assert said(file, "thing") != before
+    assert metadata_of(file, "thing") != before
 
 
-def test_a_picture_in_memory_is_told_by_its_pixels():
-    assert said(SOURCE)["context"][0]["pixels"] == "16x8"
-    assert said(SOURCE) == said(Image.fromarray(SOURCE))
-    assert said(SOURCE) != said(latents_of(1, 2, seed=1))
+def test_a_picture_in_memory_is_identified_by_its_pixels():
+    assert metadata_of(SOURCE)["context"][0]["pixels"] == "16x8"
+    assert metadata_of(SOURCE) == metadata_of(Image.fromarray(SOURCE))
+    assert metadata_of(SOURCE) != metadata_of(latents_of(1, 2, seed=1))

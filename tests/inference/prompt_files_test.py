@@ -1,4 +1,4 @@
-"""Prompt files: what a line may say, and what is said of lines that are wrong."""
+"""Prompt files: fields of a line, and errors of invalid lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save_picture(file: Path) -> Path:
     return file
 
 
-def test_a_text_file_holds_a_prompt_a_line(tmp_path):
+def test_a_text_file_has_one_prompt_per_line(tmp_path):
     (tmp_path / "prompts.txt").write_text("a red heart\n\n  Grüße! \n")
     prompts = read_prompts(tmp_path / "prompts.txt", SETTINGS)
     assert [(p.id, p.request) for p in prompts] == [
@@ -38,7 +38,7 @@ def test_a_text_file_holds_a_prompt_a_line(tmp_path):
     assert prompts[1].where == f"{tmp_path}/prompts.txt:3"
 
 
-def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
+def test_a_jsonl_line_has_its_own_pictures_and_settings(tmp_path):
     file = jsonl(
         tmp_path,
         {"prompt": "one", "seed": 3, "size": "8x16", "interval": [0, 1]},
@@ -56,37 +56,37 @@ def test_a_line_of_jsonl_has_pictures_and_settings_of_its_own(tmp_path):
     ("line", "problem"),
     [
         pytest.param(
-            "[" * 100_000, r"not valid JSON \(brackets nested too deeply\); write one JSON object a line", id="nested"
+            "[" * 100_000, r"not valid JSON \(brackets nested too deeply\); write one JSON object per line", id="nested"
         ),
-        ("{", r"not valid JSON \(Expecting property name.* at character 2\); write one JSON object a line"),
+        ("{", r"not valid JSON \(Expecting property name.* at character 2\); write one JSON object per line"),
         ("[1]", "a JSON list, not an object"),
         ({"images": []}, "prompt is missing: expected a text"),
         ({"prompt": 3}, "prompt is 3: expected a text"),
         ({"prompt": "a", "images": "a.png"}, "images is 'a.png': expected a list of paths"),
-        ({"prompt": "a", "context": ["a"]}, "context and prompt: give the one or the others"),
+        ({"prompt": "a", "context": ["a"]}, "context and prompt: use context alone, or prompt and images"),
         ({"context": [3]}, r"context\[0\] is 3: expected a text or"),
         ({"prompt": "a", "sed": 3}, "settings.sed is not a field of PictureSettings; did you mean seed"),
         ({"prompt": "a", "seed": "3"}, r"settings.seed is '3' \(str\): expected int"),
         ({"prompt": "a", "timesteps": 1}, "settings: timesteps is 1: expected 2 or more"),
-        ({"prompt": "a", "id": "../a"}, "id is '../a': expected letters"),
-        ({"prompt": "a", "id": "ü" * 101}, "id is of 202 bytes: expected at most 200"),
+        ({"prompt": "a", "id": "../a"}, "id is '../a': expected a file name of letters"),
+        ({"prompt": "a", "id": "ü" * 101}, "id has 202 bytes: expected at most 200"),
     ],
 )
-def test_a_line_that_is_wrong_is_named(tmp_path, line, problem):
+def test_an_invalid_line_is_named(tmp_path, line, problem):
     with pytest.raises(PromptError, match=rf"prompts\.jsonl:2: {problem}"):
         read_prompts(jsonl(tmp_path, {"prompt": "fine"}, line), SETTINGS)
 
 
-def test_all_wrong_lines_are_named_at_once(tmp_path):
+def test_all_invalid_lines_are_named_at_once(tmp_path):
     with pytest.raises(PromptError) as raised:
         read_prompts(jsonl(tmp_path, "{", {"prompt": "a", "id": "a"}, {"prompt": "b", "id": "a"}), SETTINGS)
     lines = str(raised.value).split("\n")
     assert "prompts.jsonl:1: not valid JSON" in lines[0]
-    assert "prompts.jsonl:3: id 'a' is that of" in lines[1]
+    assert "prompts.jsonl:3: id 'a' is also the id of" in lines[1]
 
 
-def test_a_file_without_prompts_is_refused(tmp_path):
-    with pytest.raises(PromptError, match=r"prompts\.jsonl: no prompts in it"):
+def test_a_file_without_prompts_is_an_error(tmp_path):
+    with pytest.raises(PromptError, match=r"prompts\.jsonl: no prompts;"):
         read_prompts(jsonl(tmp_path, ""), SETTINGS)
     with pytest.raises(PromptError, match=r"missing\.txt: cannot be read \(No such file"):
         read_prompts(tmp_path / "missing.txt", SETTINGS)
@@ -101,13 +101,13 @@ def test_the_case_of_the_suffix_does_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["prompts.json", "prompts.NDJSON"])
-def test_json_of_another_name_is_not_drawn_as_text(tmp_path, name):
+def test_other_json_files_are_not_read_as_text(tmp_path, name):
     file = jsonl(tmp_path, {"prompt": "one"}).rename(tmp_path / name)
-    with pytest.raises(PromptError, match=rf"{name}: .* with a JSON object a line, name it \.jsonl"):
+    with pytest.raises(PromptError, match=rf"{name}: .* name a file with one JSON object per line \.jsonl"):
         read_prompts(file, SETTINGS)
 
 
-def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_path):
+def test_damaged_pictures_and_unsupported_sizes_are_named_before_any_work(tmp_path):
     save_picture(tmp_path / "fine.png")
     (tmp_path / "damaged.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     file = jsonl(
@@ -128,13 +128,13 @@ def test_damaged_pictures_and_impossible_sizes_are_named_before_any_work(tmp_pat
 
 
 @pytest.mark.parametrize(("prompt", "negative"), [("caf\udce9", ""), ("fine", "\ud800")])
-def test_what_is_no_unicode_text_is_named_before_any_work(prompt, negative):
+def test_invalid_unicode_is_named_before_any_work(prompt, negative):
     prompts = prompts_of_arguments([prompt], [], PictureSettings(negative=negative))
     with pytest.raises(PromptError, match="^--prompt 0: .* is not valid Unicode"):
         list(check_prompts(prompts, small_generator()))
 
 
-def test_prompts_of_a_command_line_are_about_all_of_its_pictures():
+def test_prompts_of_a_command_line_have_all_of_its_pictures():
     one, two = prompts_of_arguments(["a", "b"], ["x.png", "y.png"], SETTINGS)
     assert one.request == Request((Path("x.png"), Path("y.png"), "a"), SETTINGS)
     assert two.request == Request((Path("x.png"), Path("y.png"), "b"), SETTINGS)

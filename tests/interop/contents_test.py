@@ -1,4 +1,4 @@
-"""`uno_jax.convert inspect` and `diff`: what is in a checkpoint, and what is not the same in two."""
+"""`uno_jax.convert inspect` and `diff`: contents of a checkpoint, and differences of two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAINED_PARTS = {"generation expert", "latent projections, timestep embedder", "
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A run with averages, and the smallest public directory with its import."""
+    """A run with EMA weights, and the smallest public directory with its import."""
     directory = tmp_path_factory.mktemp("inspect")
     write_checkpoint(directory / "run")
     write_public(directory / "public")
@@ -45,14 +45,14 @@ def directory(tmp_path_factory):
 # Inspect
 
 
-def test_inspect_tells_the_size_of_every_part_and_its_hash(directory):
+def test_inspect_shows_size_and_hash_of_every_part(directory):
     printed = succeed("inspect", directory / "run")
     digest = read_parts(find_source(directory / "run").contents()).hashes["generation expert"][:16]
     assert f"generation expert                     │     15 │     15,680 │ float32 │  61.25 KiB │ {digest}" in printed
     assert "all                                   │     68 │    101,360 │ float32 │ 395.94 KiB │" in printed
 
 
-def test_inspect_tells_the_step_the_config_and_what_wrote_it(directory):
+def test_inspect_shows_step_config_and_versions(directory):
     printed = succeed("inspect", directory / "run")
     assert "step: 3\n" in printed
     assert "holds: assets, data, ema, params, training\n" in printed
@@ -63,16 +63,16 @@ def test_inspect_tells_the_step_the_config_and_what_wrote_it(directory):
     assert "  objective.time_shift = 4.0\n" in printed
 
 
-def test_inspect_tells_what_was_imported(directory, tmp_path):
-    shutil.copytree(directory / "imported", tmp_path / "123")  # a name of digits is no step
+def test_inspect_shows_what_was_imported(directory, tmp_path):
+    shutil.copytree(directory / "imported", tmp_path / "123")  # a folder named by digits is not a step
     printed = succeed("inspect", tmp_path / "123")
-    assert "step: of no run: a model alone\n" in printed
+    assert "step: none (a model without training state)\n" in printed
     assert "trained: nothing\n" in printed
     assert "tensors in F32\n" in printed
 
 
 @pytest.mark.parametrize("name", ["best", "20260101"])
-def test_the_step_is_known_under_another_name(directory, tmp_path, name):
+def test_the_step_does_not_depend_on_the_folder_name(directory, tmp_path, name):
     shutil.copytree(find_checkpoint(directory / "run"), tmp_path / name)
     assert "step: 3\n" in succeed("inspect", tmp_path / name)
 
@@ -84,14 +84,14 @@ def test_inspect_of_a_public_directory_shows_its_json_files(directory):
     assert "  config.json.vae_config.ch_mult = [1]\n" in printed
 
 
-def test_inspect_lists_every_array_if_it_is_told_to(directory):
+def test_inspect_lists_every_array_on_request(directory):
     lines = succeed("inspect", directory / "run", "--arrays").splitlines()
     assert ["decoder/layers/generation/gate/kernel", "2 x 32 x 48", "float32"] in [
         [cell.strip() for cell in line.split("│")] for line in lines
     ]
 
 
-def test_hashes_can_be_left_out(directory):
+def test_hashes_can_be_skipped(directory):
     assert "sha256" not in succeed("inspect", directory / "run", "--skip_hash")
 
 
@@ -101,7 +101,7 @@ def test_hashes_do_not_depend_on_the_layout(directory):
     )
 
 
-def test_one_number_changes_the_hash_of_its_part_and_no_other(directory, tmp_path):
+def test_a_changed_number_changes_only_the_hash_of_its_part(directory, tmp_path):
     params = small_params(MODEL)
     params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].add(1e-6)
     write_checkpoint(tmp_path / "run", params=params)
@@ -113,7 +113,7 @@ def test_one_number_changes_the_hash_of_its_part_and_no_other(directory, tmp_pat
     "other",
     [("latent_in/b", (2, 3), np.float32), ("latent_in/a", (3, 2), np.float32), ("latent_in/a", (2, 3), np.int32)],
 )
-def test_a_hash_is_of_names_shapes_and_dtypes_too(other):
+def test_a_hash_includes_names_shapes_and_dtypes(other):
     def hash_of(name, shape, dtype):
         leaves = {name: jax.ShapeDtypeStruct(shape, dtype)}
         reader = lambda names: {name: np.zeros(shape, dtype) for name in names}  # noqa: E731
@@ -122,25 +122,25 @@ def test_a_hash_is_of_names_shapes_and_dtypes_too(other):
     assert hash_of(*other) != hash_of("latent_in/a", (2, 3), np.float32)
 
 
-def test_averages_take_the_place_of_what_was_trained(directory):
+def test_ema_weights_replace_the_trained_parameters(directory):
     before, after = (read_parts(find_source(directory / "run").contents(ema=ema)).hashes for ema in (False, True))
     assert {part for part in before if before[part] != after[part]} == TRAINED_PARTS
 
 
-def test_a_place_that_holds_nothing_is_named(tmp_path):
-    assert f"{tmp_path}: no checkpoint is there" in fail("inspect", tmp_path)
+def test_a_path_without_a_checkpoint_is_named(tmp_path):
+    assert f"{tmp_path}: no checkpoint found" in fail("inspect", tmp_path)
 
 
-def test_a_diff_that_cannot_compare_says_so_with_a_status_of_its_own(directory, tmp_path, capsys):
+def test_a_failed_diff_has_its_own_exit_status(directory, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         succeed("diff", directory / "run", tmp_path)
     assert exit.value.code == 2
-    assert f"CheckpointError: {tmp_path}: no checkpoint is there" in capsys.readouterr().err
+    assert f"CheckpointError: {tmp_path}: no checkpoint found" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory):
-    """A run and a public directory, each with one weight that is no number."""
+    """A run and a public directory, each with one NaN weight."""
     directory = tmp_path_factory.mktemp("diverged")
     params = small_params(MODEL)
     params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].set(np.inf)
@@ -153,7 +153,7 @@ def diverged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layout", ["run", "public"])
-def test_inspect_shows_where_weights_are_no_numbers(diverged, layout):
+def test_inspect_shows_non_finite_weights(diverged, layout):
     printed = succeed("inspect", diverged / layout)
     rows = cells(printed)
     assert {part for part, row in rows.items() if "(not finite)" in row[-1]} == {"connector"}
@@ -161,7 +161,7 @@ def test_inspect_shows_where_weights_are_no_numbers(diverged, layout):
 
 
 @pytest.mark.parametrize("layout", ["run", "public"])
-def test_diff_shows_where_weights_are_no_numbers(directory, diverged, layout):
+def test_diff_shows_non_finite_weights(directory, diverged, layout):
     printed = differ(diverged / layout, directory / layout)
     assert cells(printed)["connector"][:2] == ["4", "1"]
     assert cells(printed)["connector"][2] in ("inf", "nan")
@@ -169,12 +169,12 @@ def test_diff_shows_where_weights_are_no_numbers(directory, diverged, layout):
     assert "connector/fc1/bias is not finite in the first\n" in printed
 
 
-def test_parameters_of_another_program_are_named(tmp_path):
+def test_unknown_parameters_are_named(tmp_path):
     write_checkpoint(tmp_path / "run", params={**small_params(MODEL), "lora": {"kernel": jnp.ones(3)}})
-    assert "it holds parameters that no model of ours has: lora/kernel" in fail("inspect", tmp_path / "run")
+    assert "unknown parameters: lora/kernel" in fail("inspect", tmp_path / "run")
 
 
-def test_low_rank_adapters_are_a_part_of_their_own(directory, tmp_path):
+def test_low_rank_adapters_are_a_separate_part(directory, tmp_path):
     model = small_model(decoder={"vocab_size": 640, "adapter_rank": 3})
     write_checkpoint(tmp_path / "run", model=model, params=small_params(model))
     assert cells(succeed("inspect", tmp_path / "run", "--skip_hash"))["low-rank adapters"][0] == "14"
@@ -184,7 +184,7 @@ def test_low_rank_adapters_are_a_part_of_their_own(directory, tmp_path):
 
 
 @given(sizes=st.lists(st.integers(1, 9), max_size=12), most=st.integers(4, 60))
-def test_arrays_come_in_order_and_few_at_a_time(sizes, most):
+def test_arrays_are_read_in_order_and_few_at_a_time(sizes, most):
     arrays = {str(i): np.full(size, i, np.float32) for i, size in enumerate(sizes)}
     read: list[int] = []
 
@@ -206,7 +206,7 @@ def test_arrays_come_in_order_and_few_at_a_time(sizes, most):
 
 
 def differ(*arguments: str | Path) -> str:
-    """What `diff` prints of two checkpoints that are not the same; its exit status is then 1."""
+    """Returns the output of `diff` for two checkpoints that differ (exit status 1)."""
     console = Console(file=io.StringIO(), width=120)
     with pytest.raises(SystemExit) as exit:
         convert.main(["diff", *map(str, arguments)], console)
@@ -215,18 +215,18 @@ def differ(*arguments: str | Path) -> str:
 
 
 def cells(printed: str) -> dict[str, list[str]]:
-    """The rows of the tables, by their first cells."""
+    """Returns the rows of the tables by their first cells."""
     rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
     return {row[0]: row[1:] for row in rows}
 
 
-def test_a_checkpoint_is_the_same_as_the_public_directory_that_it_came_from(directory):
+def test_a_checkpoint_equals_the_public_directory_of_its_import(directory):
     rows = cells(succeed("diff", directory / "public", directory / "imported"))
     assert rows["generation expert"] == ["15", "same", "", "", "float32"]
     assert rows["all"][1] == "same"
 
 
-def test_parts_that_differ_are_named_with_how_much(directory, tmp_path):
+def test_parts_that_differ_are_shown_with_their_distance(directory, tmp_path):
     params = small_params(MODEL)
     kernel = np.asarray(params["connector"]["fc1"]["kernel"])
     params["connector"]["fc1"]["kernel"] = params["connector"]["fc1"]["kernel"].at[2, 1].add(0.5)
@@ -239,7 +239,7 @@ def test_parts_that_differ_are_named_with_how_much(directory, tmp_path):
     assert rows["all"][:2] == ["68", "1"]
 
 
-def test_other_dtypes_are_named_and_equal_numbers_are_the_same_in_them(tmp_path):
+def test_equal_numbers_are_the_same_in_different_dtypes(tmp_path):
     narrow, wide = write_public(tmp_path / "narrow", ml_dtypes.bfloat16), write_public(tmp_path / "wide")
     succeed("import", narrow, tmp_path / "imported")
     rows = cells(differ(narrow, wide))
@@ -252,14 +252,14 @@ def test_other_dtypes_are_named_and_equal_numbers_are_the_same_in_them(tmp_path)
     assert rows["connector"] == ["4", "same", "", "", "bfloat16 / float32"]
 
 
-def test_arrays_of_one_checkpoint_only_and_of_other_shapes_are_named(directory):
+def test_missing_arrays_and_different_shapes_are_named(directory):
     printed = differ(directory / "run", directory / "imported")
     assert "metaqueries/table [4, 32] is in the first only" in printed
     assert "autoencoder/encoder/conv_in/bias [32] is in the second only" in printed
     assert "latent_in/bias is [32] in the first and [8] in the second" in printed
 
 
-def test_fields_of_the_config_that_differ_are_shown(directory, tmp_path):
+def test_config_fields_that_differ_are_shown(directory, tmp_path):
     write_checkpoint(tmp_path / "run", model=dataclasses.replace(MODEL, compute_dtype="bfloat16"))
     printed = succeed("diff", directory / "run", tmp_path / "run")
     assert '  model.compute_dtype: "float32" / "bfloat16"\n' in printed
@@ -267,14 +267,14 @@ def test_fields_of_the_config_that_differ_are_shown(directory, tmp_path):
 
 
 @pytest.mark.parametrize(("which", "same"), [("both", True), ("second", False), ("first", False)])
-def test_averages_can_be_compared_with_the_parameters(directory, which, same):
+def test_ema_weights_can_be_compared_with_the_parameters(directory, which, same):
     command = (directory / "run", directory / "run", f"--ema={which}")
     rows = cells(succeed("diff", *command) if same else differ(*command))
     assert {part for part, row in rows.items() if row[1].isdigit()} - {"all"} == (set() if same else TRAINED_PARTS)
 
 
 @given(data=st.data(), chunk=st.integers(1, 8))
-def test_differences_are_those_of_the_whole_arrays_however_they_are_cut(data, chunk):
+def test_differences_do_not_depend_on_the_chunk_size(data, chunk):
     numbers = st.lists(st.floats(-4, 4, width=16), min_size=6, max_size=6)
     a, b = (np.asarray(data.draw(numbers), np.float32).reshape(2, 3) for _ in range(2))
     found = difference("a", a, b, chunk)
@@ -284,12 +284,12 @@ def test_differences_are_those_of_the_whole_arrays_however_they_are_cut(data, ch
     np.testing.assert_allclose(found.first_squares, np.square(a).sum(), rtol=1e-5)
 
 
-def test_the_sign_of_zero_is_a_difference_of_bytes():
+def test_the_sign_of_zero_is_a_difference():
     found = difference("a", np.zeros(3, np.float32), np.asarray([0, -0.0, 0], np.float32))
     assert (found.same, found.largest) == (False, 0)
 
 
-def test_the_reference_differs_from_itself_nowhere():
+def test_the_reference_equals_itself():
     assert cells(succeed("diff", REFERENCE, REFERENCE))["all"][1] == "same"
 
 

@@ -1,4 +1,4 @@
-"""`uno_jax.convert export`: what was imported comes back byte by byte, what was trained in the dtype asked for."""
+"""`uno_jax.convert export`: imported tensors are restored byte for byte, trained ones take the requested dtype."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bytes_of(directory: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
 
 
-# What was imported
+# Imported models
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +66,22 @@ def test_import_export_and_import_again_is_the_identity(round_trip):
 
 
 @pytest.mark.parametrize("name", [*FILES, *TOKENIZER_FILES])
-def test_an_export_of_what_was_imported_holds_the_same_bytes(round_trip, name):
+def test_an_untrained_export_has_the_bytes_of_the_import(round_trip, name):
     assert (round_trip[0] / "exported" / name).read_bytes() == (REFERENCE / name).read_bytes()
 
 
-def test_every_field_of_the_imported_json_files_comes_back(round_trip):
+def test_every_field_of_the_imported_json_files_is_restored(round_trip):
     for name in ("config.json", "llm_config.json", "vit_config.json"):
         stored, exported = (json.loads((path / name).read_text()) for path in (REFERENCE, round_trip[0] / "exported"))
         assert exported | stored == exported
 
 
-def test_a_second_export_is_the_first_file_by_file(round_trip, tmp_path):
+def test_a_second_export_has_the_same_files(round_trip, tmp_path):
     succeed("export", round_trip[0] / "second", tmp_path / "again")
     assert bytes_of(tmp_path / "again") == bytes_of(round_trip[0] / "exported")
 
 
-def test_export_says_what_it_wrote(round_trip):
+def test_export_lists_what_it_wrote(round_trip):
     assert "generation expert                     │     15 │    111,520 │ float32" in round_trip[1]
     for name in ("ema.safetensors", "ae.safetensors", "llm_config.json", "vocab.json"):
         assert f"{round_trip[0] / 'exported' / name}\n" in round_trip[1]
@@ -91,7 +91,7 @@ def test_export_says_what_it_wrote(round_trip):
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 
 
-def test_every_tensor_keeps_its_own_dtype_even_in_one_stack_of_layers(tmp_path):
+def test_every_tensor_keeps_its_dtype_even_within_a_stack_of_layers(tmp_path):
     source = write_public(tmp_path / "public")
     for file in FILES:
         tensors = load_file(source / file)
@@ -103,7 +103,7 @@ def test_every_tensor_keeps_its_own_dtype_even_in_one_stack_of_layers(tmp_path):
         assert (tmp_path / "exported" / file).read_bytes() == (source / file).read_bytes()
 
 
-def test_a_position_table_that_another_machine_computed_comes_back_as_it_was(tmp_path):
+def test_a_position_table_of_another_machine_is_restored(tmp_path):
     source = write_public(tmp_path / "public")
     tensors = load_file(source / "ema.safetensors")
     tensors["vit_pos_embed.pos_embed"] = np.nextafter(tensors["vit_pos_embed.pos_embed"], np.float32(2))
@@ -113,12 +113,12 @@ def test_a_position_table_that_another_machine_computed_comes_back_as_it_was(tmp
     assert (tmp_path / "exported" / "ema.safetensors").read_bytes() == (source / "ema.safetensors").read_bytes()
 
 
-# What a run trained
+# Trained models
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A bfloat16 directory, and a run from it: everything in float32, trained parameters moved, averages elsewhere."""
+    """A bfloat16 directory, and a float32 run from it whose trained parameters and EMA weights have changed."""
     directory = tmp_path_factory.mktemp("trained")
     source = write_public(directory / "public", ml_dtypes.bfloat16)
     succeed("import", source, directory / "imported")
@@ -136,7 +136,7 @@ def write_run(imported: Path, workdir: Path, frozen: type) -> None:
 
 
 def save_run(imported: Path, workdir: Path, flat: dict[str, jax.Array], trainable, **assets: bytes) -> None:
-    """The checkpoint of a run from an import; its averages are the trained parameters plus 1."""
+    """Writes the checkpoint of a run from an import. Its EMA weights are the trained parameters plus 1."""
     state = create_state(unflatten_dict(flat, sep="/"), trainable, optax.sgd(1.0), ema=True)
     state = state.replace(ema=jax.tree.map(lambda leaf: leaf + 1, state.ema))
     files = {file.name: file.read_bytes() for file in (imported / "assets").iterdir()}
@@ -147,14 +147,14 @@ def save_run(imported: Path, workdir: Path, flat: dict[str, jax.Array], trainabl
 
 
 def trained_names(directory: Path) -> set[str]:
-    """Public names of the tensors that UNO trains."""
+    """Returns the public names of the tensors that UNO trains."""
     entries = model_tensors(model_config_from_directory(directory))
     return {e.public for e in entries if any(is_under("/".join(e.path), prefix) for prefix in UNO_TRAINABLE)}
 
 
 @pytest.mark.parametrize(("option", "dtype"), [((), "bfloat16"), (("--dtype=float32",), "float32")])
 @pytest.mark.parametrize(("ema", "moved"), [((), 1e-3), (("--ema",), 1 + 1e-3)])
-def test_trained_tensors_take_the_dtype_asked_for_and_frozen_ones_keep_their_bytes(
+def test_trained_tensors_take_the_requested_dtype_and_frozen_ones_keep_their_bytes(
     trained, tmp_path, option, dtype, ema, moved
 ):
     printed = succeed("export", trained / "run", tmp_path / "out", *option, *ema)
@@ -185,31 +185,31 @@ def test_import_after_export_is_the_identity_for_a_trained_model(trained, tmp_pa
     assert after.config == before.config
 
 
-def test_a_run_that_kept_frozen_tensors_in_a_narrower_dtype_is_told_that_their_bytes_are_lost(tmp_path):
+def test_frozen_tensors_that_lost_precision_are_reported(tmp_path):
     succeed("import", write_public(tmp_path / "public", np.float16), tmp_path / "imported")
     write_run(tmp_path / "imported", tmp_path / "run", frozen=jnp.bfloat16)
     printed = succeed("export", tmp_path / "run", tmp_path / "out")
     frozen = len(model_tensors(model_config_from_directory(tmp_path / "public"))) - len(
         trained_names(tmp_path / "public")
     )
-    assert f"{frozen} frozen tensors are not what was imported" in printed
+    assert f"{frozen} frozen tensors differ from the import" in printed
 
 
-def test_weights_that_a_narrower_dtype_cannot_hold_are_refused(tmp_path):
+def test_weights_that_exceed_the_range_of_the_dtype_are_an_error(tmp_path):
     params = small_params(MODEL)
     params["latent_in"]["bias"] = params["latent_in"]["bias"].at[3].set(1e6)
     write_checkpoint(tmp_path / "run", params=params)
     message = fail("export", tmp_path / "run", tmp_path / "out", "--dtype=float16")
-    assert "vae2llm.bias: its largest weight, 1e+06, is more than float16 can hold" in message
+    assert "vae2llm.bias: the largest weight, 1e+06, exceeds the range of float16" in message
     succeed("export", tmp_path / "run", tmp_path / "out", "--dtype=bfloat16")
 
 
-def test_averages_that_a_run_did_not_keep_cannot_be_exported(tmp_path):
+def test_missing_ema_weights_cannot_be_exported(tmp_path):
     write_checkpoint(tmp_path / "run", ema=False)
-    assert "it holds no averages of the parameters (ema)" in fail("export", tmp_path / "run", tmp_path / "out", "--ema")
+    assert "the checkpoint has no EMA weights" in fail("export", tmp_path / "run", tmp_path / "out", "--ema")
 
 
-# Models that are ours alone
+# Models that the public implementation does not support
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +220,10 @@ def ours(tmp_path_factory):
     return directory, succeed("export", directory / "run", directory / "exported")
 
 
-def test_a_pixel_autoencoder_is_exported_for_our_own_use_and_says_so(ours):
+def test_an_export_with_a_pixel_autoencoder_is_reported_as_unsupported(ours):
     directory, printed = ours
     sentence = "its autoencoder is the parameter-free pixel autoencoder, not FLUX's"
-    assert f"Not for the public implementation: {sentence}" in printed
+    assert f"Not supported by the public implementation: {sentence}" in printed
     assert json.loads((directory / "exported/config.json").read_text())["uno_jax"]["not_public"] == [sentence]
     assert not (directory / "exported/ae.safetensors").exists()
     before, after = load_model(directory / "run"), load_model(directory / "exported")
@@ -232,14 +232,14 @@ def test_a_pixel_autoencoder_is_exported_for_our_own_use_and_says_so(ours):
         assert getattr(after, name) == getattr(before, name)
 
 
-def test_what_predicts_the_clean_latents_is_not_for_the_public_implementation(tmp_path):
+def test_an_export_that_predicts_x0_is_reported_as_unsupported(tmp_path):
     model = small_model(decoder={"vocab_size": 640}, prediction="x0")
     write_checkpoint(tmp_path / "run", model=model, params=small_params(model))
     assert "predicts x0, not the velocity" in succeed("export", tmp_path / "run", tmp_path / "out")
     assert load_model(tmp_path / "out").config == model
 
 
-def test_metaqueries_and_their_head_have_a_file_of_their_own(ours):
+def test_metaqueries_and_their_head_are_in_a_separate_file(ours):
     directory, _ = ours
     config = model_config_from_directory(directory / "exported")
     queries = load_file(directory / "exported/uno.safetensors")
@@ -253,11 +253,11 @@ def test_metaqueries_and_their_head_have_a_file_of_their_own(ours):
 
 
 @pytest.mark.parametrize("ema", [(), ("--ema",)])
-def test_low_rank_adapters_are_added_to_the_kernels_under_them(tmp_path, ema):
+def test_low_rank_adapters_are_merged_into_their_kernels(tmp_path, ema):
     model = small_model(decoder={"vocab_size": 640, "adapter_rank": 3})
     write_checkpoint(tmp_path / "run", model=model, params=small_params(model), trainable=ADAPTERS_TRAINABLE)
     printed = succeed("export", tmp_path / "run", tmp_path / "out", *ema)
-    assert "low-rank adapters, of rank 3, are added to the kernels" in printed
+    assert "low-rank adapters of rank 3 have been merged into the kernels" in printed
     before, after = load_model(tmp_path / "run", ema=bool(ema)), load_model(tmp_path / "out")
     expected = flatten_dict(merge_adapters(before.params, model.decoder), sep="/")
     exported = flatten_dict(after.params, sep="/")
@@ -271,7 +271,7 @@ def is_kernel(name: str) -> bool:
     return name.startswith("decoder/layers/generation/") and name.endswith("/kernel")
 
 
-def test_kernels_with_adapters_take_the_dtype_of_trained_tensors_and_others_keep_their_bytes(tmp_path):
+def test_merged_kernels_take_the_requested_dtype_and_others_keep_their_bytes(tmp_path):
     source = write_public(tmp_path / "public", ml_dtypes.bfloat16)
     succeed("import", source, tmp_path / "imported")
     start = load_model(tmp_path / "imported")
@@ -291,7 +291,7 @@ def test_kernels_with_adapters_take_the_dtype_of_trained_tensors_and_others_keep
         assert not np.array_equal(exported[name], stored[name].astype(np.float32))
 
 
-# What the public implementation loads
+# Files of the public layout
 
 
 def test_names_and_shapes_are_exactly_the_public_ones(round_trip):
@@ -304,7 +304,7 @@ def test_names_and_shapes_are_exactly_the_public_ones(round_trip):
             assert {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()} == shapes  # noqa: SIM118
 
 
-def test_shards_hold_no_more_than_asked_for_and_load_like_one_file(round_trip, tmp_path):
+def test_shards_respect_the_maximum_size_and_load_like_one_file(round_trip, tmp_path):
     succeed("export", round_trip[0] / "first", tmp_path / "out", "--shard_size=200KB")
     shards = sorted((tmp_path / "out").glob("ema-*.safetensors"))
     assert len(shards) > 4
@@ -326,19 +326,19 @@ def test_shards_hold_no_more_than_asked_for_and_load_like_one_file(round_trip, t
 
 
 @pytest.mark.parametrize("size", ["large", "5 apples", "-1", "1.2.3"])
-def test_a_shard_size_that_is_none_shows_the_usage(size, capsys):
+def test_an_invalid_shard_size_shows_the_usage(size, capsys):
     with pytest.raises(SystemExit):
         succeed("export", "a", "b", f"--shard_size={size}")
-    assert "give one like 5GB, 500MB or 2GiB" in capsys.readouterr().err
+    assert "expected a value such as 5GB, 500MB or 2GiB" in capsys.readouterr().err
 
 
-# What is wrong is named, and leaves nothing behind
+# Errors
 
 
-def test_export_replaces_nothing_unless_it_is_told_to(ours, tmp_path):
+def test_export_replaces_nothing_without_overwrite(ours, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
-    assert "there is something already" in fail("export", ours[0] / "run", tmp_path / "out")
+    assert "already exists" in fail("export", ours[0] / "run", tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "precious"
     succeed("export", ours[0] / "run", tmp_path / "out", "--overwrite")
     assert bytes_of(tmp_path / "out") == bytes_of(ours[0] / "exported")
@@ -388,11 +388,11 @@ def damaged_provenance(checkpoint: Path) -> None:
         (cut_short, "params: files are missing or damaged"),
         (lost_sizes, "model.json"),
         (other_sizes, "gate/kernel is (2, 32, 48) in the checkpoint but (2, 32, 52)"),
-        (small_vocabulary, "its tokenizer has 622 ids, and the model's vocabulary is 600"),
+        (small_vocabulary, "the tokenizer has 622 ids, but the vocabulary of the model is 600"),
         (damaged_provenance, "provenance.json: not valid JSON"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of threads that Orbax leaves
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from threads that Orbax leaves behind
 def test_a_damaged_checkpoint_is_named_and_leaves_nothing_behind(ours, tmp_path, damage, message):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(find_checkpoint(ours[0] / "run"), checkpoint)
@@ -401,13 +401,13 @@ def test_a_damaged_checkpoint_is_named_and_leaves_nothing_behind(ours, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_a_weight_that_is_no_number_is_named_and_nothing_is_left_behind(tmp_path):
+def test_a_non_finite_weight_is_named_and_leaves_nothing_behind(tmp_path):
     params = small_params(MODEL)
     params["latent_in"]["bias"] = params["latent_in"]["bias"].at[3].set(jnp.nan)
     write_checkpoint(tmp_path / "run", params=params)
-    assert "latent_in/bias holds nan" in fail("export", tmp_path / "run", tmp_path / "out")
+    assert "latent_in/bias contains a non-finite value (nan)" in fail("export", tmp_path / "run", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_directory_that_is_public_already_is_not_exported(tmp_path):
-    assert "in the public layout already" in fail("export", REFERENCE, tmp_path / "out")
+def test_a_public_directory_is_not_exported(tmp_path):
+    assert "is already in the public layout" in fail("export", REFERENCE, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Several hosts import, restore and save checkpoints together; each reads and writes what its own devices hold."""
+"""Several hosts import, restore and save checkpoints together. Each reads and writes the shards of its devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def import_on_two_hosts(directory):
     return Hosts([*arguments, "--mesh.fsdp=4"], hosts=2, devices=2).wait()
 
 
-def test_what_two_hosts_imported_one_device_reads(tmp_path):
+def test_one_device_reads_an_import_of_two_hosts(tmp_path):
     write_public(tmp_path / "public", decoder={"intermediate_size": 4096})
     ended = import_on_two_hosts(tmp_path)
     assert [host.status for host in ended] == [0, 0], ended
@@ -32,7 +32,7 @@ def test_what_two_hosts_imported_one_device_reads(tmp_path):
     assert imported.config == public.config
 
 
-def test_a_whole_train_state_goes_from_one_host_to_two_and_back(tmp_path):
+def test_a_train_state_is_restored_on_two_hosts_and_back_on_one(tmp_path):
     state, data_state = write_state(tmp_path / "state")
     ended = Hosts(["-m", "tests.helpers.hosts_checkpoints", str(tmp_path)], hosts=2, devices=2).wait()
     assert [host.status for host in ended] == [0, 0], ended
@@ -46,5 +46,5 @@ def test_hosts_fail_together_and_leave_nothing_behind(tmp_path):
     save_file(tensors, tmp_path / "public" / "ema.safetensors")
     for host in import_on_two_hosts(tmp_path):
         assert host.status == 1
-        assert "tensor vae2llm.weight holds nan" in host.printed
+        assert "tensor vae2llm.weight contains a non-finite value (nan)" in host.printed
     assert [path.name for path in tmp_path.iterdir()] == ["public"]

@@ -1,4 +1,4 @@
-"""Import and export of a checkpoint of several GiB: what the host holds besides the placed arrays."""
+"""Host memory of an import and export of several GiB, in addition to the placed arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DECODER_JSON = {
     "vocab_size": 65536,
 }
 AUTOENCODER_JSON = {"ch": 32, "ch_mult": [1, 2, 2, 2], "num_res_blocks": 1}
-# Prints the peak of its resident memory as the last line.
+# The last line of output is the peak resident memory.
 PROGRAM = """
 import resource, sys
 from uno_jax.convert import main
@@ -44,7 +44,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def write_large(directory: Path) -> tuple[int, int]:
-    """Writes a public-layout directory in bfloat16; returns the bytes to be placed, and of the largest tensor."""
+    """Writes a bfloat16 public-layout directory. Returns the bytes to place, and those of the largest tensor."""
     directory.mkdir()
     (directory / "llm_config.json").write_text(json.dumps(DECODER_JSON))
     (directory / "config.json").write_text(json.dumps({"vae_config": AUTOENCODER_JSON}))
@@ -75,7 +75,7 @@ def large(tmp_path_factory):
 
 
 def convert(*arguments: str, devices: int = 1) -> tuple[int, float]:
-    """Peak resident memory of the command in bytes, and its seconds."""
+    """Runs a command. Returns its peak resident memory in bytes, and its duration in seconds."""
     started = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
@@ -96,18 +96,18 @@ def test_the_host_holds_little_more_than_the_largest_tensor(large, devices, caps
     assert total > 4 * GIB
     source, destination = str(directory / "public"), str(directory / "imported")
     peak, seconds = convert("import", source, destination, f"--mesh.fsdp={devices}", "--overwrite", devices=devices)
-    # What is placed on several devices at once is counted once, so this is the most that it can be.
-    besides = peak - total
+    # Replicated arrays are counted once, so this is an upper bound.
+    extra = peak - total
     with capsys.disabled():
         print(
-            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory besides the "
-            f"placed arrays {besides / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
+            f"\nimported {total / GIB:.2f} GiB onto {devices} devices in {seconds:.0f} s: peak memory in addition to "
+            f"the placed arrays {extra / GIB:.2f} GiB; largest tensor {largest / GIB:.2f} GiB"
         )
-    assert besides < largest + 2 * GIB
+    assert extra < largest + 2 * GIB
 
 
 @pytest.mark.slow
-def test_an_export_holds_one_array_at_a_time_and_is_the_imported_file(large, capsys):
+def test_an_export_holds_one_array_at_a_time_and_restores_the_file(large, capsys):
     directory, total, _ = large
     if not (directory / "imported").exists():
         convert("import", str(directory / "public"), str(directory / "imported"))

@@ -1,4 +1,4 @@
-"""A model is loaded whole, from a run's checkpoint or from a directory in the public layout."""
+"""A complete model is loaded from a checkpoint of a run, or from a directory in the public layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from uno_jax.training.state import merge
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A workdir, and the state that was saved in it."""
+    """Workdir of a run, and its saved state."""
     workdir = tmp_path_factory.mktemp("run")
     return workdir, write_checkpoint(workdir)
 
@@ -46,7 +46,7 @@ def test_a_run_is_loaded_from_its_workdir_its_folder_or_one_checkpoint(run, plac
     assert model.origin == str(workdir / "checkpoints" / "3")
 
 
-def test_averages_replace_the_trained_parameters_and_nothing_else(run):
+def test_ema_weights_replace_only_the_trained_parameters(run):
     workdir, state = run
     assert_same(load_model(workdir, ema=True).params, merge(state.ema, state.frozen))
 
@@ -67,7 +67,7 @@ def test_tokenizer_transforms_and_time_shift_are_the_runs(run):
     assert model.time_shift == 4.0
 
 
-def test_parameters_keep_their_dtypes_unless_one_is_asked_for(tmp_path):
+def test_parameters_keep_their_dtypes_by_default(tmp_path):
     params = small_params(MODEL)
     params["vision"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["vision"])
     write_checkpoint(tmp_path, params=params)
@@ -79,23 +79,23 @@ def test_parameters_keep_their_dtypes_unless_one_is_asked_for(tmp_path):
         assert {leaf.dtype for leaf in jax.tree.leaves(cast)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_a_checkpoint_without_averages_says_so_when_they_are_asked_for(tmp_path):
+def test_missing_ema_weights_are_an_error(tmp_path):
     write_checkpoint(tmp_path, ema=False)
     load_model(tmp_path)
-    with pytest.raises(CheckpointError, match=r"checkpoints/3: it holds no averages of the parameters \(ema\)"):
+    with pytest.raises(CheckpointError, match=r"checkpoints/3: the checkpoint has no EMA weights"):
         load_model(tmp_path, ema=True)
 
 
-def test_a_checkpoint_whose_tensors_are_not_its_models_is_refused_with_the_sizes(tmp_path):
+def test_tensors_that_do_not_match_the_model_are_named_with_their_sizes(tmp_path):
     wider = dataclasses.replace(MODEL, decoder=dataclasses.replace(MODEL.decoder, mlp_size=50))
     write_checkpoint(tmp_path, model=wider)
     with pytest.raises(CheckpointMismatch, match=r"gate/kernel is \(2, 32, 48\) in the checkpoint but \(2, 32, 50\)"):
         load_model(tmp_path)
 
 
-def test_a_tokenizer_of_more_ids_than_the_vocabulary_is_refused(tmp_path):
+def test_a_tokenizer_larger_than_the_vocabulary_is_an_error(tmp_path):
     write_checkpoint(tmp_path, model=small_model(decoder={"vocab_size": 600}))
-    with pytest.raises(CheckpointError, match="its tokenizer has 622 ids, and the model's vocabulary is 600"):
+    with pytest.raises(CheckpointError, match="the tokenizer has 622 ids, but the vocabulary of the model is 600"):
         load_model(tmp_path)
 
 
@@ -116,14 +116,14 @@ def test_a_missing_file_of_a_checkpoint_is_named(run, tmp_path, name):
         ({"data": []}, "config.json: data is []; expected a JSON object"),
     ],
 )
-def test_a_wrong_field_of_a_checkpoint_is_named(run, tmp_path, config, message):
+def test_an_invalid_field_of_a_checkpoint_is_named(run, tmp_path, config, message):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
     (tmp_path / "copy" / "assets" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load_model(tmp_path / "copy")
 
 
-def test_a_wrong_size_of_a_checkpoints_model_is_named_with_the_file(run, tmp_path):
+def test_an_invalid_size_of_the_model_is_named_with_its_file(run, tmp_path):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
     file = tmp_path / "copy" / "assets" / "model.json"
     file.write_text(json.dumps({"decoder": {"num_layers": "two"}}))
@@ -131,11 +131,11 @@ def test_a_wrong_size_of_a_checkpoints_model_is_named_with_the_file(run, tmp_pat
         load_model(tmp_path / "copy")
 
 
-@pytest.mark.parametrize("damage", ["a file cut short", "a file that is gone"])
-def test_damaged_arrays_of_a_checkpoint_are_one_line(run, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["truncated file", "missing file"])
+def test_damaged_arrays_are_reported_in_one_line(run, tmp_path, damage):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
     for file in (tmp_path / "copy" / "params").rglob("d/*"):
-        file.write_bytes(file.read_bytes()[:-100]) if damage == "a file cut short" else file.unlink()
+        file.write_bytes(file.read_bytes()[:-100]) if damage == "truncated file" else file.unlink()
     with pytest.raises(CheckpointError, match="copy/params: files are missing or damaged") as error:
         load_model(tmp_path / "copy")
     assert "\n" not in str(error.value)
@@ -159,7 +159,7 @@ def public():
     return load_model(REFERENCE)
 
 
-def test_a_public_directory_is_loaded_as_it_is_stored(public):
+def test_a_public_directory_is_loaded_in_its_stored_dtypes(public):
     stored = load_public(REFERENCE)
     assert_same(public.params, stored.params)
     assert_same(public.autoencoder_params, stored.autoencoder_params)
@@ -170,24 +170,24 @@ def test_a_public_directory_is_loaded_as_it_is_stored(public):
     assert public.time_shift == 3.0
 
 
-def test_a_public_directory_is_called_the_same_however_its_path_is_spelt(monkeypatch):
+def test_the_origin_of_a_public_directory_is_its_resolved_path(monkeypatch):
     monkeypatch.chdir(REFERENCE.parent)
     assert load_model(REFERENCE.name).origin == str(REFERENCE.resolve())
 
 
-def test_a_dtype_is_for_the_model_and_not_for_the_autoencoder():
+def test_a_dtype_applies_to_the_model_but_not_to_the_autoencoder():
     model = load_model(REFERENCE, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(model.autoencoder_params)} == {jnp.dtype(jnp.float32)}
 
 
 def test_public_transforms_stay_within_the_position_tables(public):
-    """1024/512/16 and 980/224/14 as published; the tables of this small model have 8 x 8 places."""
+    """The published ones are 1024/512/16 and 980/224/14. The tables of this small model are 8 x 8."""
     assert public.vae_transform == ImageTransform(128, 64, 16)
     assert public.vit_transform == ImageTransform(112, 25, 14)
 
 
-def test_transforms_and_time_shift_of_config_json_come_first(tmp_path):
+def test_transforms_and_time_shift_of_config_json_take_precedence(tmp_path):
     shutil.copytree(REFERENCE, tmp_path / "copy")
     fields = json.loads((REFERENCE / "config.json").read_text())
     fields["uno_jax"] = {"vae_transform": {"max_side": 96, "min_side": 32, "stride": 16}, "time_shift": 2.0}
@@ -199,7 +199,7 @@ def test_transforms_and_time_shift_of_config_json_come_first(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["abc", None, True, -1])
-def test_a_time_shift_of_config_json_that_is_none_is_named(tmp_path, value):
+def test_an_invalid_time_shift_of_config_json_is_named(tmp_path, value):
     shutil.copytree(REFERENCE, tmp_path / "copy")
     (tmp_path / "copy" / "config.json").write_text(
         json.dumps(json.loads((REFERENCE / "config.json").read_text()) | {"uno_jax": {"time_shift": value}})
@@ -208,7 +208,7 @@ def test_a_time_shift_of_config_json_that_is_none_is_named(tmp_path, value):
         load_model(tmp_path / "copy")
 
 
-def test_a_public_directory_has_no_averages(tmp_path):
+def test_a_public_directory_has_no_ema_weights(tmp_path):
     with pytest.raises(CheckpointError, match="holds one set of parameters"):
         load_model(REFERENCE, ema=True)
 
@@ -222,7 +222,7 @@ def test_a_missing_file_of_a_public_directory_is_named(tmp_path, file):
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])
-def test_a_path_that_holds_no_checkpoint_is_named(tmp_path, name):
+def test_a_path_without_a_checkpoint_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=f"{name}: no checkpoint is there"):
+    with pytest.raises(CheckpointError, match=f"{name}: no checkpoint found"):
         load_model(tmp_path / name)

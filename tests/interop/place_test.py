@@ -1,4 +1,4 @@
-"""Leaves go from files onto devices in pieces, whole and in order, whatever the pieces and the devices."""
+"""Leaves are read from files onto devices in pieces, for any pieces and devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from uno_jax.process.errors import CheckpointError
     bounds=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), min_size=1, max_size=4),
     most=st.integers(1, 400),
 )
-def test_pieces_cover_a_box_once_and_are_no_larger_than_asked_for(bounds, most):
+def test_pieces_cover_a_box_once_and_respect_the_maximum_size(bounds, most):
     box = tuple((first, first + length) for first, length in bounds)
     pieces = list(split(box, 4, most))
     points = [point for piece in pieces for point in itertools.product(*(range(*cut) for cut in piece))]
@@ -33,7 +33,7 @@ def test_pieces_cover_a_box_once_and_are_no_larger_than_asked_for(bounds, most):
 
 
 def entries_of(kind: str) -> list[TensorName]:
-    """Tensors that fill one leaf."""
+    """Returns the tensors that fill one leaf."""
     if kind == "table":
         return [TensorName("t", (7, 6), ("t",), TABLE)]
     if kind == "convolution":
@@ -44,7 +44,7 @@ def entries_of(kind: str) -> list[TensorName]:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Files with the tensors of every kind, in bfloat16; and the leaves that they make, put together by hand."""
+    """Bfloat16 files with tensors of every kind, and the expected leaves."""
     directory = tmp_path_factory.mktemp("stored")
     generator = np.random.default_rng(0)
     tensors, expected = {}, {}
@@ -61,7 +61,7 @@ def stored(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["table", "convolution", "stacked", "vectors"])
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float32])
 @pytest.mark.parametrize("piece_bytes", [1, 24, 60, 10_000])
-def test_a_leaf_is_the_same_however_it_is_cut(stored, kind, dtype, piece_bytes):
+def test_a_leaf_does_not_depend_on_the_piece_size(stored, kind, dtype, piece_bytes):
     files, expected = stored
     leaf = place_leaf(files, entries_of(kind), np.dtype(dtype), first_device(()), piece_bytes)
     assert leaf.dtype == dtype
@@ -94,12 +94,14 @@ def test_numbers_keep_their_bits(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
-def test_a_weight_that_is_no_number_is_named_with_its_tensor(tmp_path, dtype, value):
+def test_a_non_finite_weight_is_named_with_its_tensor(tmp_path, dtype, value):
     tensors = {f"stacked.{layer}": np.full((6, 5), ml_dtypes.finfo(dtype).max, dtype) for layer in range(3)}
     entries = entries_of("stacked")
     save_file(tensors, tmp_path / "some.safetensors")
     read_leaf(TensorFiles.find(tmp_path, "some.safetensors"), entries, np.dtype(dtype))
     tensors["stacked.1"][2, 3] = value
     save_file(tensors, tmp_path / "some.safetensors")
-    with pytest.raises(CheckpointError, match=rf"some\.safetensors: tensor stacked\.1 holds {value}"):
+    with pytest.raises(
+        CheckpointError, match=rf"some\.safetensors: tensor stacked\.1 contains a non-finite value \({value}\)"
+    ):
         read_leaf(TensorFiles.find(tmp_path, "some.safetensors"), entries, np.dtype(dtype))

@@ -1,4 +1,4 @@
-"""Checkpoints in the public layout: names, strict loading, sizes from JSON files."""
+"""Checkpoints in the public layout: tensor names, strict loading, sizes from JSON files."""
 
 import json
 from math import prod
@@ -36,12 +36,12 @@ BAGEL_7B = ModelConfig(num_metaqueries=0)
 
 @pytest.fixture
 def directory(tmp_path):
-    """A public-layout directory of the smallest sizes."""
+    """A public-layout directory of the smallest model."""
     return write_public(tmp_path / "public")
 
 
 def rewrite(directory, change, file="ema.safetensors"):
-    """Applies `change` to the dict of tensors of a file."""
+    """Applies `change` to the tensors of a file."""
     tensors = load_file(directory / file)
     change(tensors)
     save_file(tensors, directory / file)
@@ -77,7 +77,7 @@ def test_published_parameter_counts():
 
 
 def shapes_of_init(config):
-    """Parameter shapes of `UnifiedModel`, from abstract evaluation: nothing is allocated."""
+    """Returns the parameter shapes of `UnifiedModel` by abstract evaluation, without allocation."""
 
     def floats(*shape):
         return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -107,21 +107,21 @@ def test_the_published_autoencoder_has_exactly_the_leaves_that_the_names_fill():
 
 
 @pytest.mark.parametrize("file", ["ema.safetensors", "ae.safetensors"])
-def test_every_stored_tensor_is_found_again_in_our_tree(file):
+def test_every_stored_tensor_is_in_our_tree(file):
     checkpoint = load_public(REFERENCE)
     stored = load_file(REFERENCE / file)
     if file == "ema.safetensors":
         entries, params = model_tensors(checkpoint.config), checkpoint.params
     else:
         entries, params = autoencoder_tensors(checkpoint.config.autoencoder), checkpoint.autoencoder_params
-    flat = flatten_dict(params)
+    flat = jax.device_get(flatten_dict(params))
     for entry in entries:
         leaf = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
         np.testing.assert_array_equal(entry.to_public(np.asarray(leaf)), stored.pop(entry.public))
     assert set(stored) <= {table.public for table in fixed_tables(checkpoint.config)}
 
 
-def test_every_tensor_that_is_missing_extra_or_misshapen_is_named_in_one_error(directory):
+def test_all_missing_unexpected_and_misshapen_tensors_are_named_in_one_error(directory):
     def change(tensors):
         del tensors["vae2llm.bias"]
         del tensors["connector.fc1.weight"]
@@ -135,23 +135,23 @@ def test_every_tensor_that_is_missing_extra_or_misshapen_is_named_in_one_error(d
     message = str(raised.value)
     assert "ema.safetensors: missing tensor vae2llm.bias, shape [8]" in message
     assert "ema.safetensors: missing tensor connector.fc1.weight, shape [8, 4]" in message
-    assert "ema.safetensors: extra tensor lora.weight, shape [3]" in message
+    assert "ema.safetensors: unexpected tensor lora.weight, shape [3]" in message
     assert "ema.safetensors: tensor llm2vae.bias has shape [7], expected [4]" in message
     assert "ae.safetensors: missing tensor encoder.conv_in.bias, shape [32]" in message
     assert len(message.splitlines()) == 6
 
 
-def test_of_many_problems_the_first_20_are_named_and_the_others_counted(directory):
+def test_an_error_names_the_first_20_problems_and_counts_the_rest(directory):
     rewrite(directory, lambda tensors: tensors.update({f"lora.{i}": np.zeros(1, np.float32) for i in range(23)}))
     with pytest.raises(CheckpointError) as raised:
         load_public(directory)
     lines = str(raised.value).splitlines()
     assert len(lines) == 22
-    assert all("ema.safetensors: extra tensor lora." in line for line in lines[1:21])
+    assert all("ema.safetensors: unexpected tensor lora." in line for line in lines[1:21])
     assert lines[21] == "  and 3 more"
 
 
-def test_a_tensor_of_another_dtype_is_named(directory):
+def test_a_tensor_of_an_unsupported_dtype_is_named(directory):
     rewrite(directory, lambda tensors: tensors.update({"vae2llm.bias": np.zeros(8, np.int32)}))
     with pytest.raises(CheckpointError, match=r"vae2llm\.bias is I32, expected one of F32, F16, BF16"):
         load_public(directory)
@@ -164,37 +164,39 @@ def test_a_missing_file_is_named(directory, file):
         load_public(directory)
 
 
-def test_an_autoencoder_is_not_looked_for_in_the_shards_of_the_model(directory):
+def test_the_shards_of_the_model_do_not_replace_a_missing_autoencoder(directory):
     shard(directory, "model.safetensors.index.json")
     (directory / "ae.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"expected ae\.safetensors, or shards with ae\.safetensors\.index\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"found neither ae\.safetensors nor an index of its shards, ae\.safetensors\.index\.json"
+    ):
         load_public(directory)
 
 
 def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere: there is no such directory"):
+    with pytest.raises(CheckpointError, match="nowhere: no such directory"):
         load_public(tmp_path / "nowhere")
 
 
 @settings(max_examples=25, deadline=None)
 @given(fraction=st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_short_anywhere_is_an_error_that_names_it(tmp_path_factory, fraction):
+def test_a_truncated_file_is_named(tmp_path_factory, fraction):
     directory = tmp_path_factory.mktemp("cut")
     write_json(directory)
     save_file(tensors_of(model_config_from_directory(directory)), directory / "ema.safetensors")
     whole = (directory / "ema.safetensors").read_bytes()
     (directory / "ema.safetensors").write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(CheckpointError, match=r"ema\.safetensors: not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors: incomplete or damaged safetensors file"):
         load_public(directory)
 
 
 @pytest.mark.parametrize("table", ["latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"])
-def test_a_position_table_that_is_not_the_fixed_one_is_named(directory, table):
+def test_a_position_table_that_differs_from_the_computed_one_is_named(directory, table):
     def change(tensors):
         tensors[table][1, 2] += 0.01
 
     rewrite(directory, change)
-    with pytest.raises(CheckpointError, match=rf"{table}: row 1, feature 2 holds"):
+    with pytest.raises(CheckpointError, match=rf"{table}: row 1, feature 2 is"):
         load_public(directory)
 
 
@@ -205,7 +207,7 @@ def test_a_position_table_of_nan_is_named(directory):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_stored_dtypes_are_kept_unless_the_policy_casts(directory, dtype):
+def test_stored_dtypes_are_kept_by_default(directory, dtype):
     config = model_config_from_directory(directory)
     save_file(tensors_of(config, dtype), directory / "ema.safetensors")
 
@@ -221,7 +223,7 @@ def test_stored_dtypes_are_kept_unless_the_policy_casts(directory, dtype):
     np.testing.assert_array_equal(up[1], stored[name].T.astype(np.float32))
 
 
-def test_the_policy_sees_the_autoencoder_under_its_own_name(directory):
+def test_paths_of_the_autoencoder_have_their_own_prefix(directory):
     checkpoint = load_public(directory, dtype=lambda path: jnp.bfloat16 if path[0] == "autoencoder" else None)
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.autoencoder_params)} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.params)} == {np.dtype(np.float32)}
@@ -247,15 +249,15 @@ def test_shards_load_like_the_single_file(directory, index):
 def test_a_missing_shard_is_named(directory):
     shard(directory)
     (directory / "part-1.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"shards part-1\.safetensors are listed but not in"):
+    with pytest.raises(CheckpointError, match=r"missing shards in .*: part-1\.safetensors"):
         load_public(directory)
 
 
-def test_a_tensor_that_is_not_in_its_shard_is_named(directory):
+def test_a_tensor_missing_from_its_shard_is_named(directory):
     shard(directory)
     rewrite(directory, lambda tensors: tensors.pop("vit_pos_embed.pos_embed", None), "part-0.safetensors")
     rewrite(directory, lambda tensors: tensors.pop("vit_pos_embed.pos_embed", None), "part-1.safetensors")
-    with pytest.raises(CheckpointError, match=r"(?s)not in the shard .* vit_pos_embed\.pos_embed"):
+    with pytest.raises(CheckpointError, match=r"(?s)not in the indexed shard.* vit_pos_embed\.pos_embed"):
         load_public(directory)
 
 
@@ -293,14 +295,14 @@ def test_the_vision_tower_has_one_layer_fewer_than_its_json_says(tmp_path):
     assert model_config_from_directory(tmp_path).vision.num_layers == 26
 
 
-def test_what_the_public_loader_sets_in_code_is_not_read_from_json(directory):
+def test_fields_that_the_public_loader_overrides_are_not_read(directory):
     expected = model_config_from_directory(directory)
     overridden = {"qk_norm": False, "tie_word_embeddings": True, "layer_module": "Qwen2DecoderLayer"}
     write_json(directory, decoder={**DECODER_JSON, **overridden}, vision={**VISION_JSON, "rope": True})
     assert model_config_from_directory(directory) == expected
 
 
-def test_sections_of_config_json_stand_in_for_the_other_files(directory):
+def test_sections_of_config_json_replace_missing_files(directory):
     expected = model_config_from_directory(directory)
     write_json(directory, top={**TOP_JSON, "llm_config": DECODER_JSON, "vit_config": VISION_JSON})
     (directory / "llm_config.json").unlink()
@@ -309,7 +311,7 @@ def test_sections_of_config_json_stand_in_for_the_other_files(directory):
 
 
 @pytest.mark.parametrize("field", ["max_latent_size", "vae_config"])
-def test_a_field_that_config_json_lacks_has_its_published_value(directory, field):
+def test_a_missing_field_of_config_json_has_its_published_value(directory, field):
     write_json(directory, top={name: value for name, value in TOP_JSON.items() if name != field})
     config = model_config_from_directory(directory)
     if field == "vae_config":
@@ -343,13 +345,13 @@ def test_a_field_that_config_json_lacks_has_its_published_value(directory, field
         ({"top": [1]}, r"config\.json: expected a JSON object, found list"),
     ],
 )
-def test_wrong_sizes_name_file_and_field(tmp_path, files, message):
+def test_invalid_sizes_are_named_with_file_and_field(tmp_path, files, message):
     write_json(tmp_path, **files)
     with pytest.raises(CheckpointError, match=message):
         model_config_from_directory(tmp_path)
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path):
+def test_an_invalid_json_file_is_named(tmp_path):
     (tmp_path / "llm_config.json").write_text("{hidden")
     with pytest.raises(CheckpointError, match=r"llm_config\.json: not valid JSON"):
         model_config_from_directory(tmp_path)

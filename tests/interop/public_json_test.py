@@ -1,4 +1,4 @@
-"""The JSON files of an export: they describe the model, and say what the public implementation has not."""
+"""The JSON files of an export describe the model and what the public implementation does not support."""
 
 from __future__ import annotations
 
@@ -26,32 +26,30 @@ def rewrite(file: Path, part: str, **changes) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_a_model_that_the_imported_json_files_do_not_describe_is_refused_with_the_fields(imported, tmp_path):
+def test_an_export_whose_json_files_describe_another_model_names_the_fields(imported, tmp_path):
     rewrite(imported / "assets" / "model.json", "vision", num_heads=1)
     rewrite(imported / "assets" / "model.json", "decoder", rope_theta=10.0)
     message = fail("export", imported, tmp_path / "out")
-    assert "decoder.rope_theta is 10.0, by the JSON files 1000000.0" in message
-    assert "vision.num_heads is 1, by the JSON files 2" in message
+    assert "decoder.rope_theta is 10.0, but 1000000.0 in the JSON files" in message
+    assert "vision.num_heads is 1, but 2 in the JSON files" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_fields_that_change_speed_alone_may_be_others_than_at_the_import(imported, tmp_path):
+def test_fields_that_only_change_speed_may_differ_from_the_import(imported, tmp_path):
     rewrite(imported / "assets" / "model.json", "decoder", remat="full", scan_unroll=2)
     succeed("export", imported, tmp_path / "out")
 
 
-def test_an_export_tells_the_versions_that_wrote_it(imported, tmp_path):
+def test_an_export_records_the_versions_that_wrote_it(imported, tmp_path):
     succeed("export", imported, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["uno_jax"]["versions"] == versions()
     assert f"written by: uno_jax {versions()['uno_jax']}, " in succeed("inspect", tmp_path / "out", "--skip_hash")
 
 
-def test_sizes_that_the_public_implementation_has_in_its_code_are_told_where_they_are_not_the_published(
-    imported, tmp_path
-):
-    """conventions.md 25 and 26: it reads no `config.json`."""
+def test_constants_of_the_public_code_that_must_change_are_listed(imported, tmp_path):
+    """BAGEL's public implementation does not read `config.json`."""
     assert (
-        "reads these from no file, give them in its code: max_latent_size 2 (published: 64), "
+        "Constants to change in the code of the public implementation: max_latent_size 2 (published: 64), "
         "vit_max_num_patch_per_side 2 (published: 70), ch 32 (published: 128), ch_mult [1] (published: [1, 2, 4, 4]), "
         "num_res_blocks 1 (published: 2), z_channels 1 (published: 16), downsample 1 (published: 8)."
     ) in succeed("export", imported, tmp_path / "out")

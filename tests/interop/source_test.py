@@ -1,4 +1,4 @@
-"""A checkpoint of ours and a directory in the public layout answer the same questions in the same way."""
+"""An Orbax checkpoint and a directory in the public layout have the same interface."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def read(source: Source, **options):
         ("public", PublicDirectory),
     ],
 )
-def test_the_kind_of_a_source_is_found_by_its_files(directory, path, kind):
+def test_the_kind_of_a_source_is_detected_by_its_files(directory, path, kind):
     assert type(find_source(directory / path)) is kind
 
 
 @pytest.mark.parametrize("index", ["ema.safetensors.index.json", "model.safetensors.index.json"])
-def test_a_directory_of_shards_is_public_by_its_index(tmp_path, index):
+def test_a_directory_of_shards_is_detected_by_its_index(tmp_path, index):
     (tmp_path / index).write_text("{}")
     assert type(find_source(tmp_path)) is PublicDirectory
 
 
-def test_an_import_has_the_face_of_the_directory_it_came_from(directory):
+def test_an_import_gives_the_same_results_as_its_source(directory):
     public, imported = (find_source(directory / name) for name in ("public", "imported"))
     assert imported.model() == public.model()
     assert imported.settings() == public.settings()
@@ -73,9 +73,9 @@ def test_ignored_parameters_are_not_read(directory, name):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("run", "holds no averages of the parameters"), ("public", "holds one set of parameters, and no averages")],
+    [("run", "the checkpoint has no EMA weights"), ("public", "one set of parameters and no separate EMA weights")],
 )
 @pytest.mark.parametrize("ask", [read, lambda source, ema: source.contents(ema=ema)], ids=["parameters", "contents"])
-def test_averages_that_are_not_there_are_one_message_however_they_are_asked_for(directory, name, message, ask):
+def test_missing_ema_weights_are_an_error(directory, name, message, ask):
     with pytest.raises(CheckpointError, match=message):
         ask(find_source(directory / name), ema=True)

@@ -143,7 +143,7 @@ def test_randomly_initialised_parameters_use_the_tokenizer_of_the_dataset(datase
 
 
 def test_a_missing_start_is_reported_before_its_tokenizer(dataset):
-    with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint is there"):
+    with pytest.raises(ConfigError, match=r"config\.init_from: nowhere: no checkpoint found"):
         run_source(tiny_7b(dataset, init_from="nowhere"))
 
 

@@ -75,5 +75,5 @@ def test_adapters_are_added_to_a_checkpoint_without_them_and_never_dropped(datas
 
 def test_a_missing_start_is_rejected(dataset, tmp_path):
     config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint is there"):
+    with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint found"):
         start_params(config, make_mesh(config.mesh))

@@ -1,6 +1,6 @@
-"""Using a trained model: what is read before a picture or a text is made, settings, conversations, prompt files.
+"""Generates pictures and text with a trained model: contexts, settings, conversations, prompt files.
 
-The Python face, for notebooks, is what is named here; `docs/sampling.md` shows it.
+The names exported here are the Python API for notebooks. `docs/sampling.md` shows examples.
 """
 
 from uno_jax.inference.generate import Answer, GeneratedImage, Generator, Request, load_generator

@@ -1,4 +1,4 @@
-"""What a person gives as a context, texts and pictures in any order, made into the plans that are laid out and read."""
+"""Turns user input, texts and pictures in any order, into plans of contexts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from uno_jax.interop.load import LoadedModel
 from uno_jax.process.errors import UserError
 
 Picture = Path | Image.Image | UInt8[np.ndarray, "_height _width 3"]
-"""A file, or pixels."""
+"""Path of a picture file, an image, or pixels."""
 ContextPart = str | Picture
-"""A text (never the name of a file: that is a `Path`), or a picture."""
+"""A text or a picture. A str is always a text; a file is a `Path`."""
 
 
 def read_picture(picture: Picture | str | np.ndarray, what: str = "picture") -> UInt8[np.ndarray, "height width 3"]:
-    """Pixels, upright, transparency on white; here a text is the name of a file.
+    """Reads the RGB pixels of a picture, upright, with transparency on white.
+
+    Args:
+      picture: a file (a str is a path here), an image, or an array.
+      what: name of the picture in error messages.
 
     Raises:
-      UserError: it cannot be read, or is no picture; the message names `what` and the file.
+      UserError: the picture cannot be read or is invalid. The message names `what` and the file.
     """
     if isinstance(picture, (str, Path)):
         try:
@@ -37,29 +41,29 @@ def read_picture(picture: Picture | str | np.ndarray, what: str = "picture") -> 
         try:
             return rgb_pixels(picture)
         except (OSError, ValueError) as error:
-            raise UserError(f"{what}: an image that cannot be read ({error})") from error
+            raise UserError(f"{what}: the image cannot be read ({error})") from error
     pixels: np.ndarray = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise UserError(
-            f"{what}: an array of {pixels.dtype} {pixels.shape}; expected uint8 [height, width, 3], a PIL image, or a "
-            "pathlib.Path"
+            f"{what} is a {pixels.dtype} array of shape {pixels.shape}; expected uint8 [height, width, 3], a PIL "
+            "image, or a pathlib.Path"
         )
     return pixels
 
 
 def context_plan(parts: Sequence[ContextPart], model: LoadedModel, *, latents: bool) -> Plan:
-    """The items of a context, in its order (conventions 3 and 21).
+    """Returns the items of a context in order, as in BAGEL's public implementation.
 
-    A picture is resized by the autoencoder's transform, and its ViT patches are taken from that.
+    A picture is resized by the autoencoder's transform. Its ViT patches are taken from the result.
 
     Args:
       parts: texts and pictures.
-      model: its tokenizer and transforms.
-      latents: pictures are read as latents and as ViT patches, to draw from them; else as ViT patches alone, to write
-        of them.
+      model: model with tokenizer and transforms.
+      latents: reads pictures as latents and ViT patches, to generate a picture. Otherwise reads ViT patches only, to
+        generate text.
 
     Raises:
-      UserError: a picture that cannot be read, or a text that is no Unicode.
+      UserError: a picture cannot be read, or a text is not valid Unicode.
     """
     plan: list[Any] = []
     pictures = 0
@@ -76,6 +80,6 @@ def context_plan(parts: Sequence[ContextPart], model: LoadedModel, *, latents: b
 
 
 def last_picture_size(plan: Plan) -> tuple[int, int] | None:
-    """Height and width of the last picture that is read as latents; None: there is none."""
+    """Returns height and width in pixels of the last picture read as latents, or None without such a picture."""
     sizes = [item.pixels.shape[:2] for item in plan if isinstance(item, CleanLatents)]
     return sizes[-1] if sizes else None

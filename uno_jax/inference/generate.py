@@ -1,4 +1,4 @@
-"""The Python face: load a model once, then generate, edit and ask, many at a time. `docs/sampling.md` shows it.
+"""Python API: loads a model once, then generates, edits and answers in batches (see `docs/sampling.md`).
 
 generator = load_generator("runs/openmoji_uno")
 [heart] = generator.generate_images(["a red heart"])
@@ -44,42 +44,45 @@ BATCH = 4
 
 
 class Request(NamedTuple):
-    """A picture to generate."""
+    """Request for a picture."""
 
     context: tuple[ContextPart, ...]
-    """Texts and pictures in any order; the last text is what guidance by text acts on."""
+    """Texts and pictures in any order. Text guidance applies to the last text."""
     settings: PictureSettings
 
 
 class GeneratedImage(NamedTuple):
-    """A picture that was generated."""
+    """A generated picture."""
 
     image: Image.Image
     thought: str = ""
-    """What the model wrote before the picture, where it was asked to think."""
+    """Reasoning before the picture, with `PictureSettings.think`."""
 
 
 class Answer(NamedTuple):
-    """A text that was written."""
+    """A generated answer."""
 
     text: str
     thought: str = ""
-    """What the model wrote before it answered, where it was asked to think."""
+    """Reasoning before the answer, with `think`."""
 
 
-class _Prepared(NamedTuple):
-    """Pictures of one kind whose contexts are ready to be read."""
+class Prepared(NamedTuple):
+    """Inputs of one batch of pictures, before the contexts are read."""
 
     plans: list[GuidedPlan]
+    """One plan per request, with the thought as the end of its context."""
     inputs: PictureInputs
+    """The unread parts of the plans, one row per request, plus padding rows."""
     cache: KVCache | None
-    """What was read of their contexts before."""
+    """Key-value cache of the context tokens that were read before; None if there are none."""
     thoughts: list[str]
+    """Reasoning of each request; empty without `think`."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A model ready to generate pictures and to write. Programs are compiled when shapes first occur, and kept."""
+    """Generates pictures and text with a loaded model. Programs are compiled for new shapes and then reused."""
 
     reader: Reader
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
@@ -92,17 +95,17 @@ class Generator:
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
     ) -> list[GeneratedImage]:
-        """A picture of each prompt.
+        """Generates a picture for each prompt.
 
         Args:
-          prompts: what the pictures show.
-          settings: for all of them, or for each; None: the defaults.
-          seeds: one for each prompt, in place of the settings'.
-          batch_size: how many are generated at once; changes no picture but by rounding.
+          prompts: descriptions of the pictures.
+          settings: settings for all pictures or one per picture; None uses the defaults.
+          seeds: one seed per prompt, which overrides the settings.
+          batch_size: maximum pictures per batch. It changes pictures only by rounding.
 
         Raises:
-          ValueError: a size that the model cannot generate, argument lists of different lengths, or a text instead of a
-            list.
+          ValueError: the model does not support a size, argument lists differ in length, or an argument is a str
+            instead of a list.
         """
         return self._generate_list([(prompt,) for prompt in _listed(prompts, "prompts")], settings, seeds, batch_size)
 
@@ -115,12 +118,18 @@ class Generator:
         seeds: Sequence[int] | None = None,
         batch_size: int = BATCH,
     ) -> list[GeneratedImage]:
-        """A new picture from one or several pictures and an instruction each; otherwise as `generate_images`.
+        """Edits one or several pictures by each instruction.
 
-        Pictures are PIL images, uint8 arrays `[height, width, 3]`, or names of files.
+        Args:
+          images: one picture or a sequence of pictures per instruction. A picture is a PIL image, a uint8 array
+            `[height, width, 3]`, or a file name.
+          instructions: descriptions of the changes.
+          settings: as for `generate_images`.
+          seeds: as for `generate_images`.
+          batch_size: as for `generate_images`.
 
         Raises:
-          ValueError: as of `generate_images`, an edit without pictures, or a picture that cannot be read.
+          ValueError: as for `generate_images`, an edit has no pictures, or a picture cannot be read.
         """
         contexts = []
         for number, (given, instruction) in enumerate(_paired(images, instructions, "images", "instructions")):
@@ -141,21 +150,21 @@ class Generator:
         stop: Sequence[str] = (),
         batch_size: int = BATCH,
     ) -> list[Answer]:
-        """An answer to each question about a picture, or about texts and pictures in any order.
+        """Answers each question about a picture, or about texts and pictures in any order.
 
         Args:
-          images: a picture each (or the name of its file), or a sequence of texts and pictures. In such a sequence a
-            str is a text, and the name of a file is a `pathlib.Path`.
-          questions: one each; an empty one asks for nothing, as for a caption.
-          text: how it is written; None: the defaults.
-          think: the model reasons first.
-          seeds: of each answer, where tokens are drawn and not the likeliest taken; 0 by default.
-          stop: tokens that end an answer besides the model's own.
-          batch_size: how many are written at once.
+          images: one picture (or its file name) per question, or a sequence of texts and pictures. In a sequence, a
+            str is a text and a file is a `pathlib.Path`.
+          questions: one per answer; an empty question gives a caption.
+          text: how answers are sampled; None uses the defaults.
+          think: whether the model reasons first.
+          seeds: one seed per answer, for a temperature above 0; None uses 0.
+          stop: tokens that end an answer in addition to the model's end token.
+          batch_size: maximum answers per batch.
 
         Raises:
-          ValueError: a picture that cannot be read, a `stop` that is no single token, a seed out of range, numbers of
-            arguments that differ, or a text in place of a list.
+          ValueError: a picture cannot be read, a text in `stop` is not a single token, a seed is out of range, argument
+            lists differ in length, or an argument is a str instead of a list.
         """
         contexts = []
         for given, question in _paired(images, questions, "images", "questions"):
@@ -167,7 +176,7 @@ class Generator:
         answers: list[Answer] = []
         for chunk in _chunks(pairs, batch_size):
             some, own_seeds = zip(*chunk, strict=True)
-            # What is read to write of it has no latents, and so no noise.
+            # Contexts of answers have no latents, so these seeds have no effect.
             read = self.reader.read([self.answering_plan(context, think=think) for context in some], [0] * len(some))
             [*_, written] = self.reader.write(read, text or TextConfig(), own_seeds, stop=self.stop_tokens(stop))
             for ids in written:
@@ -176,19 +185,19 @@ class Generator:
         return answers
 
     def generate(self, requests: Sequence[Request], batch_size: int = BATCH) -> Iterator[tuple[int, GeneratedImage]]:
-        """Generates pictures in batches of those that fit together, and yields each with its index in `requests`.
+        """Generates pictures in batches of compatible requests, and yields each with its index in `requests`.
 
         Raises:
-          ValueError: a size that the model cannot generate, a picture that cannot be read, or a batch of less than one.
+          ValueError: the model does not support a size, a picture cannot be read, or `batch_size` is less than 1.
         """
         for batch in self.batches(requests, batch_size):
             yield from zip(batch, self._generate_batch([requests[i] for i in batch]), strict=True)
 
     def batches(self, requests: Sequence[Request], batch_size: int = BATCH) -> list[list[int]]:
-        """Which requests are generated together: those that differ in nothing but context, negative prompt and seed.
+        """Groups the indices of requests into batches.
 
-        Pictures of sizes that lie in one bucket go together, and those with pictures in their contexts apart from
-        those without, so that no row costs more than it would alone.
+        Requests of a batch have equal settings except for negative prompt, seed and size. Their sizes share a bucket.
+        Contexts with pictures are separate from those without, so no row costs more than it would alone.
         """
         groups: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
@@ -196,10 +205,10 @@ class Generator:
         return sorted(chunk for group in groups.values() for chunk in _chunks(group, batch_size))
 
     def size_of(self, request: Request) -> tuple[int, int]:
-        """Height and width of the picture that a request asks for.
+        """Returns height and width in pixels of the requested picture.
 
         Raises:
-          ValueError: the model cannot generate it, or a picture of the context cannot be read.
+          ValueError: the model does not support the size, or a picture of the context cannot be read.
         """
         model, last = self.reader.model, None
         pictures = [part for part in request.context if not isinstance(part, str)]
@@ -210,20 +219,20 @@ class Generator:
         return picture_size(request.settings, model.config, model.vae_transform, last)
 
     def answering_plan(self, context: Sequence[ContextPart], *, think: bool = False) -> Plan:
-        """What is read before an answer is written."""
+        """Returns the plan of the context of an answer."""
         before = (self.thinking.answering_prompt,) if think else ()
         return context_plan((*before, *context), self.reader.model, latents=False)
 
     def stop_tokens(self, stop: Sequence[str]) -> tuple[int, ...]:
-        """Ids of tokens.
+        """Returns the ids of stop tokens.
 
         Raises:
-          UserError: a text that is more or less than one token.
+          UserError: a text is not exactly one token.
         """
         ids = [self.reader.model.tokenizer.encode(text) for text in _listed(stop, "stop")]
         for text, found in zip(stop, ids, strict=True):
             if len(found) != 1:
-                raise UserError(f"stop {text!r} is {len(found)} tokens of this model: expected a text that is one")
+                raise UserError(f"stop {text!r} is {len(found)} tokens of this model: expected exactly one")
         return tuple(token for [token] in ids)
 
     def _kind(self, request: Request) -> Any:
@@ -248,9 +257,9 @@ class Generator:
         return [generated[i] for i in range(len(requests))]
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[GeneratedImage]:
-        """Generates the pictures of requests of one kind, together."""
+        """Generates the pictures of one batch."""
         reader, model = self.reader, self.reader.model
-        plans, inputs, cache, thoughts = self._prepared(requests)
+        plans, inputs, cache, thoughts = self.prepare(requests)
         inputs = put_rows(inputs._replace(context=reader.encoded(inputs.context)), reader.mesh)
         flow = requests[0].settings.flow(model.time_shift)
         with on_mesh(reader.mesh):
@@ -262,8 +271,12 @@ class Generator:
         pictures = decode_pictures(model.autoencoder, model.autoencoder_params, tokens, grids, model.config)
         return [GeneratedImage(Image.fromarray(p), thought) for p, thought in zip(pictures, thoughts, strict=True)]
 
-    def _prepared(self, requests: Sequence[Request]) -> _Prepared:
-        """Thinks, where that is asked for, and lays out what is still to be read."""
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """Writes the thoughts of one batch if its settings ask for them, and lays out the unread parts of its contexts.
+
+        Raises:
+          ValueError: the model does not support a size, or a picture cannot be read.
+        """
         reader, settings = self.reader, requests[0].settings
         plans, thoughts, read = [self._guided_plan(request) for request in requests], [""] * len(requests), None
         if settings.think:
@@ -273,7 +286,7 @@ class Generator:
         rows = reader.row_count(len(plans))
         tokens = read.tokens if read else None
         inputs = picture_inputs(plans, reader.layout, reader.model.tokenizer, rows, read=tokens)
-        return _Prepared(plans, inputs, read.cache if read else None, thoughts)
+        return Prepared(plans, inputs, read.cache if read else None, thoughts)
 
     def _guided_plan(self, request: Request) -> GuidedPlan:
         model, settings = self.reader.model, request.settings
@@ -284,10 +297,10 @@ class Generator:
         return guided_plan(context, height, width, negative=negative, seed=settings.seed)
 
     def _think(self, plans: Sequence[GuidedPlan]) -> tuple[ReadPlans, list[GuidedPlan], list[str]]:
-        """Writes a thought after each context, which then ends it.
+        """Writes a thought after each context, and appends it to the context.
 
-        Guidance compares with contexts without the thought: the text-free one, and one of texts alone (as the public
-        implementation does), which is what was asked for where there are no pictures.
+        Guidance compares with contexts without the thought, as in BAGEL's public implementation: without the prompt,
+        and with texts only. Without pictures, the latter is the context before the thought.
         """
         seeds = [plan.seed for plan in plans]
         read = self.reader.read([plan.context for plan in plans], seeds)
@@ -311,9 +324,17 @@ def load_generator(
     mesh: MeshConfig | None = None,
     thinking: ThinkingConfig | None = None,
 ) -> Generator:
-    """Loads a model to generate and write with: a run's checkpoint, or a directory in the public layout.
+    """Loads a generator from a checkpoint of a run, or from a directory in the public layout.
 
-    Arguments and errors are those of `load_reader`.
+    Args:
+      path: as for `load_reader`.
+      ema: as for `load_reader`.
+      dtype: as for `load_reader`.
+      mesh: as for `load_reader`.
+      thinking: system prompts, and how thoughts are sampled; None uses the defaults.
+
+    Raises:
+      CheckpointError, CheckpointMismatch, ConfigError: as for `load_reader`.
     """
     return Generator(load_reader(path, ema=ema, dtype=dtype, mesh=mesh), thinking or ThinkingConfig())
 
@@ -323,25 +344,25 @@ def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Pict
 
 
 def _listed(values: Sequence[T], name: str) -> Sequence[T]:
-    if isinstance(values, str):  # a sequence of texts as well, of one letter each
-        raise ValueError(f"{name} is {values!r}: expected a list, as [{values!r}]")
+    if isinstance(values, str):  # a str is a sequence of texts, too
+        raise ValueError(f"{name} is {values!r}: expected a list, such as [{values!r}]")
     return values
 
 
 def _chunks(values: Sequence[T], batch_size: int) -> list[list[T]]:
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected 1 or more")
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
     return [list(values[i : i + batch_size]) for i in range(0, len(values), batch_size)]
 
 
 def _paired(first: Sequence[T], second: Sequence[Any], name: str, other: str) -> Iterator[tuple[T, Any]]:
     if len(_listed(first, name)) != len(_listed(second, other)):
-        raise ValueError(f"{len(first)} {name} and {len(second)} {other}: expected one for each")
+        raise ValueError(f"{len(first)} {name} and {len(second)} {other}: expected equal numbers")
     return zip(first, second, strict=True)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _read_branches(params: Any, inputs: PictureInputs, cache: KVCache | None, *, model: ModelConfig) -> Branches:
-    assert isinstance(inputs.context, Batch), "the context is not encoded"
+    assert isinstance(inputs.context, Batch), "the context has not been encoded"
     latents = draw(inputs.context, SEED, 1.0, model.autoencoder).latents
     return read_branches(params, inputs, latents, model, cache)

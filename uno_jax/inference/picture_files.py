@@ -1,4 +1,4 @@
-"""PNG files: those that remember how they were made, and none that is half written."""
+"""Writes PNG files atomically, with the settings of the picture as metadata."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SETTINGS, _THOUGHT = "uno_jax", "thought"
 
 
 def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], thought: str = "") -> None:
-    """Writes a PNG whose text chunk `uno_jax` holds the settings as JSON, and `thought` the thought, if any."""
+    """Writes a PNG with the settings as JSON in its text chunk `uno_jax`, and any thought in `thought`."""
     chunks = PngImagePlugin.PngInfo()
-    said = json.dumps(settings, ensure_ascii=False)
-    # Names of files need not be UTF-8; what stands for their bytes in a str is escaped, as JSON knows it.
-    chunks.add_itxt(_SETTINGS, said.encode(errors="backslashreplace").decode())
+    text = json.dumps(settings, ensure_ascii=False)
+    # File names need not be UTF-8. The surrogates that represent their bytes are escaped as in JSON.
+    chunks.add_itxt(_SETTINGS, text.encode(errors="backslashreplace").decode())
     if thought:
         chunks.add_itxt(_THOUGHT, thought)
     write_png(file, image, chunks)
 
 
 def write_png(file: Path, image: Image.Image, chunks: PngImagePlugin.PngInfo | None = None) -> None:
-    """Writes a PNG that appears whole, or not at all."""
+    """Writes a PNG atomically: under a temporary name, then renamed."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         image.save(temporary, "PNG", pnginfo=chunks)
@@ -37,7 +37,7 @@ def write_png(file: Path, image: Image.Image, chunks: PngImagePlugin.PngInfo | N
 
 
 def read_settings(file: Path) -> dict[str, Any] | None:
-    """What a picture was made with; None where there is no such file, or none of ours, or a damaged one."""
+    """Reads the settings of a picture; None if the file is missing, damaged, or has no settings."""
     try:
         with Image.open(file) as image:
             image.load()

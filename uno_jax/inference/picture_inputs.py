@@ -1,4 +1,4 @@
-"""From plans to pictures: what guidance needs, laid out, and read into the contexts that the sampler goes on from."""
+"""Lays out plans of pictures for guidance, and reads their contexts into caches for the sampler."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ from uno_jax.sampling.schedule import FlowConfig
 class GuidedPlan:
     """A picture to sample: its context, and the contexts that guidance compares with.
 
-    What these begin with as the context does (the very same items) is not read again.
+    Leading items that these share with the context (as identical objects) are not read again.
     """
 
     context: Plan
     without_text: Plan
-    """Begins as the context does; what follows is a negative prompt."""
+    """The context without its prompt, optionally followed by a negative prompt."""
     without_image: Plan | None
-    """None: the context itself."""
+    """The texts of the context; None for the context itself."""
     height: int
-    """In pixels."""
+    """Height in pixels."""
     width: int
+    """Width in pixels."""
     seed: int = 0
-    """Of the noise, and of the autoencoder's sample of the context's images."""
+    """Seed of the noise, and of the autoencoder's samples for pictures of the context."""
 
     def needed_by(self, flow: FlowConfig) -> GuidedPlan:
-        """The plan less the contexts that no step of `flow` compares with, so that they are not read."""
+        """Removes contexts that no step of `flow` compares with, so that they are not read."""
         return replace(
             self,
             without_text=self.without_text if flow.guided_by_text else (),
@@ -57,9 +58,14 @@ class GuidedPlan:
 
 
 def guided_plan(context: Plan, height: int, width: int, *, negative: tuple[int, ...] = (), seed: int = 0) -> GuidedPlan:
-    """The plan of a picture after a context that ends in its prompt (convention 18).
+    """Returns the plan of a picture whose context ends in its prompt, as in BAGEL's public implementation.
 
-    `negative` is a prompt that guidance leads away from: it takes the prompt's place in the text-free context.
+    Args:
+      context: the items before the picture.
+      height: height in pixels.
+      width: width in pixels.
+      negative: token ids of a negative prompt, which replaces the prompt in `without_text`.
+      seed: seed of the noise.
     """
     without_text = without_last_text(context)
     if negative:
@@ -68,24 +74,24 @@ def guided_plan(context: Plan, height: int, width: int, *, negative: tuple[int, 
 
 
 class Comparison(NamedTuple):
-    """Contexts that guidance compares with, one a row."""
+    """Contexts that guidance compares with, one per row."""
 
     shared: Int[Any, " rows"] | None
-    """So many tokens of the context are the first of this one, too; None: none, in any row."""
+    """Number of leading tokens shared with the context; None if there are none in any row."""
     rest: TokenBatch
-    """What follows them: nothing but text."""
+    """The tokens after the shared ones; text only."""
     target: TokenBatch
 
 
 class PictureInputs(NamedTuple):
-    """Pictures to sample, one a row; padding where there are more rows."""
+    """Pictures to sample, one per row; the remaining rows are padding."""
 
     context: PixelBatch | Batch
-    """The only one that may hold latents: pixels until `encode_batch` has run."""
+    """Contexts; the only batch that may hold latents. They are pixels until `encode_batch`."""
     target: TokenBatch
     without_text: Comparison
     without_image: Comparison | None
-    """None: that is the context itself, in all rows."""
+    """None if it is the context itself in all rows."""
 
 
 def picture_inputs(
@@ -96,12 +102,17 @@ def picture_inputs(
     *,
     read: Sequence[int] | None = None,
 ) -> PictureInputs:
-    """The batches of some pictures, which may differ in size and in kind of context.
+    """Builds the batches of pictures, which may differ in size and in the kind of context.
 
-    `read` says how many tokens of each context have been read before, and are left out here.
+    Args:
+      plans: one plan per picture.
+      layout: sizes of the token layout.
+      tokenizer: tokenizer of the model.
+      rows: rows of the batches; None for one per picture.
+      read: number of tokens of each context that have been read before; these are skipped.
 
     Raises:
-      ValueError: a size that is not made of whole latent tokens, or is larger than the model's position table.
+      ValueError: a side is not a multiple of the latent token size, or exceeds the position table of the model.
     """
 
     def split(plan: GuidedPlan, context: Plan) -> tuple[Regions, Regions]:
@@ -132,7 +143,7 @@ def picture_inputs(
 
 
 def _common(first: Plan, second: Plan) -> Plan:
-    """The items that both begin with, the very same ones."""
+    """Returns the leading items that are identical objects in both plans."""
     count = 0
     while count < min(len(first), len(second)) and first[count] is second[count]:
         count += 1
@@ -146,12 +157,17 @@ def read_branches(
     model: ModelConfig,
     cache: KVCache | None = None,
 ) -> Branches:
-    """Reads the contexts of some pictures, whose images' latents are `latents`. Pure, to be jitted.
+    """Reads the contexts of pictures into caches. Pure, so it can be jitted.
 
-    `cache` is what has been read of the contexts before (`picture_inputs(read=...)`).
+    It runs one forward pass over the contexts, and one each over the unshared tokens of `without_text` and
+    `without_image`, if there are any.
 
-    One forward pass over the contexts; and one over what the text-free contexts hold besides a beginning of these, and
-    one over that of the contexts of texts alone, each only where there is something to read.
+    Args:
+      params: parameters of the model.
+      inputs: the batches; `inputs.context` is encoded.
+      latents: latents of the pictures in the contexts.
+      model: sizes of the model.
+      cache: cache of the tokens that have been read before (`picture_inputs(read=...)`).
     """
     context = read_context(params, inputs.context, latents, model, cache)
 

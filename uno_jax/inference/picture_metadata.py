@@ -1,4 +1,4 @@
-"""What a picture says of how it was made: all that it depends on, so that the same picture is not made twice."""
+"""Builds the metadata of a picture: everything it depends on, so that an existing picture is recognised."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from uno_jax.inference.generate import Generator, Request
 
 
 def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
-    """Model, context, settings, and what they come to for this model; as JSON gives it back.
+    """Returns model, context and settings in JSON types, with size and time shift resolved for the model.
 
-    A picture of the context is told by a hash: of the bytes of its file, by name, or of its pixels, by size.
+    A picture file of the context is described by its name and the hash of its bytes, an image by its size and the hash
+    of its pixels.
 
     Raises:
-      ValueError: a picture of the context cannot be read, or the model cannot generate the size.
-      OSError: its file cannot be read any more.
+      ValueError: a picture of the context cannot be read, or the model does not support the size.
+      OSError: a picture file cannot be read.
     """
     model, settings = generator.reader.model, request.settings
     height, width = generator.size_of(request)
-    said = {
+    metadata = {
         "checkpoint": model.origin,
         "dtype": model.config.compute_dtype,
         "context": [_described(part) for part in request.context],
@@ -31,9 +32,9 @@ def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
         "time_shift": settings.flow(model.time_shift).time_shift,
     }
     if settings.think:
-        said["drawing_prompt"] = generator.thinking.drawing_prompt
-        said["thoughts"] = to_json(generator.thinking.text)
-    return said
+        metadata["drawing_prompt"] = generator.thinking.drawing_prompt
+        metadata["thoughts"] = to_json(generator.thinking.text)
+    return metadata
 
 
 def _described(part: ContextPart) -> Any:

@@ -1,4 +1,4 @@
-"""What a person can set for a picture: one flat list, for the command line, prompt files and notebooks alike."""
+"""Settings of a picture, shared by the command line, prompt files and notebooks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ LARGEST_SEED = 2**31 - 1
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How a picture is made. The defaults are the public implementation's; fields are checked as they are given."""
+    """Settings of a picture, validated at construction. The defaults are those of BAGEL's public implementation."""
 
     seed: int = 0
-    """Of the noise: the same seed gives the same noise bits in any batch and on any mesh."""
+    """Seed of the noise: the same seed gives the same noise, bit for bit, in any batch and on any mesh."""
     size: str = ""
-    """WIDTHxHEIGHT in pixels, as `96x64`. Empty: by the aspect."""
+    """WIDTHxHEIGHT in pixels, such as `96x64`. Empty: derived from the aspect."""
     aspect: str = ""
-    """WIDTH:HEIGHT, as `4:3`; the longer side is the model's largest. Empty: that of the last picture of the context,
-    at its own size; a square where there is none."""
+    """WIDTH:HEIGHT, such as `4:3`; the longer side is the maximum of the model. Empty: the size of the last picture of
+    the context, or a square without such a picture."""
     negative: str = ""
-    """A prompt that guidance leads away from."""
+    """Negative prompt, which guidance leads away from."""
     think: bool = False
-    """The model first writes what it is going to draw, and draws with that in its context."""
+    """Whether the model first writes a plan of the picture, which then ends the context."""
     timesteps: int = FlowConfig.timesteps
-    """Times of the grid, both ends included: one step fewer."""
+    """Times of the grid, including both ends; one more than there are steps."""
     time_shift: float | None = None
-    """None: that which the checkpoint was trained with."""
+    """Shift of the time grid. None: that of the training run."""
     text_scale: float = GuidanceConfig.text_scale
     image_scale: float = GuidanceConfig.image_scale
     interval: tuple[float, float] = GuidanceConfig.interval
@@ -49,7 +49,7 @@ class PictureSettings:
         self.flow(1.0)
 
     def flow(self, time_shift: float) -> FlowConfig:
-        """How the denoising goes; `time_shift` is that of the checkpoint, which counts where none is set."""
+        """Returns the sampler config; `time_shift` is the checkpoint's, used if the settings have none."""
         guidance = GuidanceConfig(self.text_scale, self.image_scale, self.interval, self.rescale, self.rescale_min)
         return FlowConfig(
             timesteps=self.timesteps,
@@ -62,10 +62,10 @@ class PictureSettings:
 
 
 def check_seed(seed: int) -> None:
-    """Demands a seed that an int32 holds, for keys are folded from it.
+    """Checks that a seed is a non-negative int32, because it is folded into random keys.
 
     Raises:
-      ConfigError: it is less than 0, or too large.
+      ConfigError: the seed is out of range.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed is {seed}: expected 0 to {LARGEST_SEED}")
@@ -74,40 +74,39 @@ def check_seed(seed: int) -> None:
 def picture_size(
     settings: PictureSettings, model: ModelConfig, transform: ImageTransform, last_picture: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Height and width in pixels of the picture to make.
+    """Returns height and width in pixels of the picture to generate.
 
     Args:
-      settings: they may name a size, or an aspect.
-      model: its latent tokens and their position table bound sizes.
-      transform: its longest side is that of pictures of which nothing else is said.
-      last_picture: height and width of the context's last picture, as the model reads it; None: there is none.
+      settings: settings, optionally with a size or an aspect.
+      model: sizes of the model. Its latent tokens and position table limit the size.
+      transform: transform of the autoencoder, whose longest side is the default.
+      last_picture: resized height and width of the last picture of the context, or None.
 
     Raises:
-      ConfigError: the size is not made of whole latent tokens, or larger than the model's position table.
+      ConfigError: a side is not a multiple of the latent token size, or exceeds the position table of the model.
     """
-    unit, most = model.pixels_per_token, model.max_latent_size * model.pixels_per_token
+    unit, maximum = model.pixels_per_token, model.max_latent_size * model.pixels_per_token
     if settings.size:
         width, height = _two_numbers(settings.size, "x", "size", "")
-        if width % unit or height % unit or max(width, height) > most:
+        if width % unit or height % unit or max(width, height) > maximum:
             raise ConfigError(
-                f"size is {settings.size}: expected sides that are multiples of {unit}, of at most {most} pixels, as "
-                f"this model's latent tokens are {unit} pixels wide and its position table is "
-                f"{model.max_latent_size} of them"
+                f"size is {settings.size}: expected multiples of {unit} of at most {maximum} pixels, because this "
+                f"model has latent tokens of {unit} pixels and a position table of {model.max_latent_size} per side"
             )
         return height, width
     if not settings.aspect and last_picture is not None:
         return last_picture
-    longest = min(transform.largest_side, most) // unit * unit
+    longest = min(transform.largest_side, maximum) // unit * unit
     width, height = _two_numbers(settings.aspect or "1:1", ":", "aspect", "")
     scale = longest / max(width, height)
     return max(unit, round(height * scale / unit) * unit), max(unit, round(width * scale / unit) * unit)
 
 
 def _two_numbers(text: str, between: str, name: str, example: str) -> tuple[int, int]:
-    """Both numbers; 0 for an empty text."""
+    """Parses both numbers; an empty text gives zeros."""
     if not text:
         return 0, 0
     match = re.fullmatch(rf"([1-9]\d*){between}([1-9]\d*)", text, re.ASCII)
     if match is None:
-        raise ConfigError(f"{name} is {text!r}: expected something like {example}")
+        raise ConfigError(f"{name} is {text!r}: expected a value such as {example}")
     return int(match[1]), int(match[2])

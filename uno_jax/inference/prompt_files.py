@@ -1,13 +1,13 @@
-"""Prompts from a text file (one a line) or a JSONL file (one object a line): what is to be drawn, and how.
+"""Reads prompts from a text file (one per line) or a JSONL file (one object per line).
 
-A line of a JSONL file may have these fields, and those of `PictureSettings`, which hold for it alone:
+A JSONL line may have the fields of `PictureSettings`, which apply to that line only, and these:
 
 | field | meaning |
 |---|---|
-| `prompt` | what to draw, or how to change the pictures |
-| `images` | paths of the pictures to change, relative to the file |
-| `context` | in place of both: a list of texts and `{"image": path}`, in any order |
-| `id` | name of the picture that is written, in place of its number |
+| `prompt` | description of the picture, or of the changes |
+| `images` | paths of the pictures to edit, relative to the file |
+| `context` | instead of both: a list of texts and `{"image": path}`, in any order |
+| `id` | base name of the output file, instead of the number and first words |
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from uno_jax.process.errors import UserError
 from uno_jax.process.json_reader import JsonError, parse_json
 
 _FIELDS = ("prompt", "images", "context", "id")
-_MOST_PROBLEMS = 20  # that a message lists
-# Names of files are at most 255 bytes, and a seed, a suffix and a mark of a file that is being written come to an id.
-_LONGEST_ID = 200
+_MAX_PROBLEMS = 20  # listed in a message
+# File names have at most 255 bytes, including seed, suffix and the mark of a temporary file.
+_MAX_ID_BYTES = 200
 
 
 class PromptError(UserError):
-    """Prompts that cannot be drawn: the message names each by file and line, and what to do."""
+    """Invalid prompts. The message names each by file and line."""
 
 
 class Prompt(NamedTuple):
-    """One prompt, and where it stands."""
+    """A prompt and its origin."""
 
     where: str
-    """`prompts.jsonl:3`, for messages."""
+    """File and line, such as `prompts.jsonl:3`, for messages."""
     id: str
     request: Request
 
@@ -48,7 +48,7 @@ class Prompt(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Its texts as one, for people."""
+        """All texts joined, for captions."""
         return " ".join(self.texts)
 
     @property
@@ -59,7 +59,7 @@ class Prompt(NamedTuple):
 def prompts_of_arguments(
     prompts: Sequence[str], images: Sequence[str | Path], settings: PictureSettings
 ) -> list[Prompt]:
-    """Those of a command line; each prompt is about all of the pictures."""
+    """Returns the prompts of a command line. Each has all of the pictures in its context."""
     pictures = tuple(Path(image) for image in images)
     return [
         Prompt(f"--prompt {number}", _default_id(number, text), Request((*pictures, text), settings))
@@ -68,16 +68,19 @@ def prompts_of_arguments(
 
 
 def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
-    """The prompts of a file: JSONL where its name ends so, else text. Empty lines are skipped.
+    """Reads the prompts of a file: JSONL if its name ends in `.jsonl`, otherwise text. Empty lines are skipped.
 
-    `settings` are those of prompts that say nothing else.
+    Args:
+      file: path of the file.
+      settings: defaults for fields that a line does not set.
 
     Raises:
-      PromptError: the file cannot be read, is JSON by its name, holds nothing, or a line is wrong; all are named.
+      PromptError: the file cannot be read, is named like other JSON, has no prompts, or has invalid lines, which are
+        all named.
     """
     file = Path(file)
     if file.suffix.lower() in (".json", ".ndjson"):
-        raise PromptError(f"{file}: prompts are read as text or as JSONL; with a JSON object a line, name it .jsonl")
+        raise PromptError(f"{file}: expected text or JSONL; name a file with one JSON object per line .jsonl")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
@@ -101,20 +104,20 @@ def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
             problems.append(f"{where}: {error}")
             continue
         if prompt.id in seen:
-            problems.append(f"{where}: id {prompt.id!r} is that of {seen[prompt.id]}; give every line one of its own")
+            problems.append(f"{where}: id {prompt.id!r} is also the id of {seen[prompt.id]}; expected unique ids")
         seen[prompt.id] = where
         prompts.append(prompt)
     if not prompts and not problems:
-        problems.append(f"{file}: no prompts in it; write one a line")
+        problems.append(f"{file}: no prompts; write one per line")
     _raise_problems(problems)
     return prompts
 
 
 def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[None]:
-    """Reads every picture and text and works out every size, so that nothing fails amid the work; one yield each.
+    """Checks pictures, texts and size of every prompt before any is generated, and yields after each prompt.
 
     Raises:
-      PromptError: at the end, naming every prompt that cannot be drawn.
+      PromptError: after the last prompt, if any is invalid. The message names all of them.
     """
     problems = []
     for prompt in prompts:
@@ -134,9 +137,9 @@ def _read_line(line: str, where: str, number: int, folder: Path, settings: Pictu
     try:
         fields = parse_json(line)
     except JsonError as error:
-        raise ValueError(f"{error}; write one JSON object a line") from error
+        raise ValueError(f"{error}; write one JSON object per line") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"a JSON {type(fields).__name__}, not an object; write one JSON object a line")
+        raise ValueError(f"a JSON {type(fields).__name__}, not an object; write one JSON object per line")
     own = {name: value for name, value in fields.items() if name not in _FIELDS}
     try:
         changed = from_config_dict({**to_json(settings), **own}, PictureSettings, "settings")
@@ -146,9 +149,9 @@ def _read_line(line: str, where: str, number: int, folder: Path, settings: Pictu
     text = " ".join(part for part in context if isinstance(part, str))
     id_ = fields.get("id", _default_id(number, text))
     if not isinstance(id_, str) or not re.fullmatch(r"[\w.-]+", id_) or id_.startswith("."):
-        raise ValueError(f"id is {id_!r}: expected letters, digits, '-', '_' and '.', for it names a file")
-    if len(id_.encode()) > _LONGEST_ID:
-        raise ValueError(f"id is of {len(id_.encode())} bytes: expected at most {_LONGEST_ID}, for it names a file")
+        raise ValueError(f"id is {id_!r}: expected a file name of letters, digits, '-', '_' and '.'")
+    if len(id_.encode()) > _MAX_ID_BYTES:
+        raise ValueError(f"id has {len(id_.encode())} bytes: expected at most {_MAX_ID_BYTES}, because it names a file")
     return Prompt(where, id_, Request(context, changed))
 
 
@@ -156,7 +159,7 @@ def _context(fields: Mapping[str, Any], folder: Path) -> tuple[ContextPart, ...]
     if "context" in fields:
         given, both = fields["context"], [name for name in ("prompt", "images") if name in fields]
         if both:
-            raise ValueError(f"context and {' and '.join(both)}: give the one or the others")
+            raise ValueError(f"context and {' and '.join(both)}: use context alone, or prompt and images")
         if not isinstance(given, list) or not given:
             raise ValueError('context: expected a list of texts and {"image": path}')
         return tuple(_context_part(part, number, folder) for number, part in enumerate(given))
@@ -177,13 +180,13 @@ def _context_part(part: Any, number: int, folder: Path) -> ContextPart:
 
 
 def _default_id(number: int, text: str) -> str:
-    """Number and first words: pictures lie in the order of their prompts, and tell what they are."""
+    """Returns number and first words, so that files sort in the order of the prompts."""
     words = re.sub(r"\W+", "-", text.lower()).strip("-")[:40].strip("-")
     return f"{number:05d}-{words}" if words else f"{number:05d}"
 
 
 def _raise_problems(problems: Sequence[str]) -> None:
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
+        more = len(problems) - _MAX_PROBLEMS
         rest = [f"... and {more} more"] if more > 0 else []
-        raise PromptError("\n".join([*problems[:_MOST_PROBLEMS], *rest]))
+        raise PromptError("\n".join([*problems[:_MAX_PROBLEMS], *rest]))

@@ -1,4 +1,4 @@
-"""A loaded model that reads contexts into key-value caches and writes text after them; whole batches at a time."""
+"""Reads batches of contexts into key-value caches with a loaded model, and writes text after them."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, row_parts
 from uno_jax.sampling.cache import fitted, read_context
 from uno_jax.sampling.text import TextConfig, begin_text, continue_text, written_ids
 
-# All randomness is keyed by this and each picture's or text's own seed.
+# All random keys derive from this and the seed of each picture or text.
 SEED = 0
 
 
 @dataclass(frozen=True)
 class ReadPlans:
-    """What has been read of some plans, one a row."""
+    """Plans that have been read into a cache, one per row."""
 
     plans: tuple[Plan, ...]
     cache: KVCache
-    """As many rows as `row_count` says; those that are left over are padding."""
+    """Cache with `row_count` rows; rows beyond the plans are padding."""
     tokens: tuple[int, ...]
-    """How many of each plan's tokens `cache` holds."""
+    """Number of tokens of each plan in `cache`."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A model, and the mesh that it lies on."""
+    """A model, and the mesh on which it is placed."""
 
     model: LoadedModel
     mesh: Mesh
@@ -56,18 +56,21 @@ class Reader:
         return layout_of(self.model.config)
 
     def row_count(self, samples: int) -> int:
-        """Rows that so many samples are padded to: a power of two, times the parts that the mesh cuts rows into."""
+        """Returns the padded number of rows: a power of two times the number of row shards of the mesh."""
         parts = row_parts(self.mesh)
         return parts << (-(-samples // parts) - 1).bit_length()
 
     def encoded(self, batch: PixelBatch | Batch) -> Batch:
-        """The batch with its pictures' latents in place of their pixels."""
+        """Encodes the pixels of the batch to latents."""
         return encode_batch(self.model.autoencoder, self.model.autoencoder_params, batch, self.model.config)
 
     def read(self, plans: Sequence[Plan], seeds: Sequence[int], before: ReadPlans | None = None) -> ReadPlans:
-        """Reads contexts, or what has come to them since `before`; one forward pass.
+        """Reads contexts in one forward pass.
 
-        Seeds are those of the autoencoder's samples.
+        Args:
+          plans: one plan per context.
+          seeds: one seed per plan, for the autoencoder's samples.
+          before: cache of the leading tokens of the plans, which is extended; None reads everything.
         """
         layout, tokens = self.layout, before.tokens if before else (0,) * len(plans)
         unread = [
@@ -83,12 +86,19 @@ class Reader:
     def write(
         self, read: ReadPlans, text: TextConfig, seeds: Sequence[int], *, stop: Sequence[int] = (), at_once: int = 0
     ) -> Iterator[list[tuple[int, ...]]]:
-        """Writes a text after each context; yields ids so far, every `at_once` tokens and at the end (0: then alone).
+        """Writes a text after each context, and yields the token ids written so far.
 
-        A text ends before the model's end token, or one of `stop`.
+        A text ends before the model's end token, or before one of `stop`.
+
+        Args:
+          read: the contexts.
+          text: how tokens are sampled.
+          seeds: one seed per context.
+          stop: ids of further end tokens.
+          at_once: tokens between two yields; 0 yields at the end only.
 
         Raises:
-          ValueError: a seed that is less than 0, or too large.
+          ValueError: a seed is out of range.
         """
         for seed in seeds:
             check_seed(seed)
@@ -100,7 +110,7 @@ class Reader:
         metadata = context_batch(starts, self.layout, rows).understanding
         first = put_rows(TokenMetadata(*(x[:, :1] for x in metadata)), self.mesh)
         row_seeds = put_rows(np.array([*seeds, *[0] * (rows - len(seeds))], np.int32), self.mesh)
-        length = 1 + context_bucket(text.max_length - 1)  # so that few lengths occur; `until` ends the text
+        length = 1 + context_bucket(text.max_length - 1)  # buckets limit the number of programs; `until` ends the text
         with on_mesh(self.mesh):
             writing = _begin(read.cache, first, row_seeds, start=tokenizer.start, length=length)
         ends, until, done = (tokenizer.end, *stop), 1, False
@@ -120,13 +130,13 @@ def load_reader(
     """Loads a model onto the devices of this host.
 
     Args:
-      path: as of `load_model`.
-      ema: takes the averages of the trained parameters.
-      dtype: of the parameters and of matrix products. None: parameters as they are stored, products as the config says.
-      mesh: over this host's devices; None: one device.
+      path: as for `load_model`.
+      ema: loads the EMA of the trained parameters.
+      dtype: dtype of parameters and matrix products. None keeps the stored and configured ones.
+      mesh: mesh of this host's devices; None uses one device.
 
     Raises:
-      CheckpointError, CheckpointMismatch: as of `load_model`.
+      CheckpointError, CheckpointMismatch: as for `load_model`.
       ConfigError: the mesh does not fit the devices.
     """
     devices = jax.local_devices()
@@ -141,7 +151,7 @@ def load_reader(
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))
 def _read(params: Any, batch: Batch, cache: KVCache | None, *, model: ModelConfig, slots: int) -> KVCache:
-    """What was read before is moved into `slots` slots first, so that few lengths occur."""
+    """Reads a batch after `cache`, which is first resized to `slots` slots to limit the number of programs."""
     latents = draw(batch, SEED, 1.0, model.autoencoder).latents
     return read_context(params, batch, latents, model, None if cache is None else fitted(cache, slots))
 

@@ -1,4 +1,4 @@
-"""Thinking before drawing or answering: the system prompts, and how a thought is told from what follows it."""
+"""Thinking before a picture or an answer: system prompts, and the separation of thought and answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uno_jax.sampling.text import TextConfig
 
 @dataclass(frozen=True)
 class ThinkingConfig:
-    """The texts that stand before a context, and how thoughts are written.
+    """System prompts before a context, and the sampling of thoughts.
 
-    The wording is our own. A checkpoint that was trained to think on some wording answers best to that one.
+    The wording is our own. A checkpoint that was trained with other system prompts works best with those.
     """
 
     drawing_prompt: str = (
@@ -24,13 +24,13 @@ class ThinkingConfig:
         "<think> the reasoning </think> the answer"
     )
     text: TextConfig = field(default_factory=lambda: TextConfig(max_length=1000))
-    """How thoughts before a picture are written; those before an answer are a part of it."""
+    """Sampling of thoughts before a picture. A thought before an answer is part of the answer."""
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """The thought between its tags, and what comes after; no thought where there are no tags.
+    """Splits a text into the thought between its tags and the answer after it.
 
-    A thought whose end was never written is all there is.
+    Without tags the thought is empty. Without a closing tag the whole text is the thought.
     """
     match = re.match(r"\s*<think>(.*?)(?:</think>(.*)|$)", text, re.DOTALL)
     if match is None:

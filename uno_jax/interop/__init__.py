@@ -1,1 +1,1 @@
-"""Checkpoints in the public BAGEL layout, read into our parameter tree."""
+"""Reads and writes checkpoints in the public BAGEL layout, and loads a model from either layout."""

@@ -1,4 +1,4 @@
-"""Which parts of two checkpoints differ, and by how much."""
+"""Compares two checkpoints part by part."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from uno_jax.training.report import PARTS, part_of
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an array of the second checkpoint is from that of the first."""
+    """Difference between an array of the first checkpoint and the same array of the second."""
 
     name: str
     dtypes: tuple[str, str]
     same: bool
-    """The same bytes; or the same numbers, where the dtypes are not the same."""
+    """Whether the bytes are equal or, if the dtypes differ, the numbers."""
     largest: float = 0.0
-    """The largest difference of two numbers."""
+    """Largest absolute difference."""
     squares: float = 0.0
     """Sum of the squared differences."""
     first_squares: float = 0.0
-    """Sum of the squares of the first."""
+    """Sum of the squares of the first array."""
     not_finite: tuple[str, ...] = ()
-    """Which of the two hold infinities or NaN: first, second."""
+    """Names of those that contain infinities or NaN: `first`, `second`."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two checkpoints, array by array."""
+    """Differences of two checkpoints, array by array."""
 
     arrays: list[Difference]
-    """Of those that both have, with the same shape."""
+    """Differences of the arrays that both hold with the same shape."""
     others: list[str]
-    """What is in one of them only, or has another shape: a line each."""
+    """One line for each array that only one holds, or whose shapes differ."""
 
     @property
     def same(self) -> bool:
@@ -51,7 +51,7 @@ def compare(first: Contents, second: Contents) -> Comparison:
     """Compares two checkpoints; at most one array of each (or a few small ones) is in memory at a time.
 
     Raises:
-      CheckpointError: as `Contents.arrays`.
+      CheckpointError: a file cannot be read.
     """
     others = []
     for name in sorted(first.leaves.keys() | second.leaves.keys()):
@@ -82,14 +82,14 @@ def difference(name: str, first: np.ndarray, second: np.ndarray, chunk: int = 2*
         with np.errstate(invalid="ignore"):  # infinities
             distances = other.astype(np.float64) - numbers
         same = same and one.dtype != other.dtype and not distances.any()
-        largest = float(np.maximum(largest, np.abs(distances).max()))  # NaN if one is
+        largest = float(np.maximum(largest, np.abs(distances).max()))  # propagates NaN
         squares += float(np.vdot(distances, distances))
     not_finite = tuple(which for which, array in (("first", a), ("second", b)) if not is_finite(array))
     return Difference(name, dtypes, same, largest, squares, first_squares, not_finite)
 
 
 def comparison_table(comparison: Comparison) -> rich.table.Table:
-    """Each part: arrays, how many differ, the largest difference, and the difference's norm over that of the first."""
+    """Returns a row per part: arrays, how many differ, largest difference, and its norm relative to the first."""
     table = _table("part", "arrays", "differ")
     for part, _ in PARTS:
         of_part = [array for array in comparison.arrays if part_of(array.name) == part]
@@ -101,7 +101,7 @@ def comparison_table(comparison: Comparison) -> rich.table.Table:
 
 
 def differing_table(comparison: Comparison) -> rich.table.Table:
-    """The same of every array that differs, the farthest first."""
+    """Returns a row per array that differs, in decreasing order of the relative difference."""
     table = _table("array")
     differing = [array for array in comparison.arrays if not array.same]
     for array in sorted(differing, key=lambda array: (array.not_finite, _relative([array])), reverse=True):
@@ -121,7 +121,7 @@ def _table(first: str, *counts: str) -> rich.table.Table:
 def _row(arrays: Iterable[Difference]) -> tuple[str, ...]:
     arrays = list(arrays)
     differing = sum(not array.same for array in arrays)
-    largest = float(np.max([array.largest for array in arrays], initial=0.0))  # NaN if one is
+    largest = float(np.max([array.largest for array in arrays], initial=0.0))  # propagates NaN
     distances = (f"{largest:.3g}", f"{_relative(arrays):.3g}") if differing else ("", "")
     return f"{len(arrays)}", f"{differing}" if differing else "same", *distances, ", ".join(_dtypes(arrays))
 
@@ -141,7 +141,7 @@ def _dtypes(arrays: Iterable[Difference]) -> Iterator[str]:
 
 
 def config_differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
-    """A line for every field in which two flat configs differ."""
+    """Returns a line for every field that differs between two flat configs."""
     absent = "absent"
     return [
         f"{name}: {first.get(name, absent)} / {second.get(name, absent)}"

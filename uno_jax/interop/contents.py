@@ -1,4 +1,4 @@
-"""What is in a checkpoint, a run's or one in the public layout, read leaf by leaf."""
+"""Opens a checkpoint of a run, or one in the public layout, and reads it leaf by leaf."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class Contents:
 
     where: Path
     leaves: dict[str, jax.ShapeDtypeStruct]
-    """Every parameter, and of which shape and dtype it is stored."""
+    """Stored shape and dtype of every parameter, by path."""
     read: Callable[[Sequence[str]], dict[str, np.ndarray]]
-    """Reads some of them, in our orientation and whatever the numbers; `arrays` is for all."""
+    """Reads the named leaves in our orientation, without checking their values. To read all, use `arrays`."""
     step: int | None = None
-    """Of training; None for a model alone."""
+    """Training step; None for a model without training state."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Of the run, as JSON; or the JSON files of a public-layout directory."""
+    """Config of the run as JSON, or the JSON files of a public-layout directory by name."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of what wrote it; empty where nothing says."""
+    """Versions of the packages that wrote it; empty if they were not recorded."""
     public: bool = False
     """Whether it is a directory in the public layout."""
     items: tuple[str, ...] = ()
-    """What a checkpoint of ours is made of: its folders (`training.checkpoints`)."""
+    """Folders of an Orbax checkpoint (see `training.checkpoints`)."""
 
     def arrays(self, names: Iterable[str], batch_bytes: int = 2**28) -> Iterator[tuple[str, np.ndarray]]:
-        """Reads parameters one after the other: one, or a few of `batch_bytes` together, are in memory at a time.
+        """Yields parameters in order. At most one, or a few of `batch_bytes` in total, are in memory at a time.
 
-        They are not checked, so that a checkpoint of a training that diverged can be looked at.
+        Values are not checked, because a checkpoint of a diverged run can be inspected as well.
 
         Raises:
-          CheckpointError: files that cannot be read.
+          CheckpointError: a file cannot be read.
         """
         batch: list[str] = []
         for name in names:
@@ -74,10 +74,14 @@ class Contents:
 
 
 def saved_contents(checkpoint: Path, *, ema: bool = False) -> Contents:
-    """Opens a checkpoint of ours; `ema` puts the averages, which it must hold, in place of the trained parameters.
+    """Opens an Orbax checkpoint.
+
+    Args:
+      checkpoint: the directory of one checkpoint.
+      ema: replaces the trained parameters by their EMA, which the checkpoint must hold.
 
     Raises:
-      CheckpointError: it is damaged, or holds parameters that no model has.
+      CheckpointError: the checkpoint is damaged, or holds parameters that no model has.
     """
     items = {"params": "", "autoencoder": "autoencoder/"}
     if ema:
@@ -91,7 +95,7 @@ def saved_contents(checkpoint: Path, *, ema: bool = False) -> Contents:
 
     strange = [name for name in leaves if not name.startswith(tuple(itertools.chain(*(p for _, p in PARTS))))]
     if strange:
-        raise CheckpointError(f"{checkpoint}: it holds parameters that no model of ours has: {', '.join(strange)}")
+        raise CheckpointError(f"{checkpoint}: unknown parameters: {', '.join(strange)}")
 
     def read(names: Sequence[str]) -> dict[str, np.ndarray]:
         by_item: dict[Path, dict[str, str]] = {}
@@ -123,10 +127,10 @@ def _step(checkpoint: Path) -> int | None:
 
 
 def public_contents(public: PublicFiles) -> Contents:
-    """What an opened directory in the public layout holds.
+    """Returns the contents of an opened directory in the public layout.
 
     Raises:
-      CheckpointError: one of its JSON files is damaged.
+      CheckpointError: a JSON file is damaged.
     """
     directory = public.directory
     places = {"/".join(path): place for path, place in public.leaves().items()}

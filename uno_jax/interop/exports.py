@@ -1,4 +1,4 @@
-"""Orbax to the public layout: writes a checkpoint's model so that the public implementation loads it."""
+"""Exports the model of an Orbax checkpoint to the public layout, which BAGEL's public implementation loads."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
 
 class ExportConfig(NamedTuple):
-    """How a checkpoint is written."""
+    """Options of an export."""
 
     dtype: str | None = None
-    """Of the trained tensors (float32, bfloat16 or float16); None: the dtype that they were imported in, or else are
-    saved in."""
+    """Dtype of the trained tensors (float32, bfloat16 or float16). None keeps the dtype of the import or, without an
+    import, the saved one."""
     shard_bytes: int | None = None
-    """The most that a file of the model's tensors holds; None: one file."""
+    """Maximum size in bytes of a shard of the model; None writes a single file."""
 
 
 def export_public(
@@ -58,25 +58,25 @@ def export_public(
     sampling: Mapping[str, Any],
     overwrite: bool = False,
 ) -> None:
-    """Makes the public-layout directory `destination`: model, autoencoder, tokenizer and JSON files.
+    """Writes the public-layout directory `destination`: model, autoencoder, tokenizer and JSON files.
 
-    Frozen tensors keep the dtype that they were imported in, and with it their bytes; position tables come back byte
-    by byte. UNO's metaqueries and their head go to `uno.safetensors`, at which the public implementation does not
-    look. One leaf is held in memory at a time.
+    Frozen tensors keep the dtype of their import, and so their bytes. Position tables are restored byte for byte.
+    UNO's metaqueries and their head go to `uno.safetensors`, which the public implementation does not read. At most
+    one leaf is in memory at a time.
 
     Args:
-      contents: the opened checkpoint; with averages in the place of the trained parameters where these are wanted.
-      destination: the directory; it appears when it is complete.
-      model: its sizes.
-      provenance: what it remembers of where it came from.
-      config: dtype and shards.
-      tokenizer: its files, by name.
+      contents: the opened checkpoint, with EMA weights as the trained parameters if these are to be exported.
+      destination: the directory to write. It appears once it is complete.
+      model: sizes of the model.
+      provenance: origin of the parameters.
+      config: dtype and shard size.
+      tokenizer: content of the tokenizer files, by name.
       sampling: transforms and time shift, for our own section of `config.json`.
-      overwrite: whether what is at `destination` may be replaced.
+      overwrite: whether an existing `destination` is replaced.
 
     Raises:
-      CheckpointError: the checkpoint's tensors are not the model's, or the JSON files are of another model; a weight
-        is not finite, or not in the dtype that is to be written; and as `new_directory`.
+      CheckpointError: the tensors are not those of the model, the imported JSON files describe another model, a
+        weight is not finite or exceeds the range of its dtype, or `destination` is invalid (see `new_directory`).
     """
     files = {
         MODEL_FILE: (model_tensors(model), ""),
@@ -91,7 +91,7 @@ def export_public(
     differences = compare_shapes(expected, {name: leaf.shape for name, leaf in contents.leaves.items()})
     if differences:
         raise CheckpointError(
-            f"{contents.where}: its tensors are not those of the model that it names:{lines_of(differences)}"
+            f"{contents.where}: the tensors do not match model.json of this checkpoint:{lines_of(differences)}"
         )
     with new_directory(destination, contents.where, overwrite=overwrite) as partial:
         partial.mkdir()
@@ -104,17 +104,17 @@ def export_public(
                 _write(partial, file, leaves_, contents, model, provenance, config.dtype, shard_bytes)
         for name, encoded in tokenizer.items():
             (partial / name).write_bytes(encoded)
-        open_public(partial)  # what we would not read back must not appear
+        open_public(partial)  # an export that cannot be imported must not appear
 
 
 def _check_model(written: ModelConfig, model: ModelConfig, provenance: Provenance) -> None:
-    """Demands that the JSON files that were written are read back as the model."""
+    """Checks that the written JSON files describe the model."""
     different = model_differences(model, written)
     if different:
-        lines = [f"{name} is {ours!r}, by the JSON files {theirs!r}" for name, (ours, theirs) in different.items()]
-        origin = f"; {', '.join(provenance.json)} are those that were imported" if provenance.json else ""
+        lines = [f"{name} is {ours!r}, but {theirs!r} in the JSON files" for name, (ours, theirs) in different.items()]
+        origin = f" ({', '.join(provenance.json)} are kept from the import)" if provenance.json else ""
         raise CheckpointError(
-            f"the JSON files of the export would describe another model than the checkpoint's{origin}:\n  "
+            f"the JSON files of the export do not describe the model of the checkpoint{origin}:\n  "
             + "\n  ".join(lines)
         )
 
@@ -129,7 +129,7 @@ def _write(
     dtype: str | None,
     shard_bytes: int | None,
 ) -> None:
-    """Writes one file, or its shards."""
+    """Writes one safetensors file or its shards."""
     plans = {
         entry.public: TensorPlan(
             entry.public_shape, written_dtype(entry.public, name, contents.leaves[name].dtype, provenance, dtype)
@@ -139,7 +139,7 @@ def _write(
     }
     tables = fixed_tables(model) if file == MODEL_FILE else []
     for table in tables:
-        # Where nothing says, the tables are like the token embedding.
+        # Without an import, the tables take the dtype of the token embedding.
         usual = plans[named["decoder/embedding"][0].public].dtype
         plans[table.public] = TensorPlan(table.public_shape, provenance.dtypes.get(table.public, usual))
     with TensorWriter(directory, file.removesuffix(".safetensors"), plans, shard_bytes) as writer:
@@ -154,26 +154,26 @@ def _write(
 
 
 def _cast(entry: TensorName, tensor: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The tensor in the public orientation, in the dtype that is to be written."""
+    """Returns the tensor in the public orientation and the dtype to write."""
     with np.errstate(over="ignore"):
         stored = entry.to_public(tensor).astype(dtype)
     if not is_finite(stored):
         raise CheckpointError(
-            f"{entry.public}: its largest weight, {np.abs(tensor).max():.4g}, is more than {dtype} can hold; "
+            f"{entry.public}: the largest weight, {np.abs(tensor).max():.4g}, exceeds the range of {dtype}; "
             "export with --dtype=bfloat16 or float32"
         )
     return stored
 
 
 def written_dtype(public: str, name: str, saved: np.dtype, provenance: Provenance, asked: str | None) -> str:
-    """The dtype that a tensor is written in, as safetensors spells it.
+    """Returns the dtype in which a tensor is written, in the notation of safetensors.
 
     Args:
-      public: its public name.
-      name: the path of the leaf that it is (a layer of).
-      saved: the dtype of that leaf in the checkpoint.
-      provenance: dtypes of the import, and what was trained since.
-      asked: for trained tensors.
+      public: public name of the tensor.
+      name: path of the leaf that holds it (alone, or as one layer).
+      saved: dtype of that leaf in the checkpoint.
+      provenance: dtypes of the import, and the parameters trained since.
+      asked: requested dtype of trained tensors; None keeps theirs.
     """
     if asked and _trained(name, provenance):
         return _NAMES[np.dtype(asked)]
@@ -181,7 +181,7 @@ def written_dtype(public: str, name: str, saved: np.dtype, provenance: Provenanc
 
 
 def rounded(contents: Contents, model: ModelConfig, provenance: Provenance) -> list[str]:
-    """Frozen tensors that a run keeps in a narrower dtype than they were imported in: their bytes are lost."""
+    """Returns the frozen tensors that lost precision: the run stored them in a narrower dtype than the import."""
     named = [("/".join(entry.path), entry) for entry in [*model_tensors(model), *uno_tensors(model)]]
     named += [("autoencoder/" + "/".join(entry.path), entry) for entry in autoencoder_tensors(model.autoencoder)]
     return [
@@ -195,5 +195,5 @@ def rounded(contents: Contents, model: ModelConfig, provenance: Provenance) -> l
 
 
 def _trained(name: str, provenance: Provenance) -> bool:
-    """Whether a run has trained the leaf; the autoencoder is none of the parameters that a run trains."""
+    """Whether a run has trained the leaf. No run trains the autoencoder."""
     return not is_under(name, "autoencoder") and any(is_under(name, prefix) for prefix in provenance.trained)

@@ -1,4 +1,4 @@
-"""Public layout to Orbax: reads a public-layout directory onto a mesh, and saves it as a checkpoint."""
+"""Imports a public-layout directory: places it on a mesh and saves it as an Orbax checkpoint."""
 
 from __future__ import annotations
 
@@ -27,17 +27,22 @@ def import_public(
     settings: Mapping[str, Any],
     overwrite: bool = False,
 ) -> Parameters:
-    """Makes the checkpoint `destination` of the model in a public-layout directory, every tensor in its stored dtype.
+    """Saves the model of a public-layout directory as a checkpoint, every tensor in its stored dtype.
+
     Args:
       source: the public-layout directory.
-      destination: the checkpoint's directory; it appears when it is complete.
-      mesh: the parameters are placed on it, as a run would; the autoencoder is placed like them.
-      tokenizer: its files, by name.
-      settings: of the config that the checkpoint will carry (as `RunConfig`), besides the model's sizes.
-      overwrite: whether what is at `destination` may be replaced.
+      destination: directory of the checkpoint. It appears once it is complete.
+      mesh: mesh on which the parameters, including the autoencoder's, are sharded as in a run.
+      tokenizer: content of the tokenizer files, by name.
+      settings: fields of the saved config (`RunConfig`) other than the sizes of the model.
+      overwrite: whether an existing `destination` is replaced.
+
+    Returns:
+      The placed parameters.
 
     Raises:
-      CheckpointError: as `open_public`, `new_directory` and `save_model`; a weight that is not finite.
+      CheckpointError: the source is invalid (see `open_public`), a weight is not finite, or `destination` cannot be
+        written (see `new_directory` and `save_model`).
     """
     with new_directory(destination, source, overwrite=overwrite) as partial:
         public = open_public(source)

@@ -1,4 +1,4 @@
-"""JSON files that hold an object, as all of a checkpoint do."""
+"""Reads JSON files of checkpoints, each of which holds an object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from uno_jax.process.json_reader import JsonError, read_json_object
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a checkpoint.
+    """Returns the JSON object in a file of a checkpoint.
 
     Raises:
-      CheckpointError: the file cannot be read, or holds no JSON object.
+      CheckpointError: the file cannot be read, or does not hold a JSON object.
     """
     try:
         return read_json_object(file)
@@ -26,10 +26,15 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def section(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    """The object under a field; empty where there is none. `where` is how messages name the object around it.
+    """Returns the object stored under a field, or an empty one if the field is missing.
+
+    Args:
+      values: the enclosing object.
+      name: the field.
+      where: name of the enclosing object in error messages.
 
     Raises:
-      CheckpointError: something else is there.
+      CheckpointError: the field is not an object.
     """
     value = values.get(name, {})
     if not isinstance(value, dict):
@@ -38,10 +43,17 @@ def section(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
 
 
 def number(values: Mapping[str, Any], name: str, default: float, where: str, *, positive: bool = False) -> float:
-    """The finite number under a field, or the default; `where` as above.
+    """Returns the finite number stored under a field, or the default if the field is missing.
+
+    Args:
+      values: the enclosing object.
+      name: the field.
+      default: value of a missing field.
+      where: name of the enclosing object in error messages.
+      positive: requires a number greater than 0.
 
     Raises:
-      CheckpointError: something else is there, or none that is positive where it must be.
+      CheckpointError: the field is not such a number.
     """
     value = values.get(name, default)
     if type(value) not in (int, float) or not abs(value) < math.inf or (positive and value <= 0):

@@ -1,4 +1,4 @@
-"""A model ready for sampling, from a run's checkpoint or from a directory in the public layout."""
+"""Loads a model for sampling from a checkpoint of a run, or from a directory in the public layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uno_jax.training.state import Params
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """All that sampling needs of a checkpoint."""
+    """Everything that sampling needs from a checkpoint."""
 
     config: ModelConfig
     params: Params
@@ -32,9 +32,9 @@ class LoadedModel:
     vae_transform: ImageTransform
     vit_transform: ImageTransform
     time_shift: float
-    """That the run trained with; the public implementation's 3.0 where nothing says."""
+    """Time shift of the training run; 3.0, the public implementation's, if no file states one."""
     origin: str
-    """What was loaded, for people and for pictures' metadata: the same however its path was spelt."""
+    """Resolved path of the checkpoint, for messages and the metadata of pictures."""
 
 
 def load_model(
@@ -44,14 +44,15 @@ def load_model(
 
     Args:
       path: as for `find_source`.
-      ema: takes the averages of the trained parameters in place of the parameters themselves (run's checkpoint only).
-      dtype: of the parameters; None: as they are stored. The autoencoder is float32 always.
-      mesh: where the parameters are placed, as `tree_shardings` says. None: on the first device of this host.
+      ema: loads the EMA of the trained parameters instead of the parameters (only from a checkpoint of a run).
+      dtype: dtype of the parameters; None keeps the stored one. The autoencoder is always float32.
+      mesh: mesh on which the parameters are sharded (see `tree_shardings`); None places them on the first device of
+        this host.
 
     Raises:
-      CheckpointError: nothing is there, there are no averages, tokenizer and vocabulary do not go together, or a file
-        is missing or damaged.
-      CheckpointMismatch: the tensors of a run's checkpoint are not those of the model that it names.
+      CheckpointError: there is no checkpoint or no EMA, the tokenizer exceeds the vocabulary, or a file is missing or
+        damaged.
+      CheckpointMismatch: the tensors of a run's checkpoint do not match its `model.json`.
     """
     mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
     source = find_source(path)
@@ -66,5 +67,5 @@ def load_model(
         vae_transform=settings.vae_transform,
         vit_transform=settings.vit_transform,
         time_shift=settings.time_shift,
-        origin=f"{source.origin}{', averaged parameters' if ema else ''}",
+        origin=f"{source.origin}{', EMA weights' if ema else ''}",
     )

@@ -1,4 +1,4 @@
-"""A checkpoint with low-rank adapters, seen as the same model without: the public layout has no place for them."""
+"""Merges low-rank adapters into the kernels for an export, because the public layout has no place for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uno_jax.training.state import is_under
 
 
 class Merged(NamedTuple):
-    """What `export_public` takes."""
+    """Arguments of `export_public`."""
 
     contents: Contents
     model: ModelConfig
@@ -26,9 +26,9 @@ class Merged(NamedTuple):
 
 
 def without_adapters(contents: Contents, model: ModelConfig, provenance: Provenance) -> Merged:
-    """The same model with its adapters added to the kernels under them, which then count as trained, in float32.
+    """Returns the model with its adapters merged into float32 kernels, which then count as trained.
 
-    They are added when a kernel is read, layer by layer. A model that has none is returned as it is.
+    A kernel is merged when it is read, layer by layer. A model without adapters is returned unchanged.
     """
     if not model.decoder.adapter_rank:
         return Merged(contents, model, provenance)
@@ -58,7 +58,7 @@ def without_adapters(contents: Contents, model: ModelConfig, provenance: Provena
 
 
 def _merge(kernel: np.ndarray, down: np.ndarray, up: np.ndarray, scale: float) -> np.ndarray:
-    """`merged_kernel`, a layer at a time."""
+    """Applies `merged_kernel` layer by layer."""
     out = np.empty(kernel.shape, np.float32)
     with jax.default_matmul_precision("highest"):
         for layer in range(len(kernel)):

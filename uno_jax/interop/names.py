@@ -1,4 +1,4 @@
-"""The one table between the public checkpoint's tensors and our parameter tree.
+"""Maps the tensors of a public checkpoint to the leaves of our parameter tree and back.
 
 Parameter tree (kernels are [in, out]; the leaves of `decoder/layers` and `vision/layers` have a leading layer axis,
 filled from one public tensor per layer)::
@@ -15,10 +15,10 @@ filled from one public tensor per layer)::
 
     metaqueries/table  metaqueries/head/{kernel,bias}
 
-The metaqueries are UNO's own and in no public checkpoint: they have a file of their own beside it, with names of our
-choice. The autoencoder's parameters are a tree of their own, with the public names but for `kernel`, `scale`, and
-spelled-out attention. Every row of the table holds the public name and shape, our path, and a transform that works
-both ways, so that a reader and a writer need no second table.
+No public checkpoint holds UNO's metaqueries. They are stored in a separate file, under names of our choice. The
+autoencoder's parameters are a separate tree with the public names, except for `kernel`, `scale` and the attention
+projections. An entry holds the public name and shape, our path, and an invertible transform. Reader and writer share
+the entries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Shape = tuple[int, ...]
 
 
 class Transform(NamedTuple):
-    """Axes that turn a public tensor into ours, and ours back."""
+    """Axis permutations from the public orientation to ours and back."""
 
     to_ours: Shape
     to_public: Shape
@@ -51,31 +51,31 @@ CONVOLUTION = Transform((2, 3, 1, 0), (3, 2, 0, 1))  # [out, in, height, width] 
 
 @dataclass(frozen=True)
 class TensorName:
-    """One public tensor, and where it lives in our tree."""
+    """A public tensor and its place in our tree."""
 
     public: str
     public_shape: Shape
     path: LeafPath
     transform: Transform
     layer: int | None = None
-    """Index into the leading layer axis of our leaf; None where the leaf is not stacked."""
+    """Index into the leading layer axis of our leaf; None if the leaf is not stacked."""
 
     @property
     def shape(self) -> Shape:
-        """Shape of the tensor in our tree, the layer axis left out."""
+        """Shape of the tensor in our tree, without the layer axis."""
         return tuple(self.public_shape[axis] for axis in self.transform.to_ours)
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
-        """The public tensor in our orientation (a view)."""
+        """Returns a view of the public tensor in our orientation."""
         return tensor.transpose(self.transform.to_ours)
 
     def to_public(self, leaf: np.ndarray) -> np.ndarray:
-        """Inverse of `to_ours`, for a leaf whose layer axis has been indexed away (a view)."""
+        """Returns a view in the public orientation of a leaf without layer axis; the inverse of `to_ours`."""
         return leaf.transpose(self.transform.to_public)
 
 
 class FixedTable(NamedTuple):
-    """A position table that public checkpoints hold although it can be computed."""
+    """A computable position table that public checkpoints store."""
 
     public: str
     side: int
@@ -87,7 +87,7 @@ class FixedTable(NamedTuple):
 
 
 def fixed_tables(config: ModelConfig) -> list[FixedTable]:
-    """The two sin-cos tables: in public checkpoints, not in our tree."""
+    """Returns the two sin-cos tables that public checkpoints hold and our tree does not."""
     features = config.decoder.hidden_size
     return [
         FixedTable("latent_pos_embed.pos_embed", config.max_latent_size, features),
@@ -96,19 +96,19 @@ def fixed_tables(config: ModelConfig) -> list[FixedTable]:
 
 
 def model_tensors(config: ModelConfig) -> list[TensorName]:
-    """Every tensor of `ema.safetensors` that our tree holds (all but the fixed tables)."""
+    """Returns the tensors of `ema.safetensors`, without the fixed tables."""
     return [*_decoder_tensors(config), *_glue_tensors(config), *_vision_tensors(config)]
 
 
 def autoencoder_tensors(config: AutoencoderConfig) -> list[TensorName]:
-    """Every tensor of `ae.safetensors`; none for the pixel autoencoder, which has no parameters."""
+    """Returns the tensors of `ae.safetensors`; none for the pixel autoencoder, which has no parameters."""
     if config.kind == "pixel":
         return []
     return [*_encoder_half(config), *_decoder_half(config)]
 
 
 def uno_tensors(config: ModelConfig) -> list[TensorName]:
-    """Every tensor of `uno.safetensors`: the metaqueries and their head; none for a model without metaqueries."""
+    """Returns the tensors of `uno.safetensors`: the metaqueries and their head, if the model has metaqueries."""
     if not config.num_metaqueries:
         return []
     features = config.decoder.hidden_size
@@ -118,7 +118,7 @@ def uno_tensors(config: ModelConfig) -> list[TensorName]:
 
 
 def leaves(tensors: list[TensorName]) -> dict[LeafPath, list[TensorName]]:
-    """The tensors that fill each leaf of our tree: one, or one per layer in layer order."""
+    """Groups tensors by the leaf that they fill: one each, or one per layer in layer order."""
     grouped: dict[LeafPath, list[TensorName]] = {}
     for entry in tensors:
         grouped.setdefault(entry.path, []).append(entry)
@@ -126,7 +126,7 @@ def leaves(tensors: list[TensorName]) -> dict[LeafPath, list[TensorName]]:
 
 
 def leaf_shape(entries: list[TensorName]) -> Shape:
-    """Shape of the leaf that these tensors fill."""
+    """Returns the shape of the leaf that these tensors fill."""
     stacked = entries[0].layer is not None
     return (len(entries), *entries[0].shape) if stacked else entries[0].shape
 

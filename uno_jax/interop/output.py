@@ -1,4 +1,4 @@
-"""Directories that appear whole: made beside their place, and renamed when they are complete."""
+"""Writes output directories atomically: under a temporary name, renamed once they are complete."""
 
 from __future__ import annotations
 
@@ -17,35 +17,32 @@ from jax.experimental import multihost_utils
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import signals_held
 
-# What a writer that was interrupted may still take to finish the file that it is at.
+# Time that an interrupted writer may need to finish its current file.
 _REMOVAL_SECONDS = 10.0
 
 
 @contextmanager
 def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A path to make a directory at (nothing is there yet), which becomes `path` when the context is left.
+    """Yields a path where nothing exists yet, and renames the directory written there to `path` at the end.
 
-    If it is left by an error nothing is left behind, and what was at `path` stays. Of a symbolic link the directory
-    that it leads to is made or replaced, and the link stays. For all hosts together: each gets the same path, and the
-    first host renames.
+    An error removes the new directory and keeps an existing `path`. A symbolic link stays, and its target is created
+    or replaced. All hosts enter together: each gets the same path, and the first host renames.
 
     Args:
-      path: the directory to make.
-      source: what it is made from, which is not to be replaced.
-      overwrite: whether what is at `path` may be replaced.
+      path: the directory to create.
+      source: what the directory is created from; never replaced.
+      overwrite: whether an existing `path` is replaced.
 
     Raises:
-      CheckpointError: there is something at `path`, and `overwrite` is off, or it holds `source` or is part of it.
-      OSError: the directory cannot be made there.
+      CheckpointError: `path` exists and `overwrite` is off, or replacing it would destroy `source`.
+      OSError: the directory cannot be created.
     """
     path, source = Path(path).resolve(), Path(source).resolve()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not overwrite:
-            raise CheckpointError(
-                f"{path}: there is something already; give another place, or --overwrite to replace it"
-            )
+            raise CheckpointError(f"{path} already exists; choose another path, or replace it with --overwrite")
         if source.is_relative_to(path) or path.is_relative_to(source):
-            raise CheckpointError(f"{path}: to replace it would destroy {source}, which is read; give another place")
+            raise CheckpointError(f"{path}: replacing it would destroy the source {source}; choose another path")
     number = os.getpid()
     if jax.process_count() > 1:
         number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
@@ -66,7 +63,7 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
         if first:
             _remove(partial)
         for parent in [] if complete else new_parents:
-            with contextlib.suppress(OSError):  # something else has come there
+            with contextlib.suppress(OSError):  # another process has written there
                 parent.rmdir()
 
 
@@ -84,7 +81,7 @@ def _replace(new: Path, path: Path, old: Path) -> None:
 
 
 def _remove(partial: Path) -> None:
-    """Removes what was made at `partial`, and what Orbax made beside it under that name and a suffix."""
+    """Removes `partial`, and the temporary directories of Orbax whose names start with its name."""
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while time.monotonic() < deadline and partial.parent.is_dir():
         left = [

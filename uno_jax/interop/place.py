@@ -1,4 +1,4 @@
-"""Leaves of our tree straight from files onto devices, in pieces: the host never holds a whole stacked leaf."""
+"""Reads leaves from files onto devices in pieces, without ever holding a whole stacked leaf on the host."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from uno_jax.interop.names import TensorName, leaf_shape
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 from uno_jax.process.errors import CheckpointError
 
-# Bytes of a leaf that the host holds at a time. Larger pieces gain no speed.
+# Maximum bytes of a leaf on the host at a time. Larger pieces are not faster.
 PIECE_BYTES = 2**28
 
 _STRIP = 64
-_CHECKED = 2**20  # numbers that are looked at together
+_CHECKED = 2**20  # numbers per check for finite values
 
 Bounds = tuple[tuple[int, int], ...]
-"""First and last (exclusive) index along each axis."""
+"""First and last (exclusive) index along each axis of a leaf."""
 
 
 def stored_dtype(files: TensorFiles, entries: list[TensorName]) -> np.dtype:
-    """The dtype of a leaf as it is stored; layers that differ are promoted to what holds them all."""
+    """Returns the stored dtype of a leaf. Layers of different dtypes are promoted to a common one."""
     return jnp.result_type(*{STORED_DTYPES[files.tensors[entry.public].dtype] for entry in entries})
 
 
@@ -39,11 +39,17 @@ def read_leaf(
     *,
     checked: bool = True,
 ) -> np.ndarray:
-    """One leaf of our tree, or the part of it within `bounds`, from the tensors that fill it; reads that part only.
+    """Returns one leaf of our tree, or its part within `bounds`. Only that part is read.
+
+    Args:
+      files: the files that hold the tensors.
+      entries: the tensors that fill the leaf, in layer order.
+      dtype: dtype of the result.
+      bounds: the part to read; None reads the whole leaf.
+      checked: whether non-finite values are an error.
 
     Raises:
-      CheckpointError: a number that is not finite (if that is `checked`), or a file that cannot be read; the message
-        names the tensor.
+      CheckpointError: a value is not finite, or a file cannot be read. The message names the tensor.
     """
     bounds = bounds or tuple((0, size) for size in leaf_shape(entries))
     if entries[0].layer is None:
@@ -64,12 +70,12 @@ def place_leaf(
     sharding: Sharding,
     piece_bytes: int = PIECE_BYTES,
 ) -> jax.Array:
-    """One leaf as an array with `sharding`, of which this host reads what its own devices hold.
+    """Returns one leaf as an array with `sharding`. A host reads only the shards of its own devices.
 
     A shard of more than `piece_bytes` is filled on its device, piece by piece.
 
     Raises:
-      CheckpointError: as for `read_leaf`.
+      CheckpointError: a value is not finite, or a file cannot be read. The message names the tensor.
     """
     shape = leaf_shape(entries)
     owners: dict[Bounds, list[jax.Device]] = {}
@@ -91,11 +97,11 @@ def _place_shards(
     devices: list[jax.Device],
     piece_bytes: int,
 ) -> list[jax.Array]:
-    """The same part of a leaf on each of the devices, read once."""
+    """Reads one part of a leaf, and replicates it on the given devices."""
     pieces = list(split(bounds, dtype.itemsize, piece_bytes))
     if len(pieces) == 1:
-        whole = read_leaf(files, entries, dtype, bounds)
-        return [jax.device_put(whole, device) for device in devices]
+        values = read_leaf(files, entries, dtype, bounds)
+        return [jax.device_put(values, device) for device in devices]
     shape = [last - first for first, last in bounds]
     shards = [jnp.zeros(shape, dtype, device=SingleDeviceSharding(device)) for device in devices]
     for piece in pieces:
@@ -103,7 +109,7 @@ def _place_shards(
         start = np.asarray([first - origin for (first, _), (origin, _) in zip(piece, bounds, strict=True)], np.int32)
         for i, device in enumerate(devices):
             shards[i] = _fill(shards[i], jax.device_put(part, device), start)
-        # Without this, parts that are waiting to be copied would pile up.
+        # Otherwise pieces that wait for their copy would pile up in host memory.
         jax.block_until_ready(shards)
     return shards
 
@@ -113,18 +119,18 @@ def _fill(shard: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice(shard, part, list(start))
 
 
-def split(bounds: Bounds, itemsize: int, most_bytes: int) -> Iterator[Bounds]:
-    """Cuts a box into boxes of at most `most_bytes`, along its first axes first.
+def split(bounds: Bounds, itemsize: int, max_bytes: int) -> Iterator[Bounds]:
+    """Splits a box into boxes of at most `max_bytes`, along its first axes first.
 
-    An axis is cut only where one step along it is already too large to be put together with others; a single row of
-    the last axis may exceed the limit.
+    A later axis is split only if a single index of the earlier ones exceeds the limit. An element of the last axis is
+    never split.
     """
     lengths = [last - first for first, last in bounds]
     steps = []
     for axis, length in enumerate(lengths):
         rest = math.prod(lengths[axis + 1 :]) * itemsize
-        steps.append(max(1, min(length, most_bytes // max(rest, 1))))
-        if steps[-1] > 1 or length * rest <= most_bytes:
+        steps.append(max(1, min(length, max_bytes // max(rest, 1))))
+        if steps[-1] > 1 or length * rest <= max_bytes:
             steps += lengths[axis + 1 :]
             break
     ranges = [range(first, last, step) for (first, last), step in zip(bounds, steps, strict=True)]
@@ -135,7 +141,7 @@ def split(bounds: Bounds, itemsize: int, most_bytes: int) -> Iterator[Bounds]:
 
 
 def _read_part(files: TensorFiles, entry: TensorName, bounds: Bounds, checked: bool) -> np.ndarray:
-    """The part of one tensor within bounds of our axes, in our orientation and its stored dtype."""
+    """Reads the part of a tensor within bounds along our axes, in our orientation and the stored dtype."""
     public = tuple(slice(*bounds[axis]) for axis in entry.transform.to_public)
     part = files.read(entry.public, public)
     if checked:
@@ -144,20 +150,20 @@ def _read_part(files: TensorFiles, entry: TensorName, bounds: Bounds, checked: b
 
 
 def check_finite(weights: np.ndarray, what: str) -> None:
-    """Demands that weights are numbers.
+    """Checks that all weights are finite; `what` names them in the message.
 
     Raises:
-      CheckpointError: `what` holds an infinity or NaN.
+      CheckpointError: an infinity or NaN was found.
     """
     if not is_finite(weights):
         wrong = weights[~np.isfinite(weights)][0]
         raise CheckpointError(
-            f"{what} holds {wrong}, which is no weight: the training that wrote it diverged, or the file is damaged"
+            f"{what} contains a non-finite value ({wrong}): the training diverged, or the file is damaged"
         )
 
 
 def is_finite(weights: np.ndarray) -> bool:
-    """Whether all are numbers; compares bits, which is faster than to look at each number."""
+    """Whether no weight is an infinity or NaN. Compares bits, which is faster than `np.isfinite`."""
     if not jnp.issubdtype(weights.dtype, jnp.floating):
         return True
     bits = np.dtype(f"u{weights.dtype.itemsize}")
@@ -168,13 +174,13 @@ def is_finite(weights: np.ndarray) -> bool:
 
 
 def _assign(out: np.ndarray, part: np.ndarray) -> None:
-    """Copies, and casts where dtypes differ; the same dtype is copied bit by bit, and as integers, which is faster."""
+    """Copies with a cast. Equal dtypes are copied as integers, which keeps every bit and is faster."""
     if out.dtype == part.dtype:
         bits = np.dtype(f"u{out.dtype.itemsize}")
         out, part = out.view(bits), part.view(bits)
     if out.ndim < 2:
         out[...] = part
         return
-    # A transposed view is copied three times as fast in strips that the processor's cache holds.
+    # Strips that fit the processor's cache copy a transposed view three times as fast.
     for start in range(0, out.shape[-1], _STRIP):
         out[..., start : start + _STRIP] = part[..., start : start + _STRIP]

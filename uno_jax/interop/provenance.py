@@ -1,8 +1,8 @@
-"""What a checkpoint remembers of the public-layout directory it came from, so that export gives back the same bytes.
+"""Records the public-layout origin of a checkpoint, so that an export restores the same bytes.
 
-Our tree has one dtype for a stacked leaf, a run casts it to the dtypes of its config, and the fixed position tables
-are not in it. So every checkpoint carries the dtype of each imported tensor, the JSON files, the tables where they are
-not bit by bit what we compute, and what has been trained since.
+A stacked leaf of our tree has a single dtype, a run casts leaves to the dtypes of its config, and our tree does not
+contain the fixed position tables. A checkpoint therefore stores the dtype of each imported tensor, the JSON files, the
+tables that differ from the computed ones, and the prefixes of all parameters trained since.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ PUBLIC_JSON = ("llm_config.json", "vit_config.json", "config.json")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where parameters come from. All fields are empty for parameters that were drawn afresh and not trained."""
+    """Origin of parameters. All fields are empty for untrained parameters of a random initialisation."""
 
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """Dtype of every imported tensor by its public name, as safetensors spells it."""
+    """Dtype of every imported tensor in the notation of safetensors, by public name."""
     json: Mapping[str, Any] = field(default_factory=dict)
     """The imported JSON files, by name."""
     trained: tuple[str, ...] = ()
-    """Prefixes of the paths of all parameters that some run has trained since."""
+    """Path prefixes of all parameters trained since the import, by any run."""
     tables: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Imported position tables that are not bit by bit the computed ones."""
+    """Imported position tables that differ from the computed ones in any bit."""
 
     def with_trained(self, prefixes: Iterable[str]) -> Provenance:
-        """The same, of parameters that are (also) trained under these prefixes."""
+        """Returns a copy that also lists these prefixes as trained."""
         return replace(self, trained=tuple(dict.fromkeys([*self.trained, *prefixes])))
 
     def assets(self) -> dict[str, bytes]:
-        """Files for a checkpoint's assets."""
+        """Returns the files to store in the assets of a checkpoint, by name."""
         content = {"dtypes": dict(self.dtypes), "trained": list(self.trained), "json": dict(self.json)}
         files = {PROVENANCE_FILE: json_file(content)}
         return files | ({TABLES_FILE: save(dict(self.tables))} if self.tables else {})
 
 
 def public_provenance(public: PublicFiles) -> Provenance:
-    """Of an opened public-layout directory."""
+    """Returns the provenance of an opened public-layout directory."""
     return Provenance(
         dtypes={name: stored.dtype for part in public.parts for name, stored in part.files.tensors.items()},
         json={
@@ -71,20 +71,20 @@ def public_provenance(public: PublicFiles) -> Provenance:
 
 
 def saved_provenance(checkpoint: Path) -> Provenance:
-    """Of one checkpoint of a run, or of an import.
+    """Reads the provenance of an Orbax checkpoint.
 
     Raises:
-      CheckpointError: the files are damaged.
+      CheckpointError: a file is damaged.
     """
     assets = checkpoint / "assets"
     file, tables = assets / PROVENANCE_FILE, assets / TABLES_FILE
-    if not file.is_file():  # written before there was one
+    if not file.is_file():  # checkpoints of earlier versions have none
         return Provenance(trained=tuple(read_object(assets / "config.json").get("trainable", ())))
     content = read_object(file)
     dtypes, json_files = section(content, "dtypes", str(file)), section(content, "json", str(file))
     trained = content.get("trained")
     if not isinstance(trained, list) or not all(isinstance(prefix, str) for prefix in trained):
-        raise CheckpointError(f"{file}: trained is {trained!r}; expected a list of prefixes of paths")
+        raise CheckpointError(f"{file}: trained is {trained!r}; expected a list of path prefixes")
     unknown = [f"{name} is {dtype!r}" for name, dtype in dtypes.items() if dtype not in STORED_DTYPES]
     if unknown:
         raise CheckpointError(f"{file}: dtypes: expected {', '.join(STORED_DTYPES)}{lines_of(unknown)}")
@@ -93,11 +93,11 @@ def saved_provenance(checkpoint: Path) -> Provenance:
     try:
         stored = load(tables.read_bytes()) if tables.is_file() else {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{tables}: not a whole safetensors file ({error})") from error
+        raise CheckpointError(f"{tables}: incomplete or damaged safetensors file ({error})") from error
     return Provenance(dtypes=dtypes, json=json_files, trained=tuple(trained), tables=stored)
 
 
 def computed_table(config: ModelConfig, name: str) -> np.ndarray:
-    """The fixed position table of that public name, float32 `[side * side, features]`."""
+    """Computes the fixed position table with the given public name, float32 `[side * side, features]`."""
     (table,) = (table for table in fixed_tables(config) if table.public == name)
     return sincos_table_2d(table.side, table.features)

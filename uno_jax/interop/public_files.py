@@ -1,4 +1,4 @@
-"""Reads a checkpoint in the public BAGEL layout into our parameter tree, strictly."""
+"""Opens and checks a directory in the public BAGEL layout, and places its parameters on devices."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ MODEL_FILE = "ema.safetensors"
 AUTOENCODER_FILE = "ae.safetensors"
 UNO_FILE = "uno.safetensors"
 
-# The name that the public libraries give to the index of a model's shards.
+# Index names that other libraries use for a sharded model.
 _OTHER_INDICES = {MODEL_FILE: ("model.safetensors.index.json",)}
 
 DtypePolicy = Callable[[LeafPath], Any]
-"""Gives the dtype of the leaf at a path (("decoder", "layers", "generation", ...)), or None to keep the stored one."""
+"""Path of a leaf (("decoder", "layers", "generation", ...)) -> its dtype, or None to keep the stored one."""
 
 ShardingPolicy = Callable[[LeafPath], Sharding]
-"""Gives the place of the leaf at a path."""
+"""Path of a leaf -> its sharding."""
 
 
 def first_device(path: LeafPath) -> Sharding:
-    """Every leaf whole on the first device of this host."""
+    """Returns a sharding that places any leaf on the first device of this host."""
     return SingleDeviceSharding(jax.local_devices()[0])
 
 
-# Entries are at most 1: the half step of the stored dtype there, with some room. In float32 only the sine differs.
+# Half a unit in the last place at 1, the maximum of the tables, with a margin. Float32 tables differ by the sine.
 _TABLE_TOLERANCE = {"F32": 1e-5, "F16": 5e-4, "BF16": 4e-3}
 
 
 class Part(NamedTuple):
-    """One safetensors file (or its shards) of a public-layout directory, and what our tree holds of it."""
+    """One safetensors file (or its shards) of a public-layout directory, and its tensors that our tree holds."""
 
     files: TensorFiles
     tensors: list[TensorName]
     prefix: LeafPath
-    """Put before the paths of its leaves."""
+    """Prefix of the paths of its leaves."""
 
 
 class PublicFiles(NamedTuple):
-    """An opened public-layout directory, whose headers and position tables have been checked; no weight is read yet."""
+    """An opened public-layout directory with checked headers and position tables. No weight has been read."""
 
     directory: Path
     config: ModelConfig
     parts: list[Part]
     tables: dict[str, np.ndarray]
-    """The stored position tables, which our tree does not hold; `[side * side, features]`."""
+    """Stored position tables `[side * side, features]` by public name. Our tree does not contain them."""
 
     def leaves(self) -> dict[LeafPath, tuple[TensorFiles, list[TensorName]]]:
-        """Where every leaf comes from; paths of the autoencoder's begin with "autoencoder"."""
+        """Returns the files and tensors of every leaf. Paths of the autoencoder begin with "autoencoder"."""
         return {
             (*part.prefix, *path): (part.files, entries)
             for part in self.parts
@@ -81,7 +81,7 @@ class PublicFiles(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """All arrays of a model, on devices."""
+    """Parameters of a model on devices."""
 
     params: Params
     autoencoder_params: Params
@@ -89,27 +89,27 @@ class Parameters(NamedTuple):
 
 
 def is_public_directory(directory: str | Path) -> bool:
-    """Whether a directory holds one of the files by which the public layout is recognised."""
+    """Whether a directory holds one of the files that identify the public layout."""
     indices = (f"{MODEL_FILE}.index.json", *_OTHER_INDICES[MODEL_FILE])
     names = (MODEL_FILE, *indices, "llm_config.json", "config.json")
     return any((Path(directory) / name).is_file() for name in names)
 
 
 def open_public(directory: str | Path) -> PublicFiles:
-    """Opens a public-layout directory and checks all of it that can be checked without reading weights.
+    """Opens a public-layout directory, and checks everything that needs no reading of weights.
 
-    It holds `ema.safetensors` (or shards with an index), `ae.safetensors` (unless its JSON tells of the pixel
-    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` where `uno_config.json` tells
-    of metaqueries.
+    The directory holds `ema.safetensors` (or shards with an index), `ae.safetensors` (except with the pixel
+    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` if `uno_config.json` specifies
+    metaqueries.
 
     Raises:
-      CheckpointError: a file that is missing or damaged; tensors that are missing, extra, misshapen or of another
-        dtype, named in one error (the first 20); a stored position table that is not the fixed one.
+      CheckpointError: a file is missing or damaged, tensors are missing, unexpected, or of an invalid shape or dtype
+        (the first 20 are named), or a stored position table differs from the computed one.
     """
     directory = Path(directory)
     config = model_config_from_directory(directory)
     if not config.num_metaqueries and (directory / UNO_FILE).exists():
-        raise CheckpointError(f"{directory}: {UNO_FILE} is there without the {UNO_JSON} that gives its sizes")
+        raise CheckpointError(f"{directory}: {UNO_FILE} exists, but {UNO_JSON} with its sizes is missing")
     parts = [
         Part(TensorFiles.find(directory, file, _OTHER_INDICES.get(file, ())), tensors, prefix)
         for file, tensors, prefix in (
@@ -125,7 +125,7 @@ def open_public(directory: str | Path) -> PublicFiles:
         stored: list[TensorName | FixedTable] = [*part.tensors, *(tables if number == 0 else [])]
         problems += _problems(part.files, {entry.public: entry.public_shape for entry in stored})
     if problems:
-        raise CheckpointError(f"{directory} does not hold the model that its JSON files describe:{lines_of(problems)}")
+        raise CheckpointError(f"{directory}: the tensors do not match the JSON files:{lines_of(problems)}")
     return PublicFiles(directory, config, parts, _checked_tables(parts[0].files, tables))
 
 
@@ -138,17 +138,17 @@ def place_public(
 ) -> Parameters:
     """Reads the leaves of an opened directory onto devices.
 
-    Every host reads only what its own devices hold, and holds a piece of a leaf at a time (`place.PIECE_BYTES`).
+    A host reads only the shards of its own devices, and holds one piece of a leaf at a time (`place.PIECE_BYTES`).
 
     Args:
-      public: tensors are float32, float16 or bfloat16.
-      sharding: where each leaf is placed, by default on the first device of this host. Here and below, paths of the
-        autoencoder's leaves begin with "autoencoder".
+      public: the opened directory, with float32, float16 or bfloat16 tensors.
+      sharding: sharding of each leaf; by default, the first device of this host. Paths of the autoencoder's leaves
+        begin with "autoencoder", here and below.
       dtype: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones.
       wanted: which leaves to read.
 
     Raises:
-      CheckpointError: a weight that is not finite; a file that cannot be read to its end.
+      CheckpointError: a weight is not finite, or a file is truncated.
     """
     tree: dict[str, Any] = unflatten_dict(
         {
@@ -162,7 +162,7 @@ def place_public(
 
 
 def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
-    """One line for every tensor that is missing, extra, misshapen, or of a dtype that we do not read."""
+    """Returns one line for every tensor that is missing, unexpected, or of an invalid shape or dtype."""
     where = files.source.name
     problems = []
     for name, shape in expected.items():
@@ -175,12 +175,12 @@ def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
             problems.append(f"{where}: tensor {name} is {stored.dtype}, expected one of {', '.join(STORED_DTYPES)}")
     for name, stored in files.tensors.items():
         if name not in expected:
-            problems.append(f"{where}: extra tensor {name}, shape {list(stored.shape)}")
+            problems.append(f"{where}: unexpected tensor {name}, shape {list(stored.shape)}")
     return problems
 
 
 def _checked_tables(files: TensorFiles, tables: list[FixedTable]) -> dict[str, np.ndarray]:
-    """The stored position tables, after a comparison with the computed ones."""
+    """Reads the stored position tables, and compares them with the computed ones."""
     problems, read = [], {}
     for table in tables:
         read[table.public] = files.read(table.public)
@@ -190,13 +190,13 @@ def _checked_tables(files: TensorFiles, tables: list[FixedTable]) -> dict[str, n
         if not difference.max() <= tolerance:  # written so that NaN fails
             row, column = np.unravel_index(np.argmax(difference), difference.shape)
             problems.append(
-                f"{table.public}: row {row}, feature {column} holds {stored[row, column]:.6g}, which is "
-                f"{difference[row, column]:.3g} from the fixed sin-cos table of side {table.side} "
+                f"{table.public}: row {row}, feature {column} is {stored[row, column]:.6g}, which differs by "
+                f"{difference[row, column]:.3g} from the sin-cos table of side {table.side} "
                 f"(tolerance {tolerance:g})"
             )
     if problems:
         raise CheckpointError(
-            f"{files.source}: this position table is computed, not learned, and the stored one disagrees; "
-            "the model would not be the one that was trained:\n  " + "\n  ".join(problems)
+            f"{files.source}: a stored position table differs from the computed one, which this model uses:\n  "
+            + "\n  ".join(problems)
         )
     return read

@@ -1,4 +1,4 @@
-"""The JSON files of a public-layout directory, written; `sizes.py` reads them."""
+"""Builds the JSON files of a public-layout directory; `sizes.py` reads them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig,
 def public_json(
     config: ModelConfig, imported: Mapping[str, Any], sampling: Mapping[str, Any], versions: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """File name -> content. What was imported comes back as it was; else the fields are those of the public files.
+    """Returns the content of each JSON file by name. Imported fields are kept, and missing ones are added.
 
     Args:
       config: sizes of the model.
-      imported: `Provenance.json`.
+      imported: the imported JSON files (`Provenance.json`).
       sampling: transforms and time shift, for our own section of `config.json`.
-      versions: of what writes it, for that section too.
+      versions: versions of the exporting packages, for the same section.
     """
     decoder, vision = _decoder(config.decoder), _vision(config.vision)
     generated = {
@@ -53,7 +53,7 @@ def public_json(
 
 
 def not_public(config: ModelConfig) -> list[str]:
-    """What the public implementation has not, and so cannot use such a checkpoint: one sentence each."""
+    """Returns one sentence for each property of the model that the public implementation does not support."""
     heads = config.decoder.num_heads * config.decoder.head_dim
     facts = (
         (config.autoencoder.kind == "pixel", "its autoencoder is the parameter-free pixel autoencoder, not FLUX's"),
@@ -64,10 +64,10 @@ def not_public(config: ModelConfig) -> list[str]:
 
 
 def public_code_fields(config: ModelConfig) -> dict[str, tuple[Any, Any]]:
-    """Fields that the public implementation reads from no file, and that are not as published.
+    """Returns the sizes that are constants of the public code and differ from the published ones.
 
-    It has them in its code (of our files it reads neither `config.json` nor `uno_config.json`), and there they must
-    be given before it can load the model.
+    The public implementation reads neither `config.json` nor `uno_config.json`. These constants must be changed in its
+    code before it can load the model.
 
     Returns:
       Public name -> (value of this model, published value).
@@ -81,7 +81,7 @@ def _code_fields(config: ModelConfig) -> dict[str, Any]:
         "latent_patch_size": config.latent_patch_size,
         "max_latent_size": config.max_latent_size,
         "vit_max_num_patch_per_side": config.vision.table_side,
-        # What stands for another kind of autoencoder is in `not_public`.
+        # `not_public` reports the other kind of autoencoder.
         **(_autoencoder(config.autoencoder) if config.autoencoder.kind == "flux" else {}),
     }
 
@@ -115,7 +115,7 @@ def _vision(config: VisionConfig) -> dict[str, Any]:
     return {
         "model_type": "siglip_vision_model",
         "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_layers + 1,  # readers drop the last, which no checkpoint holds
+        "num_hidden_layers": config.num_layers + 1,  # readers drop the last layer, which no checkpoint holds
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.mlp_size,
         "patch_size": config.patch_size,

@@ -1,4 +1,4 @@
-"""Transforms and time shift for sampling, as a checkpoint states or implies them."""
+"""Reads the transforms and time shift for sampling from a checkpoint, or derives them from its sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uno_jax.interop.sizes import OUR_SECTION
 from uno_jax.models.config import ModelConfig
 from uno_jax.process.errors import CheckpointError
 
-# What the public implementation uses when it samples (convention 27, and its default timestep shift).
+# Values of BAGEL's public implementation for sampling.
 PUBLIC_VAE_TRANSFORM = ImageTransform(1024, 512, 16)
 PUBLIC_VIT_TRANSFORM = ImageTransform(980, 224, 14)
 PUBLIC_TIME_SHIFT = 3.0
@@ -22,16 +22,16 @@ PUBLIC_TIME_SHIFT = 3.0
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What sampling needs besides the model."""
+    """Transforms and time shift for sampling."""
 
     vae_transform: ImageTransform
     vit_transform: ImageTransform
     time_shift: float
-    """The value that the model was trained with; the public implementation's 3.0 where no file states one."""
+    """Time shift of the training run; 3.0, the public implementation's, if no file states one."""
 
 
 def saved_settings(file: Path) -> SamplingSettings:
-    """The settings in a run's `config.json`.
+    """Reads the settings from the `config.json` of a run.
 
     Raises:
       CheckpointError: the file is missing, or a field is invalid.
@@ -46,7 +46,7 @@ def saved_settings(file: Path) -> SamplingSettings:
 
 
 def public_settings(file: Path, model: ModelConfig) -> SamplingSettings:
-    """The settings in our section of a public layout's `config.json`; else the public ones, scaled to the model.
+    """Reads the settings from our section of a public `config.json`. Missing ones are derived from the sizes.
 
     Raises:
       CheckpointError: a field is invalid.
@@ -62,14 +62,14 @@ def public_settings(file: Path, model: ModelConfig) -> SamplingSettings:
 
 
 def _fitting(transform: ImageTransform, table_side: int, patch: int) -> ImageTransform:
-    """The transform for a model whose patches or position table are smaller than the published one's."""
+    """Returns the transform, limited to the patches and position table of a model smaller than the published."""
     largest = min(transform.max_side, table_side * patch)
     least = max(patch, transform.min_side * largest // transform.max_side)
     return ImageTransform(largest, least, patch, transform.max_pixels)
 
 
 def _transform(fields: Mapping[str, Any], name: str, file: Path) -> ImageTransform | None:
-    """The transform that a JSON object states; None where it states none."""
+    """Returns the transform under a field, or None if the field is missing."""
     if name not in fields:
         return None
     try:

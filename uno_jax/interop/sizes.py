@@ -1,4 +1,4 @@
-"""Sizes of the model in a public-layout directory, from its JSON files."""
+"""Reads the sizes of a model from the JSON files of a public-layout directory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from uno_jax.models.config import (
 )
 from uno_jax.process.errors import CheckpointError
 
-# Choices of the public format that our modules implement in one way only: (field, the value that we implement).
-# The public loader itself overrides others (q/k norm on, untied head, two-expert layers, no rope in the ViT), so those
-# fields are not read here either; tensors that contradict them are refused by name.
+# (field, the only supported value). The public loader overrides further fields (q/k norm on, untied head, two-expert
+# layers, no rope in the ViT). Those are not read here. Tensors that contradict them are an error.
 _DECODER_CHOICES = (("hidden_act", "silu"),)
 _VISION_CHOICES = (("hidden_act", "gelu_pytorch_tanh"), ("num_channels", 3))
 _MODEL_CHOICES = (("connector_act", "gelu_pytorch_tanh"), ("interpolate_pos", False))
@@ -27,28 +26,28 @@ _AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
 
 
 UNO_JSON = "uno_config.json"
-"""Sizes of UNO's metaqueries, beside `uno.safetensors`."""
+"""File with the sizes of UNO's metaqueries, next to `uno.safetensors`."""
 
 OUR_SECTION = "uno_jax"
-"""The section of `config.json` for what the public format has no field for: what the output projection means
-(`prediction`), the transforms and the time shift for sampling, and the versions that wrote it."""
+"""Section of `config.json` for fields that the public format lacks: the prediction target (`prediction`), the
+transforms and the time shift for sampling, and the versions of the exporting packages."""
 
 
 def model_config_from_directory(directory: str | Path) -> ModelConfig:
-    """Sizes of the checkpoint in a public-layout directory.
+    """Reads the sizes of the model in a public-layout directory.
 
-    `llm_config.json` and `vit_config.json` come first, then the sections `llm_config`, `vit_config` and `vae_config`
-    of `config.json` where that file is there, then the published constants (the defaults of `ModelConfig`). The
-    vision tower has one layer fewer than its JSON says: its last is dropped. Metaqueries are in no public checkpoint;
-    where we wrote some beside it, `uno_config.json` gives their number.
+    `llm_config.json` and `vit_config.json` take precedence over the sections `llm_config`, `vit_config` and
+    `vae_config` of `config.json`. The published constants (the defaults of `ModelConfig`) complete them. The vision
+    tower has one layer fewer than its JSON says, because the last is dropped. `uno_config.json` gives the number of
+    metaqueries, which no public checkpoint has.
 
     Raises:
-      CheckpointError: no such directory, a file that is no JSON object, a field of the wrong type, a choice that
-        this model does not implement, or sizes that contradict each other; the message names file and field.
+      CheckpointError: the directory is missing, a file does not hold a JSON object, a field has an invalid type or an
+        unsupported value, or sizes contradict each other. The message names file and field.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: there is no such directory")
+        raise CheckpointError(f"{directory}: no such directory")
     top = _Fields.read(directory / "config.json")
     decoder_fields = _Fields.read(directory / "llm_config.json").over(top.section("llm_config"))
     vision_fields = _Fields.read(directory / "vit_config.json").over(top.section("vit_config"))
@@ -77,11 +76,11 @@ def _decoder(fields: _Fields) -> DecoderConfig:
     head_dim = fields.integer("head_dim", hidden // heads)
     if heads % kv_heads:
         raise CheckpointError(
-            f"{fields.where}: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+            f"{fields.where}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
         )
     if head_dim % 2 or ("head_dim" not in fields.values and hidden % heads):
         raise CheckpointError(
-            f"{fields.where}: hidden_size {hidden} over num_attention_heads {heads} gives no even head size"
+            f"{fields.where}: hidden_size {hidden} over num_attention_heads {heads} does not give an even head size"
         )
     if hidden % 4:
         raise CheckpointError(
@@ -106,7 +105,7 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
     hidden = fields.integer("hidden_size", defaults.hidden_size)
     heads = fields.integer("num_attention_heads", defaults.num_heads)
     if hidden % heads:
-        raise CheckpointError(f"{fields.where}: hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+        raise CheckpointError(f"{fields.where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     patch = fields.integer("patch_size", defaults.patch_size)
     learned_side = fields.integer("image_size", defaults.table_side * defaults.patch_size) // patch
     fixed_side = top.integer("vit_max_num_patch_per_side", defaults.table_side)
@@ -119,7 +118,8 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
     layers_in_json = fields.integer("num_hidden_layers", defaults.num_layers + 1)
     if layers_in_json < 2:
         raise CheckpointError(
-            f"{fields.where}: num_hidden_layers is {layers_in_json}; the last layer is dropped, so 2 is the least"
+            f"{fields.where}: num_hidden_layers is {layers_in_json}; expected at least 2, because the last "
+            "layer is dropped"
         )
     return VisionConfig(
         hidden_size=hidden,
@@ -156,7 +156,7 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
     channels = fields.integer("ch", defaults.base_channels)
     if any(channels * multiplier % GROUP_NORM_GROUPS for multiplier in multipliers):
         raise CheckpointError(
-            f"{fields.where}: ch {channels} times ch_mult {multipliers} are no multiples of {GROUP_NORM_GROUPS}, the "
+            f"{fields.where}: ch {channels} times ch_mult {multipliers} are not multiples of {GROUP_NORM_GROUPS}, the "
             "number of groups of the autoencoder's group norms"
         )
     return AutoencoderConfig(
@@ -172,7 +172,7 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
 
 
 class _Fields:
-    """Fields of a JSON object, and where they were read, for messages."""
+    """Fields of a JSON object, and its name in error messages."""
 
     def __init__(self, values: dict[str, Any], where: str):
         self.values = values
@@ -180,15 +180,15 @@ class _Fields:
 
     @classmethod
     def read(cls, path: Path) -> _Fields:
-        """The object in the file; no fields where there is no file."""
+        """Reads the object in a file; a missing file has no fields."""
         return cls(read_object(path) if path.exists() else {}, str(path))
 
     def section(self, name: str) -> _Fields:
-        """The object stored under a field; no fields where it is absent."""
+        """Returns the object stored under a field; a missing field has no fields."""
         return _Fields(section(self.values, name, self.where), f"{self.where}, {name}")
 
     def over(self, fallback: _Fields) -> _Fields:
-        """These fields, and those of the fallback that are absent here."""
+        """Returns these fields, completed by those of the fallback."""
         where = self.where if self.values else fallback.where
         return _Fields(fallback.values | self.values, where)
 
@@ -202,7 +202,7 @@ class _Fields:
         return number(self.values, name, default, self.where, positive=positive)
 
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
-        """One of the choices; the first is the default."""
+        """Returns one of the choices. The default is the first."""
         value: str = self.values.get(name, choices[0])
         if value not in choices:
             raise CheckpointError(f"{self.where}: {name} is {value!r}; expected {' or '.join(choices)}")
@@ -212,4 +212,4 @@ class _Fields:
         for name, implemented in choices:
             value = self.values.get(name, implemented)
             if value != implemented:
-                raise CheckpointError(f"{self.where}: {name} is {value!r}; this model implements {implemented!r} only")
+                raise CheckpointError(f"{self.where}: {name} is {value!r}; only {implemented!r} is supported")

@@ -1,4 +1,4 @@
-"""Where a model comes from: a checkpoint of ours, or a directory in the public layout, with the same methods."""
+"""Finds a model on disk, and reads Orbax checkpoints and the public layout through the same methods."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ from uno_jax.training.state import Params, is_under
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A model on disk; `find_source` makes one. All methods raise CheckpointError for what is missing or damaged."""
+    """A model on disk, found by `find_source`. All methods raise CheckpointError for a missing or damaged file."""
 
     path: Path
-    """One checkpoint of ours, or the directory in the public layout."""
+    """Directory of one Orbax checkpoint, or of the public layout."""
 
     @property
     def origin(self) -> str:
-        """What people read: the same however the path was written."""
+        """Resolved path, for messages and metadata."""
         return str(self.path.resolve())
 
     @property
     @abstractmethod
     def tokenizer_directory(self) -> Path:
-        """The folder of the tokenizer's files."""
+        """Folder of the tokenizer files."""
 
     @abstractmethod
     def model(self) -> ModelConfig:
-        """The model's sizes."""
+        """Returns the sizes of the model."""
 
     @abstractmethod
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, which fits the model's vocabulary."""
+        """Returns the tokenizer, which fits the vocabulary of the model."""
 
     @abstractmethod
     def settings(self) -> SamplingSettings:
-        """Transforms and time shift for sampling."""
+        """Returns the transforms and time shift for sampling."""
 
     @abstractmethod
     def provenance(self) -> Provenance:
-        """What is known of an import, and of training since."""
+        """Returns the origin of the parameters: an import, and the parameters trained since."""
 
     @abstractmethod
     def parameters(
@@ -77,30 +77,30 @@ class Source(ABC):
         """Reads the parameters onto devices.
 
         Args:
-          mesh: where the model's parameters are placed, as `tree_shardings` says.
-          autoencoder: where each parameter of the autoencoder is placed.
-          dtype: for the path of a leaf, its dtype, or None to keep the stored one.
-          ema: takes the averages of the trained parameters in place of the parameters themselves.
-          ignored: path prefixes of parameters that are not read.
+          mesh: mesh on which the parameters of the model are sharded (see `tree_shardings`).
+          autoencoder: sharding of each parameter of the autoencoder.
+          dtype: path of a leaf -> its dtype, or None to keep the stored one.
+          ema: reads the EMA of the trained parameters instead of the parameters.
+          ignored: path prefixes of parameters to skip.
 
         Raises:
-          CheckpointMismatch: the tensors of a checkpoint are not those of the model that it names.
+          CheckpointMismatch: the tensors of a checkpoint do not match its `model.json`.
         """
 
     @abstractmethod
     def contents(self, *, ema: bool = False) -> Contents:
-        """Opens it for reading leaf by leaf; `ema` as for `parameters`."""
+        """Opens the checkpoint for reading leaf by leaf; `ema` as for `parameters`."""
 
 
 def find_source(path: str | Path) -> Source:
-    """The model that a path names.
+    """Finds the model at a path.
 
     Args:
-      path: a run's workdir, its checkpoints folder, or one checkpoint (also one that `convert import` made); or a
-        directory in the public layout.
+      path: workdir of a run, its checkpoints folder, one checkpoint (of a run or of `convert import`), or a directory
+        in the public layout.
 
     Raises:
-      CheckpointError: none of these is there.
+      CheckpointError: there is no checkpoint.
     """
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
@@ -108,14 +108,14 @@ def find_source(path: str | Path) -> Source:
     if is_public_directory(path):
         return PublicDirectory(Path(path))
     raise CheckpointError(
-        f"{path}: no checkpoint is there; expected a run's workdir, its checkpoints folder or one checkpoint of it, or "
-        "a directory in the public layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
+        f"{path}: no checkpoint found; expected a run's workdir, its checkpoints folder, one checkpoint, or a "
+        "directory in the public layout (ema.safetensors, ae.safetensors, llm_config.json, ...)"
     )
 
 
 @dataclass(frozen=True)
 class OrbaxCheckpoint(Source):
-    """One checkpoint of a run, or of a model alone."""
+    """An Orbax checkpoint of a run, or of a model without training state."""
 
     @property
     def tokenizer_directory(self) -> Path:
@@ -148,20 +148,21 @@ class OrbaxCheckpoint(Source):
     ) -> Parameters:
         shapes = flatten_dict(with_shardings(abstract_params(self.model()), mesh), sep="/")
         wanted = {name: leaf for name, leaf in shapes.items() if not _is_under_any(name, ignored)}
-        averages: dict[str, Any] = {}
+        averaged: dict[str, Any] = {}
         if ema:
-            self._check_averages()
+            self._check_ema()
             saved = saved_leaves(self.path / "ema")
-            averages = self._restore("ema", {name: wanted[name] for name in saved if name in wanted}, dtype)
-        rest = {name: leaf for name, leaf in wanted.items() if name not in averages}
-        params = self._restore("params", rest, dtype, (*ignored, *averages)) | averages
+            averaged = self._restore("ema", {name: wanted[name] for name in saved if name in wanted}, dtype)
+        rest = {name: leaf for name, leaf in wanted.items() if name not in averaged}
+        params = self._restore("params", rest, dtype, (*ignored, *averaged)) | averaged
         return Parameters(unflatten_dict(params, sep="/"), self.autoencoder_params(autoencoder))
 
     def autoencoder_params(self, place: Sharding) -> Params:
-        """The autoencoder's parameters, float32, each placed on `place`; empty for an autoencoder without any.
+        """Reads the autoencoder's float32 parameters with sharding `place`; empty for the pixel autoencoder.
 
         Raises:
-          CheckpointMismatch, CheckpointError: they are missing, damaged, or not those of the model.
+          CheckpointError: they are missing or damaged.
+          CheckpointMismatch: they do not match `model.json`.
         """
         shapes = abstract_autoencoder(self.model())
         if not shapes:
@@ -172,13 +173,13 @@ class OrbaxCheckpoint(Source):
 
     def contents(self, *, ema: bool = False) -> Contents:
         if ema:
-            self._check_averages()
+            self._check_ema()
         return saved_contents(self.path, ema=ema)
 
     def _restore(
         self, item: str, leaves: Mapping[str, jax.ShapeDtypeStruct], dtype: DtypePolicy, ignored: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Leaves of one item by their paths with slashes; `ignored` are path prefixes of the others that it holds."""
+        """Restores leaves of one item by path. `ignored` are the path prefixes of its other leaves."""
         stored = saved_leaves(self.path / item)
         target = {}
         for name, leaf in leaves.items():
@@ -189,11 +190,11 @@ class OrbaxCheckpoint(Source):
         restored: dict[str, Any] = flatten_dict(tree, sep="/")
         return restored
 
-    def _check_averages(self) -> None:
+    def _check_ema(self) -> None:
         if not has_ema(self.path):
             raise CheckpointError(
-                f"{self.path}: it holds no averages of the parameters (ema), for the run kept none "
-                "(config.optimizer.ema_decay); load the parameters themselves"
+                f"{self.path}: the checkpoint has no EMA weights, because the run kept none "
+                "(config.optimizer.ema_decay); use the trained parameters instead"
             )
 
 
@@ -247,38 +248,38 @@ class PublicDirectory(Source):
     def _check_parameters(self, ema: bool) -> None:
         if ema:
             raise CheckpointError(
-                f"{self.path}: a directory in the public layout holds one set of parameters, and no averages (ema) "
-                "beside them; load it as it is"
+                f"{self.path}: a directory in the public layout holds one set of parameters and no separate EMA "
+                "weights; omit the EMA option"
             )
 
 
 def read_tokenizer(directory: Path, model: ModelConfig, *, listed: bool = False) -> Tokenizer:
-    """The tokenizer in a directory.
+    """Reads the tokenizer in a directory.
 
     Args:
-      directory: the folder of its files.
-      model: the model that it is for.
-      listed: demands the ids of all delimiters in the files, as the public layout does. Delimiters that are not listed
-        are added after the last id, which need not be the one that the model was trained with.
+      directory: folder of the tokenizer files.
+      model: model that uses the tokenizer.
+      listed: requires the files to list the ids of all delimiters, as in the public layout. Otherwise missing
+        delimiters get the ids after the last one, which may differ from those of the training.
 
     Raises:
-      CheckpointError: a file is missing or damaged, lists too few delimiters, or has more ids than the vocabulary.
+      CheckpointError: a file is missing or damaged, a delimiter is not listed, or there are more ids than the
+        vocabulary of the model.
     """
     try:
         tokenizer = Tokenizer.from_directory(directory)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory}: its tokenizer cannot be read: {error}") from error
+        raise CheckpointError(f"{directory}: cannot read the tokenizer: {error}") from error
     if len(tokenizer) > model.decoder.vocab_size:
         raise CheckpointError(
-            f"{directory}: its tokenizer has {len(tokenizer)} ids, and the model's vocabulary is "
-            f"{model.decoder.vocab_size} (model.decoder.vocab_size); take the {', '.join(TOKENIZER_FILES)} of this "
-            "model, or, if it is a new one, give it a larger vocabulary"
+            f"{directory}: the tokenizer has {len(tokenizer)} ids, but the vocabulary of the model is "
+            f"{model.decoder.vocab_size} (model.decoder.vocab_size); use the {', '.join(TOKENIZER_FILES)} of this "
+            "model, or, for a new model, increase the vocabulary"
         )
     if listed and tokenizer.unlisted:
         raise CheckpointError(
-            f"{directory / 'tokenizer_config.json'}: added_tokens_decoder lists no "
-            f"{' and no '.join(tokenizer.unlisted)}; take the file that belongs to the model, or add the tokens with "
-            "their ids"
+            f"{directory / 'tokenizer_config.json'}: added_tokens_decoder does not list "
+            f"{', '.join(tokenizer.unlisted)}; use the file of this model, or add the tokens with their ids"
         )
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, for people: parts with sizes and hashes, what wrote it, its config."""
+"""Summarises a checkpoint for printing: parts with sizes and hashes, versions, config."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from uno_jax.training.report import PARTS, part_of
 
 
 class Read(NamedTuple):
-    """What is known of a checkpoint when all of it has been read."""
+    """Results of reading all parameters of a checkpoint."""
 
     hashes: dict[str, str]
-    """SHA-256 of every part."""
+    """SHA-256 of every part, by name of the part."""
     not_finite: list[str]
-    """Arrays that hold infinities or NaN."""
+    """Paths of the arrays with infinities or NaN."""
 
 
 def read_parts(contents: Contents) -> Read:
-    """Hashes every part, over paths, shapes, dtypes and bytes of its parameters; whatever the layout on disk.
+    """Hashes paths, shapes, dtypes and bytes of the parameters of every part, independently of the layout on disk.
 
     Raises:
-      CheckpointError: as `Contents.arrays`.
+      CheckpointError: a file cannot be read.
     """
     hashes = {part: hashlib.sha256() for part, _ in PARTS}
     not_finite = []
@@ -44,9 +44,9 @@ def read_parts(contents: Contents) -> Read:
 
 
 def parts_table(leaves: Leaves, read: Read | None = None) -> rich.table.Table:
-    """Arrays, parameters, dtypes and bytes of each part, and of all.
+    """Returns a table of the number of arrays and parameters, dtypes and size of each part, and the totals.
 
-    With `read`, also the first 16 digits of each hash, and which parts hold infinities or NaN.
+    With `read`, the table adds the first 16 digits of each hash, and marks parts with infinities or NaN.
     """
     hashes = read.hashes if read else {}
     broken = {part_of(name) for name in read.not_finite} if read else set()
@@ -65,7 +65,7 @@ def parts_table(leaves: Leaves, read: Read | None = None) -> rich.table.Table:
 
 
 def arrays_table(leaves: Leaves) -> rich.table.Table:
-    """Every array with its shape and dtype."""
+    """Returns a table of all arrays with shape and dtype."""
     table = rich.table.Table(show_edge=False, pad_edge=False)
     for heading in ("array", "shape", "dtype"):
         table.add_column(heading, no_wrap=True)
@@ -76,17 +76,17 @@ def arrays_table(leaves: Leaves) -> rich.table.Table:
 
 
 def facts(contents: Contents) -> Iterator[tuple[str, str]]:
-    """Lines about a checkpoint besides its parameters."""
+    """Yields names and values of what is known about a checkpoint apart from its parameters."""
     if contents.public:
         yield "layout", "public"
     else:
-        yield "step", "of no run: a model alone" if contents.step is None else str(contents.step)
+        yield "step", "none (a model without training state)" if contents.step is None else str(contents.step)
         yield "holds", ", ".join(contents.items)
     yield "written by", ", ".join(f"{name} {version}" for name, version in contents.versions.items()) or "unknown"
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every field of nested objects, by its path with dots, as JSON."""
+    """Flattens nested objects to dotted paths with JSON values."""
     flat: dict[str, str] = {}
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -105,7 +105,7 @@ def _row(leaves: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _size(size: float) -> str:
-    """Bytes for people: 26.94 GiB."""
+    """Formats bytes, such as 26.94 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"

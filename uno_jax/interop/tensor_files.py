@@ -1,4 +1,4 @@
-"""Safetensors files of a directory as one set of named tensors, read one tensor, or a part of one, at a time."""
+"""Reads tensors, or parts of tensors, from the safetensors files of a directory."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ _LARGEST_READ = 2**30  # one call reads at most 2 GiB
 
 
 class StoredTensor(NamedTuple):
-    """What a file's header says of one tensor."""
+    """Header entry of a tensor."""
 
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    """As safetensors spells it: F32, F16, BF16, and others that we refuse."""
+    """Notation of safetensors. F32, F16 and BF16 are supported."""
     offset: int
-    """Of its first byte in the file."""
+    """Offset in bytes of the tensor from the start of the file."""
 
 
 class TensorFiles:
-    """Tensors of one safetensors file, or of the shards that an index lists; only headers are read at first.
+    """Tensors of one safetensors file, or of the shards listed by an index. Opening reads the headers only.
 
-    Files are read, not mapped: pages of a mapped file count as memory of the process.
+    Files are read, not mapped, because pages of a mapped file count as memory of the process.
     """
 
     def __init__(self, files: list[Path], source: Path):
         self.source = source
-        """The file or index that messages name."""
+        """File or index named in messages."""
         self.files = files
         self.tensors: dict[str, StoredTensor] = {}
         for file in files:
@@ -57,12 +57,15 @@ class TensorFiles:
 
     @classmethod
     def find(cls, directory: str | Path, name: str, other_indices: Sequence[str] = ()) -> TensorFiles:
-        """Opens `name` (such as ema.safetensors) in a directory, or else the shards that an index lists.
+        """Opens `name` (such as ema.safetensors) in a directory, or the shards listed by an index.
 
-        Indices are looked for as `<name>.index.json`, and under the other names.
+        Args:
+          directory: the folder of the files.
+          name: name of the single file. Its index is `<name>.index.json`.
+          other_indices: further names of the index.
 
         Raises:
-          CheckpointError: no such file and no index, a shard that is missing, or a damaged file or index.
+          CheckpointError: file and index are missing, a shard is missing, or a file is damaged.
         """
         directory = Path(directory)
         if (directory / name).is_file():
@@ -70,7 +73,7 @@ class TensorFiles:
         for index in (directory / file for file in (f"{name}.index.json", *other_indices)):
             if index.is_file():
                 return cls._sharded(index)
-        raise CheckpointError(f"{directory}: expected {name}, or shards with {name}.index.json, and found neither")
+        raise CheckpointError(f"{directory}: found neither {name} nor an index of its shards, {name}.index.json")
 
     @classmethod
     def _sharded(cls, index: Path) -> TensorFiles:
@@ -79,12 +82,12 @@ class TensorFiles:
             listed = {str(tensor): index.parent / file for tensor, file in weight_map.items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{index}: expected a JSON object whose weight_map gives the file of every tensor ({error!r})"
+                f"{index}: expected a JSON object with the file of every tensor in weight_map ({error!r})"
             ) from error
         files = sorted(set(listed.values()))
         absent = [file.name for file in files if not file.is_file()]
         if absent:
-            raise CheckpointError(f"{index}: the shards {', '.join(absent)} are listed but not in {index.parent}")
+            raise CheckpointError(f"{index}: missing shards in {index.parent}: {', '.join(absent)}")
         opened = cls(files, index)
         misplaced = [
             f"{tensor} (expected in {file.name})"
@@ -92,36 +95,36 @@ class TensorFiles:
             if tensor not in opened.tensors or opened.tensors[tensor].file != file
         ]
         if misplaced:
-            raise CheckpointError(f"{index}: not in the shard that the index gives:{lines_of(misplaced)}")
+            raise CheckpointError(f"{index}: tensors that are not in the indexed shard:{lines_of(misplaced)}")
         return opened
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
-        """One tensor in its stored dtype, or the part of it that `index` cuts out (steps of 1).
+        """Reads one tensor in its stored dtype, or the part selected by `index` (slices with steps of 1).
 
-        Of a cut along the first axis only the rows that are needed are read, and of a matrix that is cut along both
-        only what is needed of each row.
+        A slice along the first axis reads only the selected rows. Slices along both axes of a matrix read only the
+        selected part of each row.
 
         Raises:
-          CheckpointError: the file cannot be read, or no longer to where the tensor ends.
+          CheckpointError: the file is truncated.
         """
         stored = self.tensors[name]
         shape = stored.shape
-        cuts = [part.indices(size)[:2] for part, size in zip(index, shape, strict=False)]
-        cuts += [(0, size) for size in shape[len(cuts) :]]
+        ranges = [part.indices(size)[:2] for part, size in zip(index, shape, strict=False)]
+        ranges += [(0, size) for size in shape[len(ranges) :]]
         dtype = STORED_DTYPES[stored.dtype]
         with open(stored.file, "rb", buffering=0) as file:
             if not shape:
                 return self._read_at(file, name, 0, np.empty((), dtype))
-            first, last = cuts[0]
+            first, last = ranges[0]
             row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-            if len(shape) == 2 and cuts[1] != (0, shape[1]):
-                begin, end = cuts[1]
+            if len(shape) == 2 and ranges[1] != (0, shape[1]):
+                begin, end = ranges[1]
                 part = np.empty((last - first, end - begin), dtype)
                 for i in range(first, last):
                     self._read_at(file, name, i * row + begin * dtype.itemsize, part[i - first])
                 return part
             rows = self._read_at(file, name, first * row, np.empty((last - first, *shape[1:]), dtype))
-            return rows[(slice(None), *(slice(*cut) for cut in cuts[1:]))]
+            return rows[(slice(None), *(slice(*bounds) for bounds in ranges[1:]))]
 
     def _read_at(self, file: FileIO, name: str, offset: int, out: np.ndarray) -> np.ndarray:
         """Fills a contiguous array from the bytes at `offset` within a tensor."""
@@ -130,21 +133,21 @@ class TensorFiles:
         while len(target):
             count = os.preadv(file.fileno(), [target[:_LARGEST_READ]], stored.offset + offset)
             if not count:
-                raise CheckpointError(f"{stored.file}: tensor {name} cannot be read, the file ends before it does")
+                raise CheckpointError(f"{stored.file}: tensor {name} cannot be read, because the file is truncated")
             target, offset = target[count:], offset + count
         return out
 
 
 def _read_header(file: Path) -> dict[str, StoredTensor]:
-    """What the file holds, after the checks of the safetensors library (whole, no gaps, no overlaps)."""
+    """Reads the header, after the checks of the safetensors library for completeness, gaps and overlaps."""
     try:
         with safe_open(str(file), framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
         size = file.stat().st_size if file.exists() else 0
         raise CheckpointError(
-            f"{file}: not a whole safetensors file ({error}); it has {size} bytes. "
-            "If it was downloaded or copied, that was cut short: fetch it again"
+            f"{file}: incomplete or damaged safetensors file of {size} bytes ({error}). "
+            "If a download or copy was interrupted, repeat it"
         ) from error
     with open(file, "rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))

@@ -1,4 +1,4 @@
-"""Writes safetensors files, one or shards with an index, tensor by tensor in any order."""
+"""Writes tensors in any order to one safetensors file, or to shards with an index."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ import numpy as np
 from uno_jax.config import json_file
 from uno_jax.interop.tensor_files import STORED_DTYPES
 
-# What the public libraries look for: tensors that PyTorch may load.
+# Readers expect this entry in files for PyTorch.
 _METADATA = {"format": "pt"}
 
-# The library's order, so that its files and ours are alike byte by byte: wide dtypes first, then names.
+# The order of the safetensors library: wide dtypes first, then by name. It makes our files equal byte for byte.
 _DTYPE_ORDER = ("F32", "BF16", "F16")
 
 
 class TensorPlan(NamedTuple):
-    """Shape and dtype (F32, F16 or BF16) of a tensor that will be written."""
+    """Shape and dtype (F32, F16 or BF16) of a tensor to write."""
 
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize
 
 
 class TensorWriter:
-    """Writes tensors to their places in files whose sizes are known from the start.
+    """Writes tensors to files of known sizes, in any order.
 
-    Entering the context makes the files; leaving it finishes them, and demands that all was written.
+    Entering the context creates the files. Leaving it completes them, and checks that every tensor was written.
 
     Args:
-      directory: where the files are made.
-      name: `<name>.safetensors`; shards are `<name>-00001-of-00003.safetensors`, with an index
+      directory: folder of the files.
+      name: base name. The file is `<name>.safetensors`. Shards are `<name>-00001-of-00003.safetensors`, with the index
         `<name>.safetensors.index.json`.
-      plans: every tensor that will be written.
-      shard_bytes: the most that a shard takes, its header apart; a larger tensor has a shard of its own. None: one
-        file.
+      plans: every tensor to write, by name.
+      shard_bytes: maximum bytes of a shard, without its header. A larger tensor has its own shard. None writes a
+        single file.
     """
 
     def __init__(self, directory: Path, name: str, plans: Mapping[str, TensorPlan], shard_bytes: int | None = None):
@@ -66,7 +66,7 @@ class TensorWriter:
 
     @property
     def files(self) -> list[Path]:
-        """The safetensors files, in order."""
+        """Paths of the safetensors files, in order."""
         return list(self._shards)
 
     def __enter__(self) -> TensorWriter:
@@ -80,15 +80,15 @@ class TensorWriter:
         return self
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Writes one tensor, which has the planned shape and dtype, at its place.
+        """Writes one tensor.
 
         Raises:
-          ValueError: it has not, or it has been written already.
-          OSError: the file cannot be written; it is named.
+          ValueError: shape or dtype are not the planned ones, or the tensor was written before.
+          OSError: the file cannot be written. The error names it.
         """
         plan = self._plans[name]
         if tensor.shape != plan.shape or tensor.dtype != STORED_DTYPES[plan.dtype] or name not in self._left:
-            again = "" if name in self._left else ", and it has been written already"
+            again = "" if name in self._left else ", and was written before"
             raise ValueError(f"{name} is {tensor.dtype}{list(tensor.shape)}, planned as {plan}{again}")
         file, offset = self._places[name]
         data = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
@@ -105,7 +105,7 @@ class TensorWriter:
             if kind is not None:
                 return
             if self._left:
-                raise ValueError(f"planned and never written: {', '.join(sorted(self._left))}")
+                raise ValueError(f"tensors not written: {', '.join(sorted(self._left))}")
             for file in {file for file, _ in self._places.values()}:
                 os.fsync(file.fileno())
         if self._index is not None:
@@ -118,19 +118,19 @@ class TensorWriter:
 
 @contextmanager
 def _naming(file: FileIO) -> Iterator[None]:
-    """Puts the file's name into errors of writing it, which have none."""
+    """Adds the file name to errors of writing, which lack it."""
     try:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, file.name) from error
 
 
-def _shards(plans: Mapping[str, TensorPlan], most_bytes: int | None) -> Iterator[list[str]]:
-    """The names of each shard, filled one after the other."""
+def _shards(plans: Mapping[str, TensorPlan], max_bytes: int | None) -> Iterator[list[str]]:
+    """Yields the tensor names of each shard, filling one shard after the other."""
     shard: list[str] = []
     size = 0
     for name in sorted(plans, key=lambda name: (_DTYPE_ORDER.index(plans[name].dtype), name)):
-        if shard and most_bytes is not None and size + plans[name].size > most_bytes:
+        if shard and max_bytes is not None and size + plans[name].size > max_bytes:
             yield shard
             shard, size = [], 0
         shard.append(name)
@@ -139,7 +139,7 @@ def _shards(plans: Mapping[str, TensorPlan], most_bytes: int | None) -> Iterator
 
 
 def _header(plans: Mapping[str, TensorPlan]) -> tuple[bytes, dict[str, int], int]:
-    """The header of a file, the offset of each tensor after it, and the bytes of all of them."""
+    """Returns the header of a file, the offset of each tensor after it, and their total bytes."""
     entries: dict[str, object] = {"__metadata__": _METADATA}
     offsets: dict[str, int] = {}
     end = 0
