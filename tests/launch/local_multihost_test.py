@@ -74,7 +74,7 @@ def unbroken(config_file, tmp_path_factory) -> dict[int, list[float]]:
     return losses(workdir)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to stop"])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped by a signal"])
 def test_a_run_that_ended_early_resumes_to_the_same_losses(config_file, unbroken, tmp_path, ending):
     process = start(config_file, tmp_path)
     wait_for_checkpoint(process, tmp_path, 2)

@@ -51,7 +51,7 @@ def test_inconsistent_sizes_are_rejected(dataset, changes, expected):
         ({"model.max_latent_size": 1}, "model.max_latent_size is 1"),
         ({"data.latent_tokens": 3}, "data.latent_tokens is 3"),
         ({"model.num_metaqueries": 3}, "model.num_metaqueries is 3"),
-        ({"model.decoder.vocab_size": 270}, r"the model's vocabulary is 270 \(model\.decoder\.vocab_size\)"),
+        ({"model.decoder.vocab_size": 270}, r"the vocabulary of the model is 270 \(model\.decoder\.vocab_size\)"),
         ({"mesh.data": 2}, "config.mesh.data .2. does not divide the number of devices"),
     ],
 )
