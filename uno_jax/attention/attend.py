@@ -72,10 +72,13 @@ def _on_each_device(query: Any, key: Any, value: Any, seen: Visibility) -> list[
     move tokens between devices.
     """
     heads, kv_heads = query[0].shape[2], key[0].shape[2]
-    query_specs: Any = [partition_spec(QUERY_AXES, x.shape) for x in query]
-    key_specs = [partition_spec(KEY_AXES, x.shape) for x in key]
-    metadata_specs = [[partition_spec(("batch", "tokens"), m.sample.shape) for m in seen.query]]
-    metadata_specs += [[partition_spec(("batch", None), m.sample.shape) for m in seen.key]]
+    # Empty buffers stay outside: the compiler of JAX 0.11.2 crashes on inputs that a shard_map does not use.
+    queries, own_metadata = _filled(query, query), _filled(seen.query, query)
+    keys, values, key_metadata = (_filled(x, key) for x in (key, value, seen.key))
+    query_specs: Any = [partition_spec(QUERY_AXES, x.shape) for x in queries]
+    key_specs = [partition_spec(KEY_AXES, x.shape) for x in keys]
+    metadata_specs = [[partition_spec(("batch", "tokens"), m.sample.shape) for m in own_metadata]]
+    metadata_specs += [[partition_spec(("batch", None), m.sample.shape) for m in key_metadata]]
 
     def share(query: Any, key: Any, value: Any, query_metadata: Any, key_metadata: Any) -> list[Array]:
         own_heads = query[0].shape[2]
@@ -89,7 +92,13 @@ def _on_each_device(query: Any, key: Any, value: Any, seen: Visibility) -> list[
     call = jax.shard_map(
         share, in_specs=(query_specs, key_specs, key_specs, *metadata_specs), out_specs=query_specs, check_vma=False
     )
-    return call(list(query), list(key), list(value), list(seen.query), list(seen.key))
+    outputs = iter(call(queries, keys, values, own_metadata, key_metadata))
+    return [next(outputs) if x.shape[1] else x for x in query]
+
+
+def _filled(items: Sequence[Any], buffers: Sequence[Array]) -> list[Any]:
+    """Selects the items of the buffers that have tokens."""
+    return [item for item, buffer in zip(items, buffers, strict=True) if buffer.shape[1]]
 
 
 def _split(joined: Array, like: Sequence[Array]) -> list[Array]:
