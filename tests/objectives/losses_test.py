@@ -97,15 +97,6 @@ def test_the_velocity_target_is_noise_minus_latents_and_features_are_averaged():
     np.testing.assert_array_equal(losses["flow"].counts, batch.generation.sample > 0)
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(0.5, 0.0), (-3.0, 2.0)])
-def test_the_direction_loss_is_of_the_direction_alone(scale, expected):
-    batch = model_batch([TEXT_TO_IMAGE])
-    draws = zero_draws(batch)._replace(noise=jnp.ones_like(zero_draws(batch).noise))
-    predictions = zero_predictions(batch)._replace(velocity=jnp.asarray(scale * draws.noise))
-    losses = token_losses(predictions, batch, draws, ObjectiveConfig(direction_weight=1.0))
-    np.testing.assert_allclose(losses["direction"].value, expected, atol=1e-6)
-
-
 def test_clean_context_latents_have_no_flow_loss():
     batch = model_batch([EDITING])
     losses = token_losses(zero_predictions(batch), batch, zero_draws(batch), ObjectiveConfig())

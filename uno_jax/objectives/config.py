@@ -26,8 +26,7 @@ class BalanceConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """total = flow_weight * flow + caption_weight * caption + visual_weight * visual + answer_weight * answer
-    + direction_weight * direction.
+    """total = flow_weight * flow + caption_weight * caption + visual_weight * visual + answer_weight * answer.
 
     Each loss is a weighted sum over its tokens in the global batch, divided by their number
     (docs/method.md, "The objective").
@@ -38,12 +37,10 @@ class ObjectiveConfig:
     visual_weight: float = 0.5
     answer_weight: float = 0.0
     """With 0, the vocabulary head does not run on context text."""
-    direction_weight: float = 0.0
     flow_time_power: float = 0.0
     """Power of the token weight (1 - t) ** power; 0: constant. The denominator is the token count."""
     caption_time_power: float = 0.0
     visual_time_power: float = 0.0
-    direction_time_power: float = 0.0
     visual_loss: VisualLoss = "cosine"
     time_shift: float = 1.0
     """Shift of the times: t = shift * u / (1 + (shift - 1) * u), u = sigmoid(normal)."""

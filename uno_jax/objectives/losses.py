@@ -52,13 +52,6 @@ def answer_loss(
     return cross_entropy(predictions.text_logits, batch.text_labels)
 
 
-def direction_loss(
-    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
-) -> Float[Array, "batch latents"]:
-    """1 - cosine of a latent token's velocity to noise - x_0: its direction, whatever its length."""
-    return visual_distance(predictions.velocity, draws.noise - draws.latents, "cosine")
-
-
 @dataclass(frozen=True)
 class Tokens:
     """A kind of token that a loss applies to."""
@@ -174,14 +167,6 @@ LOSSES = (
         weight="answer_weight",
         text_logits=True,
         constant=functools.partial(label_entropy, labels=lambda batch: batch.text_labels),
-    ),
-    Loss(
-        name="direction",
-        label="direction of the velocity",
-        function=direction_loss,
-        tokens=LATENTS,
-        weight="direction_weight",
-        time_power="direction_time_power",
     ),
 )
 """All losses, in the order of the terms of the total and of printed tables."""
