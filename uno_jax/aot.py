@@ -25,7 +25,8 @@ import rich.table
 from absl import flags, logging
 
 from uno_jax.config import ConfigError, from_config_dict
-from uno_jax.planning.chips import GIB, Slice, parse_slice
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.planning.chips import GIB, Slice, describe_devices, parse_slice
 from uno_jax.planning.estimate import Estimate, make_estimate
 from uno_jax.planning.fit import AnyEstimate, largest_count, largest_fit, remedies, sampler_remedies
 from uno_jax.planning.report import estimate_json, estimate_table, sampler_json, sampler_table
@@ -85,7 +86,11 @@ def _estimate_step(options: flags.FlagValues, config: RunConfig, target: Slice, 
     def name(tried: Estimate) -> str:
         return f"{tried.rows_per_part} rows, remat {tried.config.model.decoder.remat}"
 
-    estimate = _best(largest_fit(config, target, estimate_of), name) if options.fit else estimate_of(config)
+    if options.fit:
+        mesh = make_mesh(config.mesh, describe_devices(target))
+        estimate = _best(largest_fit(config, mesh, estimate_of), name)
+    else:
+        estimate = estimate_of(config)
     advice = [] if estimate.memory.fits else remedies(estimate)
     _print(options, estimate_json(estimate, options.fraction), estimate_table(estimate, options.fraction), advice)
 

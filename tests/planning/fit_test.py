@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import subprocess
 import sys
 from collections.abc import Mapping
 
 import pytest
 
-from uno_jax.config import ConfigError, from_config_dict
-from uno_jax.parallel.axes import MESH_AXES
+from tests.helpers.made_up_estimates import ONE_DEVICE, TARGET, estimate_of, read
+from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
-from uno_jax.planning.chips import GIB, Slice, parse_slice
+from uno_jax.planning.chips import GIB, parse_slice
 from uno_jax.planning.estimate import Compiled, Estimate
-from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import Executed
 from uno_jax.planning.fit import CHEAPEST_FIRST, largest_count, largest_fit, remedies, sampler_remedies
-from uno_jax.planning.memory import Memory, split_state
+from uno_jax.planning.memory import Memory
 from uno_jax.planning.report import sampler_json
 from uno_jax.planning.roofline import Roofline
 from uno_jax.planning.sampler import SamplerEstimate, every_step_guided
 from uno_jax.run.config import RunConfig
-from uno_jax.run.programs import abstract_state
-
-TARGET = parse_slice("v5e:1x1")
-ONE_DEVICE = dict.fromkeys(MESH_AXES, 1)
-
-
-def read(name: str) -> RunConfig:
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.mesh.update(data=1, fsdp=-1)
-    return from_config_dict(config, RunConfig)
-
-
-def estimate_of(
-    config: RunConfig, gib: float, target: Slice = TARGET, mesh_axes: Mapping[str, int] = ONE_DEVICE
-) -> Estimate:
-    """An estimate that needs `gib` of memory, with an unsharded state."""
-    state = abstract_state(config, make_mesh(config.mesh))
-    fits = gib * GIB <= TARGET.chip.hbm_bytes
-    memory = Memory(int(gib * GIB), 0, 0, 0, 0, fits)
-    return Estimate(
-        config=config,
-        target=target,
-        mesh_axes=mesh_axes,
-        task="text_to_image",
-        widened={},
-        example=example_row(config.data, config.model),
-        visited=1.0,
-        state_bytes=split_state(state),
-        saved_activations=0,
-        needed={},
-        executed=Executed(),
-        compiled=Compiled(memory, 0.0, (), 0, GIB),
-        probe=None,
-        bound=None,
-    )
 
 
 def search(gib_of) -> list[Estimate]:
@@ -67,17 +30,11 @@ def search(gib_of) -> list[Estimate]:
     def compiled(changed: RunConfig) -> Estimate:
         return estimate_of(changed, gib_of(changed.data.rows, CHEAPEST_FIRST.index(changed.model.decoder.remat)))
 
-    return [estimate for estimate in largest_fit(config, TARGET, compiled) if estimate.memory.fits]
+    return [estimate for estimate in largest_fit(config, make_mesh(config.mesh), compiled) if estimate.memory.fits]
 
 
 def answer(estimate: Estimate) -> tuple[int, str]:
     return estimate.config.data.rows, estimate.config.model.decoder.remat
-
-
-@pytest.fixture(autouse=True)
-def one_cpu(monkeypatch):
-    """The search only counts the data-parallel shards of the mesh, so this machine's device is sufficient."""
-    monkeypatch.setattr("uno_jax.planning.fit.describe_devices", lambda target: None)
 
 
 def test_the_largest_batch_is_found_and_then_the_cheapest_policy_that_fits():

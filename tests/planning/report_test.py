@@ -8,7 +8,7 @@ import io
 import pytest
 import rich.console
 
-from tests.planning.fit_test import estimate_of, read
+from tests.helpers.made_up_estimates import estimate_of, read
 from uno_jax.planning.chips import GIB
 from uno_jax.planning.estimate import Compiled, Estimate
 from uno_jax.planning.executed import Executed

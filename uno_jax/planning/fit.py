@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, get_args
 
+from jax.sharding import Mesh
+
 from uno_jax.config import ConfigError
 from uno_jax.models.config import Remat
 from uno_jax.objectives.losses import SUPERVISION
-from uno_jax.parallel.mesh import make_mesh, row_parts
-from uno_jax.planning.chips import GIB, Slice, describe_devices
+from uno_jax.parallel.mesh import row_parts
+from uno_jax.planning.chips import GIB
 from uno_jax.planning.estimate import Estimate
 from uno_jax.planning.sampler import SamplerEstimate
 from uno_jax.run.config import RunConfig
@@ -24,13 +26,13 @@ LEAST_MEMORY: Remat = "full"
 """The policy for the search of the batch. `offload`, which transfers activations at every layer, is the fallback."""
 
 
-def largest_fit(config: RunConfig, target: Slice, estimate_of: Callable[[RunConfig], Estimate]) -> Iterator[Estimate]:
-    """Compiles candidates and yields their estimates. The last one that fits is the result.
+def largest_fit(config: RunConfig, mesh: Mesh, estimate_of: Callable[[RunConfig], Estimate]) -> Iterator[Estimate]:
+    """Compiles candidates for a mesh and yields their estimates. The last one that fits is the result.
 
     Searches for the largest batch first, with the policy that saves least: the number of rows per data-parallel shard
     is doubled while it fits, then bisected. Then tries the policies with this batch, cheapest first, until one fits.
     """
-    parts = row_parts(make_mesh(config.mesh, describe_devices(target))) * config.optimizer.accumulation
+    parts = row_parts(mesh) * config.optimizer.accumulation
 
     def batches(policy: Remat) -> Iterator[Estimate]:
         return largest_count(lambda rows: estimate_of(_changed(config, rows * parts, policy)))
