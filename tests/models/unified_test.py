@@ -255,7 +255,8 @@ def test_two_buffers_equal_one_interleaved_sequence(plan):
 
 def test_precomputed_vision_features_give_the_predictions_of_pixels():
     batch = three_rows([EDITING, SECOND_ROUND], [NAMED[3]])
-    encode = quick_jit(lambda *x: VisionEncoder(MODEL.vision).apply({"params": params_of(MODEL)["vision"]}, *x))
+    params = {"params": params_of(MODEL)["vision"]}
+    encode = quick_jit(functools.partial(VisionEncoder(MODEL.vision).apply, params))
     features = dataclasses.replace(
         batch,
         vit_patches=encode(pixels_to_float(batch.vit_patches), batch.vit_positions, batch.vit_image),
