@@ -7,12 +7,11 @@ import signal
 
 import numpy as np
 import pytest
-from jax._src import distributed
 
 from tests.helpers.hosts import Hosts
 from tests.helpers.mesh_steps import start
 from uno_jax.config import ConfigError
-from uno_jax.parallel.hosts import failing_together, join_hosts
+from uno_jax.parallel.hosts import checked_store, join_hosts
 
 ONE = "1,1,1,1"
 DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
@@ -178,7 +177,6 @@ def test_contradictory_numbers_raise_an_error(arguments, expected):
         join_hosts(*arguments)
 
 
-def test_a_jax_without_the_key_value_store_raises_an_error(monkeypatch):
-    monkeypatch.setattr(distributed.global_state, "client", object())
-    with pytest.raises(ConfigError, match="JAX .* lacks the key-value store"), failing_together():
-        pass
+def test_a_jax_without_the_key_value_store_raises_an_error():
+    with pytest.raises(ConfigError, match="JAX .* lacks the key-value store"):
+        checked_store(object())

@@ -83,19 +83,24 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
 
 
 def _store() -> Any:
-    """The key-value store that joined hosts share. It has no public name in JAX.
-
-    Raises:
-      ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it.
-    """
+    """The key-value store that joined hosts share. It has no public name in JAX; raises as `checked_store`."""
     try:
         from jax._src import distributed
 
         client: Any = distributed.global_state.client
-        if all(hasattr(client, name) for name in ("key_value_set", "key_value_try_get", "wait_at_barrier")):
-            return client
     except (ImportError, AttributeError):
-        pass
+        client = None
+    return checked_store(client)
+
+
+def checked_store(client: Any) -> Any:
+    """Returns the client of JAX's distributed service if it has the key-value store.
+
+    Raises:
+      ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it.
+    """
+    if all(hasattr(client, name) for name in ("key_value_set", "key_value_try_get", "wait_at_barrier")):
+        return client
     raise ConfigError(
         f"JAX {jax.__version__} lacks the key-value store that hosts use to report failures to each other "
         "(jax._src.distributed.global_state.client): install JAX 0.10.2 to 0.12, or run on one host"
