@@ -31,7 +31,7 @@ from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter
 from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.process.errors import CheckpointError, lines_of
 from uno_jax.training.checkpoints import compare_shapes
-from uno_jax.training.state import is_under
+from uno_jax.training.state import is_under, is_under_any
 from uno_jax.training.versions import versions
 
 _NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
@@ -196,4 +196,4 @@ def rounded(contents: Contents, model: ModelConfig, provenance: Provenance) -> l
 
 def _trained(name: str, provenance: Provenance) -> bool:
     """Whether a run has trained the leaf. No run trains the autoencoder."""
-    return not is_under(name, "autoencoder") and any(is_under(name, prefix) for prefix in provenance.trained)
+    return not is_under(name, "autoencoder") and is_under_any(name, provenance.trained)

@@ -28,7 +28,7 @@ from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.process.errors import CheckpointError
 from uno_jax.training.checkpoints import find_checkpoint, has_ema, restore_tree, saved_leaves
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
-from uno_jax.training.state import Params, is_under
+from uno_jax.training.state import Params, is_under_any
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class OrbaxCheckpoint(Source):
         ignored: Sequence[str] = (),
     ) -> Parameters:
         shapes = flatten_dict(with_shardings(abstract_params(self.model()), mesh), sep="/")
-        wanted = {name: leaf for name, leaf in shapes.items() if not _is_under_any(name, ignored)}
+        wanted = {name: leaf for name, leaf in shapes.items() if not is_under_any(name, ignored)}
         averaged: dict[str, Any] = {}
         if ema:
             self._check_ema()
@@ -238,7 +238,7 @@ class PublicDirectory(Source):
             public,
             lambda path: shardings.get(path, autoencoder),
             dtype_of,
-            wanted=lambda path: not _is_under_any("/".join(path), ignored),
+            wanted=lambda path: not is_under_any("/".join(path), ignored),
         )
 
     def contents(self, *, ema: bool = False) -> Contents:
@@ -282,7 +282,3 @@ def read_tokenizer(directory: Path, model: ModelConfig, *, listed: bool = False)
             f"{', '.join(tokenizer.unlisted)}; use the file of this model, or add the tokens with their ids"
         )
     return tokenizer
-
-
-def _is_under_any(name: str, prefixes: Sequence[str]) -> bool:
-    return any(is_under(name, prefix) for prefix in prefixes)

@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from uno_jax.parallel.hosts import gather_json
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch, lines_of
 from uno_jax.process.signals import signals_held
-from uno_jax.training.state import Params, TrainState, is_under, merge, partition
+from uno_jax.training.state import Params, TrainState, is_under_any, merge, partition
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
 DataState = dict[str, Any]
@@ -200,11 +200,7 @@ def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> A
       CheckpointMismatch: tensors are missing, unexpected, or have another shape. The message names the first 20.
       CheckpointError: files are missing or damaged.
     """
-    saved = {
-        name: leaf.shape
-        for name, leaf in saved_leaves(directory).items()
-        if not any(is_under(name, prefix) for prefix in ignored)
-    }
+    saved = {name: leaf.shape for name, leaf in saved_leaves(directory).items() if not is_under_any(name, ignored)}
     differences = compare_shapes({name: tuple(leaf.shape) for name, leaf in _named(target).items()}, saved)
     if differences:
         raise CheckpointMismatch(

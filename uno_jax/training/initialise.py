@@ -13,7 +13,7 @@ from uno_jax.batch import Batch, BatchShape, padding_batch
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.training.state import Params, is_under, partition
+from uno_jax.training.state import Params, is_under_any, partition
 
 
 def abstract_params(config: ModelConfig) -> Params:
@@ -68,7 +68,7 @@ def cast_params(params: Params, trainable: Sequence[str], trainable_dtype: str, 
 
 def leaf_dtype(path: Sequence[str], trainable: Sequence[str], trainable_dtype: str, frozen_dtype: str) -> jnp.dtype:
     """Returns the dtype of a parameter."""
-    trained = any(is_under("/".join(path), prefix) for prefix in trainable)
+    trained = is_under_any("/".join(path), trainable)
     return jnp.dtype(trainable_dtype if trained else frozen_dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, no_type_check
 
 import flax.struct
@@ -83,6 +83,11 @@ def merge(trainable: Params, frozen: Params) -> Params:
 def is_under(path: str, prefix: str) -> bool:
     """Whether a parameter's path, such as `decoder/norm/generation/scale`, is the prefix or below it (`""`: always)."""
     return not prefix or path == prefix or path.startswith(prefix + "/")
+
+
+def is_under_any(path: str, prefixes: Iterable[str]) -> bool:
+    """Whether a parameter's path is one of the prefixes or below one (`is_under`)."""
+    return any(is_under(path, prefix) for prefix in prefixes)
 
 
 def create_state(
