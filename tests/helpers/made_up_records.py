@@ -1,6 +1,5 @@
 """Small made-up records for the tests of the data pipeline."""
 
-import io
 from functools import cache
 from tempfile import TemporaryDirectory
 
@@ -12,7 +11,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.methods import Inputs
 from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
-from uno_jax.data.transforms import ImageTransform
+from uno_jax.data.transforms import ImageTransform, encode_png
 
 # Pictures of 16 pixels have 4 latent tokens, 4 ViT patches and 4 metaqueries.
 LAYOUT = Layout(vit_patch_size=4, vit_table_side=4, pixels_per_token=8, max_latent_size=4, num_metaqueries=4)
@@ -40,10 +39,8 @@ def small_config(**changes) -> DataConfig:
 
 def picture(seed: int = 0, width: int = 16, height: int = 16) -> bytes:
     """Returns a PNG of random pixels."""
-    buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(Image.fromarray(pixels))
 
 
 def make_record(number: int = 0, task: str = "text_to_image", **changes) -> Record:

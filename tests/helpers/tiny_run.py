@@ -23,6 +23,7 @@ from uno_jax.config import from_config_dict, to_json
 from uno_jax.data.record import Record
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import train_tokenizer
+from uno_jax.data.transforms import encode_png
 from uno_jax.run.config import RunConfig
 from uno_jax.training.metrics import read_metrics
 
@@ -32,9 +33,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255)}
 def picture(colour: tuple[int, int, int], corner: int) -> bytes:
     pixels = np.full((16, 16, 3), 255, np.uint8)
     pixels[corner : corner + 8, corner : corner + 8] = colour
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    return encode_png(Image.fromarray(pixels))
 
 
 def records(split: str) -> list[Record]:

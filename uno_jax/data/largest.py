@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from uno_jax.data.methods import Draws, Inputs, Sample, make_sample
 from uno_jax.data.plans import Pixels
 from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import byte_tokenizer
-from uno_jax.data.transforms import ImageTransform
+from uno_jax.data.transforms import ImageTransform, encode_png
 
 JUST_BELOW_ONE = float(np.nextafter(1.0, 0.0))
 
@@ -32,7 +31,7 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 
     Every picture has the maximum size of its transform and zero pixels. An edit has one source.
     """
-    picture = _png(Image.new("RGB", (1, 1)))
+    picture = encode_png(Image.new("RGB", (1, 1)))
     record = Record(
         id="largest",
         task=task,
@@ -92,9 +91,3 @@ class _ChosenDraws:
         for draw in self._chosen:
             return draw
         raise _OneMoreDraw(outcomes)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

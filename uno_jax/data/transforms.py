@@ -88,6 +88,13 @@ def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]
         ) from error
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """Encodes an image losslessly as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """Converts a picture to RGB, with EXIF orientation applied and transparency on white.
 

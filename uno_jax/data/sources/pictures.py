@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-from uno_jax.data.transforms import MORE_THAN_8_BITS, rgb_pixels
+from uno_jax.data.transforms import MORE_THAN_8_BITS, encode_png, rgb_pixels
 
 
 class PictureError(Exception):
@@ -64,6 +64,4 @@ def encode_rgb(encoded: bytes) -> bytes:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         problem = f"the picture cannot be decoded ({str(error).rstrip('.') or type(error).__name__})"
         raise PictureError(problem, "Replace the file, or remove the record") from error
-    buffer = io.BytesIO()
-    rgb.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(rgb)
