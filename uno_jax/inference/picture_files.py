@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from uno_jax.process.files import atomic_file
 from uno_jax.process.json_reader import parse_json
 
 _SETTINGS, _THOUGHT = "uno_jax", "thought"
@@ -28,12 +28,8 @@ def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], t
 
 def write_png(file: Path, image: Image.Image, chunks: PngImagePlugin.PngInfo | None = None) -> None:
     """Writes a PNG atomically: under a temporary name, then renamed."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(file) as temporary:
         image.save(temporary, "PNG", pnginfo=chunks)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_settings(file: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ the devices. An estimate only needs the program's text and memory statistics.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -25,6 +24,8 @@ import jax
 from jax.sharding import Mesh
 
 from uno_jax.planning.memory import is_exhausted
+from uno_jax.process.files import atomic_file
+from uno_jax.process.json_reader import parse_json
 
 _MEMORY_FIELDS = (
     "generated_code_size_in_bytes",
@@ -108,19 +109,16 @@ def _key(lowered: Any, mesh: Mesh) -> str:
 def _read(file: Path) -> CompilerReport | None:
     """Reads a cached report. Returns None if the file is missing or damaged."""
     try:
-        return CompilerReport(**json.loads(gzip.decompress(file.read_bytes())))
+        return CompilerReport(**parse_json(gzip.decompress(file.read_bytes())))
     except (OSError, EOFError, zlib.error, ValueError, TypeError):
         return None
 
 
 def _write(file: Path, report: CompilerReport) -> None:
     """Caches a report. A failure is a one-line warning on stderr."""
-    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
-        partial.replace(file)
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(report)).encode()))
     except OSError as error:
         print(f"warning: the compiler report is not cached: {error}", file=sys.stderr)
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

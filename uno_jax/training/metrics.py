@@ -14,6 +14,7 @@ import rich.console
 import rich.progress
 
 from uno_jax.objectives.losses import LOSSES
+from uno_jax.process.files import atomic_file
 from uno_jax.process.json_reader import JsonError, parse_json
 
 Scalars = Mapping[str, float]
@@ -30,10 +31,8 @@ class MetricsFile:
         self.path = Path(path)
         kept = [line for line in read_metrics(self.path) if 0 < resume_step >= line["step"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Written to another file and renamed, so that a run killed here loses no metrics.
-        beside = self.path.with_name(f"{self.path.name}.partial")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        beside.replace(self.path)
+        with atomic_file(self.path) as temporary:  # a run killed here loses no metrics
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
 
     def write(self, step: int, scalars: Scalars) -> None:
