@@ -22,11 +22,11 @@ from uno_jax.batch import TASKS
 from uno_jax.config import json_file
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
-from uno_jax.data.sources.source import DataSource, Option, Rejection, Values
+from uno_jax.data.sources.source import DataSource, Rejection, Values
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.flags import field_values, parse_flags, section_of
+from uno_jax.process.flags import define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.sheets.records import make_contact_sheet
 
@@ -88,18 +88,16 @@ def _define(options: flags.FlagValues) -> None:
     flags.DEFINE_boolean("strict", False, "write nothing if any record is rejected", **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
     for option, sources in all_options(SOURCES.values()).values():
-        _define_option(options, option, ", ".join(sources))
-
-
-def _define_option(options: flags.FlagValues, option: Option, section: str) -> None:
-    bounds = {"lower_bound": option.minimum, "upper_bound": option.maximum} if option.type in (int, float) else {}
-    define: Any = {
-        bool: flags.DEFINE_boolean,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }[option.type]
-    define(option.name, option.default, option.help, **bounds, **section_of(options, section))
+        define_typed(
+            options,
+            option.name,
+            option.type,
+            option.default,
+            option.help,
+            ", ".join(sources),
+            minimum=option.minimum,
+            maximum=option.maximum,
+        )
 
 
 def _request(options: flags.FlagValues) -> Request:

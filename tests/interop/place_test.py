@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from tests.helpers.public_model import first_device
 from uno_jax.interop.names import CONVOLUTION, LINEAR, TABLE, VECTOR, TensorName, leaf_shape
 from uno_jax.interop.place import place_leaf, read_leaf, split
-from uno_jax.interop.public_files import first_device
 from uno_jax.interop.tensor_files import TensorFiles
 from uno_jax.process.errors import CheckpointError
 

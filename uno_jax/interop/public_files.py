@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from jax.sharding import Sharding, SingleDeviceSharding
+from jax.sharding import Sharding
 
 from uno_jax.interop.names import (
     FixedTable,
@@ -42,11 +41,6 @@ DtypePolicy = Callable[[LeafPath], Any]
 
 ShardingPolicy = Callable[[LeafPath], Sharding]
 """Path of a leaf -> its sharding."""
-
-
-def first_device(path: LeafPath) -> Sharding:
-    """Returns a sharding that places any leaf on the first device of this host."""
-    return SingleDeviceSharding(jax.local_devices()[0])
 
 
 # Half a unit in the last place at 1, the maximum of the tables, with a margin. Float32 tables differ by the sine.
@@ -131,7 +125,7 @@ def open_public(directory: str | Path) -> PublicFiles:
 
 def place_public(
     public: PublicFiles,
-    sharding: ShardingPolicy = first_device,
+    sharding: ShardingPolicy,
     dtype: DtypePolicy = lambda path: None,
     *,
     wanted: Callable[[LeafPath], bool] = lambda path: True,
@@ -142,8 +136,7 @@ def place_public(
 
     Args:
       public: the opened directory, with float32, float16 or bfloat16 tensors.
-      sharding: sharding of each leaf; by default, the first device of this host. Paths of the autoencoder's leaves
-        begin with "autoencoder", here and below.
+      sharding: sharding of each leaf. Paths of the autoencoder's leaves begin with "autoencoder", here and below.
       dtype: dtype of each leaf, such as float32 for trainable ones and None (as stored) for frozen ones.
       wanted: which leaves to read.
 

@@ -61,15 +61,46 @@ def define_fields(
       section: title of the flags in `--help`.
       prefix: prefix of the flag names.
     """
-    kinds, place = typing.get_type_hints(type(defaults)), section_of(flag_values, section)
+    kinds = typing.get_type_hints(type(defaults))
     for name, note in notes.items():
-        default, kind = getattr(defaults, name), kinds[name]
-        if typing.get_origin(kind) is typing.Literal:
-            flags.DEFINE_enum(prefix + name, default, typing.get_args(kind), note, **place)
-        elif kind is bool:
-            flags.DEFINE_boolean(prefix + name, default, note, **place)
-        else:
-            flags.DEFINE(_PARSERS[kind], prefix + name, default, note, **place)
+        define_typed(flag_values, prefix + name, kinds[name], getattr(defaults, name), note, section)
+
+
+def define_typed(
+    flag_values: flags.FlagValues,
+    name: str,
+    kind: Any,
+    default: Any,
+    note: str,
+    section: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> None:
+    """Defines a flag whose values have the type `kind`.
+
+    Args:
+      flag_values: the flags to add to.
+      name: name of the flag.
+      kind: bool, int, float, str, a Literal, `float | None`, or a pair of floats.
+      default: the default value.
+      note: description.
+      section: title of the flag in `--help`.
+      minimum: the minimum of a number, or None.
+      maximum: the maximum of a number, or None.
+    """
+    place = section_of(flag_values, section)
+    bounds: dict[str, Any] = {"lower_bound": minimum, "upper_bound": maximum}
+    if typing.get_origin(kind) is typing.Literal:
+        flags.DEFINE_enum(name, default, typing.get_args(kind), note, **place)
+    elif kind is bool:
+        flags.DEFINE_boolean(name, default, note, **place)
+    elif kind is int:
+        flags.DEFINE_integer(name, default, note, **bounds, **place)
+    elif kind in (float, float | None):
+        flags.DEFINE_float(name, default, note, **bounds, **place)
+    else:
+        flags.DEFINE(_PARSERS[kind], name, default, note, **place)
 
 
 def field_values(flag_values: flags.FlagValues, fields: Iterable[str], prefix: str = "") -> dict[str, Any]:
@@ -169,9 +200,6 @@ def two_numbers(text: str) -> tuple[float, float]:
 
 
 _PARSERS: dict[Any, flags.ArgumentParser[Any]] = {
-    int: flags.IntegerParser(),
-    float: flags.FloatParser(),
-    float | None: flags.FloatParser(),
     str: flags.ArgumentParser(),
     tuple[float, float]: ValueParser(two_numbers),
 }
