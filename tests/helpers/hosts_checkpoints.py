@@ -10,18 +10,15 @@ import argparse
 from pathlib import Path
 
 from tests.helpers.eight_device_checkpoints import resume, sharded_leaves
-from uno_jax.parallel.hosts import failing_together, join_hosts
+from tests.helpers.joined_host import join_from_options
+from uno_jax.parallel.hosts import failing_together
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--coordinator")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--process", type=int)
-    options = parser.parse_args()
-    join_hosts(options.coordinator, options.processes, options.process)
+    options = join_from_options(parser)
     with failing_together():
         state = resume(options.directory, make_mesh(MeshConfig()))
         assert sharded_leaves(state.opt_state)

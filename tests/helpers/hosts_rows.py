@@ -10,7 +10,8 @@ import argparse
 import jax
 import numpy as np
 
-from uno_jax.parallel.hosts import failing_together, join_hosts
+from tests.helpers.joined_host import join_from_options
+from uno_jax.parallel.hosts import failing_together
 from uno_jax.parallel.mesh import MeshConfig, jit_replicated, make_mesh, own_rows, put_rows, row_share
 
 # Host 0 has devices 0 and 1.
@@ -18,12 +19,7 @@ INTERLEAVED = (0, 2, 1, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--coordinator")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--process", type=int)
-    options = parser.parse_args()
-    join_hosts(options.coordinator, options.processes, options.process)
+    join_from_options(argparse.ArgumentParser())
     with failing_together():
         devices = jax.devices()
         mesh, batch = make_mesh(MeshConfig(), [devices[i] for i in INTERLEAVED]), {"record": np.arange(8)}

@@ -14,7 +14,8 @@ import time
 
 import jax
 
-from uno_jax.parallel.hosts import agree, failing_together, gather_json, join_hosts
+from tests.helpers.joined_host import join_from_options
+from uno_jax.parallel.hosts import agree, failing_together, gather_json
 
 
 def main() -> None:
@@ -22,11 +23,7 @@ def main() -> None:
     parser.add_argument("--fail", type=int)
     parser.add_argument("--fail_last", type=int)
     parser.add_argument("--kill", type=int)
-    parser.add_argument("--coordinator")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--process", type=int)
-    options = parser.parse_args()
-    join_hosts(options.coordinator, options.processes, options.process)
+    options = join_from_options(parser)
     with failing_together():
         if options.fail == jax.process_index():
             raise OSError("the disk is full")

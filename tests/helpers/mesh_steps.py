@@ -20,13 +20,14 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from tests.helpers.joined_host import join_from_options
 from tests.helpers.made_up_plans import NAMED, Sample
 from tests.helpers.small_model import model_batch, quick_jit, small_model, small_params
 from uno_jax.attention.attend import Attention
 from uno_jax.batch import Batch
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
-from uno_jax.parallel.hosts import failing_together, join_hosts
+from uno_jax.parallel.hosts import failing_together
 from uno_jax.parallel.mesh import MeshConfig, batch_sharding, jit_replicated, make_mesh, own_rows, put_rows, replicated
 from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -87,11 +88,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("meshes", nargs="+")
     parser.add_argument("--attention", choices=get_args(Attention), default="dense")
-    parser.add_argument("--coordinator")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--process", type=int)
-    options = parser.parse_args()
-    join_hosts(options.coordinator, options.processes, options.process)
+    options = join_from_options(parser)
     with failing_together():
         batches = [batch_number(i) for i in range(CONFIG.steps)]
         results = {}

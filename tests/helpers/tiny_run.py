@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def tiny_uno(dataset: Path, **changes: Any) -> RunConfig:
     return tiny(openmoji_uno.get_config(), dataset, **changes)
 
 
+def write_config(file: Path, dataset: Path, changes: Mapping[str, Any]) -> None:
+    """Writes a config file for commands: `tiny_uno` with the changes."""
+    file.write_text(
+        "from pathlib import Path\n"
+        "from tests.helpers.tiny_run import tiny_uno\n"
+        "from uno_jax.config import to_config_dict\n"
+        "def get_config():\n"
+        f"    return to_config_dict(tiny_uno(Path({str(dataset)!r}), **{dict(changes)!r}))\n"
+    )
+
+
 def quiet() -> rich.console.Console:
     return rich.console.Console(file=io.StringIO(), width=120)
 
@@ -109,13 +121,14 @@ def assert_same_run(first: Path, second: Path, step: int) -> None:
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=f"{item} {name}")
+    assert metrics_without_speeds(first) == metrics_without_speeds(second)
+
+
+def metrics_without_speeds(workdir: Path) -> list[dict[str, Any]]:
+    """Metrics of a run that must not depend on how fast it was."""
     speeds = ("tokens_per_second", "images_per_second", "seconds_per_step")
-
-    def lines(workdir: Path) -> list[dict]:
-        read = read_metrics(workdir / "metrics.jsonl")
-        return [{name: value for name, value in line.items() if name not in speeds} for line in read]
-
-    assert lines(first) == lines(second)
+    lines = read_metrics(workdir / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in speeds} for line in lines]
 
 
 PROGRAM = """

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_run import write_dataset
+from tests.helpers.tiny_run import write_config, write_dataset
 from uno_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -29,15 +29,7 @@ def config_file(tmp_path_factory) -> Path:
     write_dataset(directory / "data")
     changes = {"steps": STEPS, "checkpoint.every": 1}
     file = directory / "config.py"
-    file.write_text(
-        "from pathlib import Path\n"
-        "from configs import openmoji_uno\n"
-        "from tests.helpers.tiny_run import tiny\n"
-        "from uno_jax.config import to_config_dict\n"
-        "def get_config():\n"
-        f"    config = tiny(openmoji_uno.get_config(), Path({str(directory / 'data')!r}), **{changes!r})\n"
-        "    return to_config_dict(config)\n"
-    )
+    write_config(file, directory / "data", changes)
     return file
 
 

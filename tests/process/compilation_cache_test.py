@@ -12,9 +12,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tests.helpers.small_public import write_public
-from tests.helpers.tiny_run import write_dataset
+from tests.helpers.tiny_run import metrics_without_speeds, write_config, write_dataset
 from uno_jax.process.compilation_cache import cache_directory
-from uno_jax.training.metrics import read_metrics
 
 DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
@@ -81,35 +80,18 @@ def assert_second_compiled_nothing(first: dict[str, int], second: dict[str, int]
     assert second["cache_hits"] == second["compile_requests_use_cache"]
 
 
-CONFIG = """
-from pathlib import Path
-from configs import openmoji_uno
-from tests.helpers.tiny_run import tiny
-from uno_jax.config import to_config_dict
-
-def get_config():
-    config = tiny(openmoji_uno.get_config(), Path("squares"), steps=2, **{"evaluation.every": 2, "checkpoint.every": 2})
-    return to_config_dict(config)
-"""
-
-
 def test_a_second_run_compiles_nothing_and_has_the_same_losses_bit_for_bit(tmp_path):
     write_dataset(tmp_path / "squares")
-    (tmp_path / "tiny.py").write_text(CONFIG)
+    changes = {"steps": 2, "evaluation.every": 2, "checkpoint.every": 2}
+    write_config(tmp_path / "tiny.py", tmp_path / "squares", changes)
 
     def train(workdir: str, cache: Path) -> dict[str, int]:
         return counted("uno_jax.train", "--config=tiny.py", f"--workdir={workdir}", cwd=tmp_path, cache=cache)
 
     first, second = train("first", tmp_path / "programs"), train("second", tmp_path / "programs")
     assert_second_compiled_nothing(first, second)
-    assert losses(tmp_path / "first") == losses(tmp_path / "second") != []
-
-
-def losses(workdir: Path) -> list[dict[str, float]]:
-    """Metrics of a run without speeds."""
-    speeds = ("tokens_per_second", "images_per_second", "seconds_per_step")
-    lines = read_metrics(workdir / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in speeds} for line in lines]
+    first, second = (metrics_without_speeds(tmp_path / workdir) for workdir in ("first", "second"))
+    assert first == second != []
 
 
 def test_a_second_start_of_the_sampler_compiles_nothing_and_gives_the_same_images(tmp_path):

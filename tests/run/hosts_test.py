@@ -11,9 +11,8 @@ import pytest
 from absl import flags
 from flax.traverse_util import flatten_dict
 
-from configs import openmoji_uno
 from tests.helpers.hosts import Ended, Hosts
-from tests.helpers.tiny_run import tiny, write_dataset
+from tests.helpers.tiny_run import tiny_uno, write_config, write_dataset
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.start import abstract_run_params, start_params
@@ -43,15 +42,7 @@ def config_file(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("hosts")
     write_dataset(directory / "data")
     file = directory / "config.py"
-    file.write_text(
-        "from pathlib import Path\n"
-        "from configs import openmoji_uno\n"
-        "from tests.helpers.tiny_run import tiny\n"
-        "from uno_jax.config import to_config_dict\n"
-        "def get_config():\n"
-        f"    config = tiny(openmoji_uno.get_config(), Path({str(directory / 'data')!r}), **{CHANGES!r})\n"
-        "    return to_config_dict(config)\n"
-    )
+    write_config(file, directory / "data", CHANGES)
     return file
 
 
@@ -115,7 +106,7 @@ def test_a_run_resumed_on_other_hosts_and_meshes_reaches_the_same_losses_and_par
     for name in (key for key in expected[last] if key.startswith(("held_out/", "constant/"))):
         np.testing.assert_allclose(lines[last][name], expected[last][name], rtol=1e-5, err_msg=name)
 
-    config = tiny(openmoji_uno.get_config(), config_file.parent / "data", **CHANGES)
+    config = tiny_uno(config_file.parent / "data", **CHANGES)
     mesh = make_mesh(config.mesh)
     target = abstract_run_params(config, mesh)
     actual, leaves = (
