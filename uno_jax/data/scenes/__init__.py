@@ -1,0 +1,1 @@
+"""Procedural scenes of coloured shapes: contents, pictures, texts, edits, and an exact scorer."""
