@@ -1,18 +1,26 @@
 """Facts that a text states about a scene, and whether they hold for given things.
 
 Facts are judged on things of a scene (is a generated caption true?) and on things that the scorer finds in a picture
-(does it follow the prompt?). Both have a shape, a colour, a size and a centre.
+(does it follow the prompt?). Both have a shape, a colour, a size and a centre. Facts about the ground are judged on a
+scene only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from uno_jax.data.scenes.scene import Thing
+from uno_jax.data.scenes.scene import Ground, GroundKind, Thing
 
 Direction = Literal["left of", "right of", "above", "below"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+OPPOSITE: dict[Direction, Direction] = {
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+}
 
 AREAS = (
     ("top left", "top", "top right"),
@@ -62,17 +70,30 @@ class Relation:
 
 @dataclass(frozen=True)
 class Location:
-    """Some thing of a kind has its centre in an area of `AREAS`."""
+    """At least `count` things of a kind have their centres in an area of `AREAS`."""
 
     kind: Kind
     area: str
+    count: int = 1
 
 
-Fact = Number | Relation | Location
+@dataclass(frozen=True)
+class OnGround:
+    """The ground has a name, a key of `GROUNDS`, and is of a kind. None means any kind."""
+
+    name: str
+    kind: GroundKind | None = None
 
 
-def holds(fact: Fact, things: Sequence[Thing]) -> bool:
-    """Whether a fact is true of the things of a picture."""
+Fact = Number | Relation | Location | OnGround
+
+
+def holds(fact: Fact, things: Sequence[Thing], ground: Ground | None = None) -> bool:
+    """Whether a fact is true of the things of a picture and of the ground on which they lie.
+
+    Raises:
+      ValueError: the fact is about the ground, which is not given.
+    """
     match fact:
         case Number(kind, count, or_more):
             found = sum(kind.fits(thing) for thing in things)
@@ -83,8 +104,12 @@ def holds(fact: Fact, things: Sequence[Thing]) -> bool:
                 for a in things
                 for b in things
             )
-        case Location(kind, area):
-            return any(kind.fits(thing) and area_of(thing) == area for thing in things)
+        case Location(kind, area, count):
+            return sum(kind.fits(thing) and area_of(thing) == area for thing in things) >= count
+        case OnGround(name, ground_kind):
+            if ground is None:
+                raise ValueError(f"{fact} is judged on a ground, and none was given")
+            return ground.name == name and ground_kind in (None, ground.kind)
 
 
 def area_of(thing: Thing) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Rgb = tuple[int, int, int]
 
@@ -34,6 +34,7 @@ SIZES: dict[str, float] = {"small": 0.26, "large": 0.42}
 """Side of the bounding square of a thing, as a fraction of the picture's side."""
 
 GroundKind = Literal["plain", "gradient", "texture"]
+GROUND_KINDS: tuple[GroundKind, ...] = get_args(GroundKind)
 
 LARGEST_COUNT = 6
 
