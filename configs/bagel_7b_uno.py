@@ -33,5 +33,5 @@ def get_config() -> ConfigDict:
     config.objective.update(caption_weight=0.25, visual_weight=0.5, answer_weight=0.0)
     config.optimizer.update(learning_rate=2e-5, warmup_steps=500)
     config.checkpoint.update(every=500, keep=3)
-    config.evaluation.update(every=500, batches=2)
+    config.evaluation.every = 500
     return config

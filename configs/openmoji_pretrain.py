@@ -51,6 +51,6 @@ def get_config() -> ConfigDict:
     config.objective.balance.every = 100
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=50, beta2=0.99)
     config.checkpoint.every = 150
-    config.evaluation.update(every=150, batches=4)
+    config.evaluation.every = 150
     config.pictures.update(every=150, timesteps=16, text_scale=2.5, caption_tokens=32)
     return config

@@ -15,7 +15,7 @@ from uno_jax.data.check import check_data_config
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.run.config import RunConfig, check_config
-from uno_jax.run.run import held_out_data
+from uno_jax.run.held_out import held_out_data
 
 FILES = [path.relative_to(ROOT / "configs").with_suffix("") for path in (ROOT / "configs").rglob("*.py")]
 # Not what others are built from.

@@ -80,7 +80,7 @@ def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
     config.optimizer.update(schedule="constant", warmup_steps=0, ema_decay=0.9)
     config.objective.balance.every = 2
     config.checkpoint.update(every=2, keep=10)
-    config.evaluation.update(every=0, batches=1)
+    config.evaluation.update(every=0, records=6)
     config.pictures.update(every=0, timesteps=3, caption_tokens=6)
     config.update(steps=6, log_every=1, tensorboard=False, init_from="")
     config.update_from_flattened_dict(changes)

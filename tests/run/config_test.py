@@ -29,7 +29,7 @@ from uno_jax.run.run import run
             r"config\.objective\.balance\.every is 0, .* never measured: give at least 1",
         ),
         ({"objective.time_shift": 0.0}, r"config\.objective\.time_shift is 0\.0: give a positive number"),
-        ({"evaluation.batches": -1}, r"config\.evaluation\.batches is -1: give at least 0"),
+        ({"evaluation.records": -1}, r"config\.evaluation\.records is -1: give at least 0"),
         ({"model.decoder.num_layers": 0}, r"config\.model\.decoder\.num_layers is 0: give at least 1"),
         ({"model.decoder.head_dim": 0}, r"config\.model\.decoder\.head_dim is 0: give at least 2"),
         ({"optimizer.ema_decay": 99.9}, r"config\.optimizer\.ema_decay is 99\.9: give a number from 0 to below 1"),

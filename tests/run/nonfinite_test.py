@@ -25,7 +25,7 @@ from uno_jax.training.metrics import read_metrics
 
 def poisoned(dataset: Path, **changes: Any) -> RunConfig:
     """Returns a config whose losses are infinite from the first step."""
-    nothing_else = {"evaluation.batches": 0, "objective.balance.every": 0}
+    nothing_else = {"evaluation.records": 0, "objective.balance.every": 0}
     return tiny_uno(dataset, **{"objective.flow_weight": float("inf"), **nothing_else, **changes})
 
 

@@ -13,11 +13,9 @@ from tests.helpers.tiny_run import (
     tiny_uno,
 )
 from uno_jax.config import from_config_dict, to_json
-from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.interop.load import load_model
-from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.config import RunConfig
-from uno_jax.run.run import RunContext, held_out_batches, held_out_data, run
+from uno_jax.run.run import run
 from uno_jax.training.checkpoints import find_checkpoint, read_asset
 from uno_jax.training.metrics import read_metrics
 
@@ -59,19 +57,8 @@ def test_metrics_hold_losses_their_splits_gradient_norms_and_constant_predictors
     assert {"gradient_cosine/flow_caption", "gradient_cosine/flow_visual"} <= together
     held_out = [line for line in lines if "held_out/flow" in line]
     assert [line["step"] for line in held_out] == [0, 6]
-    for name in ("caption", "visual", "prompt_dropped/caption", "constant/caption", "constant/visual"):
+    for name in ("records", "caption", "visual", "prompt_dropped/caption", "constant/caption", "constant/visual"):
         assert f"held_out/{name}" in held_out[0]
-
-
-def test_held_out_batches_are_kept_encoded(dataset, tmp_path):
-    # More batches than an epoch of 24 records. Held-out data are endless even if training data are not.
-    config = tiny_uno(dataset, **{"evaluation.batches": 25, "data.epochs": 1})
-    tokenizer = Tokenizer.from_directory(dataset / "tokenizer")
-    context = RunContext(config, tokenizer, make_mesh(config.mesh), {}, tmp_path)
-    batches = held_out_batches(context, held_out_data(config, prompts=True))
-    assert [type(batch.latent_moments) for batch in batches] == [np.ndarray] * 25
-    assert all(batch.latent_moments.dtype == np.float32 for batch in batches)
-    assert all(np.any(batch.latent_moments) for batch in batches)
 
 
 def test_a_checkpoint_holds_config_model_and_tokenizer(dataset, unbroken):

@@ -20,8 +20,8 @@ from uno_jax.data.plans import NoisedTarget
 from uno_jax.data.records import write_records
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.run.config import PicturesConfig, RunConfig, check_config
+from uno_jax.run.context import RunContext
 from uno_jax.run.pictures import caption_inputs, choose_records, make_generate_pictures
-from uno_jax.run.run import RunContext
 from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 TOKENIZER = small_tokenizer()

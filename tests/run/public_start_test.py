@@ -57,7 +57,7 @@ def tiny_7b(dataset: Path, **changes: Any) -> RunConfig:
     config.data.vit_transform.update(max_side=28, min_side=28)
     config.data.metaquery_transform.update(max_side=28, min_side=28)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=0)
-    config.evaluation.batches = 1
+    config.evaluation.records = 6
     # float32, to compare frozen parameters with the file's.
     config.update(steps=2, log_every=1, tensorboard=False, init_from=str(PUBLIC), frozen_dtype="float32")
     config.update_from_flattened_dict(changes)

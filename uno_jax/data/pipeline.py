@@ -27,11 +27,11 @@ from jaxtyping import Int
 from uno_jax.batch import REGIONS, TASKS, Layout, PixelBatch
 from uno_jax.data.check import check_data_config
 from uno_jax.data.config import DataConfig
-from uno_jax.data.dropout import drop_conditions
-from uno_jax.data.layout import lay_out, region_dtypes, sample_lengths
-from uno_jax.data.methods import Inputs, make_sample
+from uno_jax.data.layout import region_dtypes
+from uno_jax.data.methods import Inputs
 from uno_jax.data.records import RecordSource, open_records, record_tasks
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
+from uno_jax.data.samples import Oversized, SampleInfo, sample_arrays
 from uno_jax.data.tokenizer import Tokenizer
 
 _MAX_INT32 = 2**31
@@ -170,26 +170,8 @@ def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, sha
 
 
 @dataclass(frozen=True)
-class _SampleInfo:
-    id: str | None
-    """Record id; None for a placeholder that only reports skipped samples."""
-    without_caption: bool = False
-    skipped: int = 0
-    """Samples skipped since the one before."""
-
-
-@dataclass(frozen=True)
-class _Oversized:
-    """A sample that fits no row, and the first region that is too long."""
-
-    id: str
-    region: str
-    tokens: int
-
-
-@dataclass(frozen=True)
 class _MakeSample:
-    """Maps a draw number and a record number to the arrays of a sample, or to `_Oversized`."""
+    """Maps a draw number and a record number to the arrays of a sample, or to `Oversized`."""
 
     records: RecordSource
     config: DataConfig
@@ -197,18 +179,9 @@ class _MakeSample:
     inputs: Inputs
     shard: int
 
-    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | _Oversized:
+    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Oversized:
         occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
-        rng = np.random.default_rng((self.config.seed, occurrence, 0))
-        sample = make_sample(self.records[int(number)], self.config, self.inputs, rng)
-        # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
-        for region, tokens in sample_lengths(sample.plan, self.layout).items():
-            if tokens > self.config.capacities[region]:
-                return _Oversized(sample.id, region, tokens)
-        # A separate generator, so that methods with different numbers of draws drop the same conditions.
-        plan = drop_conditions(sample.plan, self.config, np.random.default_rng((self.config.seed, occurrence, 1)))
-        regions = lay_out(plan, self.layout, self.inputs.tokenizer, occurrence=occurrence, task=sample.task)
-        return {**regions, "info": _SampleInfo(sample.id, sample.without_caption)}
+        return sample_arrays(self.records[int(number)], self.config, self.layout, self.inputs, occurrence)
 
 
 class _SkipOversized(grain.IterDataset):
@@ -239,8 +212,8 @@ class _SkipOversizedIterator(grain.DatasetIterator):
                     raise
                 # No sample follows the last skipped ones: a placeholder without tokens reports them.
                 empty = {region: np.zeros(0, dtype) for region, dtype in region_dtypes(self._layout).items()}
-                return {**empty, "info": _SampleInfo(id=None, skipped=skipped)}
-            if not isinstance(element, _Oversized):
+                return {**empty, "info": SampleInfo(id=None, skipped=skipped)}
+            if not isinstance(element, Oversized):
                 return {**element, "info": replace(element["info"], skipped=skipped)}
             skipped += 1
             if skipped > self._give_up_after:
@@ -285,7 +258,7 @@ class _BatchIterator(grain.DatasetIterator):
     def __next__(self) -> PackedBatch:
         per_shard = self._config.rows // self._config.virtual_shards
         rows: list[Row] = []
-        infos: list[list[_SampleInfo]] = []
+        infos: list[list[SampleInfo]] = []
         ended = True
         for shard, packed in self._shards.items():
             for _ in range(per_shard):
@@ -319,7 +292,7 @@ def _row(element: Mapping[str, Any]) -> Row:
     return {region: PackedRegion(element[region], element[f"{region}_segment_ids"]) for region in REGIONS}
 
 
-def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[_SampleInfo]]) -> PackedBatch:
+def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[SampleInfo]]) -> PackedBatch:
     batch = make_batch(rows)
     every = [info for row in infos for info in row]
     stats = {

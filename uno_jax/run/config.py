@@ -21,15 +21,17 @@ from uno_jax.training.state import UNO_TRAINABLE
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out losses, on the same batches with the same random draws at every evaluation.
+    """Held-out losses, of the same records with the same random draws in every run and at every evaluation.
 
-    No conditions are dropped, except for losses named `prompt_dropped/...`, which drop every prompt.
+    Each record is laid out by the run's method. Its random draws depend on its number only, not on `seed`. No
+    conditions are dropped, except for losses named `prompt_dropped/...`, which drop every prompt.
     """
 
     every: int = 0
     """Steps between evaluations. The first and the last step are always evaluated; 0 = only these."""
-    batches: int = 4
-    """Number of held-out batches of `data.rows` rows, read once and kept in host memory; 0 = no evaluation."""
+    records: int = 128
+    """Number of held-out records, evenly spaced over the split and balanced over the tasks that are trained, read once
+    and kept in host memory; 0 = no evaluation."""
     split: str = "test"
 
 
@@ -171,7 +173,7 @@ _RANGES = (
     ("checkpoint.every", 0, _INFINITY),
     ("checkpoint.keep", 1, _INFINITY),
     ("evaluation.every", 0, _INFINITY),
-    ("evaluation.batches", 0, _INFINITY),
+    ("evaluation.records", 0, _INFINITY),
     ("pictures.every", 0, _INFINITY),
     ("pictures.examples", 1, _INFINITY),
     ("pictures.timesteps", 2, _INFINITY),

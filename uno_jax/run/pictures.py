@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import TASKS, Batch, Layout, PixelBatch
+from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
+from uno_jax.data.held_out import spread, trained_tasks
 from uno_jax.data.layout import lay_out
 from uno_jax.data.methods import MethodConfig, make_sample
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
@@ -28,7 +29,7 @@ from uno_jax.models.config import layout_of
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.mesh import jit_replicated, own_rows, put_rows, row_parts
 from uno_jax.run.config import RunConfig
-from uno_jax.run.run import RunContext
+from uno_jax.run.context import RunContext
 from uno_jax.sampling.cache import read_context
 from uno_jax.sampling.decode import decode_pictures
 from uno_jax.sampling.flow import sample_latents
@@ -96,20 +97,16 @@ def choose_records(config: RunConfig) -> list[Record]:
     Raises:
       ConfigError: there is no such record.
     """
-    directory, split, weights = config.data.directory, config.evaluation.split, config.data.task_weights
+    directory, split = config.data.directory, config.evaluation.split
     tasks, source = record_tasks(directory, split), open_records(directory, split)
-    names = [name for name in TASKS_WITH_TARGET if not weights or weights.get(name, 0) > 0]
-    groups = [group for name in names if len(group := np.flatnonzero(tasks == TASKS.index(name))) > 0]
-    if not groups:
+    names = [name for name in trained_tasks(config.data) if name in TASKS_WITH_TARGET]
+    chosen = spread(tasks, names, config.pictures.examples)
+    if not chosen:
         raise ConfigError(
             f"config.pictures.every is {config.pictures.every}, but split {split!r} of {directory} has no record of "
             f"{' or '.join(names) or 'a task with a target picture'}: set it to 0"
         )
-    chosen = []
-    for i, group in enumerate(groups):
-        count = min((config.pictures.examples + i) // len(groups), len(group))
-        chosen += [source[int(group[at])] for at in np.linspace(0, len(group) - 1, count).round().astype(int)]
-    return chosen
+    return [source[number] for number in chosen]
 
 
 def caption_inputs(

@@ -6,51 +6,38 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import rich.console
 from jax.sharding import Mesh
 
-from uno_jax.batch import REGIONS, Batch, PixelBatch
+from uno_jax.batch import REGIONS
 from uno_jax.config import ConfigError, json_file
-from uno_jax.data.config import DataConfig
 from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import OrbaxCheckpoint, Source, read_tokenizer
-from uno_jax.models.autoencoder import make_autoencoder
-from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import layout_of
-from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.hosts import gather_json, gather_shares
-from uno_jax.parallel.mesh import check_rows, host_mesh, jit_replicated, make_mesh, put_rows, replicated, row_share
+from uno_jax.parallel.mesh import check_rows, host_mesh, make_mesh, put_rows, replicated, row_share
 from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.context import RunContext, make_encode
+from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
 from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, has_ema
-from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
 from uno_jax.training.profiler import Profiler
 from uno_jax.training.report import held_out_table, startup_table
 from uno_jax.training.state import Params, TrainState, merge
-from uno_jax.training.step import StepConfig, make_evaluation_step, make_gradient_probe, make_train_step
+from uno_jax.training.step import make_gradient_probe, make_train_step
 
 HELD_OUT = "held_out/"
-
-
-class RunContext(NamedTuple):
-    """Parts of a run that generating pictures and encoding batches need."""
-
-    config: RunConfig
-    tokenizer: Tokenizer
-    mesh: Mesh
-    autoencoder_params: Params
-    workdir: Path
 
 
 GeneratePictures = Callable[[int, Params], None]
@@ -88,7 +75,7 @@ def run(
         check_resumed(config, resumed)
     source = run_source(config, resumed)
     files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
-    batches = config_errors(_batches, config, config.data, tokenizer, mesh)
+    batches = config_errors(_batches, config, tokenizer, mesh)
 
     provenance = Provenance() if source is None else source.provenance()
     assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()
@@ -121,7 +108,8 @@ def run(
     progress = Progress(console, config.steps, config.log_every, start=int(state.step))
     profiler = Profiler(config.profile, workdir / "profile")
     try:
-        parts = _parts(context, state, checkpoints, writer, progress, make_generate_pictures)
+        held_out = _held_out(context, state, console)
+        parts = _parts(context, state, held_out, checkpoints, writer, progress, make_generate_pictures)
         parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
         state, finished = run_loop(state, batches, parts, _schedule(config))
     finally:
@@ -170,9 +158,9 @@ def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:
         )
 
 
-def _batches(config: RunConfig, data: DataConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
-    share = row_share(mesh)
-    return make_batches(data, layout_of(config.model), tokenizer, host_index=share.number, host_count=share.total)
+def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
+    share, layout = row_share(mesh), layout_of(config.model)
+    return make_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 
 def _schedule(config: RunConfig) -> Schedule:
@@ -188,6 +176,7 @@ def _schedule(config: RunConfig) -> Schedule:
 def _parts(
     context: RunContext,
     state: TrainState,
+    held_out: HeldOutLosses | None,
     checkpoints: Checkpoints,
     writer: MetricsWriter | None,
     progress: Progress,
@@ -197,10 +186,7 @@ def _parts(
     parts = step_config(config)
     encode, hosts = make_encode(context), row_share(mesh).total
     window = LogWindow(config.log_every, functools.partial(gather_shares, mesh=mesh))
-    evaluate: Callable[[int, Params], None] | None = None
-    constants: dict[str, float] = {}
-    if config.evaluation.batches:
-        evaluate, constants = _make_evaluate(context, parts, state, writer)
+    constants = held_out.constants if held_out else {}
 
     def on_metrics(step: int, metrics: Mapping[str, float], counts: StepCounts) -> None:
         # Assumes that the other hosts' rows are equally full. Logged metrics average over hosts and are exact.
@@ -216,69 +202,36 @@ def _parts(
         checkpoints=checkpoints,
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
-        on_evaluate=evaluate,
+        on_evaluate=_make_evaluate(held_out, writer) if held_out else None,
         on_pictures=make_generate_pictures(context) if make_generate_pictures and config.pictures.every else None,
     )
 
 
-def make_encode(context: RunContext) -> Callable[[PixelBatch], Batch]:
-    """Returns a function that encodes the latent images of a host's batch."""
-    autoencoder = make_autoencoder(context.config.model.autoencoder)
-    return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)
+def _held_out(context: RunContext, state: TrainState, console: rich.console.Console) -> HeldOutLosses | None:
+    """Reads the held-out records, if the run has any. Prints a warning if some of them fit no row."""
+    chosen = context.config.evaluation.records
+    if not chosen:
+        return None
+    held_out = make_held_out_losses(context, merge(state.trainable, state.frozen))
+    if held_out.left_out:
+        first = held_out.left_out[0]
+        console.print(
+            f"Held-out losses leave out {len(held_out.left_out)} of {chosen} records, which fit no row: {first.id!r} "
+            f"needs {first.tokens} {first.region} tokens. To compare runs that fit them, increase "
+            f"config.data.{first.region}_tokens."
+        )
+    return held_out
 
 
-def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
-    """Returns the data config of held-out losses: endless, without condition dropout.
-
-    Without `prompts`, every prompt is dropped. Other fields are as in training.
-    """
-    return dataclasses.replace(
-        config.data,
-        split=config.evaluation.split,
-        epochs=0,
-        supervise="always",
-        text_dropout=0.0 if prompts else 1.0,
-        vae_dropout=0.0,
-        vit_dropout=0.0,
-        shuffle=True,
-        prefetch=0,
-    )
-
-
-def _make_evaluate(
-    context: RunContext, parts: StepConfig, state: TrainState, writer: MetricsWriter | None
-) -> tuple[Callable[[int, Params], None], dict[str, float]]:
-    """Returns a function that measures and logs held-out losses, and the held-out losses of constant predictors."""
-    config, mesh = context.config, context.mesh
-    batches = {
-        name: held_out_batches(context, held_out_data(config, prompts=prompts))
-        for name, prompts in (("", True), (PROMPT_DROPPED, False))
-    }
-    params = merge(state.trainable, state.frozen)
-    step = jit_replicated(make_evaluation_step(parts), mesh)
-    constant = constant_losses(HeldOut(batches[""], params, config.model, config.objective, mesh))
-    constants = {f"constant/{name}": value for name, value in constant.items()}
+def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Callable[[int, Params], None]:
+    """Returns a function that measures and logs held-out losses."""
 
     def evaluate(at: int, params: Params) -> None:
-        losses = {
-            prefix + name: value
-            for prefix, held_out in batches.items()
-            for name, value in mean_losses(step, params, held_out, mesh).items()
-        }
+        losses = held_out.measure(params) | held_out.constants
         if writer is not None:
-            writer.write(at, {HELD_OUT + name: value for name, value in (losses | constants).items()})
+            writer.write(at, {HELD_OUT + name: value for name, value in losses.items()})
 
-    return evaluate, constants
-
-
-def held_out_batches(context: RunContext, data: DataConfig) -> list[Batch]:
-    """Returns this host's held-out batches, encoded once and kept in host memory."""
-    batches = config_errors(_batches, context.config, data, context.tokenizer, context.mesh)
-    encode = make_encode(context)
-    try:
-        return [jax.device_get(encode(next(batches).batch)) for _ in range(context.config.evaluation.batches)]
-    finally:
-        batches.close()
+    return evaluate
 
 
 def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
