@@ -35,6 +35,10 @@ def test_an_edit_needs_its_source_twice():
     assert needed("sft", "editing") == (PROMPT + 3 * DELIMITERS, PICTURE, 0, 0, 2 * PICTURE)
 
 
+def test_a_prompt_of_captions_needs_no_caption_tokens():
+    assert needed("sft_recaption", "text_to_image") == (WORD + DELIMITERS, 0, 0, 0, PICTURE)
+
+
 def test_a_reconstruction_needs_no_text():
     assert needed("reca", "editing") == (2 * DELIMITERS, PICTURE, 0, 0, PICTURE)
 

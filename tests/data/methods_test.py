@@ -53,6 +53,23 @@ def test_reca_shows_the_target_itself_and_no_text(task):
     assert sample.plan[1].caption is None
 
 
+@pytest.mark.parametrize("task", ["text_to_image", "editing"])
+def test_sft_recaption_is_prompted_with_the_caption_that_uno_supervises_with(task):
+    record = make_record(task=task)
+    for seed in range(4):
+        *sources, prompt, target = sample_of(record, "sft_recaption", seed).plan
+        *expected, _, supervised = sample_of(record, "uno", seed).plan
+        assert prompt == Text(ids=supervised.caption, droppable=True)
+        assert kinds(sources) == kinds(expected)
+        assert target.caption is target.query_pixels is None
+
+
+def test_sft_recaption_keeps_the_prompt_of_a_record_without_other_captions():
+    sample = sample_of(make_record(captions=("thing 0",)), "sft_recaption")
+    assert INPUTS.tokenizer.decode(sample.plan[0].ids) == "thing 0"
+    assert sample.without_caption
+
+
 @pytest.mark.parametrize("method", ["uno", "sft", "reca", "pretrain"])
 def test_understanding_asks_about_the_picture_and_trains_the_answer(method):
     sample = sample_of(make_record(task="understanding"), method)

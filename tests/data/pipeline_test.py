@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.made_up_records import LAYOUT, make_record, make_records, small_config, small_tokenizer, task_numbers
-from uno_jax.batch import TASKS
+from uno_jax.batch import REGIONS, TASKS
+from uno_jax.data.methods import METHODS
 from uno_jax.data.pipeline import PackedBatch, batches_of_records
 from uno_jax.data.transforms import ImageTransform
 
@@ -192,6 +193,19 @@ def test_rows_hold_no_more_samples_than_allowed():
     assert {len(row) for batch in packed for row in batch.sample_ids} == {1}
 
 
+def test_methods_see_the_same_records_with_the_same_draws_where_rows_hold_a_fixed_number():
+    room = {f"{region}_tokens": 120 for region in REGIONS}
+    fixed = {"max_samples_per_row": 2, "task_weights": {"text_to_image": 1.0, "editing": 1.0}, **room}
+    expected = take(batches(small_config(method="uno", **fixed)), 20)
+    assert {len(row) for batch in expected for row in batch.sample_ids} == {2}
+    assert sorted(occurrences(expected)) == list(range(20 * 4 * 2))
+    for method in ("sft", "uno_caption", "uno_visual", "sft_recaption", "reca"):
+        actual = take(batches(small_config(method=method, packing_bins=5, **fixed)), 20)
+        assert [batch.sample_ids for batch in actual] == [batch.sample_ids for batch in expected], method
+        for one, other in zip(actual, expected, strict=True):
+            assert sorted(occurrences([one])) == sorted(occurrences([other])), method
+
+
 @pytest.mark.parametrize("place", [0, 15, 30])
 def test_samples_that_fit_no_row_are_skipped_and_reported(place):
     records = RECORDS[:place] + [make_record(99, prompt="long " * 60)] + RECORDS[place:]
@@ -227,7 +241,7 @@ def test_an_unreadable_picture_stops_the_pipeline_with_its_record():
         take(batches(records=records), 1)
 
 
-@pytest.mark.parametrize("method", ["uno", "uno_caption", "uno_visual", "sft", "reca", "pretrain"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_batches(method):
     packed = take(batches(small_config(method=method)), 2)
     assert all(batch.stats["samples"] > 0 for batch in packed)

@@ -10,7 +10,7 @@ A method makes a *complete* sample, with every condition and all supervision. Co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Pixels, Plan, Text, VitImage
@@ -119,6 +119,16 @@ def sft(given: Given) -> Sample:
     return _generation(given)
 
 
+def sft_recaption(given: Given) -> Sample:
+    """`sft` with a random caption in place of the prompt. A record without other captions keeps its prompt."""
+    caption = _caption(given)
+    sample = sft(given)
+    if caption is None:
+        return replace(sample, without_caption=True)
+    *sources, _, target = sample.plan
+    return replace(sample, plan=(*sources, Text(ids=caption, droppable=True), target))
+
+
 def reca(given: Given) -> Sample:
     """Reconstruction alignment: the target's own ViT patches are the context."""
     context = VitImage(pixels=given.inputs.vit_transform.resize(given.image), droppable=True)
@@ -151,6 +161,7 @@ METHODS: Mapping[str, Method] = {
     "uno_caption": uno_caption,
     "uno_visual": uno_visual,
     "sft": sft,
+    "sft_recaption": sft_recaption,
     "reca": reca,
     "pretrain": pretrain,
 }

@@ -114,7 +114,8 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
             + ". Increase the lengths, or reduce max_side of the transforms"
         )
     prompt_tokens = data.text_tokens // images - (needed["text"] - 1)
-    caption_tokens = data.caption_tokens // images - 2
+    # Where captions stand in for prompts, they have the prompt's room.
+    caption_tokens = data.caption_tokens // images - 2 if needed["caption"] else prompt_tokens
     plan = _largest_plan(data, task, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
     samples = [lay_out(plan, layout, byte_tokenizer(), task=task)] * images
     return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
