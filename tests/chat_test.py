@@ -120,7 +120,7 @@ def test_an_empty_answer_is_shown_as_nothing(checkpoint, tmp_path):
 
 def test_an_error_is_printed_and_the_conversation_continues(checkpoint, tmp_path):
     printed = talk(checkpoint, tmp_path, "/image missing.png", "/image", "/draw", "/think", "/think")
-    assert printed[1].startswith("error: /image: missing.png cannot be read (No such file")
+    assert printed[1].startswith("error: /image: missing.png: cannot be read (No such file")
     assert printed[3] == "error: /image needs a file name"
     assert printed[5].startswith("error: /draw needs a text")
     assert printed[7::2] == ["(thinking is on)", "(thinking is off)"]
@@ -150,7 +150,7 @@ def test_invalid_options_are_reported_in_a_message(checkpoint, tmp_path):
     assert "stop 'thing number' is 2 tokens" in str(exit.value.code)
     with pytest.raises(SystemExit) as exit:
         chat.main([*flags(checkpoint, tmp_path), "--image=missing.png"])
-    assert "--image: missing.png cannot be read" in str(exit.value.code)
+    assert "--image: missing.png: cannot be read" in str(exit.value.code)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.helpers.made_up_records import LAYOUT, make_record, make_records, small_config, small_tokenizer
 from uno_jax.batch import REGIONS, TASKS
 from uno_jax.data.held_out import fill_rows, held_out_samples, spread, trained_tasks
-from uno_jax.data.samples import Oversized
+from uno_jax.data.samples import Skipped
 
 RECORDS = make_records(6)
 
@@ -61,7 +61,7 @@ def test_methods_draw_the_same_latents_of_the_same_records():
 
 def test_a_record_that_fits_no_row_is_named():
     long = make_record(99, prompt="long " * 60)
-    assert [type(sample) for sample in samples(records=[*RECORDS, long])] == [dict] * 6 + [Oversized]
+    assert [type(sample) for sample in samples(records=[*RECORDS, long])] == [dict] * 6 + [Skipped]
 
 
 @settings(max_examples=20, deadline=None)

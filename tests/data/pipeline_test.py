@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import jax
@@ -10,11 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.made_up_records import LAYOUT, make_record, make_records, small_config, small_tokenizer, task_numbers
+from tests.helpers.made_up_records import (
+    LAYOUT,
+    make_record,
+    make_records,
+    picture,
+    small_config,
+    small_tokenizer,
+    task_numbers,
+)
 from uno_jax.batch import REGIONS, TASKS
 from uno_jax.data.methods import METHODS
 from uno_jax.data.pipeline import PackedBatch, batches_of_records
 from uno_jax.data.transforms import ImageTransform
+from uno_jax.process.errors import UserError
 
 RECORDS = make_records(30)
 
@@ -101,7 +112,7 @@ def test_the_state_is_small_and_named_by_shard():
 
 def stack_hosts(parts: list[PackedBatch]) -> PackedBatch:
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in parts))
-    return PackedBatch(batch, sum((part.sample_ids for part in parts), []), {})
+    return PackedBatch(batch, sum((part.sample_ids for part in parts), []), {}, [])
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 1, "shuffle": False}])
@@ -220,10 +231,42 @@ def test_a_long_sample_is_skipped_even_if_dropout_would_shorten_it():
     assert "record99" not in drawn_ids(list(batches(config, records=records)))
 
 
+def test_skipped_samples_are_named_and_counted_by_cause():
+    records = [*make_records(9), make_record(90, prompt="long " * 60), make_record(91, image=b"x")]
+    packed = list(batches(small_config(epochs=1), records=records))
+    skipped = sorted(skip for batch in packed for skip in batch.skipped)
+    assert [(skip.id, skip.cause) for skip in skipped] == [
+        ("record90", "text_tokens"),
+        ("record91", "picture_format"),
+    ]
+    assert "needs" in skipped[0].message
+    assert "increase data.text_tokens" in skipped[0].message
+    assert "record 'record91', field image: not a picture" in skipped[1].message
+    totals = sum((Counter(batch.stats) for batch in packed), Counter())
+    assert (totals["filtered"], totals["filtered/text_tokens"], totals["filtered/picture_format"]) == (2, 1, 1)
+
+
+def test_a_picture_above_the_limit_of_the_config_is_skipped():
+    records = [make_record(0), make_record(1, image=picture(width=20, height=20))]
+    packed = list(batches(small_config(epochs=1, max_picture_pixels=300), records=records))
+    assert drawn_ids(packed) == ["record0"]
+    assert [skip.cause for batch in packed for skip in batch.skipped] == ["picture_size"]
+
+
 def test_data_that_never_fit_are_an_error():
     records = [make_record(i, prompt="long " * 60) for i in range(4)]
-    with pytest.raises(ValueError, match=r"no sample fits a row.*data\.text_tokens"):
+    with pytest.raises(UserError, match=r"51 of 51 samples were skipped.*max_skipped_share.*increase data\.text"):
         take(batches(records=records), 1)
+    with pytest.raises(UserError, match=r"the last 109 samples were skipped.*increase data\.text_tokens"):
+        take(batches(small_config(max_skipped_share=1.0), records=records), 1)
+
+
+@pytest.mark.parametrize(("share", "stops"), [(0.0, True), (0.1, True), (0.2, False)])
+def test_a_configured_share_of_skipped_samples_stops_the_pipeline(share, stops):
+    records = [make_record(i, prompt="long " * 60 if i % 7 == 0 else "short") for i in range(70)]
+    config = small_config(max_skipped_share=share, epochs=5)
+    with pytest.raises(UserError, match="samples were skipped") if stops else nullcontext():
+        list(batches(config, records=records))
 
 
 def test_stats_count_samples_padding_and_missing_captions():
@@ -233,12 +276,6 @@ def test_stats_count_samples_padding_and_missing_captions():
     assert packed.stats["without_caption"] == 1
     assert packed.stats["padding/latent"] == 0.5
     assert packed.stats["padding/vit"] == 1.0
-
-
-def test_an_unreadable_picture_stops_the_pipeline_with_its_record():
-    records = [make_record(0, image=b"x"), make_record(1)]
-    with pytest.raises(ValueError, match="record 'record0', field image"):
-        take(batches(records=records), 1)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,20 +1,11 @@
 """Image transforms, patches and positions."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from uno_jax.data.transforms import ImageTransform, decode_rgb, patchify, position_ids
-
-
-def encoded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+from uno_jax.data.transforms import ImageTransform, patchify, position_ids
 
 
 @pytest.mark.parametrize(
@@ -52,38 +43,6 @@ def test_bounds_that_contradict_each_other_are_rejected():
 def test_a_picture_of_the_right_size_keeps_its_pixels():
     pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
     np.testing.assert_array_equal(ImageTransform(96, 32, 16).resize(pixels), pixels)
-
-
-def test_transparency_is_pasted_on_white():
-    image = Image.new("RGBA", (1, 2), (255, 0, 0, 0))
-    image.putpixel((0, 1), (10, 20, 30, 255))
-    np.testing.assert_array_equal(decode_rgb(encoded(image), "x")[:, 0], [[255, 255, 255], [10, 20, 30]])
-
-
-def test_transparent_palette_entries_are_white():
-    image = Image.new("P", (1, 1), 0)
-    image.putpalette([9, 9, 9])
-    image.info["transparency"] = 0
-    np.testing.assert_array_equal(decode_rgb(encoded(image), "x"), [[[255, 255, 255]]])
-
-
-def test_grey_pictures_become_rgb():
-    np.testing.assert_array_equal(decode_rgb(encoded(Image.new("L", (1, 1), 7)), "x"), [[[7, 7, 7]]])
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"not a picture",
-        encoded(Image.new("RGB", (9, 9)))[:-30],
-        encoded(Image.new("I;16", (2, 2), 40_000)),
-        encoded(Image.new("1", (20_000, 20_000))),  # above Pillow's pixel limit
-    ],
-)
-def test_an_unreadable_picture_is_named(data):
-    with pytest.raises(ValueError, match=r"record 'r7', field image"):
-        decode_rgb(data, "record 'r7', field image")
 
 
 def test_patches_go_row_by_row_and_flatten_row_column_channel():

@@ -40,7 +40,7 @@ def _check_choices(config: DataConfig) -> None:
             raise ValueError(f"data.task_weights gives {task} the weight {weight}, expected at least 0")
     for name in (
         *("text_dropout", "vae_dropout", "vit_dropout"),
-        *("understanding_share", "latent_share", "noised_share", "noised_time_scale"),
+        *("understanding_share", "latent_share", "noised_share", "noised_time_scale", "max_skipped_share"),
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}, expected a number in [0, 1]")
@@ -49,7 +49,7 @@ def _check_choices(config: DataConfig) -> None:
 
 
 def _check_rows(config: DataConfig, host_count: int) -> None:
-    for name in ("rows", "virtual_shards", "packing_bins"):
+    for name in ("rows", "virtual_shards", "packing_bins", "max_picture_pixels"):
         if getattr(config, name) < 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 1")
     for name in ("epochs", "prefetch", "read_threads", "max_samples_per_row", *(f"{r}_tokens" for r in REGIONS)):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from uno_jax.batch import REGIONS
+from uno_jax.data.decoding import LARGEST_PICTURE
 from uno_jax.data.methods import Inputs, MethodConfig
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform
@@ -51,6 +52,12 @@ class DataConfig(MethodConfig):
     vit_transform: ImageTransform = field(default_factory=lambda: ImageTransform(518, 224, 14))
     metaquery_transform: ImageTransform = field(default_factory=lambda: ImageTransform(224, 14, 14))
 
+    max_picture_pixels: int = LARGEST_PICTURE
+    """Records with a picture of more pixels, counted before it is resized, are skipped."""
+    max_skipped_share: float = 0.5
+    """Fraction of the drawn samples that may be skipped, because they fit no row or cannot be read. Above it, the run
+    stops. 0 = the first one stops it."""
+
     prefetch: int = 2
     """Batches that a background thread prepares in advance."""
     read_threads: int = 0
@@ -64,4 +71,5 @@ class DataConfig(MethodConfig):
 
     def inputs(self, tokenizer: Tokenizer) -> Inputs:
         """The tokenizer and the transforms, as a method takes them."""
-        return Inputs(tokenizer, self.vae_transform, self.vit_transform, self.metaquery_transform)
+        transforms = (self.vae_transform, self.vit_transform, self.metaquery_transform)
+        return Inputs(tokenizer, *transforms, max_picture_pixels=self.max_picture_pixels)

@@ -12,7 +12,7 @@ from uno_jax.batch import REGIONS, TASKS, Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import Regions
 from uno_jax.data.records import RecordSource
-from uno_jax.data.samples import Oversized, sample_arrays
+from uno_jax.data.samples import Skipped, read_sample
 from uno_jax.data.tokenizer import Tokenizer
 
 
@@ -41,7 +41,7 @@ def trained_tasks(config: DataConfig) -> list[str]:
 
 def held_out_samples(
     records: RecordSource, numbers: Sequence[int], config: DataConfig, layout: Layout, tokenizer: Tokenizer
-) -> Iterator[Regions | Oversized]:
+) -> Iterator[Regions | Skipped]:
     """Yields the sample of each record. Its occurrence is the record's number, so it depends on nothing else.
 
     Args:
@@ -50,14 +50,11 @@ def held_out_samples(
       config: the method and its options, the transforms, and the length of a row.
       layout: sizes of the model.
       tokenizer: turns text into ids.
-
-    Raises:
-      ValueError: a picture cannot be decoded. The message names record and field.
     """
     inputs = config.inputs(tokenizer)
     for number in numbers:
-        sample = sample_arrays(records[number], config, layout, inputs, occurrence=number)
-        yield sample if isinstance(sample, Oversized) else {region: sample[region] for region in REGIONS}
+        sample = read_sample(records, number, config, layout, inputs, occurrence=number)
+        yield sample if isinstance(sample, Skipped) else {region: sample[region] for region in REGIONS}
 
 
 def fill_rows(samples: Iterable[Regions], config: DataConfig) -> Iterator[list[Regions]]:

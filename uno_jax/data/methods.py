@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
+from uno_jax.data.decoding import LARGEST_PICTURE, decode_rgb
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Pixels, Plan, Text, VitImage
 from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.transforms import ImageTransform, decode_rgb
+from uno_jax.data.transforms import ImageTransform
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Inputs:
     vae_transform: ImageTransform
     vit_transform: ImageTransform
     metaquery_transform: ImageTransform
+    max_picture_pixels: int = LARGEST_PICTURE
+    """Maximum number of pixels of a stored picture, before it is resized."""
+
+    def decode(self, encoded: bytes, record: Record, field: str) -> Pixels:
+        """Decodes a picture of a record; PictureError names both."""
+        return decode_rgb(encoded, f"record {record.id!r}, field {field}", self.max_picture_pixels)
 
 
 @runtime_checkable
@@ -91,9 +98,9 @@ def make_sample(record: Record, config: MethodConfig, inputs: Inputs, draws: Dra
     """Makes the complete sample of a record. Understanding records are the same under every method.
 
     Raises:
-      ValueError: a picture cannot be decoded. The message names record and field.
+      PictureError: a picture cannot be decoded. The message names record and field.
     """
-    image = decode_rgb(record.image, f"record {record.id!r}, field image")
+    image = inputs.decode(record.image, record, "image")
     if record.task == "understanding":
         return Sample(record.id, record.task, _question(record, image, inputs))
     return METHODS[config.method](Given(record, image, config, inputs, draws))
@@ -172,7 +179,7 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
     record, inputs = given.record, given.inputs
     items: list[Item] = []
     for i, source in enumerate(record.sources):
-        pixels = decode_rgb(source, f"record {record.id!r}, field sources[{i}]")
+        pixels = inputs.decode(source, record, f"sources[{i}]")
         items.append(CleanLatents(pixels=inputs.vae_transform.resize(pixels), droppable=True))
         items.append(VitImage(pixels=inputs.vit_transform.resize(pixels), droppable=True))
     items.append(_text(record.prompt, inputs, droppable=True))

@@ -5,7 +5,7 @@ The records are split into virtual shards, and each shard is an independent pipe
 1. Shuffled record numbers, endless or for a number of epochs.
 2. One sample per record number. Draw n of shard s is *occurrence* n * virtual_shards + s. All randomness of the sample
    follows from the seed and the occurrence.
-3. Samples that fit no row are skipped and counted.
+3. Samples that fit no row, and those of records that cannot be read, are skipped and counted by cause.
 4. grain's first-fit packer fills rows.
 
 A global batch takes the same number of rows from every shard. Each host makes the rows of the shards it owns, shard by
@@ -15,6 +15,7 @@ rows does, if the devices of a host are not neighbours in the mesh.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,10 +32,12 @@ from uno_jax.data.layout import region_dtypes
 from uno_jax.data.methods import Inputs
 from uno_jax.data.records import RecordSource, open_records, record_tasks
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
-from uno_jax.data.samples import Oversized, SampleInfo, sample_arrays
+from uno_jax.data.samples import SampleInfo, Skipped, read_sample
 from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.process.errors import UserError
 
 _MAX_INT32 = 2**31
+_FEWEST_DRAWS = 100  # the share of skipped samples is of at least so many
 
 
 class PackedBatch(NamedTuple):
@@ -45,7 +48,9 @@ class PackedBatch(NamedTuple):
     """Record ids of each row, in the order of the samples."""
     stats: dict[str, float]
     """`samples`: samples in these rows. `without_caption`: samples whose record has no caption other than the prompt.
-    `filtered`: samples skipped before these because they fit no row. `padding/<region>`: fraction of padding tokens."""
+    `filtered` and `filtered/<cause>`: samples skipped before these. `padding/<region>`: fraction of padding tokens."""
+    skipped: list[Skipped]
+    """Samples skipped before these."""
 
 
 def make_batches(
@@ -143,8 +148,9 @@ def _packed_rows(
     """Returns the packed rows of one virtual shard, given its record numbers."""
     samples = numbers.map_with_index(_MakeSample(records, config, layout, inputs, shard))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    usable = _SkipUnusable(samples.to_iter_dataset(options), layout, config.max_skipped_share, len(records))
     return grain.experimental.FirstFitPackIterDataset(
-        _SkipOversized(samples.to_iter_dataset(options), layout, give_up_after=2 * len(records) + 100),
+        usable,
         length_struct=config.capacities,
         num_packing_bins=config.packing_bins,
         shuffle_bins=False,
@@ -171,7 +177,7 @@ def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, sha
 
 @dataclass(frozen=True)
 class _MakeSample:
-    """Maps a draw number and a record number to the arrays of a sample, or to `Oversized`."""
+    """Maps a draw number and a record number to the arrays of a sample, or to `Skipped`."""
 
     records: RecordSource
     config: DataConfig
@@ -179,31 +185,32 @@ class _MakeSample:
     inputs: Inputs
     shard: int
 
-    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Oversized:
+    def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:
         occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
-        return sample_arrays(self.records[int(number)], self.config, self.layout, self.inputs, occurrence)
+        return read_sample(self.records, int(number), self.config, self.layout, self.inputs, occurrence)
 
 
-class _SkipOversized(grain.IterDataset):
-    """Skips samples that fit no row, and counts them in the next sample, so that its batch reports them."""
+class _SkipUnusable(grain.IterDataset):
+    """Drops the skipped samples, and reports them with the next sample, so that its batch counts them."""
 
-    def __init__(self, parent: grain.IterDataset, layout: Layout, give_up_after: int):
+    def __init__(self, parent: grain.IterDataset, layout: Layout, max_share: float, records: int):
         super().__init__(parent)
-        self._layout = layout
-        self._give_up_after = give_up_after
+        self._arguments = (layout, max_share, records)
 
     def __iter__(self) -> grain.DatasetIterator:
-        return _SkipOversizedIterator(iter(self._parent), self._layout, self._give_up_after)
+        return _SkipUnusableIterator(iter(self._parent), *self._arguments)
 
 
-class _SkipOversizedIterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, layout: Layout, give_up_after: int):
+class _SkipUnusableIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, layout: Layout, max_share: float, records: int):
         super().__init__(parent)
         self._layout = layout
-        self._give_up_after = give_up_after
+        self._max_share = max_share
+        self._give_up_after = 2 * records + 100
+        self._drawn = self._skipped = 0
 
     def __next__(self) -> dict[str, Any]:
-        skipped = 0
+        skipped: list[Skipped] = []
         while True:
             try:
                 element = next(self._parent)
@@ -212,15 +219,27 @@ class _SkipOversizedIterator(grain.DatasetIterator):
                     raise
                 # No sample follows the last skipped ones: a placeholder without tokens reports them.
                 empty = {region: np.zeros(0, dtype) for region, dtype in region_dtypes(self._layout).items()}
-                return {**empty, "info": SampleInfo(id=None, skipped=skipped)}
-            if not isinstance(element, Oversized):
-                return {**element, "info": replace(element["info"], skipped=skipped)}
-            skipped += 1
-            if skipped > self._give_up_after:
-                raise ValueError(
-                    f"no sample fits a row: the last {skipped} samples were skipped. Record {element.id!r} needs "
-                    f"{element.tokens} {element.region} tokens: increase data.{element.region}_tokens"
-                )
+                return {**empty, "info": SampleInfo(id=None, skipped=tuple(skipped))}
+            self._drawn += 1
+            if not isinstance(element, Skipped):
+                return {**element, "info": replace(element["info"], skipped=tuple(skipped))}
+            skipped.append(element)
+            self._check(len(skipped), element)
+
+    def _check(self, in_a_row: int, last: Skipped) -> None:
+        """Stops if too many samples are skipped.
+
+        Raises:
+          UserError: the message gives the share, and the cause of the last one.
+        """
+        self._skipped += 1
+        if in_a_row > self._give_up_after:
+            raise UserError(f"no sample can be used: the last {in_a_row} samples were skipped. {last.message}")
+        if self._skipped > self._max_share * max(self._drawn, _FEWEST_DRAWS):
+            raise UserError(
+                f"{self._skipped} of {self._drawn} samples were skipped, and data.max_skipped_share is "
+                f"{self._max_share:g}. The last one: {last.message}"
+            )
 
     # Nothing is buffered between two calls, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:
@@ -295,10 +314,13 @@ def _row(element: Mapping[str, Any]) -> Row:
 def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[SampleInfo]]) -> PackedBatch:
     batch = make_batch(rows)
     every = [info for row in infos for info in row]
+    skipped = [skip for info in every for skip in info.skipped]
+    causes = Counter(skip.cause for skip in skipped)
     stats = {
         "samples": float(sum(info.id is not None for info in every)),
-        "filtered": float(sum(info.skipped for info in every)),
+        "filtered": float(len(skipped)),
+        **{f"filtered/{cause}": float(count) for cause, count in causes.items()},
         "without_caption": float(sum(info.without_caption for info in every)),
         **{f"padding/{region}": share for region, share in padding_share(batch).items()},
     }
-    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats)
+    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats, skipped)

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uno_jax.process.errors import UserError
+
+
+class RecordError(UserError):
+    """A record that cannot be used. The message names it."""
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
+        """The kind of problem in one word, under which such records are counted."""
+
 
 @dataclass(frozen=True)
 class Record:

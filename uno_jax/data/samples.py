@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out, sample_lengths
 from uno_jax.data.methods import Inputs, make_sample
-from uno_jax.data.record import Record
+from uno_jax.data.record import RecordError
+from uno_jax.data.records import RecordSource
 
 
 @dataclass(frozen=True)
@@ -22,34 +23,40 @@ class SampleInfo:
     id: str | None
     """Record id; None for a placeholder that only reports skipped samples."""
     without_caption: bool = False
-    skipped: int = 0
+    skipped: tuple[Skipped, ...] = ()
     """Samples skipped since the one before."""
 
 
-@dataclass(frozen=True)
-class Oversized:
-    """A sample that fits no row, and the first region that is too long."""
+class Skipped(NamedTuple):
+    """A sample that cannot be used: its record cannot be read, or it fits no row."""
 
     id: str
-    region: str
-    tokens: int
+    """Id of its record; the number of the record in its split if the record cannot be read."""
+    cause: str
+    """`RecordError.cause`, or the config field with the length of the region that it exceeds."""
+    message: str
+    """What is wrong, and what to do."""
 
 
-def sample_arrays(
-    record: Record, config: DataConfig, layout: Layout, inputs: Inputs, occurrence: int
-) -> dict[str, Any] | Oversized:
+def read_sample(
+    records: RecordSource, number: int, config: DataConfig, layout: Layout, inputs: Inputs, occurrence: int
+) -> dict[str, Any] | Skipped:
     """Returns the arrays of each region of a record's sample, and its `SampleInfo` as `info`.
 
     All randomness follows from `config.seed` and the occurrence.
-
-    Raises:
-      ValueError: a picture cannot be decoded. The message names record and field.
     """
-    sample = make_sample(record, config, inputs, np.random.default_rng((config.seed, occurrence, 0)))
+    id_ = f"number {number}"
+    try:
+        record = records[number]
+        id_ = record.id
+        sample = make_sample(record, config, inputs, np.random.default_rng((config.seed, occurrence, 0)))
+    except RecordError as error:
+        return Skipped(id_, error.cause, str(error))
     # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
     for region, tokens in sample_lengths(sample.plan, layout).items():
         if tokens > config.capacities[region]:
-            return Oversized(sample.id, region, tokens)
+            problem = f"needs {tokens} {region} tokens, but a row has {config.capacities[region]}"
+            return Skipped(id_, f"{region}_tokens", f"record {id_!r} {problem}: increase data.{region}_tokens")
     # A separate generator, so that methods with different numbers of draws drop the same conditions.
     plan = drop_conditions(sample.plan, config, np.random.default_rng((config.seed, occurrence, 1)))
     regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)

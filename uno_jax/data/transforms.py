@@ -1,4 +1,4 @@
-"""Image decoding, BAGEL's resize rule, patches and their positions."""
+"""Pixels for the encoders: BAGEL's resize rule, patches and their positions; and PNG bytes of pixels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from uno_jax.process.errors import UserError
+from PIL import Image
 
 # 1344 x 1344: the maximum number of pixels per image in BAGEL's public implementation.
 MAX_PIXELS = 1806336
-
-MORE_THAN_8_BITS = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow modes with more than 8 bits. Converting one to RGB clips at 255 and turns most pixels white."""
 
 
 @dataclass(frozen=True)
@@ -71,46 +66,11 @@ class ImageTransform:
         return max(self.stride, round(side / self.stride) * self.stride)
 
 
-def decode_rgb(encoded: bytes, what: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Decodes a picture to 8-bit RGB like `rgb_pixels`.
-
-    Raises:
-      UserError: Pillow cannot decode the bytes, or the picture has more than 8 bits per channel. The message names
-        `what` (record and field).
-    """
-    try:
-        opened = Image.open(io.BytesIO(encoded))
-        opened.load()
-        return rgb_pixels(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{what}: the {len(encoded)} bytes cannot be decoded ({str(error).rstrip('.')}). Give an 8-bit PNG or JPEG"
-        ) from error
-
-
 def encode_png(image: Image.Image) -> bytes:
     """Encodes an image losslessly as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    """Converts a picture to RGB, with EXIF orientation applied and transparency on white.
-
-    Raises:
-      OSError: the file is damaged. Pillow notices only when it reads the pixels.
-      ValueError: the picture has more than 8 bits per channel.
-    """
-    if image.mode in MORE_THAN_8_BITS:
-        raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
-    image = ImageOps.exif_transpose(image)
-    if image.mode not in ("RGBA", "LA", "PA") and image.info.get("transparency") is None:
-        return np.asarray(image.convert("RGB"))
-    image = image.convert("RGBA")
-    white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(image, mask=image.getchannel("A"))
-    return np.asarray(white)
 
 
 def patchify(pixels: UInt8[np.ndarray, "height width 3"], patch: int) -> UInt8[np.ndarray, "patches values"]:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from uno_jax.data.decoding import PictureError, decode_rgb, read_file, rgb_pixels
 from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
-from uno_jax.data.transforms import decode_rgb, rgb_pixels
 from uno_jax.interop.load import LoadedModel
 from uno_jax.process.errors import UserError
 
@@ -33,15 +33,15 @@ def read_picture(picture: Picture | str | np.ndarray, what: str = "picture") -> 
     """
     if isinstance(picture, (str, Path)):
         try:
-            encoded = Path(picture).read_bytes()
-        except OSError as error:
-            raise UserError(f"{what}: {picture} cannot be read ({error.strerror or error})") from error
+            encoded = read_file(Path(picture))
+        except PictureError as error:
+            raise error.of(f"{what}: {picture}") from error
         return decode_rgb(encoded, f"{what}: {picture}")
     if isinstance(picture, Image.Image):
         try:
             return rgb_pixels(picture)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{what}: the image cannot be read ({error})") from error
+        except PictureError as error:
+            raise error.of(what) from error
     pixels: np.ndarray = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise UserError(

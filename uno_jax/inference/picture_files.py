@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from uno_jax.data.decoding import decoded
+from uno_jax.process.errors import UserError
 from uno_jax.process.files import atomic_file
 from uno_jax.process.json_reader import parse_json
 
@@ -35,9 +37,8 @@ def write_png(file: Path, image: Image.Image, chunks: PngImagePlugin.PngInfo | N
 def read_settings(file: Path) -> dict[str, Any] | None:
     """Reads the settings of a picture; None if the file is missing, damaged, or has no settings."""
     try:
-        with Image.open(file) as image:
-            image.load()
-            settings: dict[str, Any] = parse_json(image.info[_SETTINGS])
-            return settings
-    except (OSError, KeyError, ValueError, SyntaxError):
+        with decoded(file.read_bytes()) as image:
+            settings = parse_json(image.info[_SETTINGS])
+    except (OSError, KeyError, UserError):
         return None
+    return settings if isinstance(settings, dict) else None

@@ -15,7 +15,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.held_out import fill_rows, held_out_samples, spread, trained_tasks
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.rows import make_batch, pack_row
-from uno_jax.data.samples import Oversized
+from uno_jax.data.samples import Skipped
 from uno_jax.models.config import layout_of
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.mesh import jit_replicated, own_rows
@@ -37,8 +37,8 @@ class HeldOutLosses(NamedTuple):
     """Returns the losses of parameters by name, and the number of `records` that they are means of."""
     constants: dict[str, float]
     """Losses of the best constant predictors, as `constant/<loss>`."""
-    left_out: list[Oversized]
-    """Samples that fit no row."""
+    left_out: list[Skipped]
+    """Samples that fit no row, or whose records cannot be read."""
 
 
 class HeldOutBatches(NamedTuple):
@@ -46,8 +46,8 @@ class HeldOutBatches(NamedTuple):
 
     batches: list[Batch]
     """Encoded batches of `data.rows` rows on all hosts, in host memory. The last rows may be padding."""
-    left_out: list[Oversized]
-    """Samples that fit no row."""
+    left_out: list[Skipped]
+    """Samples that fit no row, or whose records cannot be read."""
 
 
 def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
@@ -91,14 +91,14 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
     """
     layout, encode = layout_of(context.config.model), make_encode(context)
     samples = list(held_out_samples(open_records(data.directory, data.split), numbers, data, layout, context.tokenizer))
-    rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Oversized)], data))
+    rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Skipped)], data))
     rows += [[]] * (-len(rows) % data.rows)
     own = own_rows(np.arange(data.rows), context.mesh)
     batches = [
         make_batch([pack_row(rows[start + i], data.capacities, layout) for i in own])
         for start in range(0, len(rows), data.rows)
     ]
-    left_out = [sample for sample in samples if isinstance(sample, Oversized)]
+    left_out = [sample for sample in samples if isinstance(sample, Skipped)]
     return HeldOutBatches([jax.device_get(encode(batch)) for batch in batches], left_out)
 
 

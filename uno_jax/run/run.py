@@ -28,6 +28,7 @@ from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
+from uno_jax.run.skipped import SkippedFile, Watched
 from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, has_ema
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -75,7 +76,8 @@ def run(
         check_resumed(config, resumed)
     source = run_source(config, resumed)
     files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
-    batches = config_errors(_batches, config, tokenizer, mesh)
+    skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
+    batches = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
     assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()
@@ -163,6 +165,11 @@ def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
     return make_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 
+def _numbered(name: str) -> str:
+    """Returns a file name that differs from host to host, if there are several."""
+    return name if jax.process_count() == 1 else f"host{jax.process_index()}-{name}"
+
+
 def _schedule(config: RunConfig) -> Schedule:
     return Schedule(
         steps=config.steps,
@@ -214,11 +221,11 @@ def _held_out(context: RunContext, state: TrainState, console: rich.console.Cons
         return None
     held_out = make_held_out_losses(context, merge(state.trainable, state.frozen))
     if held_out.left_out:
-        first = held_out.left_out[0]
         console.print(
-            f"Held-out losses leave out {len(held_out.left_out)} of {chosen} records, which fit no row: {first.id!r} "
-            f"needs {first.tokens} {first.region} tokens. To compare runs that fit them, increase "
-            f"config.data.{first.region}_tokens."
+            f"Held-out losses leave out {len(held_out.left_out)} of {chosen} records. The first one: "
+            f"{held_out.left_out[0].message}",
+            markup=False,
+            soft_wrap=True,
         )
     return held_out
 

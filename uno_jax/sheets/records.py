@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from uno_jax.data.decoding import decode_rgb
 from uno_jax.data.record import Record
 from uno_jax.sheets.text import load_font, text_image
 
@@ -85,7 +85,7 @@ def _cell(record: Record, width: int, side: int, font: ImageFont.FreeTypeFont) -
 
 def _fit(encoded: bytes, side: int) -> Image.Image:
     """Scales the picture to fit a square and adds a thin frame."""
-    picture = Image.open(io.BytesIO(encoded)).convert("RGB")
+    picture = Image.fromarray(decode_rgb(encoded, "a picture of the contact sheet"))
     scale = (side - 2) / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     framed = Image.new("RGB", (side, side), "white")

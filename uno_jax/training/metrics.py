@@ -67,7 +67,7 @@ class LogWindow:
     """
 
     _LATEST = ("learning_rate", "skipped", "weight/", "gradient_norm/", "gradient_cosine/", "constant/")
-    _SUMS = ("samples", "filtered", "without_caption")
+    _SUMS = ("samples", "filtered", "without_caption")  # and all that begin with one of these and a slash
     _DROPPED = ("finite", "latched", "tokens/")
 
     def __init__(self, every: int, gather: Callable[[Any], list[Any]] = lambda value: [value]):
@@ -94,7 +94,7 @@ class LogWindow:
             for name, pair in host.items():
                 totals[name] = totals.get(name, 0.0) + np.asarray(pair, np.float64)
         line = {
-            name: float(total) if name in self._SUMS else float(total / count)
+            name: float(total) if name.split("/")[0] in self._SUMS else float(total / count)
             for name, (total, count) in totals.items()
             if count
         }

@@ -53,12 +53,12 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
     ("record", "field", "problem"),
     [
         (GOOD | {"image": "missing.png"}, "image", "No such file"),
-        (GOOD | {"image": "broken.png"}, "image", "cannot be decoded"),
-        (GOOD | {"image": "text.png"}, "image", "cannot be decoded"),
+        (GOOD | {"image": "broken.png"}, "image", "damaged"),
+        (GOOD | {"image": "text.png"}, "image", "not a picture"),
         (GOOD | {"image": "/etc/hostname"}, "image", "absolute path"),
         (GOOD | {"image": "C:\\pictures\\red.png"}, "image", "absolute path"),
         (GOOD | {"image": "../images/../data.jsonl"}, "image", "leads out of the image folder"),
-        (GOOD | {"image": "cats"}, "image", "cannot be read"),
+        (GOOD | {"image": "cats"}, "image", "not a file"),
         (GOOD | {"image": 3}, "image", "not text"),
         ({"id": "1", "prompt": "x"}, "image", "missing"),
         (GOOD | {"prompt": " "}, "prompt", "missing or empty"),
@@ -94,7 +94,7 @@ def test_an_invalid_field_is_rejected_by_name(tmp_path, images, record, field, p
 def test_a_rejection_names_file_line_record_and_field(tmp_path, images):
     checked = check(tmp_path, images, GOOD | {"image": "missing.png"})
     assert str(checked.rejections[0]).startswith(
-        "data.jsonl:1: record '1', field 'image': 'missing.png' cannot be read"
+        "data.jsonl:1: record '1', field 'image': 'missing.png': cannot be read"
     )
 
 

@@ -15,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from uno_jax.data.decoding import LARGEST_PICTURE, PictureError
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS
-from uno_jax.data.sources.pictures import PictureError, read_picture
+from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.source import (
     TEST_FRACTION,
     DataSource,
@@ -57,27 +58,39 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
     """Checks the file `values["jsonl"]` with the pictures in `values["images"]`, and splits its accepted records."""
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
     advance = reporter.begin("Checking records", sum(1 for _ in _lines(jsonl)))
-    checked = check_jsonl(jsonl, images, advance)
+    largest = values["max_picture_pixels"]
+    checked = check_jsonl(jsonl, images, advance, max_pixels=largest)
     for rejection in checked.rejections:
         reporter.reject(rejection)
     members: dict[str, list[Accepted]] = {split: [] for split in SPLITS}
     for entry in checked.accepted:
         members[split_of(entry.id, values["test_fraction"])].append(entry)
     return Opened(
-        splits={split: partial(read_records, jsonl, images, entries) for split, entries in members.items() if entries},
+        splits={
+            split: partial(read_records, jsonl, images, entries, max_pixels=largest)
+            for split, entries in members.items()
+            if entries
+        },
         total=len(checked.accepted),
         description=f"Records of {jsonl.name}.",
         license="The license of the original pictures and texts.",
     )
 
 
-def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], None] = lambda: None) -> CheckedFile:
+def check_jsonl(
+    jsonl: str | Path,
+    images: str | Path,
+    on_record: Callable[[], None] = lambda: None,
+    *,
+    max_pixels: int = LARGEST_PICTURE,
+) -> CheckedFile:
     """Checks every record of a JSONL file and decodes every picture it refers to.
 
     Args:
       jsonl: the file. Empty lines are skipped.
       images: the base folder of picture paths.
       on_record: called after each record, for a progress bar.
+      max_pixels: maximum number of pixels of a picture.
 
     Raises:
       FileNotFoundError: the file or the folder does not exist.
@@ -93,7 +106,7 @@ def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], N
     lines = _lines(jsonl)
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(lines, _LINES_AT_A_TIME)):
-            checked = threads.map(lambda item: _check_line(item[2], images), batch)
+            checked = threads.map(lambda item: _check_line(item[2], images, max_pixels), batch)
             for (number, offset, _), (record, problems) in zip(batch, checked, strict=True):
                 given = record.get("id")
                 id_ = given if isinstance(given, str) else ""
@@ -107,7 +120,9 @@ def check_jsonl(jsonl: str | Path, images: str | Path, on_record: Callable[[], N
     return CheckedFile(tuple(accepted), tuple(rejections))
 
 
-def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accepted]) -> Iterator[Record]:
+def read_records(
+    jsonl: str | Path, images: str | Path, accepted: Sequence[Accepted], *, max_pixels: int = LARGEST_PICTURE
+) -> Iterator[Record]:
     """Yields the accepted records of a checked file, in order. Reads the pictures of one record at a time."""
     with open(jsonl, "rb") as file:
         for entry in accepted:
@@ -116,10 +131,10 @@ def read_records(jsonl: str | Path, images: str | Path, accepted: Sequence[Accep
             yield Record(
                 id=entry.id,
                 task=entry.task,
-                image=read_picture(Path(images), record["image"]),
+                image=read_picture(Path(images), record["image"], max_pixels),
                 prompt=record["prompt"],
                 captions=tuple(record.get("captions", ())),
-                sources=tuple(read_picture(Path(images), source) for source in record.get("sources", ())),
+                sources=tuple(read_picture(Path(images), source, max_pixels) for source in record.get("sources", ())),
                 answer=record.get("answer", ""),
             )
 
@@ -134,7 +149,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(line)
 
 
-def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
     """Returns the record of a line and its problems as (field, problem, remedy)."""
     remedy = "Write one JSON object per line, as UTF-8 text"
     try:
@@ -151,7 +166,7 @@ def _check_line(line: bytes, images: Path) -> tuple[dict[str, Any], list[tuple[s
         problems.append(("task", f"unknown task {task!r}", f"Use one of {', '.join(TASKS)}"))
         return record, problems
     problems += _text_problems(record, task)
-    problems += _picture_problems(record, task, images)
+    problems += _picture_problems(record, task, images, max_pixels)
     return record, problems
 
 
@@ -181,7 +196,9 @@ def _text_problems(record: dict[str, Any], task: str) -> Iterator[tuple[str, str
             yield field, "the same as the prompt", "Rephrase it, or remove it"
 
 
-def _picture_problems(record: dict[str, Any], task: str, images: Path) -> Iterator[tuple[str, str, str]]:
+def _picture_problems(
+    record: dict[str, Any], task: str, images: Path, max_pixels: int
+) -> Iterator[tuple[str, str, str]]:
     sources = record.get("sources", [])
     if not isinstance(sources, list):
         yield "sources", f"a {type(sources).__name__}, not a list", "Write a list of picture paths"
@@ -193,7 +210,7 @@ def _picture_problems(record: dict[str, Any], task: str, images: Path) -> Iterat
     contents = {}
     for field, path in [("image", record.get("image", "")), *((f"sources[{i}]", s) for i, s in enumerate(sources))]:
         try:
-            contents[field] = read_picture(images, path)
+            contents[field] = read_picture(images, path, max_pixels)
         except PictureError as error:
             yield field, error.problem, error.remedy
     for field, content in contents.items():
@@ -213,6 +230,7 @@ def _identity(values: Values) -> dict[str, object]:
         raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
     return {
         "test_fraction": values["test_fraction"],
+        "max_picture_pixels": values["max_picture_pixels"],
         "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
         "images": _folder_state(images),
     }
@@ -234,6 +252,7 @@ JSONL = DataSource(
     options=(
         Option("jsonl", str, None, "file of records, one JSON object per line", required=True),
         Option("images", str, None, "base folder of the picture paths", required=True),
+        Option("max_picture_pixels", int, LARGEST_PICTURE, "maximum number of pixels of a picture", minimum=1),
         TEST_FRACTION,
     ),
     identity=_identity,

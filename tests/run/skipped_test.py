@@ -1,0 +1,38 @@
+"""The list of skipped samples, and its warnings."""
+
+import io
+import json
+
+import rich.console
+
+from uno_jax.data.samples import Skipped
+from uno_jax.run.skipped import SkippedFile
+
+
+def skip(number: int) -> Skipped:
+    return Skipped(f"r{number}", "caption_tokens", f"record 'r{number}' is long: increase data.caption_tokens")
+
+
+def test_each_record_is_listed_once_also_by_a_resumed_run(tmp_path):
+    file, console = tmp_path / "run" / "skipped.jsonl", rich.console.Console(file=io.StringIO())
+    SkippedFile(file, console).add(4, [skip(1), skip(2), skip(1)])
+    with file.open("a") as cut:
+        cut.write('{"id": "r')
+    resumed = SkippedFile(file, console)
+    resumed.add(4, [skip(2)])
+    resumed.add(4, [skip(3)])
+    listed = [json.loads(line)["id"] for line in file.read_text().splitlines() if line.endswith("}")]
+    assert listed == ["r1", "r2", "r3"]
+
+
+def test_warnings_give_the_share_and_the_field_to_enlarge(tmp_path):
+    console = rich.console.Console(file=io.StringIO())
+    skipped = SkippedFile(tmp_path / "skipped.jsonl", console)
+    for number in range(12):
+        skipped.add(3, [skip(number)])
+    first, tenth = console.file.getvalue().splitlines()
+    assert first.startswith(
+        "warning: 1 of 4 samples (25.0%) were skipped (caption_tokens 1). The last one: record 'r0'"
+    )
+    assert tenth.startswith("warning: 10 of 40 samples (25.0%) were skipped (caption_tokens 10). ")
+    assert tenth.endswith(f"increase data.caption_tokens. All are listed in {tmp_path / 'skipped.jsonl'}")

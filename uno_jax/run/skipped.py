@@ -1,0 +1,101 @@
+"""Reports the samples that the data pipeline skips: a file that lists them, and warnings."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import rich.console
+
+from uno_jax.data.pipeline import PackedBatch
+from uno_jax.data.samples import Skipped
+from uno_jax.process.json_reader import JsonError, parse_json
+
+
+class SkippedFile:
+    """`skipped.jsonl`: one line with id, cause and message for each record that was skipped for a cause.
+
+    A warning is printed for the first skipped sample, the tenth, the hundredth, and so on.
+    """
+
+    def __init__(self, file: Path, console: rich.console.Console):
+        self._file, self._console = file, console
+        content = file.read_bytes() if file.is_file() else b""
+        self._listed = set(_listed(content))
+        self._before = "" if content[-1:] in (b"", b"\n") else "\n"  # the last line was cut when a process was killed
+        self._causes: Counter[str] = Counter()
+        self._samples = 0
+
+    def add(self, samples: int, skipped: list[Skipped]) -> None:
+        """Counts a batch and lists its skipped samples."""
+        self._samples += samples
+        before = self._causes.total()
+        self._causes.update(skip.cause for skip in skipped)
+        new = {(skip.id, skip.cause): skip for skip in skipped if (skip.id, skip.cause) not in self._listed}
+        if new:
+            self._write(new.values())
+            self._listed |= new.keys()
+        if _digits(self._causes.total()) > _digits(before):
+            self._warn(skipped[-1])
+
+    def _write(self, skipped: Iterable[Skipped]) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(self._before + "".join(json.dumps(skip._asdict()) + "\n" for skip in skipped))
+            self._before = ""
+        except OSError as error:  # a list is not worth a run
+            self._print(f"warning: {self._file} cannot be written ({error.strerror or error})")
+
+    def _warn(self, last: Skipped) -> None:
+        count = self._causes.total()
+        drawn = self._samples + count
+        causes = ", ".join(f"{cause} {number}" for cause, number in self._causes.most_common())
+        self._print(
+            f"warning: {count:,} of {drawn:,} samples ({count / drawn:.1%}) were skipped ({causes}). The last one: "
+            f"{last.message}. All are listed in {self._file}"
+        )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Watched:
+    """The iterator of batches, whose skipped samples go to a `SkippedFile`."""
+
+    def __init__(self, batches: Any, skipped: SkippedFile):
+        self._batches, self._skipped = batches, skipped
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        return self
+
+    def __next__(self) -> PackedBatch:
+        packed: PackedBatch = next(self._batches)
+        self._skipped.add(int(packed.stats["samples"]), packed.skipped)
+        return packed
+
+    def get_state(self) -> Any:
+        return self._batches.get_state()
+
+    def set_state(self, state: Any) -> None:
+        self._batches.set_state(state)
+
+    def close(self) -> None:
+        self._batches.close()
+
+
+def _digits(count: int) -> int:
+    return len(str(count)) if count else 0
+
+
+def _listed(content: bytes) -> Iterator[tuple[str, str]]:
+    """Yields record id and cause of the lines that an earlier process of the run wrote."""
+    for line in content.splitlines():
+        try:
+            entry = parse_json(line)
+            yield entry["id"], entry["cause"]
+        except (JsonError, KeyError, TypeError):
+            continue
