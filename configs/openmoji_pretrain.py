@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     model.decoder.update(
         hidden_size=192, num_layers=4, num_heads=6, num_kv_heads=2, head_dim=32, mlp_size=512, vocab_size=2048
     )
+    model.decoder.context_length = 2048
     model.vision.update(hidden_size=128, num_layers=2, num_heads=4, mlp_size=256, patch_size=8, table_side=SIDE // 8)
     # Layers are unrolled: on a CPU a loop's copies of stacked activations take a third of the step time.
     model.decoder.scan_unroll, model.vision.scan_unroll = 4, 2

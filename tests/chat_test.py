@@ -69,6 +69,13 @@ def test_a_second_answer_continues_from_the_cache_of_the_first():
     assert second.parts[-1] == whole.text
 
 
+def test_a_line_above_the_context_length_is_refused_and_forgotten(checkpoint, tmp_path):
+    printed = talk(checkpoint, tmp_path, "thing " * 20_000, "thing")
+    assert "positions, and up to 7 are to be written after it, more than the context length" in printed[1]
+    assert printed[2] == "> thing"
+    assert not printed[3].startswith("error")
+
+
 def test_a_generated_picture_is_part_of_the_conversation():
     drawing, after = Conversation(small_generator(), parts=(SOURCE,)).generate("thing", QUICK_SETTINGS)
     assert drawing.image.size == (16, 8)
@@ -147,7 +154,7 @@ def test_invalid_options_are_reported_in_a_message(checkpoint, tmp_path):
     assert "top_p is 0" in str(exit.value.code)
     with pytest.raises(SystemExit) as exit:
         chat.main([*flags(checkpoint, tmp_path), "--stop=thing number"])
-    assert "stop 'thing number' is 2 tokens" in str(exit.value.code)
+    assert "stop 'thing number' is not one token" in str(exit.value.code)
     with pytest.raises(SystemExit) as exit:
         chat.main([*flags(checkpoint, tmp_path), "--image=missing.png"])
     assert "--image: missing.png: cannot be read" in str(exit.value.code)

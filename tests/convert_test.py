@@ -95,10 +95,6 @@ def half_the_merges(directory: Path) -> None:
     (directory / "merges.txt").write_text("".join(lines[: len(lines) // 2]))
 
 
-def no_delimiters(directory: Path) -> None:
-    (directory / "tokenizer_config.json").write_text("{}")
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -108,7 +104,6 @@ def no_delimiters(directory: Path) -> None:
         (not_a_number, "ema.safetensors: tensor vae2llm.weight contains a non-finite value (nan)"),
         (small_vocabulary, "the tokenizer has 622 ids, but the vocabulary of the model is 600"),
         (half_the_merges, "merges.txt: no merge makes 173 tokens of vocab.json"),
-        (no_delimiters, "tokenizer_config.json: added_tokens_decoder does not list <|im_start|>, <|im_end|>"),
     ],
 )
 def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, message):
@@ -116,6 +111,26 @@ def test_damaged_input_is_named_and_leaves_nothing_behind(tmp_path, damage, mess
     damage(source)
     assert message in fail("import", source, tmp_path / "imported")
     assert [path.name for path in tmp_path.iterdir()] == ["public"]
+
+
+def without_vision_delimiters(directory: Path) -> None:
+    file = directory / "tokenizer_config.json"
+    added = json.loads(file.read_text())["added_tokens_decoder"]
+    kept = {id_: token for id_, token in added.items() if int(id_) < 603}
+    file.write_text(json.dumps({"added_tokens_decoder": kept}))
+
+
+def test_delimiters_that_a_tokenizer_lacks_get_the_next_free_ids_as_in_the_original(tmp_path):
+    source = write_public(tmp_path / "public")
+    without_vision_delimiters(source)
+    printed = succeed("import", source, tmp_path / "imported")
+    added = "(not listed in its files, and added after all others: <|vision_start|> 603, <|vision_end|> 604)"
+    assert f"tokenizer: 605 ids {added}, vocabulary of 640" in printed
+    fields = json.loads((source / "llm_config.json").read_text())
+    (source / "llm_config.json").write_text(json.dumps({**fields, "vocab_size": 604}))
+    assert "the tokenizer has 605 ids, but the vocabulary of the model is 604" in fail(
+        "import", source, tmp_path / "again"
+    )
 
 
 def test_an_orbax_checkpoint_is_not_imported(imported, tmp_path):

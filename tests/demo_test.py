@@ -97,7 +97,7 @@ def test_ask_streams_the_answer_of_the_python_api(client):
 def test_further_stop_tokens_end_an_answer(client):
     [first] = small_generator().answer([()], ["thing"], TextConfig(max_length=2))
     assert client.predict(None, "thing", False, 20, 0.0, 1.0, 0, first.text, api_name="/ask")[0] == ""
-    with pytest.raises(gradio_client.exceptions.AppError, match="stop 'thing number' is 2 tokens"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="stop 'thing number' is not one token"):
         client.predict(None, "thing", False, 20, 0.0, 1.0, 0, "thing number", api_name="/ask")
 
 
@@ -122,9 +122,9 @@ class Watched(Generator):
         yield from super().generate(requests, batch_size)
         self.noted.append("has generated")
 
-    def answering_plan(self, context, *, think=False):
+    def answering_plan(self, context, *, think=False, text=None):
         self.noted.append("reads a question")
-        return super().answering_plan(context, think=think)
+        return super().answering_plan(context, think=think, text=text)
 
 
 def test_a_question_waits_until_a_picture_is_generated():

@@ -111,6 +111,26 @@ def test_rejected_records_are_named_and_counted_and_the_rest_is_prepared(user_da
     assert len(open_records(folder / "out", "train")) == 11
 
 
+def test_all_rejections_are_listed_in_a_file(user_data):
+    folder, lines = user_data
+    write_lines(folder, [lines[0] | {"image": "gone.png", "promt": "x"}, *lines[1:]])
+    assert prepare(folder, test_fraction=0) == 0
+    listed = [json.loads(line) for line in (folder / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert [(entry["line"], entry["id"], entry["field"], entry["cause"]) for entry in listed] == [
+        (1, "r0", "promt", ""),
+        (1, "r0", "image", "picture_missing"),
+    ]
+
+
+def test_more_rejected_records_than_allowed_stop_the_command(user_data, capsys):
+    folder, lines = user_data
+    write_lines(folder, [*(line | {"image": "gone.png"} for line in lines[:7]), *lines[7:]])
+    assert prepare(folder, test_fraction=0) == 1
+    assert "58% of the records were rejected, more than --max_rejected=0.5 allows" in capsys.readouterr().out
+    assert everything_in(folder) == ["data.jsonl", "images"]
+    assert prepare(folder, test_fraction=0, max_rejected=0.6) == 0
+
+
 def test_strict_writes_nothing_when_a_record_is_rejected(user_data):
     folder, lines = user_data
     write_lines(folder, [lines[0] | {"image": "gone.png"}, *lines[1:]])
@@ -165,7 +185,9 @@ def test_a_record_with_several_problems_counts_once(user_data, capsys):
     folder, lines = user_data
     write_lines(folder, [lines[0] | {"image": "gone.png", "promt": "x"}, *lines[1:]])
     prepare(folder, test_fraction=0)
-    assert "1 of 12 records rejected (rejections by field: promt: 1, image: 1)" in capsys.readouterr().out
+    assert (
+        "1 of 12 records rejected (rejections by field: promt: 1, image picture_missing: 1)" in capsys.readouterr().out
+    )
 
 
 # A source that checks its records while they are read
@@ -214,3 +236,45 @@ def test_the_identity_of_a_source_distinguishes_its_datasets(tmp_path):
     prepare_rows(tmp_path / "out")
     with pytest.raises(PrepareError, match="made with other parameters"):
         prepare_rows(tmp_path / "out", values={"broken_row": 3})
+
+
+# Refused before any work
+
+
+def test_options_of_another_source_are_refused(user_data):
+    folder, _ = user_data
+    arguments = [f"--jsonl={folder / 'data.jsonl'}", f"--images={folder / 'images'}", f"--out={folder / 'out'}"]
+    with pytest.raises(SystemExit) as exit:
+        prepare_data.main(arguments)
+    assert "--jsonl and --images: not for --dataset=openmoji. Give --dataset=jsonl." in exit.value.code
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused_at_the_start(user_data, capsys):
+    folder, _ = user_data
+    (folder / "cut").mkdir()
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(REFERENCE / name, folder / "cut")
+    merges = (folder / "cut" / "merges.txt").read_text().splitlines(keepends=True)
+    (folder / "cut" / "merges.txt").write_text("".join(merges[:100]))
+    for option, message in (
+        ({"vocab_size": 100}, "expected at least 261"),
+        ({"tokenizer": folder / "cut"}, "no merge"),
+    ):
+        assert prepare(folder, **option) == 1
+        printed = capsys.readouterr().out
+        assert message in printed
+        assert "Checking records" not in printed
+
+
+def test_a_file_in_the_place_of_the_dataset_is_refused(user_data, capsys):
+    folder, _ = user_data
+    assert prepare(folder, out=folder / "data.jsonl") == 1
+    assert "data.jsonl is a file, not a folder. Give another --out." in capsys.readouterr().out
+
+
+def test_the_current_folder_may_be_the_dataset(user_data, monkeypatch):
+    folder, lines = user_data
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder / "empty")
+    assert prepare(folder, out=".", test_fraction=0) == 0
+    assert len(open_records(folder / "empty", "train")) == len(lines)

@@ -24,7 +24,7 @@ import rich.console
 import rich.table
 from absl import flags, logging
 
-from uno_jax.config import ConfigError, from_config_dict
+from uno_jax.config import ConfigError, dictionary_fields, from_config_dict
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.planning.chips import GIB, Slice, describe_devices, parse_slice
 from uno_jax.planning.estimate import Estimate, make_estimate
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _define(options: flags.FlagValues, arguments: Sequence[str]) -> None:
-    define_config(options, arguments)
+    define_config(options, arguments, dictionary_fields(RunConfig))
     place = section_of(options, "estimate")
     flags.DEFINE_string("topology", None, "slice: v5e:4x4, v5p:2x2x2, 2xv5e:16x16 (two slices)", **place)
     note = "samples that fill the rows (reconstructions with method reca); rows are lengthened for edits if necessary"

@@ -41,8 +41,8 @@ from uno_jax.inference.picture_files import write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.process.compilation_cache import keep_compiled_programs
-from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.flags import parse_flags, section_of
+from uno_jax.process.errors import UserError, exit_with_message, user_message
+from uno_jax.process.flags import define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sampling.text import TextConfig
 
@@ -72,6 +72,7 @@ class Chat:
         """Handles one line of input. Returns False if it quits."""
         command, *rest = line.split(maxsplit=1) or [""]
         argument = "".join(rest).strip()
+        before = self._conversation
         try:
             _bytes_of(line).decode()
             match command:
@@ -100,8 +101,12 @@ class Chat:
                     self._answer()
         except UnicodeDecodeError as error:
             self._say(f"error: byte {error.start + 1} of the line is not valid UTF-8; save the text as UTF-8")
-        except (UserError, OSError) as error:
-            self._say(f"error: {error}")
+        except Exception as error:
+            message = user_message(error)
+            if message is None:
+                raise
+            self._conversation = before  # without the text that was too long, for example
+            self._say(f"error: {message.partition(': ')[2]}")
         except KeyboardInterrupt:
             self._say("(stopped)")
         return True
@@ -182,9 +187,9 @@ def main(arguments: Sequence[str], console: Console | None = None, source: io.Te
 def _define(options: flags.FlagValues) -> None:
     define_model(options)
     place = section_of(options, "conversation")
-    flags.DEFINE_multi_string("image", [], "picture at the start of the conversation", **place)
+    define_paths(options, "image", "picture at the start of the conversation", "conversation")
     flags.DEFINE_boolean("think", False, "reason before answers and pictures", **place)
-    flags.DEFINE_string("out", "pictures", "folder of generated pictures", **place)
+    define_path(options, "out", "pictures", "folder of generated pictures", "conversation")
     note = "token that ends an answer, in addition to the model's end token"
     flags.DEFINE_multi_string("stop", [], note, **place)
     define_texts(options)

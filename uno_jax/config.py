@@ -20,6 +20,8 @@ from uno_jax.process.errors import UserError
 
 T = TypeVar("T")
 
+_LARGEST_INT = 2**1023  # larger ones are no floats
+
 Dtype = Literal["float32", "bfloat16"]
 """Floating-point dtypes of config fields."""
 
@@ -69,6 +71,17 @@ def to_config_dict(value: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def dictionary_fields(cls: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the dotted name of each field of a dataclass that is a dictionary, and the type of its values."""
+    found: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            found |= dictionary_fields(kind, f"{prefix}{name}.")
+        elif typing.get_origin(kind) is Mapping:
+            found[prefix + name] = typing.get_args(kind)[1]
+    return found
+
+
 def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
     """Converts `value` to `kind`. If that is not possible, appends to `problems` and returns None."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -94,7 +107,7 @@ def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:
             return {str(name): _convert(value[name], arguments[1], f"{path}.{name}", problems) for name in value}
         problems.append(f"{path} is {value!r} ({type(value).__name__}): expected {_describe(kind)}")
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST_INT:
         return float(value)
     if kind in (bool, int, float, str):
         if type(value) is kind:

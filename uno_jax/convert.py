@@ -29,6 +29,7 @@ from uno_jax.parallel.flags import define_hosts, define_mesh, joined_hosts, mesh
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError, exit_with_message
 from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
+from uno_jax.process.paths import local_path
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.training.checkpoints import read_asset
 
@@ -62,9 +63,16 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     # After a failed write, Orbax leaves coroutines of pending writes behind.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     with exit_on_signals(), exit_with_message(command.failure):
-        succeeded = command.run(options, paths, console or _console())
+        succeeded = command.run(options, _local(paths), console or _console())
     if not succeeded:
         sys.exit(1)
+
+
+def _local(paths: Sequence[str]) -> list[str]:
+    try:
+        return [local_path(path) for path in paths]
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 _FLAGS = "flags"  # section title in --help
@@ -148,7 +156,7 @@ def _import_here(options: flags.FlagValues, source_path: str, destination: str, 
         console.print(
             parts_table(flatten_dict({**imported.params, "autoencoder": imported.autoencoder_params}, sep="/"))
         )
-        _print(console, f"tokenizer: {len(tokenizer)} ids, vocabulary of {model.decoder.vocab_size}")
+        _print(console, f"tokenizer: {tokenizer.summary}, vocabulary of {model.decoder.vocab_size}")
         _print(console, f"imported {source.path} to {destination}")
 
 
@@ -158,7 +166,7 @@ def _export(options: flags.FlagValues, paths: Sequence[str], console: Console) -
     if not isinstance(source, OrbaxCheckpoint):
         raise CheckpointError(f"{source.path} is already in the public layout; expected an Orbax checkpoint")
     saved = source.model()
-    read_tokenizer(source.tokenizer_directory, saved, listed=True)
+    read_tokenizer(source.tokenizer_directory, saved)
     contents, model, provenance = without_adapters(source.contents(ema=options.ema), saved, source.provenance())
     export_public(
         contents,

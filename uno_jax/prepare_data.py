@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import shutil
 import sys
 from collections import Counter
@@ -19,15 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from uno_jax.batch import TASKS
-from uno_jax.config import json_file
+from uno_jax.config import json_file, to_json
 from uno_jax.data.record import Record
 from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
 from uno_jax.data.sources.source import DataSource, Rejection, Values
-from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
+from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.flags import define_typed, field_values, parse_flags, section_of
+from uno_jax.process.files import is_empty, new_folder
+from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
+from uno_jax.process.signals import exit_on_signals
 from uno_jax.sheets.records import make_contact_sheet
 
 try:
@@ -36,6 +38,7 @@ except ImportError as error:
     sys.exit(f"prepare_data needs {error.name}. Install the extra `data`: pip install '.[data]' (docs/install.md)")
 
 MANIFEST = "dataset.json"
+REJECTED = "rejected.jsonl"
 FORMAT = 1  # version of the directory's format; datasets of another version count as different
 _REJECTIONS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
@@ -59,6 +62,8 @@ class Request:
     vocab_size: int = 2048
     strict: bool = False
     """Whether to fail if any record is rejected."""
+    max_rejected: float = 0.5
+    """Fraction of the records that may be rejected."""
     overwrite: bool = False
 
 
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     _define(options)
     parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))
     logging.set_verbosity(logging.WARNING)
-    with exit_with_message():
+    with exit_on_signals(), exit_with_message():
         prepare(_request(options), Console(soft_wrap=True, emoji=False))  # `:100:` is a line number, not an emoji
 
 
@@ -80,12 +85,13 @@ def _define(options: flags.FlagValues) -> None:
     place = section_of(options, "dataset")
     summaries = "; ".join(f"{name}: {source.summary}" for name, source in SOURCES.items())
     flags.DEFINE_enum("dataset", "openmoji", list(SOURCES), f"data source: {summaries}", **place)
-    flags.DEFINE_string("out", None, "dataset directory to write", **place)
-    flags.DEFINE_string(
-        "tokenizer", None, "tokenizer directory (Qwen2 format) to copy instead of training one", **place
-    )
+    define_path(options, "out", None, "dataset directory to write", "dataset")
+    note = "tokenizer directory (Qwen2 format) to copy instead of training one"
+    define_path(options, "tokenizer", None, note, "dataset")
     flags.DEFINE_integer("vocab_size", 2048, "vocabulary size of the trained tokenizer", **place)
     flags.DEFINE_boolean("strict", False, "write nothing if any record is rejected", **place)
+    note = "fraction of the records that may be rejected"
+    flags.DEFINE_float("max_rejected", Request.max_rejected, note, lower_bound=0.0, upper_bound=1.0, **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
     for option, sources in all_options(SOURCES.values()).values():
         define_typed(
@@ -102,13 +108,24 @@ def _define(options: flags.FlagValues) -> None:
 
 def _request(options: flags.FlagValues) -> Request:
     source = SOURCES[options.dataset]
+    own = [option.name for option in source.options]
+    others = {
+        name: sources
+        for name, (_, sources) in all_options(SOURCES.values()).items()
+        if name not in own and options[name].present
+    }
+    if others:
+        [first, *_] = others.values()
+        names = " and ".join(f"--{name}" for name in others)
+        raise PrepareError(f"{names}: not for --dataset={source.name}. Give --dataset={' or '.join(first)}.")
     return Request(
         source,
-        field_values(options, [option.name for option in source.options]),
+        field_values(options, own),
         Path(options.out),
         Path(options.tokenizer) if options.tokenizer else None,
         options.vocab_size,
         options.strict,
+        options.max_rejected,
         options.overwrite,
     )
 
@@ -122,7 +139,9 @@ def prepare(request: Request, console: Console) -> None:
     """
     tfds.disable_progress_bar()  # ours is shown instead
     out, parameters = request.out, _parameters(request)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
+    if out.exists() and not is_empty(out):
         existing = _read_manifest(out)
         if existing is not None and existing["parameters"] == parameters:
             console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
@@ -138,25 +157,15 @@ def prepare(request: Request, console: Console) -> None:
             raise PrepareError(
                 f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
             )
-    # Written to a sibling directory and renamed when complete, so that --out never holds a partial dataset.
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with new_folder(out) as partial:
         with _progress(console) as progress:
-            texts = _write_records(partial, request, _Reporter(progress))
+            reporter = _Reporter(progress)
+            texts = _write_records(partial, request, reporter)
+            reporter.write(partial / REJECTED)
             _write_tokenizer(partial / "tokenizer", texts, request)
             _write_contact_sheet(partial)
         manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial)}
         (partial / MANIFEST).write_bytes(json_file(manifest))
-        if out.exists():
-            old = out.with_name(f"{out.name}.old-{os.getpid()}")
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     _print_summary(console, out)
 
 
@@ -169,8 +178,10 @@ def _parameters(request: Request) -> dict[str, object]:
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
             raise PrepareError(f"--tokenizer: {', '.join(missing)} not found. Give a directory in the Qwen2 format.")
+        Tokenizer.from_directory(request.tokenizer)  # raises an error if the files do not belong together
         parameters["tokenizer"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     else:
+        check_vocab_size(request.vocab_size)
         parameters["vocab_size"] = request.vocab_size
     for option in source.options:
         if option.required and not request.values[option.name]:
@@ -179,10 +190,11 @@ def _parameters(request: Request) -> dict[str, object]:
 
 
 class _Reporter:
-    """Shows progress and rejections on the terminal, and counts the rejections."""
+    """Shows progress and rejections on the terminal, and lists and counts the rejections."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
+        self._rejections: list[Rejection] = []
         self._fields: Counter[str] = Counter()
         self.rejected: set[tuple[str, int]] = set()
         """File and line of each record that was rejected."""
@@ -195,7 +207,14 @@ class _Reporter:
         self.rejected.add((rejection.file, rejection.line))
         if self._fields.total() < _REJECTIONS_SHOWN:
             self._print(f"rejected {rejection}")
-        self._fields[rejection.field] += 1
+        self._rejections.append(rejection)
+        # Items of a list are counted as one field, so that the counts stay few.
+        self._fields[f"{rejection.field.partition('[')[0]} {rejection.cause}".strip()] += 1
+
+    def write(self, file: Path) -> None:
+        """Writes all rejections, one JSON object per line, if there are any."""
+        if self._rejections:
+            file.write_text("".join(json.dumps(to_json(rejection)) + "\n" for rejection in self._rejections))
 
     def summarise(self, accepted: int) -> None:
         """Prints the number of rejected records, if any, and the rejections by field."""
@@ -208,6 +227,18 @@ class _Reporter:
         records = len(self.rejected) + accepted
         self._print(f"{len(self.rejected)} of {records} records rejected (rejections by field: {fields})")
 
+    def check(self, accepted: int, request: Request) -> None:
+        """Raises PrepareError if more records were rejected than the request allows."""
+        rejected = len(self.rejected)
+        if request.strict and rejected:
+            raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
+        share = rejected / max(rejected + accepted, 1)
+        if accepted and share > request.max_rejected:
+            raise PrepareError(
+                f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
+                "Correct them, or raise it."
+            )
+
     def _print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
@@ -217,7 +248,7 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> li
     opened = request.source.open(request.values, reporter)
     if opened.total is not None:
         reporter.summarise(opened.total)
-    _check_strict(request, reporter)
+        reporter.check(opened.total, request)
     if "train" not in opened.splits:
         raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
     advance = reporter.begin("Writing records", opened.total)
@@ -246,20 +277,14 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> li
     )
     if opened.total is None:
         reporter.summarise(written)
-    _check_strict(request, reporter)
+    reporter.check(written, request)
     return list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
-
-
-def _check_strict(request: Request, reporter: _Reporter) -> None:
-    if request.strict and reporter.rejected:
-        raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
 
 
 def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
     if request.tokenizer is None:
         train_tokenizer(texts, request.vocab_size, directory)
         return
-    Tokenizer.from_directory(request.tokenizer)  # raises an error if the files do not belong together
     directory.mkdir()
     for name in TOKENIZER_FILES:
         shutil.copy(request.tokenizer / name, directory / name)

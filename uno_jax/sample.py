@@ -34,7 +34,7 @@ from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, p
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
-from uno_jax.process.flags import ValueParser, parse_flags, section_of
+from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.sheets.samples import Example, Picture, make_sheet
 
@@ -69,13 +69,14 @@ def _define(options: flags.FlagValues) -> None:
     define_model(options)
     place = section_of(options, "prompts")
     flags.DEFINE_multi_string("prompt", [], "description of the picture, or of the change", **place)
-    flags.DEFINE_multi_string("image", [], "picture to edit by --prompt", **place)
-    flags.DEFINE_string("prompts", None, "file with one prompt per line, or JSONL with pictures and settings", **place)
+    define_paths(options, "image", "picture to edit by --prompt", "prompts")
+    note = "file with one prompt per line, or JSONL with pictures and settings"
+    define_path(options, "prompts", None, note, "prompts")
     flags.DEFINE_integer("count", 1, "pictures per prompt, with consecutive seeds", lower_bound=1, **place)
     flags.DEFINE_boolean("think", False, "write a plan of the picture first", **place)
     place = section_of(options, "output")
     note = "folder of the pictures; existing ones with the same settings are skipped"
-    flags.DEFINE_string("out", None, note, **place)
+    define_path(options, "out", None, note, "output")
     flags.DEFINE_integer("batch", BATCH, "pictures per batch", lower_bound=1, **place)
     note = "maximum pictures on sheet.png; 0: no sheet"
     flags.DEFINE_integer("sheet", 48, note, lower_bound=0, **place)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from uno_jax.config import from_config_dict
+from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
-from uno_jax.process.flags import define_config, parse_flags, section_of
+from uno_jax.process.flags import define_config, define_path, parse_flags
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.config import RunConfig
 from uno_jax.run.pictures import make_generate_pictures
@@ -27,9 +27,9 @@ def main(arguments: Sequence[str]) -> None:
       SystemExit: status 1 for a user error, 2 for an invalid command line, 143 if the run was stopped by a signal.
     """
     options = flags.FlagValues()
-    define_config(options, arguments)
+    define_config(options, arguments, dictionary_fields(RunConfig))
     about = "directory for checkpoints, metrics and pictures; a run in it is resumed"
-    flags.DEFINE_string("workdir", None, about, **section_of(options, "run"))
+    define_path(options, "workdir", None, about, "run")
     define_hosts(options)
     parse_flags(options, arguments, command="train", about=__doc__, required=("config", "workdir"))
     if os.environ.get("JAX_PLATFORMS") == "cpu":

@@ -37,7 +37,7 @@ def test_delimiters_have_distinct_ids(trained):
     _, tokenizer = trained
     ids = [tokenizer.start, tokenizer.end, tokenizer.image_start, tokenizer.image_end]
     assert len(set(ids)) == 4
-    assert [tokenizer.encode(token) for token in DELIMITERS] == [[id_] for id_ in ids]
+    assert [tokenizer.one_id(token) for token in DELIMITERS] == ids
 
 
 def test_training_merges_frequent_words(trained):
@@ -63,6 +63,22 @@ def test_invalid_unicode_is_rejected_with_its_position(trained):
     """Command-line bytes that are not UTF-8 arrive as surrogates."""
     with pytest.raises(ValueError, match=r"'caf\\udce9' is not valid Unicode \(at character 4\)"):
         trained[1].encode("caf\udce9")
+
+
+@pytest.mark.parametrize("copy", [lambda tokenizer: tokenizer, lambda tokenizer: pickle.loads(pickle.dumps(tokenizer))])
+@pytest.mark.parametrize("text", ["<|im_end|>", "a<|vision_start|>b", "<tool_call>", "<|fim_prefix|><|im_start|>"])
+def test_a_text_never_gives_an_added_token(text, copy):
+    tokenizer = copy(Tokenizer.from_directory(REFERENCE))
+    ids = tokenizer.encode(text)
+    assert not tokenizer.added & set(ids)
+    assert tokenizer.decode(ids) == text
+
+
+def test_one_id_is_that_of_an_added_token_or_of_a_text_of_one_token(trained):
+    _, tokenizer = trained
+    assert tokenizer.one_id("<|im_end|>") == tokenizer.end
+    assert [tokenizer.one_id("a")] == tokenizer.encode("a")
+    assert tokenizer.one_id("a red") is None
 
 
 def test_pickling_keeps_the_ids(trained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from uno_jax.inference.contexts import context_plan, read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings, picture_size
 from uno_jax.inference.thinking import ThinkingConfig, split_thought
+from uno_jax.process.errors import UserError
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -271,7 +273,7 @@ def test_a_stop_token_ends_an_answer():
     [[whole]] = reader.write(read, TEXT, [0])
     [[stopped]] = reader.write(read, TEXT, [0], stop=(whole[3],))
     assert stopped == whole[: whole.index(whole[3])]
-    with pytest.raises(ValueError, match="stop 'thing number' is 2 tokens"):
+    with pytest.raises(ValueError, match="stop 'thing number' is not one token"):
         GENERATOR.answer([SOURCE], [""], TEXT, stop=["thing number"])
 
 
@@ -326,3 +328,21 @@ def test_thinking_before_an_answer_reads_the_system_prompt_first():
     thinker = dataclasses.replace(GENERATOR, thinking=ThinkingConfig(answering_prompt="number"))
     assert thinker.answering_plan(("thing",), think=True) == context_plan(("number", "thing"), MODEL, latents=False)
     assert thinker.answering_plan(("thing",)) == context_plan(("thing",), MODEL, latents=False)
+
+
+def test_a_text_in_a_prompt_never_becomes_a_delimiter():
+    [text] = context_plan(("a<|im_end|><|vision_start|>b",), MODEL, latents=True)
+    assert not set(text.ids) & MODEL.tokenizer.added
+    assert MODEL.tokenizer.decode(text.ids) == "a<|im_end|><|vision_start|>b"
+
+
+def test_contexts_above_the_context_length_are_refused_before_anything_is_read():
+    nothing = Path("missing.png")  # reading it would be another error
+    limit = MODEL.config.decoder.context_length
+    for parts in ((nothing, "thing " * 20_000), ("thing",) * (limit // 3), ("x" * 10**7,)):
+        with pytest.raises(UserError, match=rf"more than the context length of {limit:,} of this model: shorten"):
+            context_plan(parts, MODEL, latents=True)
+    with pytest.raises(UserError, match=rf"3 positions, and up to {limit:,} are to be written after it"):
+        small_generator().answer([("thing",)], [""], TextConfig(max_length=limit))
+    with pytest.raises(UserError, match="context length"):
+        small_generator().generate_images(["thing"], dataclasses.replace(QUICK_SETTINGS, negative="thing " * 20_000))

@@ -107,6 +107,15 @@ def test_other_json_files_are_not_read_as_text(tmp_path, name):
         read_prompts(file, SETTINGS)
 
 
+def test_prompts_above_the_context_length_are_named_before_any_work(tmp_path):
+    file = jsonl(tmp_path, {"prompt": "a"}, {"prompt": "word " * 20_000}, {"prompt": "a", "negative": "word " * 20_000})
+    with pytest.raises(PromptError) as raised:
+        list(check_prompts(read_prompts(file, SETTINGS), small_generator()))
+    prompt, negative = str(raised.value).split("\n")
+    assert "prompts.jsonl:2: the context has" in prompt
+    assert "prompts.jsonl:3: the context has" in negative
+
+
 def test_damaged_pictures_and_unsupported_sizes_are_named_before_any_work(tmp_path):
     save_picture(tmp_path / "fine.png")
     (tmp_path / "damaged.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])

@@ -25,3 +25,28 @@ def test_a_user_error_can_exit_with_another_status(capsys):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ValueError, match="shapes"), exit_with_message():
         raise ValueError("shapes do not match")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nStack"),
+            "Out of memory allocating 9 bytes.",
+        ),
+        (MemoryError(), "the host has no more"),
+    ],
+)
+def test_a_lack_of_memory_exits_with_one_line(error, message):
+    with pytest.raises(SystemExit) as exit, exit_with_message():
+        raise error
+    assert exit.value.code.startswith("MemoryError: not enough memory (")
+    assert message in exit.value.code
+    assert "\n" not in exit.value.code
+
+
+def test_an_interrupt_exits_with_one_line_and_the_status_of_a_shell(capsys):
+    with pytest.raises(SystemExit) as exit, exit_with_message():
+        raise KeyboardInterrupt
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

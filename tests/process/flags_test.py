@@ -16,6 +16,8 @@ from uno_jax.process.flags import (
     choose_command,
     define_config,
     define_fields,
+    define_path,
+    define_paths,
     field_values,
     parse_flags,
     section_of,
@@ -126,7 +128,7 @@ def test_help_describes_the_flags_by_section(capsys, monkeypatch):
 
 def config_of(*arguments: str):
     flag_values = flags.FlagValues()
-    define_config(flag_values, arguments)
+    define_config(flag_values, arguments, {"data.weights": float})
     parse_flags(flag_values, arguments, command="paint", about="Paints.", required=("config",))
     return flag_values.config
 
@@ -137,15 +139,21 @@ def config_file(tmp_path) -> Path:
     file.write_text(
         "import ml_collections\n"
         "def get_config():\n"
-        "    return ml_collections.ConfigDict({'steps': 10, 'data': {'rows': 2, 'on': True}})\n"
+        "    return ml_collections.ConfigDict({'steps': 10, 'data': {'rows': 2, 'on': True, 'weights': {}}})\n"
     )
     return file
 
 
 def test_overrides_apply_each_time_a_config_is_read(config_file):
     first = config_of(f"--config={config_file}", "--config.data.rows=4", "--noconfig.data.on")
-    assert first.to_dict() == {"steps": 10, "data": {"rows": 4, "on": False}}
-    assert config_of(f"--config={config_file}", "--config.steps", "5").to_dict()["data"] == {"rows": 2, "on": True}
+    assert first.to_dict() == {"steps": 10, "data": {"rows": 4, "on": False, "weights": {}}}
+    assert config_of(f"--config={config_file}", "--config.steps", "5").data.rows == 2
+
+
+def test_overrides_add_entries_to_fields_that_are_dictionaries(config_file):
+    config = config_of(f"--config={config_file}", "--config.data.weights.a=3", "--config.data.weights.b", "0.5")
+    assert config.data.weights.to_dict() == {"a": 3.0, "b": 0.5}
+    assert config_of(f"--config={config_file}").data.weights.to_dict() == {}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +162,7 @@ def test_overrides_apply_each_time_a_config_is_read(config_file):
         ("--config.data.rosw=3", 'Did you mean "rows" instead of "rosw"?'),
         ("--config.steps.x=3", "steps.x (given: --config.steps.x=3)"),
         ("--config.steps=many", "flag --config.steps=many: invalid literal"),
+        ("--config.data.weights.a=many", "flag --config.data.weights.a=many: could not convert string to float"),
     ],
 )
 def test_an_invalid_override_exits_with_one_sentence(config_file, capsys, override, message):
@@ -168,8 +177,52 @@ def test_a_missing_config_file_is_named(tmp_path, capsys, overrides):
     with pytest.raises(SystemExit) as exit:
         config_of(f"--config={tmp_path / 'nothing.py'}", *overrides)
     assert exit.value.code == 2
-    error = f"--config: [Errno 2] No such file or directory: '{tmp_path / 'nothing.py'}'"
+    error = f"--config: {tmp_path / 'nothing.py'} cannot be read (No such file or directory)"
     assert capsys.readouterr().err.splitlines()[-1] == error
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("confg.py", "", "cannot be read (No such file or directory); did you mean"),
+        ("", "", "expected a path"),
+        ("~/config.py", "", "cannot be read"),
+        ("config.py", "A config.", "config.py:1 is not Python (invalid syntax)"),
+        ("config.py", "\0", "is not Python (source code string cannot contain null bytes)"),
+        ("config.py", "\udcff", "is not a Python file"),
+        ("config.py", "def get_confg():\n    pass\n", "has no get_config(); expected a file such as"),
+        ("config.py", "def get_config():\n    return open('lost.json')\n", "No such file or directory: 'lost.json'"),
+    ],
+)
+def test_what_is_no_config_file_is_refused_with_one_sentence(tmp_path, monkeypatch, capsys, name, source, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "config.py").write_bytes(source.encode(errors="surrogateescape"))
+    with pytest.raises(SystemExit) as exit:
+        config_of(f"--config={name}")
+    assert exit.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("--config: ")
+    assert message in last
+
+
+def test_paths_are_local_and_their_home_folder_is_expanded(monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/me")
+
+    def given(*arguments: str):
+        flag_values = flags.FlagValues()
+        define_path(flag_values, "out", "pictures", "folder", "output")
+        define_paths(flag_values, "image", "picture", "output")
+        parse_flags(flag_values, arguments, command="paint", about="Paints.")
+        return flag_values
+
+    assert given().out == "pictures"
+    assert given("--out=~/mine", "--image=~/a.png", "--image=b.png").out == "/home/me/mine"
+    assert given("--image=~/a.png", "--image=b.png").image == ["/home/me/a.png", "b.png"]
+    for path, message in (("", "expected a path"), ("gs://bucket/run", "is a URL")):
+        with pytest.raises(SystemExit):
+            given(f"--out={path}")
+        assert message in capsys.readouterr().err
 
 
 def test_an_error_in_the_code_of_a_config_file_keeps_its_traceback(tmp_path):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.helpers.pixels import to_float
 from tests.reference.harness import Check, Reference, close, exact
-from uno_jax.data.transforms import ImageTransform, decode_rgb
+from uno_jax.data.decoding import decode_rgb
+from uno_jax.data.transforms import ImageTransform
 
 UNUSED: dict[str, str] = {}
 FILE = "transforms.npz"

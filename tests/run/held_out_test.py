@@ -86,4 +86,4 @@ def test_records_that_fit_no_row_are_left_out_and_named(dataset):
     samples = sum(len(set(row[row > 0].tolist())) for batch in batches for row in batch.generation.sample)
     assert left_out
     assert samples + len(left_out) == 24
-    assert {sample.region for sample in left_out} == {"caption"}
+    assert {sample.cause for sample in left_out} == {"caption_tokens"}

@@ -1,8 +1,8 @@
 """Byte-level BPE in the Qwen2 format. The same code reads the public tokenizer's files and ours.
 
 A tokenizer directory holds `vocab.json` and `merges.txt` (the byte-level BPE) and `tokenizer_config.json` (the added
-tokens and their ids). Encoding applies Unicode NFC, the Qwen2 split pattern, and byte-level BPE. Added tokens are
-recognised in the text.
+tokens and their ids). Encoding applies Unicode NFC, the Qwen2 split pattern, and byte-level BPE. Texts come from
+anywhere, so a text that spells an added token, such as `<|im_end|>`, is encoded like any other text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -34,8 +35,11 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, unlisted: tuple[str, ...] = ()):
         self._backend = backend
+        self._backend.encode_special_tokens = True  # as text
         self.unlisted = unlisted
         """Delimiters missing from the files, added after all other tokens."""
+        self.added = frozenset(backend.get_added_tokens_decoder())
+        """Ids of the added tokens."""
         ids = backend.get_vocab(with_added_tokens=True)
         self.start, self.end, self.image_start, self.image_end = (ids[token] for token in DELIMITERS)
 
@@ -52,15 +56,7 @@ class Tokenizer:
         vocabulary, merges, added = read_tokenizer_files(directory)
         backend = _byte_level_backend(models.BPE(vocabulary, merges))
         for id_, entry in added:
-            token = tokenizers.AddedToken(
-                entry["content"],
-                single_word=entry.get("single_word", False),
-                lstrip=entry.get("lstrip", False),
-                rstrip=entry.get("rstrip", False),
-                normalized=entry.get("normalized", False),
-                special=entry.get("special", True),
-            )
-            backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])
+            backend.add_special_tokens([_added_token(entry["content"])])
             actual = backend.token_to_id(entry["content"])
             if actual != id_:
                 raise UserError(
@@ -69,11 +65,15 @@ class Tokenizer:
                     "tokenizer_config.json belong to different tokenizers"
                 )
         unlisted = tuple(token for token in DELIMITERS if backend.token_to_id(token) is None)
-        backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in unlisted])
+        backend.add_special_tokens([_added_token(token) for token in unlisted])
         return cls(backend, unlisted)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._backend.encode_special_tokens = True  # not part of the backend's state
+
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of the text, without delimiters around it.
+        """Returns the ids of the text, without delimiters around it. None of them is the id of an added token.
 
         Raises:
           UserError: the text contains a surrogate. Python produces one for command-line bytes that are not UTF-8, and
@@ -87,9 +87,23 @@ class Tokenizer:
             ) from error
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def one_id(self, text: str) -> int | None:
+        """Returns the id of an added token, or of a text that is exactly one token; None if it is neither."""
+        id_: int | None = self._backend.token_to_id(text)
+        if id_ in self.added:
+            return id_
+        ids = self.encode(text)
+        return ids[0] if len(ids) == 1 else None
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids, delimiters included. Skips ids outside the vocabulary."""
         return self._backend.decode([int(id_) for id_ in ids], skip_special_tokens=False)
+
+    @property
+    def summary(self) -> str:
+        """Number of ids, and the delimiters that got the next free ids because the files do not list them."""
+        ids = ", ".join(f"{token} {self._backend.token_to_id(token)}" for token in self.unlisted)
+        return f"{len(self):,} ids" + (f" (not listed in its files, and added after all others: {ids})" if ids else "")
 
     def __len__(self) -> int:
         """Number of ids, added tokens included: the minimum vocabulary size of the model."""
@@ -104,12 +118,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
     Raises:
       UserError: `vocab_size` is too small for the 256 bytes and the added tokens.
     """
+    check_vocab_size(vocab_size)
     added = (_PAD, *DELIMITERS)
-    minimum = 256 + len(added)
-    if vocab_size < minimum:
-        raise UserError(
-            f"vocab_size is {vocab_size}, expected at least {minimum}, for the 256 bytes and the added tokens"
-        )
     backend = _byte_level_backend(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(added),
@@ -140,12 +150,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
     return Tokenizer.from_directory(directory)
 
 
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises UserError if a trained tokenizer cannot have so few ids."""
+    minimum = 256 + 1 + len(DELIMITERS)
+    if vocab_size < minimum:
+        raise UserError(
+            f"vocab_size is {vocab_size}, expected at least {minimum}, for the 256 bytes and the added tokens"
+        )
+
+
 def byte_tokenizer() -> Tokenizer:
     """Returns an untrained tokenizer: ids 0 to 255 are bytes, followed by the delimiters."""
     vocabulary = {byte: id_ for id_, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = _byte_level_backend(models.BPE(vocabulary, []))
-    backend.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in DELIMITERS])
+    backend.add_special_tokens([_added_token(token) for token in DELIMITERS])
     return Tokenizer(backend)
+
+
+def _added_token(content: str) -> tokenizers.AddedToken:
+    """Returns a token that no text gives. The flags in the files only say how texts would give it."""
+    return tokenizers.AddedToken(content, normalized=False, special=True)
 
 
 def _byte_level_backend(model: models.BPE) -> tokenizers.Tokenizer:

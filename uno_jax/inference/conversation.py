@@ -38,7 +38,7 @@ class Conversation:
     def answer(self, text: TextConfig, seed: int = 0, stop: tuple[int, ...] = ()) -> Iterator[Piece]:
         """Reads the new parts and yields an answer in pieces; the last piece holds the new conversation."""
         reader = self.generator.reader
-        plan = self.generator.answering_plan(self.parts, think=self.think)
+        plan = self.generator.answering_plan(self.parts, think=self.think, text=text)
         read = reader.read([plan], [0], self.read)
         written = ""
         for [ids] in reader.write(read, text, [seed], stop=stop, at_once=TOKENS_AT_ONCE):

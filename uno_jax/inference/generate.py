@@ -23,7 +23,14 @@ from PIL import Image
 from uno_jax.batch import Batch
 from uno_jax.data.plans import Plan, Text
 from uno_jax.data.sampling_rows import latent_bucket
-from uno_jax.inference.contexts import ContextPart, Picture, context_plan, last_picture_size, read_picture
+from uno_jax.inference.contexts import (
+    ContextPart,
+    Picture,
+    context_plan,
+    encode_texts,
+    last_picture_size,
+    read_picture,
+)
 from uno_jax.inference.picture_inputs import GuidedPlan, PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.inference.picture_settings import PictureSettings, picture_size
 from uno_jax.inference.reader import SEED, Reader, ReadPlans, load_reader
@@ -177,7 +184,8 @@ class Generator:
         for chunk in _chunks(pairs, batch_size):
             some, own_seeds = zip(*chunk, strict=True)
             # Contexts of answers have no latents, so these seeds have no effect.
-            read = self.reader.read([self.answering_plan(context, think=think) for context in some], [0] * len(some))
+            plans = [self.answering_plan(context, think=think, text=text) for context in some]
+            read = self.reader.read(plans, [0] * len(some))
             [*_, written] = self.reader.write(read, text or TextConfig(), own_seeds, stop=self.stop_tokens(stop))
             for ids in written:
                 thought, answer = split_thought(self.reader.model.tokenizer.decode(ids))
@@ -218,10 +226,33 @@ class Generator:
             last = (height, width)
         return picture_size(request.settings, model.config, model.vae_transform, last)
 
-    def answering_plan(self, context: Sequence[ContextPart], *, think: bool = False) -> Plan:
-        """Returns the plan of the context of an answer."""
+    def answering_plan(
+        self, context: Sequence[ContextPart], *, think: bool = False, text: TextConfig | None = None
+    ) -> Plan:
+        """Returns the plan of the context of an answer that is sampled by `text` (None: the defaults).
+
+        Raises:
+          ValueError: a picture cannot be read, or the context and the answer may be longer than the context length of
+            the model.
+        """
         before = (self.thinking.answering_prompt,) if think else ()
-        return context_plan((*before, *context), self.reader.model, latents=False)
+        written = (text or TextConfig()).max_length
+        return context_plan((*before, *context), self.reader.model, latents=False, written=written)
+
+    def check_texts(self, request: Request) -> None:
+        """Checks the texts of a request before anything is computed.
+
+        Raises:
+          UserError: a text is not valid Unicode, or the context is longer than the context length of the model.
+        """
+        settings, model = request.settings, self.reader.model
+        before, written = self._thinking_about(settings)
+        encode_texts((*before, *request.context), model, written=written)
+        encode_texts((settings.negative,), model)
+
+    def _thinking_about(self, settings: PictureSettings) -> tuple[tuple[str, ...], int]:
+        """Returns the texts before the context of a picture, and the maximum number of tokens of the thought."""
+        return ((self.thinking.drawing_prompt,), self.thinking.text.max_length) if settings.think else ((), 0)
 
     def stop_tokens(self, stop: Sequence[str]) -> tuple[int, ...]:
         """Returns the ids of stop tokens.
@@ -229,11 +260,13 @@ class Generator:
         Raises:
           UserError: a text is not exactly one token.
         """
-        ids = [self.reader.model.tokenizer.encode(text) for text in _listed(stop, "stop")]
-        for text, found in zip(stop, ids, strict=True):
-            if len(found) != 1:
-                raise UserError(f"stop {text!r} is {len(found)} tokens of this model: expected exactly one")
-        return tuple(token for [token] in ids)
+        found = []
+        for text in _listed(stop, "stop"):
+            token = self.reader.model.tokenizer.one_id(text)
+            if token is None:
+                raise UserError(f"stop {text!r} is not one token of this model: expected exactly one")
+            found.append(token)
+        return tuple(found)
 
     def _kind(self, request: Request) -> Any:
         height, width = self.size_of(request)
@@ -290,10 +323,10 @@ class Generator:
 
     def _guided_plan(self, request: Request) -> GuidedPlan:
         model, settings = self.reader.model, request.settings
-        before = (self.thinking.drawing_prompt,) if settings.think else ()
-        context = context_plan((*before, *request.context), model, latents=True)
+        before, written = self._thinking_about(settings)
+        context = context_plan((*before, *request.context), model, latents=True, written=written)
         height, width = picture_size(settings, model.config, model.vae_transform, last_picture_size(context))
-        negative = tuple(model.tokenizer.encode(settings.negative)) if settings.negative else ()
+        [negative] = encode_texts((settings.negative,), model)
         return guided_plan(context, height, width, negative=negative, seed=settings.seed)
 
     def _think(self, plans: Sequence[GuidedPlan]) -> tuple[ReadPlans, list[GuidedPlan], list[str]]:

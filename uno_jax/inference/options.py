@@ -12,7 +12,7 @@ from uno_jax.inference.generate import Generator, load_generator
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import ThinkingConfig
 from uno_jax.parallel.flags import define_mesh, mesh_config
-from uno_jax.process.flags import define_fields, field_values, section_of
+from uno_jax.process.flags import define_fields, define_path, field_values, section_of
 from uno_jax.sampling.text import TextConfig
 
 _PICTURES = {
@@ -48,7 +48,7 @@ def define_model(flag_values: flags.FlagValues) -> None:
     """Defines the flags of `load_from_flags`."""
     note = "a run's workdir, one of its checkpoints, or a directory in the public layout"
     place = section_of(flag_values, "model")
-    flags.DEFINE_string("checkpoint", None, note, **place)
+    define_path(flag_values, "checkpoint", None, note, "model")
     flags.DEFINE_boolean("ema", False, "use the EMA of the trained parameters", **place)
     note = "dtype of the parameters and the computation; default: as stored and configured"
     flags.DEFINE_enum("dtype", None, typing.get_args(Dtype), note, **place)

@@ -106,7 +106,7 @@ def _two_numbers(text: str, between: str, name: str, example: str) -> tuple[int,
     """Parses both numbers; an empty text gives zeros."""
     if not text:
         return 0, 0
-    match = re.fullmatch(rf"([1-9]\d*){between}([1-9]\d*)", text, re.ASCII)
+    match = re.fullmatch(rf"([1-9]\d{{0,8}}){between}([1-9]\d{{0,8}})", text, re.ASCII)
     if match is None:
         raise ConfigError(f"{name} is {text!r}: expected a value such as {example}")
     return int(match[1]), int(match[2])

@@ -23,6 +23,7 @@ from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.process.errors import UserError
 from uno_jax.process.json_reader import JsonError, parse_json
+from uno_jax.process.paths import local_path
 
 _FIELDS = ("prompt", "images", "context", "id")
 _MAX_PROBLEMS = 20  # listed in a message
@@ -122,10 +123,9 @@ def check_prompts(prompts: Sequence[Prompt], generator: Generator) -> Iterator[N
     problems = []
     for prompt in prompts:
         try:
+            generator.check_texts(prompt.request)
             for picture in prompt.pictures:
                 read_picture(picture)
-            for text in (*prompt.texts, prompt.request.settings.negative):
-                generator.reader.model.tokenizer.encode(text)
             generator.size_of(prompt.request)
         except ValueError as error:
             problems.append(f"{prompt.where}: {error}")
@@ -168,15 +168,20 @@ def _context(fields: Mapping[str, Any], folder: Path) -> tuple[ContextPart, ...]
         raise ValueError(f"prompt is {'missing' if prompt is None else repr(prompt)}: expected a text")
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise ValueError(f"images is {images!r}: expected a list of paths")
-    return (*(folder / image for image in images), prompt)
+    return (*(_picture(image, folder) for image in images), prompt)
 
 
 def _context_part(part: Any, number: int, folder: Path) -> ContextPart:
     if isinstance(part, str):
         return part
     if isinstance(part, dict) and list(part) == ["image"] and isinstance(part["image"], str):
-        return folder / part["image"]
+        return _picture(part["image"], folder)
     raise ValueError(f'context[{number}] is {part!r}: expected a text or {{"image": path}}')
+
+
+def _picture(path: str, folder: Path) -> Path:
+    """Returns the path of a picture, relative to `folder`; ValueError if it is a URL."""
+    return folder / local_path(path)
 
 
 def _default_id(number: int, text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.json_reader import JsonError, read_json_object
+
+_LARGEST = 2.0**1023
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -56,6 +57,6 @@ def number(values: Mapping[str, Any], name: str, default: float, where: str, *, 
       CheckpointError: the field is not such a number.
     """
     value = values.get(name, default)
-    if type(value) not in (int, float) or not abs(value) < math.inf or (positive and value <= 0):
+    if type(value) not in (int, float) or not abs(value) < _LARGEST or (positive and value <= 0):
         raise CheckpointError(f"{where}: {name} is {value!r}; expected a {'positive ' if positive else ''}number")
     return float(value)

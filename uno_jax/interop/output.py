@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from uno_jax.process.errors import CheckpointError
+from uno_jax.process.files import is_empty, partial_folder, put_folder
 from uno_jax.process.signals import signals_held
 
 # Time that an interrupted writer may need to finish its current file.
@@ -26,7 +27,8 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
     """Yields a path where nothing exists yet, and renames the directory written there to `path` at the end.
 
     An error removes the new directory and keeps an existing `path`. A symbolic link stays, and its target is created
-    or replaced. All hosts enter together: each gets the same path, and the first host renames.
+    or replaced. An existing empty folder is filled in place. All hosts enter together: each gets the same path, and the
+    first host renames.
 
     Args:
       path: the directory to create.
@@ -38,7 +40,7 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
       OSError: the directory cannot be created.
     """
     path, source = Path(path).resolve(), Path(source).resolve()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and is_empty(path)):
         if not overwrite:
             raise CheckpointError(f"{path} already exists; choose another path, or replace it with --overwrite")
         if source.is_relative_to(path) or path.is_relative_to(source):
@@ -46,7 +48,7 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
     number = os.getpid()
     if jax.process_count() > 1:
         number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-    partial = path.with_name(f".{path.name}.partial-{number}")
+    partial = partial_folder(path, number)
     first = jax.process_index() == 0
     new_parents = [parent for parent in path.parents if not parent.exists()]
     complete = False
@@ -57,7 +59,7 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
             multihost_utils.sync_global_devices(f"complete {partial}")
         if first:
             with signals_held():
-                _replace(partial, path, path.with_name(f".{path.name}.old-{number}"))
+                put_folder(partial, path, path.with_name(f".{path.name}.old-{number}"))
         complete = True
     finally:
         if first:
@@ -65,19 +67,6 @@ def new_directory(path: str | Path, source: str | Path, *, overwrite: bool = Fal
         for parent in [] if complete else new_parents:
             with contextlib.suppress(OSError):  # another process has written there
                 parent.rmdir()
-
-
-def _replace(new: Path, path: Path, old: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _remove(partial: Path) -> None:

@@ -103,7 +103,7 @@ def _decoder(config: DecoderConfig) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "layer_module": "Qwen2MoTDecoderLayer",
         "attention_dropout": 0.0,
-        "max_position_embeddings": 32768,
+        "max_position_embeddings": config.context_length,
         "use_sliding_window": False,
     }
     if config.num_heads * config.head_dim != config.hidden_size:

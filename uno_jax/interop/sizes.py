@@ -96,6 +96,7 @@ def _decoder(fields: _Fields) -> DecoderConfig:
         vocab_size=fields.integer("vocab_size", defaults.vocab_size),
         rope_theta=fields.number("rope_theta", defaults.rope_theta, positive=True),
         norm_eps=fields.number("rms_norm_eps", defaults.norm_eps, positive=True),
+        context_length=fields.integer("max_position_embeddings", defaults.context_length),
     )
 
 

@@ -210,7 +210,7 @@ class PublicDirectory(Source):
         return model_config_from_directory(self.path)
 
     def tokenizer(self) -> Tokenizer:
-        return read_tokenizer(self.path, self.model(), listed=True)
+        return read_tokenizer(self.path, self.model())
 
     def settings(self) -> SamplingSettings:
         return public_settings(self.path / "config.json", self.model())
@@ -253,18 +253,11 @@ class PublicDirectory(Source):
             )
 
 
-def read_tokenizer(directory: Path, model: ModelConfig, *, listed: bool = False) -> Tokenizer:
-    """Reads the tokenizer in a directory.
-
-    Args:
-      directory: folder of the tokenizer files.
-      model: model that uses the tokenizer.
-      listed: requires the files to list the ids of all delimiters, as in the public layout. Otherwise missing
-        delimiters get the ids after the last one, which may differ from those of the training.
+def read_tokenizer(directory: Path, model: ModelConfig) -> Tokenizer:
+    """Reads the tokenizer in a directory. Delimiters that its files do not list get the next free ids.
 
     Raises:
-      CheckpointError: a file is missing or damaged, a delimiter is not listed, or there are more ids than the
-        vocabulary of the model.
+      CheckpointError: a file is missing or damaged, or there are more ids than the vocabulary of the model.
     """
     try:
         tokenizer = Tokenizer.from_directory(directory)
@@ -275,10 +268,5 @@ def read_tokenizer(directory: Path, model: ModelConfig, *, listed: bool = False)
             f"{directory}: the tokenizer has {len(tokenizer)} ids, but the vocabulary of the model is "
             f"{model.decoder.vocab_size} (model.decoder.vocab_size); use the {', '.join(TOKENIZER_FILES)} of this "
             "model, or, for a new model, increase the vocabulary"
-        )
-    if listed and tokenizer.unlisted:
-        raise CheckpointError(
-            f"{directory / 'tokenizer_config.json'}: added_tokens_decoder does not list "
-            f"{', '.join(tokenizer.unlisted)}; use the file of this model, or add the tokens with their ids"
         )
     return tokenizer

@@ -30,6 +30,9 @@ class DecoderConfig:
     vocab_size: int = 152064
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
+    context_length: int = 32768
+    """Maximum number of positions of a context and the text written after it. A picture takes one. Sampling refuses
+    longer contexts."""
     scan_unroll: int = 1
     """Layers per iteration of the layer scan; num_layers unrolls it completely."""
     remat: Remat = "none"
@@ -114,8 +117,9 @@ class ModelConfig:
         return self.latent_patch_size * self.autoencoder.downsample
 
 
-# Fields that change speed, memory or precision, but not the parameters or their meaning.
+# Fields that change speed, memory, precision or what is refused, but not the parameters or their meaning.
 _FREE_FIELDS = (
+    "decoder.context_length",
     "decoder.scan_unroll",
     "decoder.remat",
     "decoder.attention",

@@ -25,7 +25,7 @@ def cache_directory() -> Path | None:
         return None
     try:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        directory = Path(given or Path(caches, "uno_jax", "compilation"))
+        directory = Path(given or Path(caches, "uno_jax", "compilation")).expanduser()
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             return directory

@@ -21,19 +21,36 @@ class CheckpointMismatch(CheckpointError):
     """Raised for a checkpoint of another model. The message names tensors that differ."""
 
 
+def user_message(error: BaseException) -> str | None:
+    """Returns the message of an error that the user can fix, beginning with its kind; None for any other error.
+
+    These are `UserError`, `OSError` (files), `FloatingPointError` (a non-finite loss), and a lack of memory.
+    """
+    if isinstance(error, (UserError, OSError, FloatingPointError)):
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of a device
+        reason = (str(error) or "the host has no more").splitlines()[0]
+        return f"MemoryError: not enough memory ({reason}). Use smaller batches, pictures or texts, or more devices"
+    return None
+
+
 @contextlib.contextmanager
 def exit_with_message(status: int = 1) -> Iterator[None]:
-    """Exits the process on a user error, with its message and without a traceback.
-
-    User errors are `UserError`, `OSError` (files), and `FloatingPointError` (a non-finite loss).
+    """Exits the process on an error that the user can fix (`user_message`), with its message and without a traceback.
 
     Raises:
-      SystemExit: on a user error. Its code is `status`; for status 1 it is the message, which Python prints.
+      SystemExit: on such an error. Its code is `status`; for status 1 it is the message, which Python prints. With
+        code 130 on Ctrl-C.
     """
     try:
         yield
-    except (UserError, OSError, FloatingPointError) as error:
-        message = f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
         if status == 1:
             sys.exit(message)
         print(message, file=sys.stderr)

@@ -1,11 +1,14 @@
-"""Writes files atomically."""
+"""Writes files and folders atomically."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_PARTIAL = ".partial-"
 
 
 @contextlib.contextmanager
@@ -20,3 +23,60 @@ def atomic_file(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder, and makes it `path` at the end, in place of an existing folder.
+
+    An error removes the new folder and keeps the existing one. A symbolic link stays, and its target is replaced.
+    """
+    path = path.resolve()
+    partial = partial_folder(path, os.getpid())
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        put_folder(partial, path, path.with_name(f".{path.name}.old-{os.getpid()}"))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether an existing folder holds nothing but folders that `partial_folder` names."""
+    return all(path.name.startswith(_PARTIAL) for path in folder.iterdir())
+
+
+def partial_folder(path: Path, number: int) -> Path:
+    """Returns where to build a folder that will be put at `path`: next to it, or in it if it must stay.
+
+    An existing empty folder stays, because it may be the current folder of a shell. A mount point cannot be renamed.
+    """
+    if path.is_dir() and (is_empty(path) or path.is_mount()):
+        return path / f"{_PARTIAL}{number}"
+    return path.with_name(f".{path.name}{_PARTIAL}{number}")
+
+
+def put_folder(partial: Path, path: Path, old: Path) -> None:
+    """Makes `partial` (from `partial_folder`) the folder `path`. A replaced folder is renamed to `old`, and removed."""
+    if partial.parent == path:
+        for replaced in path.iterdir():
+            if not replaced.name.startswith(_PARTIAL):
+                _remove(replaced)
+        # What was written last, such as a manifest, marks the folder as complete.
+        for item in sorted(partial.iterdir(), key=lambda item: item.stat().st_mtime_ns):
+            item.rename(path / item.name)
+        partial.rmdir()
+    elif not path.exists():
+        partial.rename(path)
+    else:
+        path.rename(old)
+        try:
+            partial.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

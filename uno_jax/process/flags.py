@@ -7,16 +7,22 @@ command are in a `flags.FlagValues`, and are read as attributes or by `flag_valu
 
 from __future__ import annotations
 
+import ast
 import difflib
+import io
+import re
 import shutil
 import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from absl import flags
 from ml_collections import config_flags
+
+from uno_jax.process.paths import local_path
 
 T = TypeVar("T")
 
@@ -37,16 +43,61 @@ class ValueParser(flags.ArgumentParser[T], Generic[T]):
         return "value"
 
 
+class PathParser(ValueParser[str]):
+    """Parses a path of this machine, and expands `~`."""
+
+    def __init__(self) -> None:
+        super().__init__(local_path)
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def define_path(flag_values: flags.FlagValues, name: str, default: str | None, note: str, section: str) -> None:
+    """Defines a flag whose value is a path."""
+    flags.DEFINE(PathParser(), name, default, note, **section_of(flag_values, section))
+
+
+def define_paths(flag_values: flags.FlagValues, name: str, note: str, section: str) -> None:
+    """Defines a flag whose values are paths, one for each time it is given."""
+    place = section_of(flag_values, section)
+    flags.DEFINE_multi(PathParser(), flags.ArgumentSerializer(), name, [], note, **place)
+
+
 def section_of(flag_values: flags.FlagValues, title: str) -> dict[str, Any]:
     """Keyword arguments of `flags.DEFINE_*` that list a flag under `title` in `--help`."""
     return {"flag_values": flag_values, "module_name": title}  # absl groups flags by module
 
 
-def define_config(flag_values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Defines `--config`, and a flag for each of the `arguments` that overrides a config field."""
+class _EntryParser(ValueParser[T]):
+    """Parses the value of an entry of a config field that is a dictionary."""
+
+
+def define_config(
+    flag_values: flags.FlagValues, arguments: Sequence[str], dictionaries: Mapping[str, Callable[[str], Any]] = {}
+) -> None:
+    """Defines `--config`, and a flag for each of the `arguments` that overrides a config field.
+
+    Args:
+      flag_values: the flags to add to.
+      arguments: the command line.
+      dictionaries: dotted name of each config field that is a dictionary, and how to read the text of a value. Only
+        overrides of these fields, such as `--config.data.task_weights.editing=1`, may name entries that the config
+        lacks.
+    """
+    readers = {f"config.{field}.": read for field, read in dictionaries.items()}
+    entries: dict[str, Callable[[str], Any]] = {}
+    others = [""]
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        found = [read for field, read in readers.items() if argument.startswith("-") and name.startswith(field)]
+        entries.update((name, read) for read in found)
+        others += [] if found else [argument]
     note = "config file: a Python file with get_config(). --config.any.field=value overrides a field"
-    config_flags.DEFINE_config_file("config", None, note, flag_values, sys_argv=["", *arguments])
+    config_flags.DEFINE_config_file("config", None, note, flag_values, sys_argv=others)
     flag_values.flags_by_module_dict()["config"] = flag_values.flags_by_module_dict().pop(__name__)
+    for name, read in entries.items():
+        flags.DEFINE(_EntryParser(read), name, None, "entry of a dictionary", **section_of(flag_values, "config"))
 
 
 def define_fields(
@@ -82,7 +133,7 @@ def define_typed(
     Args:
       flag_values: the flags to add to.
       name: name of the flag.
-      kind: bool, int, float, str, a Literal, `float | None`, or a pair of floats.
+      kind: bool, int, float, str, Path, a Literal, `float | None`, or a pair of floats.
       default: the default value.
       note: description.
       section: title of the flag in `--help`.
@@ -139,11 +190,17 @@ def parse_flags(
         sys.exit(0)
     # grain and absl's logging read absl's global flags, which must be marked as parsed.
     flags.FLAGS.mark_as_parsed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text, nor terminals know a character
     try:
+        if "config" in flag_values:
+            arguments = _with_config_file(arguments)
         _, *given = flag_values(["", *arguments])
         config = flag_values["config"].value if "config" in flag_values else None
         getattr(config, "keys", None)  # raises the error of a config file that could not be read
-    except flags.Error as error:
+        _set_entries(flag_values)
+    except (flags.Error, _ConfigFileError) as error:
         fail_usage(usage, str(error))
     except OSError as error:
         fail_usage(usage, f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}")
@@ -161,6 +218,57 @@ def parse_flags(
     if len(given) != len(positional):
         fail_usage(usage, f"expected {' '.join(positional)}, got {' '.join(given) or 'no argument'}")
     return given
+
+
+class _ConfigFileError(ValueError):
+    """A config file that cannot be used."""
+
+
+def _with_config_file(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `~` expanded in `--config`.
+
+    Raises:
+      _ConfigFileError: there is no such file, or it is not a config file.
+    """
+    changed = list(arguments)
+    for number, argument in enumerate(arguments):
+        if re.fullmatch("--?config", argument) and number + 1 < len(arguments):
+            changed[number + 1] = _config_file(arguments[number + 1])
+        elif match := re.match("--?config=", argument):
+            changed[number] = match[0] + _config_file(argument[match.end() :])
+    return changed
+
+
+def _config_file(given: str) -> str:
+    try:
+        path = local_path(given)
+        file = Path(path.partition(":")[0])  # the rest is an argument of get_config
+        source = file.read_text(encoding="utf-8")
+        ast.parse(source)
+    except OSError as error:
+        near = difflib.get_close_matches(file.name, [found.name for found in file.parent.glob("*.py")], n=1)
+        hint = f"; did you mean {file.parent / near[0]}?" if near else ""
+        raise _ConfigFileError(f"--config: {file} cannot be read ({error.strerror or error}){hint}") from error
+    except SyntaxError as error:
+        raise _ConfigFileError(f"--config: {file}:{error.lineno or 1} is not Python ({error.msg})") from error
+    except ValueError as error:
+        raise _ConfigFileError(f"--config: {given!r} is not a Python file ({error})") from error
+    if "get_config" not in source:
+        raise _ConfigFileError(f"--config: {file} has no get_config(); expected a file such as those in configs/")
+    return path
+
+
+def _set_entries(flag_values: flags.FlagValues) -> None:
+    """Writes the overrides of entries of dictionaries into the config."""
+    for name in flag_values:
+        flag = flag_values[name]
+        if isinstance(flag.parser, _EntryParser) and flag.present:
+            *fields, key = name.split(".")[1:]
+            node = flag_values["config"].value
+            for field in fields:
+                node = node[field]
+            with node.unlocked():
+                node[key] = flag.value
 
 
 def choose_command(
@@ -201,6 +309,7 @@ def two_numbers(text: str) -> tuple[float, float]:
 
 _PARSERS: dict[Any, flags.ArgumentParser[Any]] = {
     str: flags.ArgumentParser(),
+    Path: PathParser(),
     tuple[float, float]: ValueParser(two_numbers),
 }
 

@@ -25,7 +25,13 @@ def stop_event() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Turns a signal into SystemExit with status 143 or 130, so that the interrupted code can clean up."""
-    with _first_signal(lambda signum: sys.exit(128 + signum)):
+
+    def stop(signum: int) -> None:
+        if signum == signal.SIGINT:
+            print("interrupted", file=sys.stderr)
+        sys.exit(128 + signum)
+
+    with _first_signal(stop):
         yield
 
 

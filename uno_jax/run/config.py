@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from uno_jax.config import ConfigError, Dtype
 from uno_jax.data.config import DataConfig
@@ -13,6 +13,7 @@ from uno_jax.models.config import ModelConfig
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import SUPERVISION
 from uno_jax.parallel.mesh import MeshConfig
+from uno_jax.process.paths import local_path
 from uno_jax.training.checkpoints import CheckpointConfig
 from uno_jax.training.optimizer import OptimizerConfig
 from uno_jax.training.profiler import ProfileConfig
@@ -78,6 +79,24 @@ class RunConfig:
     """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
     """Whether to write TensorBoard event files in addition to metrics.jsonl."""
+
+
+def with_local_paths(config: RunConfig) -> RunConfig:
+    """Expands `~` in the paths of a config.
+
+    Raises:
+      ConfigError: a path is a URL.
+    """
+    paths = {"config.init_from": config.init_from, "config.data.directory": config.data.directory}
+    paths["config.data.tokenizer"] = config.data.tokenizer
+    local = {}
+    for name, path in paths.items():
+        try:
+            local[name] = local_path(path) if path else ""
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from error
+    init_from, directory, tokenizer = local.values()
+    return replace(config, init_from=init_from, data=replace(config.data, directory=directory, tokenizer=tokenizer))
 
 
 def check_config(config: RunConfig) -> None:
@@ -156,6 +175,7 @@ _RANGES = (
     ("model.num_metaqueries", 0, _INFINITY),
     ("model.decoder.num_layers", 1, _INFINITY),
     ("model.decoder.head_dim", 2, _INFINITY),
+    ("model.decoder.context_length", 1, _INFINITY),
     ("model.decoder.scan_unroll", 1, _INFINITY),
     ("model.decoder.adapter_rank", 0, _INFINITY),
     ("model.vision.num_layers", 1, _INFINITY),

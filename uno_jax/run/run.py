@@ -24,7 +24,7 @@ from uno_jax.interop.source import OrbaxCheckpoint, Source, read_tokenizer
 from uno_jax.models.config import layout_of
 from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import check_rows, host_mesh, make_mesh, put_rows, replicated, row_share
-from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
@@ -65,6 +65,7 @@ def run(
     """
     # All hosts compute, but only one prints.
     workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
+    config = with_local_paths(config)
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
@@ -260,7 +261,7 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
     facts = [
         ("records", f"{sizes}  ({data.directory})"),
         ("method", data.method),
-        ("tokenizer", f"{len(context.tokenizer):,} ids  ({tokenizer})"),
+        ("tokenizer", f"{context.tokenizer.summary}  ({tokenizer})"),
         ("parameters from", start.origin),
         ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
         ("output", str(context.workdir)),

@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from uno_jax.data.sources.jsonl import check_jsonl, read_records
+from uno_jax.data.sources.jsonl import JSONL, check_jsonl, read_records
+from uno_jax.data.sources.source import DataSourceError
 
 
 @pytest.fixture
@@ -16,6 +17,7 @@ def images(tmp_path):
         Image.new("RGB", (8, 6), colour).save(folder / f"{name}.png")
     (folder / "broken.png").write_bytes((folder / "red.png").read_bytes()[:-30])
     (folder / "text.png").write_text("not a picture")
+    (folder / "circle.png").symlink_to("circle.png")
     return folder
 
 
@@ -80,6 +82,16 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
         (b'{"id": ', "(line)", "not valid JSON"),
         (b"[" * 100_000, "(line)", "nested too deeply"),
         (b'{"id": "\xff"}', "(line)", "not UTF-8"),
+        (b'{"id": "1", "id": "2"}', "(line)", "the key 'id' occurs twice"),
+        (b'{"id": ' + b"1" * 5000 + b"}", "(line)", "Exceeds the limit (4300 digits)"),
+        (b'{"id": "' + b"x" * 2**20 + b'"}', "(line)", "more than 1,048,576 bytes"),
+        (rb'{"id": "1", "prompt": "a smile \ud83d"}', "prompt", "half of a surrogate pair"),
+        (rb'{"id": "1", "captions": ["a", "\ude00"]}', "captions[1]", "half of a surrogate pair"),
+        (rb'{"id": "1", "image": "\ud83d.png"}', "image", "half of a surrogate pair"),
+        (GOOD | {"image": "circle.png"}, "image", "is not a path"),
+        (GOOD | {"image": "a\0b.png"}, "image", "is not a path"),
+        (GOOD | {"task": ["editing"]}, "task", "unknown task"),
+        (EDIT | {"sources": ["green.png"] * 65}, "sources", "65 pictures"),
     ],
 )
 def test_an_invalid_field_is_rejected_by_name(tmp_path, images, record, field, problem):
@@ -96,6 +108,36 @@ def test_a_rejection_names_file_line_record_and_field(tmp_path, images):
     assert str(checked.rejections[0]).startswith(
         "data.jsonl:1: record '1', field 'image': 'missing.png': cannot be read"
     )
+
+
+def test_null_fields_are_absent(tmp_path, images):
+    checked = check(tmp_path, images, GOOD | {"sources": None, "answer": None, "captions": None, "task": None})
+    [record] = read_records(tmp_path / "data.jsonl", images, checked.accepted)
+    assert (record.task, record.captions, record.sources, record.answer) == ("text_to_image", (), (), "")
+    [rejection] = check(tmp_path, images, GOOD | {"prompt": None}).rejections
+    assert (rejection.field, rejection.problem) == ("prompt", "missing or empty")
+
+
+def test_records_after_a_huge_line_are_read(tmp_path, images):
+    checked = check(tmp_path, images, b"x" * (2**21 + 9), GOOD)
+    assert [rejection.line for rejection in checked.rejections] == [1]
+    assert [record.id for record in read_records(tmp_path / "data.jsonl", images, checked.accepted)] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,image,prompt\n1,a.png,x\n", r"is CSV.*pandas\.read_csv\('.*data\.csv'\)\.to_json\('.*data\.jsonl'"),
+        (b"PAR1\x15\x04", r"is Parquet.*read_parquet"),
+        (b'\xef\xbb\xbf [{"id": "1"}]', r"is one JSON list.*read_json"),
+        (b"\x1f\x8b\x08", r"is gzip.*gunzip"),
+    ],
+)
+def test_another_format_is_refused_with_the_way_to_convert_it(tmp_path, images, content, message):
+    (tmp_path / "data.csv").write_bytes(content)
+    values = {"jsonl": str(tmp_path / "data.csv"), "images": str(images), "test_fraction": 0, "max_picture_pixels": 1}
+    with pytest.raises(DataSourceError, match=message):
+        JSONL.identity(values)
 
 
 def test_the_second_of_two_equal_ids_is_rejected(tmp_path, images):

@@ -30,11 +30,25 @@ from uno_jax.data.sources.source import (
     Values,
     split_of,
 )
-from uno_jax.process.json_reader import JsonError, parse_json
+from uno_jax.process.json_reader import JsonError, half_pair, parse_json
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer")
 _LINES_AT_A_TIME = 256
+_LONGEST_LINE = 2**20  # bytes; a longer line is read in parts of this size
+_MOST_SOURCES = 64
+
+# What people have instead of JSONL: beginning of the file, its name, and how to convert it.
+_OTHER_FORMATS = (
+    (b"PAR1", "Parquet", "pandas.read_parquet({name!r}).to_json({out!r}, orient='records', lines=True)"),
+    (b"ARROW1", "Arrow", "pandas.read_feather({name!r}).to_json({out!r}, orient='records', lines=True)"),
+    (b"\x1f\x8b", "gzip", "gunzip {name}"),
+    (b"PK\x03\x04", "a zip archive, such as XLSX", "export it as CSV, and then to JSONL"),
+    (b"[", "one JSON list", "pandas.read_json({name!r}).to_json({out!r}, orient='records', lines=True)"),
+)
+Problem = tuple[str, str, str] | tuple[str, str, str, str]
+"""Field, problem, remedy, and optionally the cause under which it is counted."""
+_CSV = "pandas.read_csv({name!r}).to_json({out!r}, orient='records', lines=True)"
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ def read_records(
     with open(jsonl, "rb") as file:
         for entry in accepted:
             file.seek(entry.offset)
-            record = parse_json(file.readline())
+            record = _present(parse_json(file.readline(_LONGEST_LINE + 1)))
             yield Record(
                 id=entry.id,
                 task=entry.task,
@@ -140,24 +154,34 @@ def read_records(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yields line number (from 1), byte offset and content of each non-empty line."""
-    offset = 0
+    """Yields line number (from 1), byte offset and content of each non-empty line, without what follows its maximum."""
+    number = offset = 0
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        while line := file.readline(_LONGEST_LINE + 1):
+            number += 1
+            length, part = len(line), line
+            while len(part) > _LONGEST_LINE and not part.endswith(b"\n"):
+                part = file.readline(_LONGEST_LINE + 1)
+                length += len(part)
             if line.strip():
                 yield number, offset, line
-            offset += len(line)
+            offset += length
 
 
-def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
-    """Returns the record of a line and its problems as (field, problem, remedy)."""
+def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, Any], list[Problem]]:
+    """Returns the record of a line, and its problems."""
     remedy = "Write one JSON object per line, as UTF-8 text"
+    if len(line) > _LONGEST_LINE:
+        return {}, [("(line)", f"more than {_LONGEST_LINE:,} bytes", remedy)]
     try:
         record = parse_json(line)
     except JsonError as error:
         return {}, [("(line)", str(error), remedy)]
     if not isinstance(record, dict):
         return {}, [("(line)", f"a JSON {type(record).__name__}, not an object", remedy)]
+    if (half := half_pair(record)) is not None:
+        return {}, [(half, "half of a surrogate pair, which is no valid Unicode", "Write the whole character")]
+    record = _present(record)
     problems = [
         (field, "no such field", f"Use the fields {', '.join(FIELDS)}") for field in record if field not in FIELDS
     ]
@@ -170,7 +194,12 @@ def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, A
     return record, problems
 
 
-def _text_problems(record: dict[str, Any], task: str) -> Iterator[tuple[str, str, str]]:
+def _present(record: dict[str, Any]) -> dict[str, Any]:
+    """Removes null fields, which are absent."""
+    return {field: value for field, value in record.items() if value is not None}
+
+
+def _text_problems(record: dict[str, Any], task: str) -> Iterator[Problem]:
     required = {"id": True, "prompt": task != "understanding", "answer": task == "understanding"}
     for field, must in required.items():
         value = record.get(field, "")
@@ -196,12 +225,13 @@ def _text_problems(record: dict[str, Any], task: str) -> Iterator[tuple[str, str
             yield field, "the same as the prompt", "Rephrase it, or remove it"
 
 
-def _picture_problems(
-    record: dict[str, Any], task: str, images: Path, max_pixels: int
-) -> Iterator[tuple[str, str, str]]:
+def _picture_problems(record: dict[str, Any], task: str, images: Path, max_pixels: int) -> Iterator[Problem]:
     sources = record.get("sources", [])
     if not isinstance(sources, list):
         yield "sources", f"a {type(sources).__name__}, not a list", "Write a list of picture paths"
+        sources = []
+    elif len(sources) > _MOST_SOURCES:
+        yield "sources", f"{len(sources):,} pictures", f"Give at most {_MOST_SOURCES}"
         sources = []
     elif task == "editing" and not sources:
         yield "sources", "missing or empty", "An editing record needs the pictures to edit"
@@ -212,7 +242,7 @@ def _picture_problems(
         try:
             contents[field] = read_picture(images, path, max_pixels)
         except PictureError as error:
-            yield field, error.problem, error.remedy
+            yield field, error.problem, error.remedy, error.cause
     for field, content in contents.items():
         if field != "image" and content == contents.get("image"):
             yield field, "the same picture as the target", "Give the picture before the edit"
@@ -226,6 +256,7 @@ def _identity(values: Values) -> dict[str, object]:
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
     if not jsonl.is_file():
         raise DataSourceError(f"--jsonl: there is no file {jsonl}. Give the JSONL file of your records.")
+    _check_format(jsonl)
     if not images.is_dir():
         raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
     return {
@@ -234,6 +265,21 @@ def _identity(values: Values) -> dict[str, object]:
         "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
         "images": _folder_state(images),
     }
+
+
+def _check_format(jsonl: Path) -> None:
+    """Refuses files of other formats, with the way to convert them, instead of every line of them."""
+    with jsonl.open("rb") as file:
+        start = file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    found = [(kind, how) for magic, kind, how in _OTHER_FORMATS if start.startswith(magic)]
+    first, _, _ = start.partition(b"\n")
+    if not found and b"{" not in first and (b"," in first or b"\t" in first):
+        found = [("CSV", _CSV)]
+    for kind, how in found:
+        convert = how.format(name=str(jsonl), out=str(jsonl.with_suffix(".jsonl")))
+        raise DataSourceError(
+            f"--jsonl: {jsonl} is {kind}, and not JSONL (one JSON object per line). To convert it: {convert}"
+        )
 
 
 def _folder_state(folder: Path) -> str:
@@ -250,8 +296,8 @@ JSONL = DataSource(
     name="jsonl",
     summary="your own records: a JSONL file and a folder of pictures",
     options=(
-        Option("jsonl", str, None, "file of records, one JSON object per line", required=True),
-        Option("images", str, None, "base folder of the picture paths", required=True),
+        Option("jsonl", Path, None, "file of records, one JSON object per line", required=True),
+        Option("images", Path, None, "base folder of the picture paths", required=True),
         Option("max_picture_pixels", int, LARGEST_PICTURE, "maximum number of pixels of a picture", minimum=1),
         TEST_FRACTION,
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from uno_jax.data.record import Record
@@ -27,7 +28,8 @@ class Option:
     """An option of a source. Sources with the same option share one `Option`."""
 
     name: str
-    type: type[str] | type[int] | type[float] | type[bool]
+    type: type[str] | type[int] | type[float] | type[bool] | type[Path]
+    """Values of the type `Path` are texts, with `~` expanded."""
     default: str | int | float | bool | None
     help: str
     minimum: float | None = None
@@ -56,6 +58,8 @@ class Rejection:
     field: str
     problem: str
     remedy: str
+    cause: str = ""
+    """The kind of problem in one word, for counting; empty: the field says enough."""
 
     def __str__(self) -> str:
         record = f" record {self.id!r}," if self.id else ""
