@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from uno_jax.batch import TASKS
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, record_tasks, write_records
+from uno_jax.process.errors import UserError
 
 
 def picture(colour: str, kind: str = "PNG") -> bytes:
@@ -73,8 +75,52 @@ def test_iteration_ends(directory):
 
 
 def test_a_directory_without_a_dataset_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="prepare_data"):
+    with pytest.raises(UserError, match="prepare_data"):
         open_records(tmp_path, "train")
+
+
+def test_a_missing_folder_or_split_is_named_with_what_there_is(directory):
+    with pytest.raises(UserError, match=r"'a,b': there is no such folder.*One dataset must hold all records of a run"):
+        open_records("a,b", "train")
+    with pytest.raises(UserError, match=r"split 'validation' of a prepared dataset is missing.*It has train, test"):
+        open_records(directory, "validation")
+
+
+def records_file(directory):
+    return directory / "toy-train.array_record-00000-of-00001"
+
+
+def cut(directory):
+    records_file(directory).write_bytes(records_file(directory).read_bytes()[:-70_000])
+
+
+def flip_a_bit(directory):
+    damaged = bytearray(records_file(directory).read_bytes())
+    damaged[200] ^= 1
+    records_file(directory).write_bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, r"toy-train\.array_record-00000-of-00001: record 0 cannot be read \("),
+        (flip_a_bit, r"toy-train\.array_record-00000-of-00001: record 0 cannot be read \(.*hash mismatch"),
+        (lambda toy: records_file(toy).write_bytes(b""), r"toy-train\.array_record-.*: record 0 cannot be read"),
+        (lambda toy: records_file(toy).unlink(), r"toy-train\.array_record-00000-of-00001: missing"),
+        (lambda toy: (toy / "features.json").unlink(), r"toy: features\.json is missing"),
+        (lambda toy: (toy / "features.json").write_text("{"), "the dataset cannot be opened"),
+        (lambda toy: (toy / "dataset_info.json").write_text("{}"), "the dataset cannot be opened"),
+        (lambda toy: (toy / "tasks-train.npy").write_bytes(b""), r"tasks-train\.npy: damaged"),
+        (lambda toy: (toy / "tasks-train.npy").write_bytes(pickle.dumps([1])), r"tasks-train\.npy: damaged"),
+        (lambda toy: np.save(toy / "tasks-train.npy", np.zeros(9, np.int32)), "4 records, but 9 tasks"),
+        (lambda toy: np.save(toy / "tasks-train.npy", np.full(4, 99, np.int32)), "expected numbers of tasks"),
+    ],
+)
+def test_damage_is_found_before_a_run_begins_and_its_file_is_named(directory, tmp_path, damage, message):
+    shutil.copytree(directory, tmp_path / "toy")
+    damage(tmp_path / "toy")
+    with pytest.raises(UserError, match=rf"{message}.*Copy the dataset again, or prepare it again"):
+        open_records(tmp_path / "toy", "train").check()
 
 
 def test_an_unknown_task_is_rejected(tmp_path):

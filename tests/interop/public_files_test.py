@@ -29,7 +29,7 @@ from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.unified import UnifiedModel
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import CheckpointError, say
 
 BAGEL_7B = ModelConfig(num_metaqueries=0)
 
@@ -261,6 +261,54 @@ def test_a_tensor_missing_from_its_shard_is_named(directory):
         load_public(directory)
 
 
+@pytest.mark.parametrize("outside", ["../part-0.safetensors", "/etc/part-0.safetensors", "a/../../b.safetensors"])
+def test_an_index_cannot_name_files_outside_of_its_folder(directory, outside):
+    shard(directory)
+    (directory / "ema.safetensors.index.json").write_text(json.dumps({"weight_map": {"vae2llm.bias": outside}}))
+    with pytest.raises(CheckpointError, match=r"index\.json: '.*' is outside of the folder"):
+        load_public(directory)
+
+
+def test_a_single_file_of_another_name_is_read_with_a_note(directory, capsys):
+    whole = load_public(directory).params
+    (directory / "ema.safetensors").rename(directory / "model.safetensors")
+    say.cache_clear()
+    jax.tree.map(np.testing.assert_array_equal, load_public(directory).params, whole)
+    note = f"note: {directory / 'model.safetensors'} is read, because there is no ema.safetensors\n"
+    assert capsys.readouterr().err == note  # once
+    (directory / "model.safetensors").rename(directory / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"found neither ema\.safetensors .*; there are .*weights\.safetensors"):
+        load_public(directory)
+
+
+def test_a_prefix_of_all_tensor_names_is_ignored_with_a_note(directory, capsys):
+    whole = load_public(directory).params
+    tensors = load_file(directory / "ema.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, directory / "ema.safetensors")
+    say.cache_clear()
+    jax.tree.map(np.testing.assert_array_equal, load_public(directory).params, whole)
+    assert "the prefix 'module.' of all tensor names is ignored" in capsys.readouterr().err
+
+
+def test_tensors_of_another_model_are_said_to_be_that(directory):
+    save_file({f"blocks.{i}.weight": np.zeros(1, np.float32) for i in range(9)}, directory / "ema.safetensors")
+    with pytest.raises(CheckpointError, match=r"has 9 tensors of another model, such as blocks\.0\.weight, blocks\.1"):
+        load_public(directory)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "vision", "message"),
+    [
+        ({"num_hidden_layers": 3}, {}, r"has 2 layers, but num_hidden_layers of llm_config\.json gives 3"),
+        ({}, {"num_hidden_layers": 5}, r"has 2 layers, but num_hidden_layers of vit_config\.json gives 4 \(without"),
+    ],
+)
+def test_another_number_of_layers_than_in_the_file_is_refused(directory, decoder, vision, message):
+    write_json(directory, decoder=DECODER_JSON | decoder, vision=VISION_JSON | vision)
+    with pytest.raises(CheckpointError, match=message):
+        load_public(directory)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}', "[" * 100_000], ids=range(5))
 def test_a_broken_index_is_named(directory, text):
     shard(directory)
@@ -335,6 +383,18 @@ def test_a_missing_field_of_config_json_has_its_published_value(directory, field
             r"llm_config\.json: hidden_size is 6",
         ),
         ({"decoder": {"hidden_act": "relu"}}, r"llm_config\.json: hidden_act is 'relu'"),
+        ({"decoder": {"use_sliding_window": True}}, r"llm_config\.json: use_sliding_window is True; only False"),
+        (
+            {"decoder": {"rope_scaling": {"type": "yarn", "factor": 4.0}}},
+            r"llm_config\.json: rope_scaling is \{'type': 'y",
+        ),
+        ({"decoder": {"rope_parameters": {"rope_type": "linear"}}}, r"llm_config\.json: rope_parameters is"),
+        ({"decoder": {"rope_parameters": {"rope_theta": 9.0}, "rope_theta": 8.0}}, r"rope_parameters is"),
+        ({"decoder": {"layer_types": ["sliding_attention"]}}, r"llm_config\.json: layer_types is"),
+        ({"decoder": {"num_hidden_layers": 10**9}}, r"num_hidden_layers is 1000000000; expected .* at most 1000"),
+        ({"decoder": {"rope_theta": 10**400}}, r"llm_config\.json: rope_theta is 1000"),
+        ({"top": {**TOP_JSON, "vae_config": {"num_res_blocks": 10**9}}}, r"num_res_blocks is 1000000000"),
+        ({"top": {**TOP_JSON, "vae_config": {"ch_mult": [1] * 50}}}, r"expected a list of at most 10 integers"),
         ({"vision": {**VISION_JSON, "hidden_size": 5}}, r"vit_config\.json: hidden_size 5"),
         ({"vision": {**VISION_JSON, "num_hidden_layers": 1}}, r"vit_config\.json: num_hidden_layers is 1"),
         ({"vision": {**VISION_JSON, "image_size": 6}}, r"side 3, but vit_max_num_patch_per_side of .* is 2"),

@@ -64,6 +64,7 @@ def make_batches(
     """Opens a prepared dataset and returns `batches_of_records`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(config.tokenizer or Path(config.directory) / "tokenizer")
     records = open_records(config.directory, config.split)
+    records.check()
     tasks = record_tasks(config.directory, config.split)
     return batches_of_records(records, tasks, config, layout, tokenizer, host_index=host_index, host_count=host_count)
 

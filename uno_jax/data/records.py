@@ -7,8 +7,11 @@ per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `w
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +19,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from uno_jax.batch import TASKS
-from uno_jax.data.record import Record
+from uno_jax.data.record import Record, RecordError
+from uno_jax.process.errors import UserError
 
 SPLITS = ("train", "test")
+_AGAIN = "Copy the dataset again, or prepare it again"
 
 
 @runtime_checkable
@@ -40,7 +45,7 @@ class StoredRecords:
         self._directory = Path(directory)
         self._split = split
         self._length = len(record_tasks(directory, split))
-        self._source: Any = None
+        self._source: _ArrayRecords | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -52,7 +57,15 @@ class StoredRecords:
             )
         if self._source is None:
             self._source = _open_array_records(self._directory, self._split)
-        return _to_record(self._source[int(index)])
+        return self._source[int(index)]
+
+    def check(self) -> None:
+        """Opens every file, so that one that is missing or cut is found before a run begins.
+
+        Raises:
+          UserError: a file cannot be used. The message names it.
+        """
+        _open_array_records(self._directory, self._split).check(self._length)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
@@ -65,7 +78,7 @@ def open_records(directory: str | Path, split: str) -> StoredRecords:
     """Opens one split (`train` or `test`) of a dataset directory that `prepare_data` wrote.
 
     Raises:
-      FileNotFoundError: the dataset or the split does not exist.
+      UserError: the dataset or the split does not exist.
     """
     return StoredRecords(directory, split)
 
@@ -76,16 +89,28 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
     Reads one small file and no records.
 
     Raises:
-      FileNotFoundError: the dataset or the split does not exist.
+      UserError: the dataset or the split does not exist, or the file is damaged.
     """
     path = _tasks_path(Path(directory), split)
+    if not Path(directory).is_dir():
+        several = ". One dataset must hold all records of a run" if "," in str(directory) else ""
+        raise UserError(f"{str(directory)!r}: there is no such folder. Give a dataset of prepare_data{several}")
     if not path.exists():
-        raise FileNotFoundError(
-            f"{directory}: split {split!r} of a prepared dataset is missing ({path.name} not found). "
-            "Prepare a dataset with `python -m uno_jax.prepare_data --out=DIR` and give that DIR."
-        )
-    tasks: np.ndarray = np.load(path)
+        found = ", ".join(name for name in SPLITS if _tasks_path(Path(directory), name).exists())
+        advice = f"It has {found}" if found else "Give the folder that `python -m uno_jax.prepare_data --out=DIR` wrote"
+        raise UserError(f"{directory}: split {split!r} of a prepared dataset is missing ({path.name}). {advice}")
+    try:
+        tasks: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged. {_AGAIN}") from error
+    if tasks.dtype != np.int32 or tasks.ndim != 1 or not np.all((tasks >= 0) & (tasks < len(TASKS))):
+        raise UserError(f"{path}: expected numbers of tasks from 0 to {len(TASKS) - 1}. {_AGAIN}")
     return tasks
+
+
+def has_split(directory: str | Path, split: str) -> bool:
+    """Whether a dataset directory has records in a split."""
+    return _tasks_path(Path(directory), split).exists()
 
 
 def write_records(
@@ -132,7 +157,7 @@ def write_records(
     shutil.rmtree(building)
     for split in splits:
         source = _open_array_records(directory, split)
-        tasks = [TASKS.index(source[i]["task"].decode()) for i in range(len(source))]
+        tasks = [TASKS.index(source[i].task) for i in range(len(source))]
         np.save(_tasks_path(directory, split), np.asarray(tasks, np.int32))
 
 
@@ -203,10 +228,62 @@ def _tasks_path(directory: Path, split: str) -> Path:
     return directory / f"tasks-{split}.npy"
 
 
-def _open_array_records(directory: Path, split: str) -> Any:
-    builder = tfds.builder_from_directory(directory)
-    keep = _KeepEncoded()
-    return builder.as_data_source(split=split, decoders={"image": keep, "sources": keep})
+class _ArrayRecords:
+    """The records of a split in ArrayRecord files, with errors that name file and record."""
+
+    def __init__(self, source: Any, files: Sequence[Path], lengths: Sequence[int]):
+        self._source = source
+        self._files = files
+        self._ends = list(accumulate(lengths))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            return _to_record(self._source[index])
+        except Exception as error:  # of the file format, of the encoding of an example, or of its texts
+            file = bisect_right(self._ends, index)
+            position = index - (self._ends[file - 1] if file else 0)
+            where = f"{self._files[file]}: record {position}"
+            raise RecordError(
+                f"{where} cannot be read ({self._reason(index, error)}). {_AGAIN}", "record_damaged"
+            ) from error
+
+    def _reason(self, index: int, error: Exception) -> str:
+        with contextlib.suppress(Exception):  # which is `error` again
+            if not self._source.data_source[index]:
+                return "the file is cut"
+        return _first_line(error)
+
+    def check(self, length: int) -> None:
+        """Reads the first record of every file."""
+        if len(self) != length:
+            raise UserError(f"{self._files[0].parent}: {len(self)} records, but {length} tasks. {_AGAIN}")
+        for file, end in zip(self._files, (0, *self._ends), strict=False):
+            if not file.is_file():
+                raise UserError(f"{file}: missing. {_AGAIN}")
+            if end < len(self):
+                self[end]
+
+
+def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
+    """Opens the files of a split; UserError if that is not possible."""
+    for name in ("dataset_info.json", "features.json"):
+        if not (directory / name).is_file():
+            raise UserError(f"{directory}: {name} is missing. {_AGAIN}")
+    try:
+        builder = tfds.builder_from_directory(directory)
+        keep = _KeepEncoded()
+        source = builder.as_data_source(split=split, decoders={"image": keep, "sources": keep})
+        info = builder.info.splits[split]
+        return _ArrayRecords(source, [Path(file) for file in info.filepaths], info.shard_lengths)
+    except Exception as error:  # TFDS raises errors of any kind for damaged JSON files
+        raise UserError(f"{directory}: the dataset cannot be opened ({_first_line(error)}). {_AGAIN}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 class _KeepEncoded(tfds.decode.SkipDecoding):

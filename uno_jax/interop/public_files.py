@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,14 +27,15 @@ from uno_jax.interop.sizes import UNO_JSON, model_config_from_directory
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import sincos_table_2d
-from uno_jax.process.errors import CheckpointError, lines_of
+from uno_jax.process.errors import CheckpointError, lines_of, say
 from uno_jax.training.state import Params
 
 MODEL_FILE = "ema.safetensors"
 AUTOENCODER_FILE = "ae.safetensors"
 UNO_FILE = "uno.safetensors"
 
-# Index names that other libraries use for a sharded model.
+# Names that other libraries use for the model, in one file or sharded.
+_OTHER_FILES = {MODEL_FILE: ("model.safetensors",)}
 _OTHER_INDICES = {MODEL_FILE: ("model.safetensors.index.json",)}
 
 DtypePolicy = Callable[[LeafPath], Any]
@@ -85,7 +87,7 @@ class Parameters(NamedTuple):
 def is_public_directory(directory: str | Path) -> bool:
     """Whether a directory holds one of the files that identify the public layout."""
     indices = (f"{MODEL_FILE}.index.json", *_OTHER_INDICES[MODEL_FILE])
-    names = (MODEL_FILE, *indices, "llm_config.json", "config.json")
+    names = (MODEL_FILE, *_OTHER_FILES[MODEL_FILE], *indices, "llm_config.json", "config.json")
     return any((Path(directory) / name).is_file() for name in names)
 
 
@@ -105,7 +107,7 @@ def open_public(directory: str | Path) -> PublicFiles:
     if not config.num_metaqueries and (directory / UNO_FILE).exists():
         raise CheckpointError(f"{directory}: {UNO_FILE} exists, but {UNO_JSON} with its sizes is missing")
     parts = [
-        Part(TensorFiles.find(directory, file, _OTHER_INDICES.get(file, ())), tensors, prefix)
+        Part(_find(directory, file, [entry.public for entry in tensors]), tensors, prefix)
         for file, tensors, prefix in (
             (MODEL_FILE, model_tensors(config), ()),
             (AUTOENCODER_FILE, autoencoder_tensors(config.autoencoder), ("autoencoder",)),
@@ -113,6 +115,7 @@ def open_public(directory: str | Path) -> PublicFiles:
         )
         if tensors
     ]
+    _check_layers(parts[0].files, config)
     tables = fixed_tables(config)
     problems: list[str] = []
     for number, part in enumerate(parts):
@@ -154,9 +157,37 @@ def place_public(
     return Parameters(tree, autoencoder)
 
 
+def _find(directory: Path, file: str, expected: list[str]) -> TensorFiles:
+    """Opens a file, or its shards, without a prefix that all names of its tensors share, such as `module.`."""
+    files = TensorFiles.find(directory, file, _OTHER_INDICES.get(file, ()), _OTHER_FILES.get(file, ()))
+    ends = [name for name in files.tensors if name.endswith(f".{expected[0]}")]
+    prefix = ends[0].removesuffix(expected[0]) if len(ends) == 1 else ""
+    if not prefix or not all(name.startswith(prefix) for name in files.tensors):
+        return files
+    say(f"note: {files.source}: the prefix {prefix!r} of all tensor names is ignored")
+    return files.without_prefix(prefix)
+
+
+def _check_layers(files: TensorFiles, config: ModelConfig) -> None:
+    """Requires the numbers of layers in the JSON files to be those in the tensor files."""
+    for name, pattern, expected in (
+        ("llm_config.json", r"language_model\.model\.layers\.(\d{1,9})\.", config.decoder.num_layers),
+        ("vit_config.json", r"vit_model\.vision_model\.encoder\.layers\.(\d{1,9})\.", config.vision.num_layers),
+    ):
+        numbers = {int(match[1]) for tensor in files.tensors if (match := re.match(pattern, tensor))}
+        if numbers and len(numbers) != expected:
+            dropped = " (without the last one, which is dropped)" if name.startswith("vit") else ""
+            raise CheckpointError(
+                f"{files.source}: has {len(numbers)} layers, but num_hidden_layers of {name} gives {expected}{dropped}"
+            )
+
+
 def _problems(files: TensorFiles, expected: dict[str, Shape]) -> list[str]:
     """Returns one line for every tensor that is missing, unexpected, or of an invalid shape or dtype."""
     where = files.source.name
+    if not expected.keys() & files.tensors.keys():
+        some = ", ".join(list(files.tensors)[:3]) or "nothing"
+        return [f"{where}: has {len(files.tensors)} tensors of another model, such as {some}"]
     problems = []
     for name, shape in expected.items():
         stored = files.tensors.get(name)

@@ -19,11 +19,13 @@ from uno_jax.process.errors import CheckpointError
 
 # (field, the only supported value). The public loader overrides further fields (q/k norm on, untied head, two-expert
 # layers, no rope in the ViT). Those are not read here. Tensors that contradict them are an error.
-_DECODER_CHOICES = (("hidden_act", "silu"),)
+_DECODER_CHOICES = (("hidden_act", "silu"), ("use_sliding_window", False), ("partial_rotary_factor", 1.0))
 _VISION_CHOICES = (("hidden_act", "gelu_pytorch_tanh"), ("num_channels", 3))
 _MODEL_CHOICES = (("connector_act", "gelu_pytorch_tanh"), ("interpolate_pos", False))
 _AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
 
+
+_MOST_LAYERS = 1000  # a tensor name is made for each of them
 
 UNO_JSON = "uno_config.json"
 """File with the sizes of UNO's metaqueries, next to `uno.safetensors`."""
@@ -69,6 +71,7 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
 
 def _decoder(fields: _Fields) -> DecoderConfig:
     fields.require(_DECODER_CHOICES)
+    _require_plain_rope(fields)
     defaults = DecoderConfig()
     hidden = fields.integer("hidden_size", defaults.hidden_size)
     heads = fields.integer("num_attention_heads", defaults.num_heads)
@@ -88,7 +91,7 @@ def _decoder(fields: _Fields) -> DecoderConfig:
         )
     return DecoderConfig(
         hidden_size=hidden,
-        num_layers=fields.integer("num_hidden_layers", defaults.num_layers),
+        num_layers=fields.integer("num_hidden_layers", defaults.num_layers, most=_MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -98,6 +101,19 @@ def _decoder(fields: _Fields) -> DecoderConfig:
         norm_eps=fields.number("rms_norm_eps", defaults.norm_eps, positive=True),
         context_length=fields.integer("max_position_embeddings", defaults.context_length),
     )
+
+
+def _require_plain_rope(fields: _Fields) -> None:
+    """Refuses rotary positions and attention of other models, which this decoder would silently replace."""
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = fields.values.get(name)
+        plain = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
+        theta = rope.get("rope_theta", fields.values.get("rope_theta")) if plain else None
+        if rope is not None and (not plain or theta != fields.values.get("rope_theta")):
+            raise CheckpointError(f"{fields.where}: {name} is {rope!r}; only unscaled positions (null) are supported")
+    layers = fields.values.get("layer_types")
+    if layers is not None and (not isinstance(layers, list) or any(layer != "full_attention" for layer in layers)):
+        raise CheckpointError(f"{fields.where}: layer_types is {layers!r}; only 'full_attention' is supported")
 
 
 def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
@@ -116,7 +132,7 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
             f"vit_max_num_patch_per_side of {top.where} (default {defaults.table_side}) is {fixed_side}; "
             "the same position ids index both tables, so the sides must agree"
         )
-    layers_in_json = fields.integer("num_hidden_layers", defaults.num_layers + 1)
+    layers_in_json = fields.integer("num_hidden_layers", defaults.num_layers + 1, most=_MOST_LAYERS)
     if layers_in_json < 2:
         raise CheckpointError(
             f"{fields.where}: num_hidden_layers is {layers_in_json}; expected at least 2, because the last "
@@ -146,8 +162,14 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
             shift=fields.number("shift_factor", 0.0),
         )
     multipliers = fields.values.get("ch_mult", list(defaults.channel_multipliers))
-    if not isinstance(multipliers, list) or not multipliers or not all(type(m) is int and m > 0 for m in multipliers):
-        raise CheckpointError(f"{fields.where}: ch_mult is {multipliers!r}; expected a list of positive integers")
+    if (
+        not isinstance(multipliers, list)
+        or not 0 < len(multipliers) <= 10
+        or any(type(m) is not int for m in multipliers)
+    ):
+        raise CheckpointError(f"{fields.where}: ch_mult is {multipliers!r}; expected a list of at most 10 integers")
+    if not all(0 < multiplier <= 1000 for multiplier in multipliers):
+        raise CheckpointError(f"{fields.where}: ch_mult is {multipliers!r}; expected integers from 1 to 1000")
     downsample = fields.integer("downsample", 2 ** (len(multipliers) - 1))
     if downsample != 2 ** (len(multipliers) - 1):
         raise CheckpointError(
@@ -164,7 +186,7 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
         kind="flux",
         base_channels=channels,
         channel_multipliers=tuple(multipliers),
-        num_residual_blocks=fields.integer("num_res_blocks", defaults.num_residual_blocks),
+        num_residual_blocks=fields.integer("num_res_blocks", defaults.num_residual_blocks, most=_MOST_LAYERS),
         latent_channels=fields.integer("z_channels", defaults.latent_channels),
         downsample=downsample,
         scale=fields.number("scale_factor", defaults.scale),
@@ -193,10 +215,10 @@ class _Fields:
         where = self.where if self.values else fallback.where
         return _Fields(fallback.values | self.values, where)
 
-    def integer(self, name: str, default: int | None) -> int:
+    def integer(self, name: str, default: int | None, most: int = 2**31 - 1) -> int:
         value = self.values.get(name, default)
-        if type(value) is not int or value <= 0:
-            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a positive integer")
+        if type(value) is not int or not 0 < value <= most:
+            raise CheckpointError(f"{self.where}: {name} is {value!r}; expected a positive integer of at most {most}")
         return value
 
     def number(self, name: str, default: float, *, positive: bool = False) -> float:

@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from uno_jax.interop.json_object import read_object
-from uno_jax.process.errors import CheckpointError, lines_of
-from uno_jax.process.json_reader import parse_json
+from uno_jax.process.errors import CheckpointError, lines_of, say
+from uno_jax.process.json_reader import JsonError, parse_json
 
 STORED_DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -56,13 +56,16 @@ class TensorFiles:
                 self.tensors[name] = stored
 
     @classmethod
-    def find(cls, directory: str | Path, name: str, other_indices: Sequence[str] = ()) -> TensorFiles:
+    def find(
+        cls, directory: str | Path, name: str, other_indices: Sequence[str] = (), other_names: Sequence[str] = ()
+    ) -> TensorFiles:
         """Opens `name` (such as ema.safetensors) in a directory, or the shards listed by an index.
 
         Args:
           directory: the folder of the files.
           name: name of the single file. Its index is `<name>.index.json`.
           other_indices: further names of the index.
+          other_names: further names of the single file, used with a note if there is neither file nor index.
 
         Raises:
           CheckpointError: file and index are missing, a shard is missing, or a file is damaged.
@@ -73,17 +76,25 @@ class TensorFiles:
         for index in (directory / file for file in (f"{name}.index.json", *other_indices)):
             if index.is_file():
                 return cls._sharded(index)
-        raise CheckpointError(f"{directory}: found neither {name} nor an index of its shards, {name}.index.json")
+        for other in (directory / file for file in other_names):
+            if other.is_file():
+                say(f"note: {other} is read, because there is no {name}")
+                return cls([other], other)
+        there = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
+        raise CheckpointError(
+            f"{directory}: found neither {name} nor an index of its shards, {name}.index.json"
+            + (f"; there are {there}" if there else "")
+        )
 
     @classmethod
     def _sharded(cls, index: Path) -> TensorFiles:
-        try:
-            weight_map = read_object(index)["weight_map"]
-            listed = {str(tensor): index.parent / file for tensor, file in weight_map.items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{index}: expected a JSON object with the file of every tensor in weight_map ({error!r})"
-            ) from error
+        weight_map = read_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise CheckpointError(f"{index}: expected a JSON object with the file of every tensor in weight_map")
+        outside = [file for file in weight_map.values() if PurePath(file).is_absolute() or ".." in PurePath(file).parts]
+        if outside:
+            raise CheckpointError(f"{index}: {outside[0]!r} is outside of the folder; expected names of files in it")
+        listed = {tensor: index.parent / file for tensor, file in weight_map.items()}
         files = sorted(set(listed.values()))
         absent = [file.name for file in files if not file.is_file()]
         if absent:
@@ -97,6 +108,13 @@ class TensorFiles:
         if misplaced:
             raise CheckpointError(f"{index}: tensors that are not in the indexed shard:{lines_of(misplaced)}")
         return opened
+
+    def without_prefix(self, prefix: str) -> TensorFiles:
+        """Returns the same tensors under names without a prefix that all of them have."""
+        renamed = TensorFiles([], self.source)
+        renamed.files = self.files
+        renamed.tensors = {name.removeprefix(prefix): stored for name, stored in self.tensors.items()}
+        return renamed
 
     def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
         """Reads one tensor in its stored dtype, or the part selected by `index` (slices with steps of 1).
@@ -151,7 +169,10 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         ) from error
     with open(file, "rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
-        header = parse_json(opened.read(length))
+        try:
+            header = parse_json(opened.read(length))
+        except JsonError as error:
+            raise CheckpointError(f"{file}: damaged header: {error}") from error
     return {
         name: StoredTensor(file, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
         for name, entry in header.items()

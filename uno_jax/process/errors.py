@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +20,12 @@ class CheckpointError(UserError):
 
 class CheckpointMismatch(CheckpointError):
     """Raised for a checkpoint of another model. The message names tensors that differ."""
+
+
+@functools.cache
+def say(message: str) -> None:
+    """Prints a message to stderr, once per process."""
+    print(message, file=sys.stderr)
 
 
 def user_message(error: BaseException) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from jax.sharding import Mesh
 from uno_jax.batch import REGIONS
 from uno_jax.config import ConfigError, json_file
 from uno_jax.data.pipeline import make_batches
-from uno_jax.data.records import open_records
+from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.provenance import Provenance
@@ -70,6 +71,8 @@ def run(
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
+    _check_held_out(config)
+    _check_writable(workdir)
     resumed = find_checkpoint(workdir / "checkpoints")
     _check_workdir(workdir, resumed)
     _check_same_on_all_hosts(workdir, resumed)
@@ -138,6 +141,33 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
     if source is not None and not config.data.tokenizer:
         return config_errors(source.tokenizer)
     return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
+
+
+def _check_held_out(config: RunConfig) -> None:
+    """Requires the held-out split to exist if the run reads it."""
+    uses = {"config.evaluation.batches": config.evaluation.batches, "config.pictures.every": config.pictures.every}
+    used = [name for name, value in uses.items() if value]
+    if used and Path(config.data.directory).is_dir() and not has_split(config.data.directory, config.evaluation.split):
+        raise ConfigError(
+            f"{config.data.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
+            f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
+        )
+
+
+def _check_writable(workdir: Path) -> None:
+    """Creates the workdir, if needed, and a file in it.
+
+    Raises:
+      ConfigError: that is not possible. The message says why.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the workdir {workdir} cannot be written ({error.strerror or error}). Give a folder that can"
+        ) from error
 
 
 def _check_workdir(workdir: Path, resumed: Path | None) -> None:
@@ -255,9 +285,8 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
     config, data = context.config, context.config.data
     mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one device"
     hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
-    sizes = ", ".join(
-        f"{len(open_records(data.directory, split)):,} {split}" for split in (data.split, config.evaluation.split)
-    )
+    splits = [split for split in (data.split, config.evaluation.split) if has_split(data.directory, split)]
+    sizes = ", ".join(f"{len(open_records(data.directory, split)):,} {split}" for split in splits)
     facts = [
         ("records", f"{sizes}  ({data.directory})"),
         ("method", data.method),
