@@ -257,7 +257,7 @@ def test_data_that_never_fit_are_an_error():
     records = [make_record(i, prompt="long " * 60) for i in range(4)]
     with pytest.raises(UserError, match=r"51 of 51 samples were skipped.*max_skipped_share.*increase data\.text"):
         take(batches(records=records), 1)
-    with pytest.raises(UserError, match=r"the last 109 samples were skipped.*increase data\.text_tokens"):
+    with pytest.raises(UserError, match=r"the last 109 were skipped.*increase data\.text_tokens"):
         take(batches(small_config(max_skipped_share=1.0), records=records), 1)
 
 

@@ -45,6 +45,7 @@ def small_model(*, decoder: Mapping[str, Any] = {}, vision: Mapping[str, Any] = 
             mlp_size=48,
             vocab_size=len(TOKENIZER),
             rope_theta=100.0,
+            context_length=2048,
         ),
         vision=VisionConfig(
             hidden_size=16,

@@ -339,7 +339,7 @@ def test_a_text_in_a_prompt_never_becomes_a_delimiter():
 def test_contexts_above_the_context_length_are_refused_before_anything_is_read():
     nothing = Path("missing.png")  # reading it would be another error
     limit = MODEL.config.decoder.context_length
-    for parts in ((nothing, "thing " * 20_000), ("thing",) * (limit // 3), ("x" * 10**7,)):
+    for parts in ((nothing, "thing " * 20_000), ("thing",) * (limit // 2), ("x" * 10**7,)):
         with pytest.raises(UserError, match=rf"more than the context length of {limit:,} of this model: shorten"):
             context_plan(parts, MODEL, latents=True)
     with pytest.raises(UserError, match=rf"3 positions, and up to {limit:,} are to be written after it"):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from rich.console import Console
 
 from configs import openmoji_pretrain
 from tests.helpers.tiny_run import (
@@ -17,6 +22,8 @@ from tests.helpers.tiny_run import (
 from uno_jax.config import ConfigError
 from uno_jax.interop.load import load_model
 from uno_jax.parallel.mesh import make_mesh
+from uno_jax.process.errors import UserError
+from uno_jax.run.config import with_local_paths
 from uno_jax.run.run import run
 from uno_jax.run.start import start_params
 from uno_jax.training.checkpoints import find_checkpoint, restore_tree
@@ -77,3 +84,44 @@ def test_a_missing_start_is_rejected(dataset, tmp_path):
     config = tiny_uno(dataset, init_from=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="config.init_from: .*nothing: no checkpoint found"):
         start_params(config, make_mesh(config.mesh))
+
+
+@pytest.fixture
+def without_test_split(dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "data" / "tasks-test.npy").unlink()
+    return tmp_path / "data"
+
+
+def test_a_run_that_reads_no_held_out_records_needs_no_held_out_split(without_test_split, tmp_path):
+    changes = {"evaluation.records": 0, "pictures.every": 0, "steps": 1}
+    assert run(tiny_uno(without_test_split, **changes), tmp_path / "run", console=quiet())
+
+
+def test_a_missing_held_out_split_is_refused_before_parameters_are_loaded(without_test_split, tmp_path):
+    config = tiny_uno(without_test_split, init_from=str(tmp_path / "nothing"), **{"pictures.every": 2})
+    with pytest.raises(ConfigError) as error:
+        run(config, tmp_path / "run", console=quiet())
+    assert "config.evaluation.records and config.pictures.every need: set them to 0, or prepare" in str(error.value)
+    assert "--test_fraction" in str(error.value)
+
+
+def test_paths_of_a_config_are_local(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(dataset.parent))
+    config = with_local_paths(tiny_uno(dataset, **{"data.directory": f"~/{dataset.name}"}))
+    assert config.data.directory == str(dataset)
+    with pytest.raises(ConfigError, match=r"config\.init_from: 'gs://bucket/model' is a URL"):
+        run(tiny_uno(dataset, init_from="gs://bucket/model"), tmp_path, console=quiet())
+
+
+def test_a_run_that_skips_too_many_samples_stops_and_lists_them(dataset, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    config = tiny_uno(dataset, **{"data.max_picture_pixels": 200, "evaluation.records": 0})
+    with pytest.raises(
+        UserError, match=r"51 of 51 samples were skipped.*16 x 16 pixels are more than the maximum of 200"
+    ):
+        run(config, tmp_path, console=console)
+    listed = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert {entry["cause"] for entry in listed} == {"picture_size"}
+    assert len({entry["id"] for entry in listed}) == len(listed) > 9
+    assert "(100.0%) were skipped (picture_size 51)" in console.file.getvalue()

@@ -40,6 +40,15 @@ _MAX_INT32 = 2**31
 _FEWEST_DRAWS = 100  # the share of skipped samples is of at least so many
 
 
+class TooManySkipped(UserError):
+    """Raised if more samples are skipped than the config allows. The message ends with the problem of the last one."""
+
+    def __init__(self, problem: str, skipped: list[Skipped]):
+        super().__init__(f"{problem}. The last one: {skipped[-1].message}")
+        self.skipped = skipped
+        """Samples skipped since the last batch or sample."""
+
+
 class PackedBatch(NamedTuple):
     """The rows of this host, with ids and statistics for the metrics."""
 
@@ -225,22 +234,12 @@ class _SkipUnusableIterator(grain.DatasetIterator):
             if not isinstance(element, Skipped):
                 return {**element, "info": replace(element["info"], skipped=tuple(skipped))}
             skipped.append(element)
-            self._check(len(skipped), element)
-
-    def _check(self, in_a_row: int, last: Skipped) -> None:
-        """Stops if too many samples are skipped.
-
-        Raises:
-          UserError: the message gives the share, and the cause of the last one.
-        """
-        self._skipped += 1
-        if in_a_row > self._give_up_after:
-            raise UserError(f"no sample can be used: the last {in_a_row} samples were skipped. {last.message}")
-        if self._skipped > self._max_share * max(self._drawn, _FEWEST_DRAWS):
-            raise UserError(
-                f"{self._skipped} of {self._drawn} samples were skipped, and data.max_skipped_share is "
-                f"{self._max_share:g}. The last one: {last.message}"
-            )
+            self._skipped += 1
+            if len(skipped) > self._give_up_after:
+                raise TooManySkipped(f"no sample can be used: the last {len(skipped)} were skipped", skipped)
+            if self._skipped > self._max_share * max(self._drawn, _FEWEST_DRAWS):
+                count = f"{self._skipped} of {self._drawn} samples were skipped"
+                raise TooManySkipped(f"{count}, and data.max_skipped_share is {self._max_share:g}", skipped)
 
     # Nothing is buffered between two calls, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:

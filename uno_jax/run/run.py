@@ -145,7 +145,7 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
 
 def _check_held_out(config: RunConfig) -> None:
     """Requires the held-out split to exist if the run reads it."""
-    uses = {"config.evaluation.batches": config.evaluation.batches, "config.pictures.every": config.pictures.every}
+    uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
     if used and Path(config.data.directory).is_dir() and not has_split(config.data.directory, config.evaluation.split):
         raise ConfigError(

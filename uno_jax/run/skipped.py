@@ -10,7 +10,7 @@ from typing import Any
 
 import rich.console
 
-from uno_jax.data.pipeline import PackedBatch
+from uno_jax.data.pipeline import PackedBatch, TooManySkipped
 from uno_jax.data.samples import Skipped
 from uno_jax.process.json_reader import JsonError, parse_json
 
@@ -73,7 +73,11 @@ class Watched:
         return self
 
     def __next__(self) -> PackedBatch:
-        packed: PackedBatch = next(self._batches)
+        try:
+            packed: PackedBatch = next(self._batches)
+        except TooManySkipped as error:
+            self._skipped.add(0, error.skipped)
+            raise
         self._skipped.add(int(packed.stats["samples"]), packed.skipped)
         return packed
 
