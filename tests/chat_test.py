@@ -20,6 +20,7 @@ from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import Request
 from uno_jax.inference.picture_files import read_settings
 from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.interop.load import load_model
 from uno_jax.sampling.text import TextConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -96,12 +97,17 @@ def test_lines_from_a_pipe_are_answered_and_commands_executed(checkpoint, tmp_pa
     assert one != two
 
 
+def test_a_picture_can_be_stored_without_metadata(checkpoint, tmp_path):
+    talk(checkpoint, tmp_path, "/draw thing", options=["--metadata=none"])
+    assert Image.open(tmp_path / "picture-000.png").info == {}
+
+
 def test_a_generated_picture_has_the_metadata_of_sample(checkpoint, tmp_path):
     Image.fromarray(SOURCE).save(tmp_path / "source.png")
     talk(checkpoint, tmp_path, f"/image {tmp_path / 'source.png'}", "/draw thing")
     settings = read_settings(tmp_path / "picture-000.png")
     expected = picture_metadata(Request((SOURCE, "thing"), QUICK_SETTINGS), small_generator())
-    assert settings == expected | {"checkpoint": str(checkpoint)}
+    assert settings == expected | {"checkpoint": load_model(checkpoint).name}
 
 
 def test_a_thought_before_a_picture_is_sampled_like_answers(checkpoint, tmp_path):
@@ -139,6 +145,17 @@ def test_spaces_and_a_byte_order_mark_are_not_part_of_a_command(checkpoint, tmp_
     printed = talk(checkpoint, tmp_path, "\ufeff/image\t~/source picture.png", " /think ")
     assert printed[1] == "(~/source picture.png: 16x8)"
     assert printed[3] == "(thinking is on)"
+
+
+@pytest.mark.parametrize(
+    "typed", ['"{}/my picture.png"', "'{}/my picture.png'", "{}/my\\ picture.png", "{}/my picture.png"]
+)
+def test_the_name_of_a_picture_may_be_quoted(tmp_path, typed):
+    Image.fromarray(SOURCE).save(tmp_path / "my picture.png")
+    console = Console(file=io.StringIO(), width=200)
+    settings = {"text": TEXT, "settings": QUICK_SETTINGS, "stop": (), "out": tmp_path, "console": console}
+    chat.Chat(Conversation(small_generator()), **settings).turn(f"/image {typed.format(tmp_path)}")
+    assert console.file.getvalue().endswith(": 16x8)\n")
 
 
 def test_an_invalid_utf8_line_is_an_error_and_the_conversation_continues(checkpoint, tmp_path):

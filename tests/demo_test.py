@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio_client
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from selenium.webdriver.common.by import By
 
 from tests.helpers.made_up_plans import latents_of
 from tests.helpers.small_loaded import small_generator
-from uno_jax.demo import main, make_page
+from uno_jax.demo import MAX_UPLOAD, main, make_page, serve
 from uno_jax.inference.generate import Generator
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.sampling.text import TextConfig
@@ -53,7 +54,7 @@ SETTINGS = PictureSettings(seed=3, timesteps=3, image_scale=1.0, interval=(0.0, 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     page = make_page(small_generator())
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
+    _, url, _ = serve(page, prevent_thread_lock=True, quiet=True, server_port=None)
     yield url
     page.close()
 
@@ -101,6 +102,42 @@ def test_further_stop_tokens_end_an_answer(client):
         client.predict(None, "thing", False, 20, 0.0, 1.0, 0, "thing number", api_name="/ask")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timesteps": 10**7}, "greater than maximum value"),
+        ({"timesteps": -1}, "less than minimum value"),
+        ({"text_scale": 1e30}, "greater than maximum value"),
+        ({"seed": 2**40}, "greater than maximum value"),
+        ({"solver_order": 9}, "greater than maximum value"),
+        ({"rescale": "much"}, "not in the list of choices"),
+        ({"size": "9" * 5000 + "x8"}, "expected a value such as 96x64"),
+        ({"negative": "thing " * 20_000}, "more than the context length of 2,048 of this model"),
+    ],
+)
+def test_the_interface_for_programs_has_the_same_bounds(client, changes, message):
+    with pytest.raises(gradio_client.exceptions.AppError, match=message):
+        client.predict(None, "thing", 1, *(CONTROLS | changes).values(), api_name="/draw")
+
+
+def test_a_question_above_the_context_length_is_refused(client):
+    with pytest.raises(gradio_client.exceptions.AppError, match="more than the context length of 2,048 of this model"):
+        client.predict(None, "thing " * 20_000, False, 20, 0.0, 1.0, 0, "", api_name="/ask")
+
+
+def test_an_upload_is_refused_by_its_size_and_by_its_content(client, tmp_path):
+    (tmp_path / "huge.png").write_bytes(b"x" * (MAX_UPLOAD + 1))
+    with pytest.raises(ValueError, match="exceeds the maximum file size of 67108864 bytes"):
+        client.predict(
+            gradio_client.handle_file(tmp_path / "huge.png"), "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask"
+        )
+    (tmp_path / "text.png").write_bytes(b"not a picture")
+    with pytest.raises(gradio_client.exceptions.AppError, match=r"text\.png: not a picture"):
+        client.predict(
+            gradio_client.handle_file(tmp_path / "text.png"), "thing", False, 20, 0.0, 1.0, 0, "", api_name="/ask"
+        )
+
+
 def test_an_empty_field_takes_its_default(client):
     with_default, empty = (
         drawn(client.predict(None, "thing", 1, *(CONTROLS | {"text_scale": scale}).values(), api_name="/draw"))
@@ -127,10 +164,41 @@ class Watched(Generator):
         return super().answering_plan(context, think=think, text=text)
 
 
+def test_a_request_stops_after_its_client_has_left():
+    @dataclasses.dataclass(frozen=True)
+    class Slow(Generator):
+        """Notes the pictures that it has generated, one per batch."""
+
+        noted: list[int] = dataclasses.field(default_factory=list)
+
+        def generate(self, requests, batch_size=1):
+            for number, drawing in super().generate(requests, 1):
+                self.noted.append(number)
+                time.sleep(0.5)
+                yield number, drawing
+
+    generator = Slow(small_generator().reader)
+    page = make_page(generator)
+    _, url, _ = serve(page, prevent_thread_lock=True, quiet=True, server_port=None)
+    session = {"session_hash": "leaving"}
+    values = [None, "thing", 16, *CONTROLS.values()]
+    fn = next(number for number, fn in page.fns.items() if fn.api_name == "draw")
+    body = {"data": values, "fn_index": fn, "trigger_id": None, "event_data": None, **session}
+    httpx.post(f"{url}gradio_api/queue/join", json=body).raise_for_status()
+    with httpx.stream("GET", f"{url}gradio_api/queue/data", params=session, timeout=60) as stream:
+        next(stream.iter_text())
+        wait_for(lambda: generator.noted)
+    time.sleep(1.5)  # the absence of an event can only be observed by waiting
+    after_leaving = len(generator.noted)
+    time.sleep(1.5)
+    page.close()
+    assert len(generator.noted) == after_leaving < 16
+
+
 def test_a_question_waits_until_a_picture_is_generated():
     generator = Watched(small_generator().reader)
     page = make_page(generator)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_port=None)
+    _, url, _ = serve(page, prevent_thread_lock=True, quiet=True, server_port=None)
     client = gradio_client.Client(url, verbose=False)
     drawing = client.submit(None, "thing", 1, *CONTROLS.values(), api_name="/draw")
     wait_for(lambda: generator.noted)

@@ -56,7 +56,8 @@ def test_a_prompt_gives_a_picture_with_its_settings_as_metadata(checkpoint, tmp_
     assert sorted(written(tmp_path / "out")) == ["00000-thing-seed3.png", "sheet.png"]
     assert "1 generated, 0 skipped" in printed
     settings = read_settings(tmp_path / "out" / "00000-thing-seed3.png")
-    assert settings["checkpoint"] == str(checkpoint)
+    assert settings["checkpoint"].startswith(f"{checkpoint.name} (")
+    assert str(checkpoint.parent) not in json.dumps(settings)
     assert settings["dtype"] == "float32"
     assert settings["context"] == ["thing"]
     expected = {"seed": 3, "size": "16x16", "timesteps": 3, "time_shift": 1.0, "text_scale": 4.0, "interval": [0.4, 1]}
@@ -66,8 +67,15 @@ def test_a_prompt_gives_a_picture_with_its_settings_as_metadata(checkpoint, tmp_
     assert np.abs(picture - np.asarray(drawing.image)).max() <= 1
 
 
+def test_pictures_without_metadata_are_recognised_by_their_names(checkpoint, tmp_path):
+    options = ["--prompt=thing", "--metadata=none", "--text_scale=1"]
+    assert "1 generated, 0 skipped" in succeed(checkpoint, tmp_path / "out", *options)
+    assert Image.open(tmp_path / "out" / "00000-thing-seed0.png").info == {}
+    assert "0 generated, 1 skipped" in succeed(checkpoint, tmp_path / "out", *options, "--seed=0")
+
+
 def test_invalid_metadata_is_ignored(tmp_path):
-    for text in ("", "{", "[" * 100_000):
+    for text in ("", "{", "[" * 100_000, "[1]"):
         chunks = PngImagePlugin.PngInfo()
         chunks.add_itxt("uno_jax", text)
         write_png(tmp_path / "picture.png", Image.new("RGB", (2, 2)), chunks)

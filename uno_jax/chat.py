@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from rich.console import Console
 from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.options import (
+    define_metadata,
     define_model,
     define_pictures,
     define_texts,
@@ -44,6 +46,7 @@ from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message, user_message
 from uno_jax.process.flags import define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
+from uno_jax.process.paths import local_path
 from uno_jax.sampling.text import TextConfig
 
 _COMMANDS = "\n".join(line for line in (__doc__ or "").splitlines() if line.startswith("    /"))
@@ -61,11 +64,12 @@ class Chat:
         stop: Sequence[str],
         out: Path,
         console: Console,
+        metadata: bool = True,
     ):
         self._conversation = conversation
         self._text, self._settings = text, settings
         self._stop = conversation.generator.stop_tokens(stop)
-        self._out, self._console = out, console
+        self._out, self._console, self._metadata = out, console, metadata
         self._generated = 0
 
     def turn(self, line: str) -> bool:
@@ -115,7 +119,7 @@ class Chat:
         """Adds a picture to the conversation.
 
         Args:
-          file: path of the picture; ~ is expanded.
+          file: path of the picture. `~` is expanded, and quotes around it or backslashes before its spaces are removed.
           what: command or flag that names it, for error messages.
 
         Raises:
@@ -123,7 +127,7 @@ class Chat:
         """
         if not file:
             raise UserError(f"{what} needs a file name")
-        pixels = read_picture(os.path.expanduser(file), what)  # no shell expands ~ here
+        pixels = read_picture(_file_of(file), what)
         self._conversation = self._conversation.with_part(pixels)
         self._say(f"({file}: {pixels.shape[1]}x{pixels.shape[0]})")
 
@@ -146,7 +150,7 @@ class Chat:
         seed = self._settings.seed + self._generated
         settings = dataclasses.replace(self._settings, seed=seed, think=self._conversation.think)
         request = self._conversation.image_request(instruction, settings)
-        metadata = picture_metadata(request, self._conversation.generator)
+        metadata = picture_metadata(request, self._conversation.generator) if self._metadata else None
         self._out.mkdir(parents=True, exist_ok=True)
         generated, self._conversation = self._conversation.generate(instruction, settings)
         file = next(name for n in range(10**6) if not (name := self._out / f"picture-{n:03d}.png").exists())
@@ -158,6 +162,20 @@ class Chat:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
+
+
+def _file_of(text: str) -> str:
+    """Returns the path that a text names, as it is or as a shell would read it."""
+    if os.path.exists(text):
+        return text
+    try:
+        [path] = shlex.split(text)
+    except ValueError:  # several words, or a quote without its pair
+        path = text
+    try:
+        return local_path(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def main(arguments: Sequence[str], console: Console | None = None, source: io.TextIOBase | None = None) -> None:
@@ -176,12 +194,20 @@ def main(arguments: Sequence[str], console: Console | None = None, source: io.Te
         settings, text = picture_settings(options), text_config(options)
         conversation = Conversation(load_from_flags(options, thoughts=text), options.think)
         out = Path(options.out)
-        chat = Chat(conversation, text=text, settings=settings, stop=options.stop, out=out, console=console)
+        chat = Chat(
+            conversation,
+            text=text,
+            settings=settings,
+            stop=options.stop,
+            out=out,
+            console=console,
+            metadata=options.metadata == "all",
+        )
         for image in options.image:
             chat.show(image, "--image")
-    for line in _lines(lines, console):
-        if not chat.turn(line):
-            return
+        for line in _lines(lines, console):
+            if not chat.turn(line):
+                return
 
 
 def _define(options: flags.FlagValues) -> None:
@@ -190,6 +216,7 @@ def _define(options: flags.FlagValues) -> None:
     define_paths(options, "image", "picture at the start of the conversation", "conversation")
     flags.DEFINE_boolean("think", False, "reason before answers and pictures", **place)
     define_path(options, "out", "pictures", "folder of generated pictures", "conversation")
+    define_metadata(options, "conversation", "")
     note = "token that ends an answer, in addition to the model's end token"
     flags.DEFINE_multi_string("stop", [], note, **place)
     define_texts(options)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args, no_type_check
 
+import numpy as np
 from absl import flags, logging
 
+from uno_jax.data.decoding import PictureError, decode_rgb, read_file
 from uno_jax.inference.contexts import ContextPart
 from uno_jax.inference.conversation import Conversation
 from uno_jax.inference.generate import GeneratedImage, Generator, Request
 from uno_jax.inference.options import define_model, define_thoughts, load_from_flags, thought_config
-from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.picture_settings import LARGEST_SEED, PictureSettings
 from uno_jax.inference.thinking import split_thought
 from uno_jax.process.compilation_cache import keep_compiled_programs
-from uno_jax.process.errors import UserError, exit_with_message
+from uno_jax.process.errors import exit_with_message, user_message
 from uno_jax.process.flags import parse_flags, section_of
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
@@ -28,6 +32,13 @@ except ImportError:
     sys.exit("The web page needs gradio: pip install --no-deps -r requirements-demo.txt")
 
 Result = TypeVar("Result")
+
+MAX_UPLOAD = 2**26
+"""Maximum size of an uploaded picture in bytes."""
+MAX_PICTURES = 8
+"""Maximum number of pictures to edit."""
+MAX_TIMESTEPS = 500
+_MAX_SCALE = 100.0
 
 # Shared by all events, so requests of different kinds run one at a time, too.
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
@@ -46,15 +57,20 @@ def main(arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     with exit_with_message():
         generator = load_from_flags(options, thought_config(options))
-        make_page(generator).launch(server_name=options.host, server_port=options.port, theme=_theme(), footer_links=[])
+        serve(make_page(generator), server_name=options.host, server_port=options.port)
+
+
+def serve(page: gr.Blocks, **options: Any) -> Any:
+    """Serves the page; the options are those of gradio's `launch`."""
+    return page.launch(max_file_size=MAX_UPLOAD, theme=_theme(), footer_links=[], **options)
 
 
 def make_page(generator: Generator) -> gr.Blocks:
-    """Builds the page, which `launch` serves. Requests run one at a time, in order."""
+    """Builds the page, which `launch` serves. Requests run one at a time, in order. Files are removed after an hour."""
     model = generator.reader.model
     page: gr.Blocks
-    with gr.Blocks(title="uno_jax", analytics_enabled=False) as page:
-        gr.Markdown(f"# uno_jax\n`{model.origin}`")
+    with gr.Blocks(title="uno_jax", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# uno_jax\n`{model.name}`")
         with gr.Tab("Draw", id="draw"):
             _picture_tab(generator, edit=False)
         with gr.Tab("Edit", id="edit"):
@@ -69,7 +85,11 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
     with gr.Row():
         with gr.Column():
             pictures = gr.Gallery(
-                label="Pictures to edit", type="pil", file_types=["image"], visible=edit, elem_id=f"{name}-pictures"
+                label="Pictures to edit",
+                type="filepath",
+                file_types=["image"],
+                visible=edit,
+                elem_id=f"{name}-pictures",
             )
             prompt = gr.Textbox(label="What to change" if edit else "Prompt", elem_id=f"{name}-prompt")
             count = gr.Slider(1, 16, value=1, step=1, label="Number of pictures, with consecutive seeds")
@@ -87,16 +107,18 @@ def _picture_tab(generator: Generator, *, edit: bool) -> None:
         *values: Any,
         progress: Any = gr.Progress(),  # noqa: B008 - how gradio finds it
     ) -> Iterator[tuple[list[tuple[Any, str]], Any]]:
-        sources = [picture for picture, _ in pictures or []]
-        if edit and not sources:
-            raise gr.Error("Give at least one picture to edit.")
+        if edit and not pictures:
+            raise _refusal("Give at least one picture to edit.")
+        if len(pictures or []) > MAX_PICTURES:
+            raise _refusal(f"Give at most {MAX_PICTURES} pictures.")
+        sources = [_uploaded(picture) for picture, _ in pictures or []]
         if not prompt.strip():
-            raise gr.Error("Describe the change." if edit else "Enter a prompt.")
+            raise _refusal("Describe the change." if edit else "Enter a prompt.")
         settings = [_settings(dict(zip(controls, values, strict=True)), number) for number in range(int(count))]
         requests = [Request((*sources, prompt), own) for own in settings]
         made: dict[int, GeneratedImage] = {}
         progress((0, len(requests)), unit="pictures")
-        for number, generated in _with_messages(generator.generate(requests)):
+        for number, generated in _with_messages(_generated(generator, requests)):
             made[number] = generated
             progress((len(made), len(requests)), unit="pictures")
             shown = [(made[i].image, f"seed {settings[i].seed}") for i in sorted(made)]
@@ -117,15 +139,22 @@ def _question_tab(generator: Generator) -> None:
     text = TextConfig()
     with gr.Row():
         with gr.Column():
-            picture = gr.Image(label="Picture (optional)", type="pil", elem_id="ask-picture")
+            picture = gr.Image(label="Picture (optional)", type="filepath", elem_id="ask-picture")
             question = gr.Textbox(label="Question (empty: a caption)", elem_id="ask-question")
             button = gr.Button("Ask", variant="primary", elem_id="ask-go")
             with gr.Accordion("Settings", open=False):
                 think = gr.Checkbox(False, label="Think first")
-                length = gr.Number(text.max_length, precision=0, label="Maximum tokens of an answer")
-                temperature = gr.Number(text.temperature, label="Temperature (0: greedy decoding)")
+                longest = generator.reader.model.config.decoder.context_length
+                length = gr.Number(
+                    text.max_length, precision=0, minimum=2, maximum=longest, label="Maximum tokens of an answer"
+                )
+                temperature = gr.Number(
+                    text.temperature, minimum=0, maximum=_MAX_SCALE, label="Temperature (0: greedy decoding)"
+                )
                 top_p = gr.Slider(0.01, 1, value=text.top_p, label="Top p")
-                seed = gr.Number(0, precision=0, label="Seed (for a temperature above 0)")
+                seed = gr.Number(
+                    0, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed (for a temperature above 0)"
+                )
                 stop = gr.Textbox("", lines=2, label="Further end tokens, one per line")
         with gr.Column():
             answer = gr.Textbox(label="Answer", lines=6, elem_id="ask-answer")
@@ -142,9 +171,10 @@ def _question_tab(generator: Generator) -> None:
         seed: int | None,
         stop: str,
     ) -> Iterator[tuple[str, Any]]:
-        context: list[ContextPart] = [part for part in (picture, question.strip()) if part]
+        context: list[ContextPart] = [_uploaded(picture)] if picture else []
+        context += [question.strip()] if question.strip() else []
         if not context:
-            raise gr.Error("Give a picture, a question, or both.")
+            raise _refusal("Give a picture, a question, or both.")
         given = _given({"max_length": length, "temperature": temperature, "top_p": top_p})
         text = _checked(lambda: TextConfig(**given))
         ends = [line for line in stop.split("\n") if line]
@@ -178,13 +208,22 @@ def _answer(
         yield written
 
 
+def _generated(generator: Generator, requests: Sequence[Request]) -> Iterator[tuple[int, GeneratedImage]]:
+    """Checks the texts of all requests, and generates their pictures."""
+    for request in requests:
+        generator.check_texts(request)
+    yield from generator.generate(requests)
+
+
 def _setting_controls(generator: Generator) -> dict[str, Any]:
     """Builds a control for every field of PictureSettings, by name; `interval` has two."""
     default, shift = PictureSettings(), generator.reader.model.time_shift
     with gr.Accordion("Settings", open=False):
         with gr.Row():
-            seed = gr.Number(default.seed, precision=0, minimum=0, label="Seed")
-            timesteps = gr.Number(default.timesteps, precision=0, label="Times (steps + 1)")
+            seed = gr.Number(default.seed, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed")
+            timesteps = gr.Number(
+                default.timesteps, precision=0, minimum=2, maximum=MAX_TIMESTEPS, label="Times (steps + 1)"
+            )
         with gr.Row():
             size = gr.Textbox(default.size, label="Size, such as 96x64", placeholder="by the aspect")
             aspect = gr.Textbox(
@@ -193,18 +232,27 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
         negative = gr.Textbox(default.negative, label="Negative prompt")
         think = gr.Checkbox(default.think, label="Think first")
         with gr.Row():
-            text_scale = gr.Number(default.text_scale, step=0.1, label="Guidance by text")
-            image_scale = gr.Number(default.image_scale, step=0.1, label="Guidance by pictures")
+            bounds = {"minimum": 0, "maximum": _MAX_SCALE, "step": 0.1}
+            text_scale = gr.Number(default.text_scale, **bounds, label="Guidance by text")
+            image_scale = gr.Number(default.image_scale, **bounds, label="Guidance by pictures")
         with gr.Row():
             low = gr.Slider(0, 1, value=default.interval[0], step=0.01, label="Guidance from time")
             high = gr.Slider(0, 1, value=default.interval[1], step=0.01, label="Guidance up to time")
         with gr.Row():
             rescale = gr.Dropdown(list(get_args(Rescale)), value=default.rescale, label="Rescaling")
             rescale_min = gr.Slider(0, 1, value=default.rescale_min, label="Minimum factor of rescaling")
-        time_shift = gr.Number(None, label=f"Time shift (empty: {shift:g}, the checkpoint's)")
+        time_shift = gr.Number(
+            None, minimum=0.01, maximum=_MAX_SCALE, label=f"Time shift (empty: {shift:g}, the checkpoint's)"
+        )
         with gr.Row():
             solver_order = gr.Slider(1, 2, value=default.solver_order, step=1, label="Order of the solver")
-            refresh_every = gr.Number(default.refresh_every, precision=0, label="Run the layers every N steps")
+            refresh_every = gr.Number(
+                default.refresh_every,
+                precision=0,
+                minimum=1,
+                maximum=MAX_TIMESTEPS,
+                label="Run the layers every N steps",
+            )
             feature_order = gr.Slider(0, 2, value=default.feature_order, step=1, label="Degree of extrapolation")
     return {
         "seed": seed,
@@ -240,18 +288,41 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _checked(make: Callable[[], Result]) -> Result:
     """Calls `make`, and shows its user errors on the page."""
-    try:
+    with _messages():
         return make()
-    except UserError as error:
-        raise gr.Error(str(error)) from error
 
 
 def _with_messages(results: Iterator[Any]) -> Iterator[Any]:
     """Passes results on, and shows user errors on the page."""
-    try:
+    with _messages():
         yield from results
-    except UserError as error:
-        raise gr.Error(str(error)) from error
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    """Shows user errors on the page. Errors of the program stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        raise _refusal(message.partition(": ")[2]) from error
+
+
+def _uploaded(file: str) -> np.ndarray:
+    """Reads an uploaded picture with our own limits, and errors that do not tell where it is stored."""
+    name = Path(file).name
+    with _messages():
+        try:
+            encoded = read_file(Path(file))
+        except PictureError as error:
+            raise error.of(name) from error
+        return decode_rgb(encoded, name)
+
+
+def _refusal(message: str) -> gr.Error:
+    return gr.Error(message, print_exception=False)
 
 
 def _theme() -> gr.themes.Base:

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.generate import BATCH, Generator, Request
 from uno_jax.inference.options import (
+    define_metadata,
     define_model,
     define_pictures,
     define_thoughts,
@@ -36,6 +37,7 @@ from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
+from uno_jax.process.signals import exit_on_signals
 from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     keep_compiled_programs()
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
-    with exit_with_message():
+    with exit_on_signals(), exit_with_message():
         prompts = _prompts(options)
         with joined_hosts(options) if options.part is None else contextlib.nullcontext():
             _sample(options, prompts, console)
@@ -72,14 +74,15 @@ def _define(options: flags.FlagValues) -> None:
     define_paths(options, "image", "picture to edit by --prompt", "prompts")
     note = "file with one prompt per line, or JSONL with pictures and settings"
     define_path(options, "prompts", None, note, "prompts")
-    flags.DEFINE_integer("count", 1, "pictures per prompt, with consecutive seeds", lower_bound=1, **place)
+    flags.DEFINE_integer("count", 1, "pictures per prompt, with consecutive seeds", 1, 100_000, **place)
     flags.DEFINE_boolean("think", False, "write a plan of the picture first", **place)
     place = section_of(options, "output")
     note = "folder of the pictures; existing ones with the same settings are skipped"
     define_path(options, "out", None, note, "output")
+    define_metadata(options, "output", "; without it, all existing pictures are skipped")
     flags.DEFINE_integer("batch", BATCH, "pictures per batch", lower_bound=1, **place)
     note = "maximum pictures on sheet.png; 0: no sheet"
-    flags.DEFINE_integer("sheet", 48, note, lower_bound=0, **place)
+    flags.DEFINE_integer("sheet", 48, note, 0, 1000, **place)
     note = "I/N: process I of N, from 0, generates every N-th picture; default: by JAX's process index"
     flags.DEFINE(ValueParser(_part), "part", None, note, **place)
     define_hosts(options)
@@ -121,18 +124,21 @@ def _sample(options: flags.FlagValues, prompts: Sequence[Prompt], console: Conso
             for number, wanted in enumerate(_wanted(prompts, options.count, generator, out))
             if number % parts == part
         ]
-        existing = {item.file: read_settings(item.file) for item in wanted}
-        missing = [item for item in wanted if existing[item.file] != item.settings]
+        keep = options.metadata == "all"
+        existing = {item.file: item.file.exists() and read_settings(item.file) for item in wanted}
+        missing = [
+            item for item in wanted if (existing[item.file] != item.settings if keep else not item.file.exists())
+        ]
         progress.reset(task, total=len(missing), description="generating", visible=bool(missing))
         out.mkdir(parents=True, exist_ok=True)
         for number, generated in generator.generate([item.request for item in missing], options.batch):
             item = missing[number]
-            write_picture(item.file, generated.image, item.settings, generated.thought)
+            write_picture(item.file, generated.image, item.settings if keep else None, generated.thought)
             progress.advance(task)
     if options.sheet and wanted:
         name = "sheet.png" if parts == 1 else f"sheet-{part}-of-{parts}.png"
-        _write_sheet(out / name, wanted[: options.sheet], generator.reader.model.origin)
-    again = sum(existing[item.file] is not None for item in missing)
+        _write_sheet(out / name, wanted[: options.sheet], generator.reader.model.name)
+    again = sum(bool(existing[item.file]) for item in missing)
     console.print(
         f"{out}: {len(missing) - again} generated, {f'{again} regenerated (settings changed), ' if again else ''}"
         f"{len(wanted) - len(missing)} skipped",

@@ -21,7 +21,7 @@ def metadata_of(*context, **settings):
 
 def test_metadata_has_model_context_and_resolved_settings():
     metadata = metadata_of("thing", timesteps=7)
-    assert metadata["checkpoint"] == "small"
+    assert metadata["checkpoint"] == small_generator().reader.model.name
     assert metadata["context"] == ["thing"]
     assert metadata["timesteps"] == 7
     assert (metadata["size"], metadata["time_shift"]) == ("16x16", 2.0)

@@ -67,7 +67,7 @@ def test_a_jsonl_line_has_its_own_pictures_and_settings(tmp_path):
         ({"context": [3]}, r"context\[0\] is 3: expected a text or"),
         ({"prompt": "a", "sed": 3}, "settings.sed is not a field of PictureSettings; did you mean seed"),
         ({"prompt": "a", "seed": "3"}, r"settings.seed is '3' \(str\): expected int"),
-        ({"prompt": "a", "timesteps": 1}, "settings: timesteps is 1: expected 2 or more"),
+        ({"prompt": "a", "timesteps": 1}, "settings: timesteps is 1: expected 2 to 10000"),
         ({"prompt": "a", "id": "../a"}, "id is '../a': expected a file name of letters"),
         ({"prompt": "a", "id": "ü" * 101}, "id has 202 bytes: expected at most 200"),
     ],

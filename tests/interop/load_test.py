@@ -44,6 +44,7 @@ def test_a_run_is_loaded_from_its_workdir_its_folder_or_one_checkpoint(run, plac
     assert isinstance(model.autoencoder, PixelAutoencoder)
     assert model.autoencoder_params == {}
     assert model.origin == str(workdir / "checkpoints" / "3")
+    assert re.fullmatch(rf"{workdir.name}/3 \([0-9a-f]{{8}}\)", model.name)
 
 
 def test_ema_weights_replace_only_the_trained_parameters(run):

@@ -81,6 +81,12 @@ def picture_settings(flag_values: flags.FlagValues, **changes: Any) -> PictureSe
     return PictureSettings(**(field_values(flag_values, _PICTURES) | changes))
 
 
+def define_metadata(flag_values: flags.FlagValues, section: str, note: str) -> None:
+    """Defines `--metadata`: what generated picture files say of their origin. `note` says what else follows."""
+    note = f"what is stored in a picture: all its settings and texts, or none{note}"
+    flags.DEFINE_enum("metadata", "all", ["all", "none"], note, **section_of(flag_values, section))
+
+
 def define_texts(flag_values: flags.FlagValues) -> None:
     """Defines the flags of `text_config`: one for each field of `TextConfig`."""
     define_fields(flag_values, TextConfig(), _TEXTS, "answers and thoughts")

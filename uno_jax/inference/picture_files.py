@@ -17,8 +17,14 @@ from uno_jax.process.json_reader import parse_json
 _SETTINGS, _THOUGHT = "uno_jax", "thought"
 
 
-def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any], thought: str = "") -> None:
-    """Writes a PNG with the settings as JSON in its text chunk `uno_jax`, and any thought in `thought`."""
+def write_picture(file: Path, image: Image.Image, settings: Mapping[str, Any] | None, thought: str = "") -> None:
+    """Writes a PNG with the settings as JSON in its text chunk `uno_jax`, and any thought in `thought`.
+
+    Without settings (None), it has no text chunks.
+    """
+    if settings is None:
+        write_png(file, image)
+        return
     chunks = PngImagePlugin.PngInfo()
     text = json.dumps(settings, ensure_ascii=False)
     # File names need not be UTF-8. The surrogates that represent their bytes are escaped as in JSON.

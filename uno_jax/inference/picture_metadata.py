@@ -14,8 +14,8 @@ from uno_jax.inference.generate import Generator, Request
 def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
     """Returns model, context and settings in JSON types, with size and time shift resolved for the model.
 
-    A picture file of the context is described by its name and the hash of its bytes, an image by its size and the hash
-    of its pixels.
+    The model is identified by its name, which does not tell where it is stored (`LoadedModel.name`). A picture file of
+    the context is described by its name and the hash of its bytes, an image by its size and the hash of its pixels.
 
     Raises:
       ValueError: a picture of the context cannot be read, or the model does not support the size.
@@ -24,7 +24,7 @@ def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
     model, settings = generator.reader.model, request.settings
     height, width = generator.size_of(request)
     metadata = {
-        "checkpoint": model.origin,
+        "checkpoint": model.name,
         "dtype": model.config.compute_dtype,
         "context": [_described(part) for part in request.context],
         **to_json(settings),

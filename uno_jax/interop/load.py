@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import flax.linen as nn
 import jax
@@ -34,7 +36,14 @@ class LoadedModel:
     time_shift: float
     """Time shift of the training run; 3.0, the public implementation's, if no file states one."""
     origin: str
-    """Resolved path of the checkpoint, for messages and the metadata of pictures."""
+    """Resolved path of the checkpoint, for messages."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, such as `uno/1000`, and a hash of it, for what is shown to others."""
+        parts = [part for part in PurePath(self.origin).parts if part != "checkpoints"]
+        shown = "/".join(parts[-2:] if "checkpoints" in PurePath(self.origin).parts else parts[-1:])
+        return f"{shown} ({hashlib.sha256(os.fsencode(self.origin)).hexdigest()[:8]})"
 
 
 def load_model(

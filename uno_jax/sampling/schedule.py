@@ -44,14 +44,14 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         for name, minimum, maximum in (
-            ("timesteps", 2, None),
+            ("timesteps", 2, 10_000),
             ("solver_order", 1, 2),
-            ("refresh_every", 1, None),
+            ("refresh_every", 1, 10_000),
             ("feature_order", 0, 2),
         ):
             value = getattr(self, name)
-            if value < minimum or (maximum is not None and value > maximum):
-                raise ConfigError(f"{name} is {value}: expected {minimum} {f'to {maximum}' if maximum else 'or more'}")
+            if not minimum <= value <= maximum:
+                raise ConfigError(f"{name} is {value}: expected {minimum} to {maximum}")
         if not 0 < self.time_shift < math.inf:
             raise ConfigError(f"time_shift is {self.time_shift}: expected a positive, finite number")
 
