@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +23,7 @@ from tests.helpers.made_up_records import (
     small_tokenizer,
     task_numbers,
 )
+from tests.helpers.paths import ROOT
 from uno_jax.batch import REGIONS, TASKS
 from uno_jax.data.methods import METHODS
 from uno_jax.data.pipeline import PackedBatch, batches_of_records
@@ -341,3 +344,20 @@ def test_shards_that_the_hosts_cannot_share_are_rejected():
 def test_methods_without_metaqueries_need_no_table():
     layout = replace(LAYOUT, num_metaqueries=0)
     assert take(batches(small_config(method="uno_caption"), layout=layout), 1)
+
+
+SCRIPT = """
+from absl import flags
+from tests.data.pipeline_test import batches
+from tests.helpers.made_up_records import small_config
+
+flags.FLAGS.mark_as_parsed()
+left = [batches(small_config(**change)) for change in ({}, {"read_threads": 2}, {"prefetch": 0})]
+for iterator in left:
+    next(iterator)
+"""
+
+
+def test_a_script_that_leaves_an_iterator_open_ends_quietly():
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

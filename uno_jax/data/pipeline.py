@@ -15,8 +15,11 @@ rows does, if the devices of a host are not neighbours in the mesh.
 
 from __future__ import annotations
 
+import atexit
+import gc
+import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +65,49 @@ class PackedBatch(NamedTuple):
     """Samples skipped before these."""
 
 
+class Batches:
+    """An iterator of batches, which is closed when the program ends."""
+
+    def __init__(self, iterator: grain.DatasetIterator[PackedBatch]):
+        self._iterator = iterator
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        return self
+
+    def __next__(self) -> PackedBatch:
+        packed: PackedBatch = next(self._iterator)
+        return packed
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns `{shard name: small JSON dict}`: the position after the last batch returned.
+
+        Prefetched batches do not count.
+        """
+        state: dict[str, Any] = self._iterator.get_state()
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continues bit for bit from a state, or from the union of several hosts' states.
+
+        Replays at most `packing_bins` rows per shard.
+        """
+        self._iterator.set_state(state)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._iterator.close()
+
+
+def _close_at_exit(reference: weakref.ref[Batches]) -> None:
+    """Closes and frees the iterator while grain's destructors still find the modules that they need."""
+    batches = reference()
+    if batches is not None:
+        batches.close()
+        del batches._iterator
+        gc.collect()
+
+
 def make_batches(
     config: DataConfig,
     layout: Layout,
@@ -69,7 +115,7 @@ def make_batches(
     *,
     host_index: int = 0,
     host_count: int = 1,
-) -> grain.DatasetIterator[PackedBatch]:
+) -> Batches:
     """Opens a prepared dataset and returns `batches_of_records`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(config.tokenizer or Path(config.directory) / "tokenizer")
     records = open_records(config.directory, config.split)
@@ -87,12 +133,8 @@ def batches_of_records(
     *,
     host_index: int = 0,
     host_count: int = 1,
-) -> grain.DatasetIterator[PackedBatch]:
+) -> Batches:
     """Returns an iterator of batches.
-
-    `get_state()` returns `{shard name: small JSON dict}`: the position after the last batch returned, not counting
-    prefetched ones. `set_state` takes such a dict, or the union of several hosts' dicts, and continues bit for bit. It
-    replays at most `packing_bins` rows per shard. `close()` ends the prefetch thread.
 
     Args:
       records: random access to the records.
@@ -123,7 +165,7 @@ def batches_of_records(
         for shard in read
     }
     batches = _Batches(shards, own, config, layout)
-    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch))
+    return Batches(iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch)))
 
 
 def _check_records(config: DataConfig, tasks: np.ndarray, present: list[str], drawn: list[str]) -> None:
