@@ -21,7 +21,7 @@ from rich.table import Table
 from uno_jax.batch import TASKS
 from uno_jax.config import json_file, to_json
 from uno_jax.data.record import Record
-from uno_jax.data.records import SPLITS, open_records, record_tasks, write_records
+from uno_jax.data.records import open_records, record_tasks, write_records
 from uno_jax.data.sources.source import DataSource, Rejection, Values
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -160,11 +160,11 @@ def prepare(request: Request, console: Console) -> None:
     with new_folder(out) as partial:
         with _progress(console) as progress:
             reporter = _Reporter(progress)
-            texts = _write_records(partial, request, reporter)
+            splits, texts = _write_records(partial, request, reporter)
             reporter.write(partial / REJECTED)
             _write_tokenizer(partial / "tokenizer", texts, request)
             _write_contact_sheet(partial)
-        manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial)}
+        manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial, splits)}
         (partial / MANIFEST).write_bytes(json_file(manifest))
     _print_summary(console, out)
 
@@ -243,8 +243,8 @@ class _Reporter:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
-def _write_records(directory: Path, request: Request, reporter: _Reporter) -> list[str]:
-    """Writes the records of the source and returns the texts to train a tokenizer on."""
+def _write_records(directory: Path, request: Request, reporter: _Reporter) -> tuple[list[str], list[str]]:
+    """Writes the records of the source. Returns its splits, `train` first, and the texts to train a tokenizer on."""
     opened = request.source.open(request.values, reporter)
     if opened.total is not None:
         reporter.summarise(opened.total)
@@ -265,11 +265,11 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> li
             texts.extend(dict.fromkeys(text for text in (record.prompt, *record.captions, record.answer) if text))
             yield record
 
-    readers = {**opened.splits, "train": train_records}
+    readers = {"train": train_records} | {split: opened.splits[split] for split in opened.splits if split != "train"}
     write_records(
         directory,
         request.source.name,
-        {split: readers[split] for split in SPLITS if split in readers},
+        readers,
         description=opened.description,
         license_text=opened.license,
         homepage=opened.homepage,
@@ -278,7 +278,7 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> li
     if opened.total is None:
         reporter.summarise(written)
     reporter.check(written, request)
-    return list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
+    return list(readers), list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
 
 
 def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
@@ -299,12 +299,11 @@ def _write_contact_sheet(directory: Path) -> None:
     make_contact_sheet(shown).save(directory / "contact_sheet.png")
 
 
-def _count(directory: Path) -> dict[str, dict[str, int]]:
+def _count(directory: Path, splits: Sequence[str]) -> dict[str, dict[str, int]]:
     counts = {}
-    for split in SPLITS:
-        if (directory / f"tasks-{split}.npy").exists():
-            tasks = Counter(TASKS[task] for task in record_tasks(directory, split))
-            counts[split] = {task: tasks[task] for task in TASKS if tasks[task]}
+    for split in splits:
+        tasks = Counter(TASKS[task] for task in record_tasks(directory, split))
+        counts[split] = {task: tasks[task] for task in TASKS if tasks[task]}
     return counts
 
 

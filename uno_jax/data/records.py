@@ -1,8 +1,8 @@
 """Storage of datasets of records.
 
-A dataset is one directory: a TFDS dataset of ArrayRecord files (splits `train` and `test`), one `tasks-<split>.npy`
-per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `write_records` writes it and
-`open_records` reads it. Neither needs TensorFlow.
+A dataset is one directory: a TFDS dataset of ArrayRecord files (the split `train` and others, mostly `test`), one
+`tasks-<split>.npy` per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `write_records` writes
+it and `open_records` reads it. Neither needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from uno_jax.batch import TASKS
 from uno_jax.data.record import Record, RecordError
 from uno_jax.process.errors import UserError
 
-SPLITS = ("train", "test")
 _AGAIN = "Copy the dataset again, or prepare it again"
 
 
@@ -75,7 +74,7 @@ class StoredRecords:
 
 
 def open_records(directory: str | Path, split: str) -> StoredRecords:
-    """Opens one split (`train` or `test`) of a dataset directory that `prepare_data` wrote.
+    """Opens one split, such as `train`, of a dataset directory that `prepare_data` wrote.
 
     Raises:
       UserError: the dataset or the split does not exist.
@@ -96,7 +95,7 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
         several = ". One dataset must hold all records of a run" if "," in str(directory) else ""
         raise UserError(f"{str(directory)!r}: there is no such folder. Give a dataset of prepare_data{several}")
     if not path.exists():
-        found = ", ".join(name for name in SPLITS if _tasks_path(Path(directory), name).exists())
+        found = ", ".join(sorted(path.stem.removeprefix("tasks-") for path in Path(directory).glob("tasks-*.npy")))
         advice = f"It has {found}" if found else "Give the folder that `python -m uno_jax.prepare_data --out=DIR` wrote"
         raise UserError(f"{directory}: split {split!r} of a prepared dataset is missing ({path.name}). {advice}")
     try:

@@ -17,8 +17,7 @@ from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
 from uno_jax.data.openmoji.tables import glyph_tables
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.record import Record
-from uno_jax.data.records import SPLITS
-from uno_jax.data.sources.source import DataSource, Opened, Option, Reporter, Values
+from uno_jax.data.sources.source import IMAGE_SIZE, SPLITS, DataSource, Opened, Reporter, Values
 from uno_jax.data.transforms import encode_png
 
 LICENSE = (
@@ -128,7 +127,7 @@ def _identity(values: Values) -> dict[str, object]:
 OPENMOJI = DataSource(
     name="openmoji",
     summary="the embedded dataset",
-    options=(Option("image_size", int, 64, "side of the square pictures, in pixels", minimum=16, maximum=1024),),
+    options=(IMAGE_SIZE,),
     identity=_identity,
     open=open_openmoji,
     count_texts_once=True,

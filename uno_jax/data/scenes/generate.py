@@ -64,6 +64,18 @@ def make_example(seed: int, split: str, number: int) -> Example:
     return Example(seed, split, number, category, scene, prompt, facts, captions)
 
 
+def example_of(record_id: str) -> Example:
+    """Makes the example of which a record is, from the record's id.
+
+    Raises:
+      ValueError: it is no id of a record of scenes.
+    """
+    name, seed, split, number = (*record_id.split("/"), *[""] * 4)[:4]
+    if name != "scenes" or split not in SPLITS or not (seed.isdecimal() and number.isdecimal()):
+        raise ValueError(f"{record_id!r} is no id of a record of scenes, expected scenes/SEED/SPLIT/NUMBER")
+    return make_example(int(seed), split, int(number))
+
+
 def draws_of(seed: int, split: str, number: int, use: int = 0) -> np.random.Generator:
     """Returns the random numbers of an example, others for each use."""
     return np.random.default_rng((seed, SPLITS.index(split), number, use))

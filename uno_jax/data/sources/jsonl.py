@@ -17,9 +17,9 @@ from typing import Any
 
 from uno_jax.data.decoding import LARGEST_PICTURE, PictureError
 from uno_jax.data.record import Record
-from uno_jax.data.records import SPLITS
 from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.source import (
+    SPLITS,
     TEST_FRACTION,
     DataSource,
     DataSourceError,

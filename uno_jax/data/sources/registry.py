@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from uno_jax.data.openmoji.dataset import OPENMOJI
+from uno_jax.data.scenes.dataset import SCENES
 from uno_jax.data.sources.jsonl import JSONL
 from uno_jax.data.sources.source import DataSource, Option
 
-SOURCES = {source.name: source for source in (OPENMOJI, JSONL)}
+SOURCES = {source.name: source for source in (OPENMOJI, SCENES, JSONL)}
 
 
 def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[str]]]:

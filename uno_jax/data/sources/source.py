@@ -37,7 +37,11 @@ class Option:
     required: bool = False
 
 
+IMAGE_SIZE = Option("image_size", int, 64, "side of the square pictures, in pixels", minimum=16, maximum=1024)
 TEST_FRACTION = Option("test_fraction", float, 0.05, "fraction of the records in the test split", 0.0, 0.9)
+
+SPLITS = ("train", "test")
+"""The splits of sources that hold out a part of their records. A source may have others."""
 
 
 def split_of(id_: str, test_fraction: float) -> str:
@@ -87,8 +91,8 @@ class Opened:
     """An opened source, ready to be read."""
 
     splits: Mapping[str, Callable[[], Iterable[Record]]]
-    """For each non-empty split, `train` or `test`, a function that returns its records. It is called once, and a split
-    is read to its end before the next one starts."""
+    """For each non-empty split, such as `train`, a function that returns its records. It is called once, and a split is
+    read to its end before the next one starts."""
     total: int | None
     """Number of records in all splits; None if unknown because records are checked while they are read."""
     description: str
