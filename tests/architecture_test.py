@@ -11,8 +11,8 @@ from tests.helpers.paths import ROOT
 
 LAYERS = (
     ("__main__",),
-    ("aot", "chat", "convert", "demo", "prepare_data", "sample", "train"),
-    ("planning",),
+    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "sample", "train"),
+    ("inside", "planning"),
     ("run",),
     ("inference",),
     ("interop",),

@@ -41,6 +41,7 @@ def locked(python: str, *files: str) -> dict[str, str]:
     [
         (None, ["requirements.txt"]),
         ("data", ["requirements.txt"]),
+        ("study", ["requirements.txt"]),
         ("demo", ["requirements-demo.txt"]),
         ("dev", ["requirements.txt", "requirements-dev.txt"]),
     ],
@@ -56,7 +57,8 @@ def test_what_is_locked_is_allowed(python, extra, files):
 def test_every_import_of_the_package_is_declared():
     names = {"PIL": "pillow", "orbax": "orbax-checkpoint", "absl": "absl-py"}
     wanted = {canonicalize_name(names.get(module, module)) for module in imported_modules()}
-    assert wanted <= declared().keys() | declared("data").keys() | declared("demo").keys()
+    extras = ("data", "demo", "study")
+    assert wanted <= declared().keys().union(*(declared(extra) for extra in extras))
 
 
 def imported_modules() -> set[str]:

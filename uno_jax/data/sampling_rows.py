@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch
-from uno_jax.data.layout import Regions, sample_lengths
-from uno_jax.data.plans import CleanLatents, Plan, Text, VitImage
+from uno_jax.data.layout import Regions, lay_out, sample_lengths
+from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
+from uno_jax.data.tokenizer import Tokenizer
 
 # Buckets between one power of two and the next. Latents get more of them, for less padding, because they are computed
 # at every step. Contexts are read once, and their lengths differ from prompt to prompt.
@@ -44,6 +45,16 @@ def part(regions: Regions, start: int, stop: int | None = None) -> Regions:
     """Selects the tokens with `start <= order < stop`."""
     stop = np.iinfo(np.int32).max if stop is None else stop
     return {name: x[(start <= x["order"]) & (x["order"] < stop)] for name, x in regions.items()}
+
+
+def caption_parts(
+    context: Plan, target: NoisedTarget, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
+) -> tuple[Regions, Regions]:
+    """Lays out a noised target after its context, and separately the delimiters of a caption of the target."""
+    tokens = token_count((*context, NoisedTarget(pixels=target.pixels)), layout)
+    captioned = (*context, NoisedTarget(pixels=target.pixels, caption=()))
+    regions = lay_out(captioned, layout, tokenizer, occurrence=occurrence)
+    return part(regions, 0, tokens), part(regions, tokens)
 
 
 def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> PixelBatch:

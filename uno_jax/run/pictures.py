@@ -14,12 +14,11 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.data.held_out import spread, trained_tasks
-from uno_jax.data.layout import lay_out
 from uno_jax.data.methods import MethodConfig, make_sample
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, record_tasks
-from uno_jax.data.sampling_rows import context_batch, part, token_count
+from uno_jax.data.sampling_rows import caption_parts, context_batch
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.inference.picture_files import write_png
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
@@ -117,12 +116,8 @@ def caption_inputs(
     There is no context, so a caption depends only on what the understanding expert sees in the picture, not on the
     prompt.
     """
-    blocks, captions = [], []
-    for i, target in enumerate(targets):
-        block = token_count((NoisedTarget(pixels=target.pixels),), layout)
-        regions = lay_out((NoisedTarget(pixels=target.pixels, caption=()),), layout, tokenizer, occurrence=i)
-        blocks.append(part(regions, 0, block))
-        captions.append(part(regions, block))
+    parts = [caption_parts((), target, layout, tokenizer, occurrence=i) for i, target in enumerate(targets)]
+    blocks, captions = zip(*parts, strict=True)
     first = context_batch(captions, layout, rows).understanding
     return context_batch(blocks, layout, rows), TokenMetadata(*(x[:, :1] for x in first))
 

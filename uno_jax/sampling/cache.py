@@ -22,15 +22,16 @@ def read_context(
     latents: Float[Array, "batch latents latent_size"],
     model: ModelConfig,
     cache: KVCache | None = None,
+    times: Float[Array, "#batch #latents"] | None = None,
 ) -> KVCache:
     """Reads a batch of contexts, one sample per row, in one forward pass, and appends it to `cache`.
 
-    A pure function to be jitted. The slots of `cache` come first. Latents are read as given, at time 0.
+    A pure function to be jitted. The slots of `cache` come first. Latents are read as given, at time 0 without `times`.
     """
     if not batch.understanding.sample.shape[1] + batch.generation.sample.shape[1]:
         return empty_cache(len(batch.text_ids), model) if cache is None else cache
-    unified, clean = UnifiedModel(model), jnp.zeros((1, 1))
-    _, sown = unified.apply({"params": params}, batch, latents, clean, cache, method="read", mutable=["cache"])
+    unified, times = UnifiedModel(model), jnp.zeros((1, 1)) if times is None else times
+    _, sown = unified.apply({"params": params}, batch, latents, times, cache, method="read", mutable=["cache"])
     metadata = TokenMetadata(
         *(jnp.concatenate(pair, axis=1) for pair in zip(batch.understanding, batch.generation, strict=True))
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image, ImageDraw, ImageFont
 
-_MAX_LINES = 4  # longer texts end in "..."
+_MAX_LINES = 4
 
 
 def load_font(size: int) -> ImageFont.FreeTypeFont:
@@ -16,8 +16,10 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str) -> Image.Image:
-    """Renders text on white in at most four lines of `width` pixels, with an ellipsis if it is longer."""
+def text_image(
+    text: str, font: ImageFont.FreeTypeFont, width: int, colour: str, max_lines: int = _MAX_LINES
+) -> Image.Image:
+    """Renders text on white in at most `max_lines` lines of `width` pixels, with an ellipsis if it is longer."""
     lines: list[str] = []
     for word in text.split():
         for piece in _pieces(word, font, width):
@@ -26,11 +28,11 @@ def text_image(text: str, font: ImageFont.FreeTypeFont, width: int, colour: str)
                 lines[-1] = joined
             else:
                 lines.append(piece)
-    if len(lines) > _MAX_LINES:
-        last = lines[_MAX_LINES - 1]
+    if len(lines) > max_lines:
+        last = lines[max_lines - 1]
         while last and font.getlength(f"{last} ...") > width:
             last = last[:-1]
-        lines = [*lines[: _MAX_LINES - 1], f"{last} ..."]
+        lines = [*lines[: max_lines - 1], f"{last} ..."]
     line_height = round(font.size * 1.25)
     image = Image.new("RGB", (width, line_height * max(len(lines), 1)), "white")
     draw = ImageDraw.Draw(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from uno_jax.batch import Batch
 from uno_jax.models.adapters import ADAPTERS
@@ -21,6 +22,7 @@ from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.draws import Draws, draw
 from uno_jax.objectives.losses import (
     GRADIENT_NORMS,
+    LOSSES,
     SUPERVISION,
     active_losses,
     fixed_weights,
@@ -215,6 +217,71 @@ def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[s
     return step
 
 
+def probed_losses(config: ObjectiveConfig) -> tuple[str, ...]:
+    """Returns the names of the active losses with a measured gradient norm."""
+    return tuple(loss.name for loss in active_losses(config) if loss.name in GRADIENT_NORMS)
+
+
+def expert_part(params: Params) -> Params:
+    """Selects the layers of the generation expert, the leaves of which are stacked by layer."""
+    return partition(params, ("decoder/layers/generation",))[0]
+
+
+def loss_gradients(
+    expert: Params, params: Params, batch: Batch, counts: dict[str, Array], config: StepConfig
+) -> dict[str, Params]:
+    """Computes the gradient of each probed loss with respect to `expert`, by name of the loss; float32.
+
+    It runs one forward pass and one backward pass per loss.
+
+    Args:
+      expert: a part of the parameters.
+      params: all parameters.
+      batch: the batch, or one of its microbatches.
+      counts: the denominators (`loss_counts`) of the whole batch.
+      config: the step.
+    """
+    names, draws = probed_losses(config.objective), draw_for(batch, config)
+
+    def losses(expert: Params) -> Array:
+        reduced = reduce_losses(losses_of(merge(params, expert), batch, draws, config), counts, config.objective)
+        return jnp.stack([reduced[name] for name in names])
+
+    _, pull_back = jax.vjp(losses, expert)
+    rows = zip(names, jnp.eye(len(names)), strict=True)
+    return {name: _float32(pull_back(row)[0]) for name, row in rows}
+
+
+def gradient_products(gradients: dict[str, Params]) -> dict[tuple[str, str], Float[Array, " layers"]]:
+    """Computes the inner product of the gradients of any two losses (or of one twice) in each layer.
+
+    Args:
+      gradients: gradients by name, the leaves of which are stacked by layer.
+    """
+
+    def product(first: Params, second: Params) -> Array:
+        each = jax.tree.map(lambda a, b: jnp.sum(a * b, axis=tuple(range(1, a.ndim))), first, second)
+        return jax.tree.reduce(jnp.add, each)
+
+    # In the order of the table, because JAX sorts the keys of dictionaries.
+    names = [loss.name for loss in LOSSES if loss.name in gradients]
+    pairs = itertools.combinations_with_replacement(names, 2)
+    return {(first, second): product(gradients[first], gradients[second]) for first, second in pairs}
+
+
+def norms_and_cosines(
+    products: dict[tuple[str, str], Float[Array, "*layers"]],
+) -> tuple[dict[str, Float[Array, "*layers"]], dict[tuple[str, str], Float[Array, "*layers"]]]:
+    """Converts inner products of gradients to the norm of each, by name, and the cosine between any two."""
+    norms = {first: jnp.sqrt(value) for (first, second), value in products.items() if first == second}
+    cosines = {
+        (first, second): value / jnp.maximum(norms[first] * norms[second], 1e-30)
+        for (first, second), value in products.items()
+        if first != second
+    }
+    return norms, cosines
+
+
 def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns a function that measures each loss's gradient into the generation expert's layers: norms and cosines.
 
@@ -224,38 +291,23 @@ def make_gradient_probe(config: StepConfig) -> Callable[[TrainState, Batch], tup
     a non-finite norm, does not change its estimate.
     """
     balance = config.objective.balance
-    names = tuple(loss.name for loss in active_losses(config.objective) if loss.name in GRADIENT_NORMS)
 
     def probe(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         counts = loss_counts(batch)
         params = merge(state.trainable, state.frozen)
-        trained = partition(state.trainable, (ADAPTERS,))[0]
-        expert = trained or partition(params, ("decoder/layers/generation",))[0]
+        expert = partition(state.trainable, (ADAPTERS,))[0] or expert_part(params)
 
         def gradients_of(micro: Batch) -> dict[str, Params]:
-            draws = draw_for(micro, config)
-
-            def losses(expert: Params) -> Array:
-                reduced = reduce_losses(
-                    losses_of(merge(params, expert), micro, draws, config), counts, config.objective
-                )
-                return jnp.stack([reduced[name] for name in names])
-
-            _, pull_back = jax.vjp(losses, expert)
-            rows = zip(names, jnp.eye(len(names)), strict=True)
-            return {name: _float32(pull_back(row)[0]) for name, row in rows}
+            return loss_gradients(expert, params, micro, counts, config)
 
         gradients = _sum_over_microbatches(gradients_of, batch, config.optimizer.accumulation)
-        norms = {name: optax.global_norm(gradient) for name, gradient in gradients.items()}
+        products = {pair: jnp.sum(layers) for pair, layers in gradient_products(gradients).items()}
+        norms, cosines = norms_and_cosines(products)
         metrics = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                product = optax.tree.vdot(gradients[first], gradients[second])
-                scale = jnp.maximum(norms[first] * norms[second], 1e-30)
-                metrics[f"gradient_cosine/{first}_{second}"] = product / scale
+        metrics |= {f"gradient_cosine/{first}_{second}": cosine for (first, second), cosine in cosines.items()}
         estimates = {
-            name: _running_estimate(state.gradient_norms[name], norms[name], counts[name], balance.decay)
-            for name in names
+            name: _running_estimate(state.gradient_norms[name], norm, counts[name], balance.decay)
+            for name, norm in norms.items()
         }
         return dataclasses.replace(state, gradient_norms={**state.gradient_norms, **estimates}), metrics
 

@@ -1,0 +1,1 @@
+"""What a checkpoint computes inside, measured on noised pictures."""
