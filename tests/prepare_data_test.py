@@ -4,13 +4,17 @@ import dataclasses
 import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.helpers.paths import REFERENCE
+from tests.helpers.paths import REFERENCE, ROOT
 from uno_jax import prepare_data
 from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.glyphs import read_glyph
@@ -278,3 +282,15 @@ def test_the_current_folder_may_be_the_dataset(user_data, monkeypatch):
     monkeypatch.chdir(folder / "empty")
     assert prepare(folder, out=".", test_fraction=0) == 0
     assert len(open_records(folder / "empty", "train")) == len(lines)
+
+
+def test_an_interrupted_command_ends_with_one_line_and_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "uno_jax.prepare_data", "--dataset=openmoji", f"--out={tmp_path / 'a' / 'out'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "a").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["a"])

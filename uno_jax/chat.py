@@ -44,6 +44,7 @@ from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message, user_message
+from uno_jax.process.files import check_folder
 from uno_jax.process.flags import define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.process.paths import local_path
@@ -192,6 +193,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: io.Te
         keep_freed_memory()
     with exit_with_message():
         settings, text = picture_settings(options), text_config(options)
+        check_folder(Path(options.out))
         conversation = Conversation(load_from_flags(options, thoughts=text), options.think)
         out = Path(options.out)
         chat = Chat(

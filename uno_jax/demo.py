@@ -44,6 +44,15 @@ _MAX_SCALE = 100.0
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 
+class _UploadedImage(gr.Image):
+    """An image whose value is the path of the uploaded file. gradio's opens the file, with errors of its own."""
+
+    is_template = True  # shown like its base
+
+    def preprocess(self, payload: Any) -> str | None:
+        return payload and payload.path
+
+
 def main(arguments: Sequence[str]) -> None:
     """Loads the model, and serves the page until interrupted."""
     options = flags.FlagValues()
@@ -139,7 +148,7 @@ def _question_tab(generator: Generator) -> None:
     text = TextConfig()
     with gr.Row():
         with gr.Column():
-            picture = gr.Image(label="Picture (optional)", type="filepath", elem_id="ask-picture")
+            picture = _UploadedImage(label="Picture (optional)", type="filepath", elem_id="ask-picture")
             question = gr.Textbox(label="Question (empty: a caption)", elem_id="ask-question")
             button = gr.Button("Ask", variant="primary", elem_id="ask-go")
             with gr.Accordion("Settings", open=False):

@@ -35,6 +35,7 @@ from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, p
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
+from uno_jax.process.files import check_folder
 from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.process.signals import exit_on_signals
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
         keep_freed_memory()
     with exit_on_signals(), exit_with_message():
         prompts = _prompts(options)
+        check_folder(Path(options.out))
         with joined_hosts(options) if options.part is None else contextlib.nullcontext():
             _sample(options, prompts, console)
 

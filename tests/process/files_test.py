@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from uno_jax.process.files import atomic_file, new_folder
+from uno_jax.process.errors import UserError
+from uno_jax.process.files import atomic_file, check_folder, new_folder
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -86,3 +87,15 @@ def test_an_error_keeps_what_was_there(tmp_path, existing):
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert names(tmp_path) == before
+
+
+def test_a_folder_that_can_be_created_is_not_created_by_the_check(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["file", "file/a/b"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"/file is a file, not a folder\. Give another path than .*"):
+        check_folder(tmp_path / path)

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from uno_jax.process.errors import UserError
+
 _PARTIAL = ".partial-"
 
 
@@ -23,6 +25,19 @@ def atomic_file(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Requires a folder to exist, or to be creatable as far as can be seen without doing so.
+
+    Raises:
+      UserError: the message says why it cannot be.
+    """
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, not a folder. Give another path than {path}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} cannot be written. Give another path than {path}, or change its permissions")
 
 
 @contextlib.contextmanager
