@@ -346,3 +346,8 @@ def test_contexts_above_the_context_length_are_refused_before_anything_is_read()
         small_generator().answer([("thing",)], [""], TextConfig(max_length=limit))
     with pytest.raises(UserError, match="context length"):
         small_generator().generate_images(["thing"], dataclasses.replace(QUICK_SETTINGS, negative="thing " * 20_000))
+
+
+def test_a_picture_that_is_not_finite_is_an_error():
+    with pytest.raises(FloatingPointError, match=r"not finite\. Lower text_scale"):
+        GENERATOR.generate_images(["thing"], dataclasses.replace(QUICK_SETTINGS, text_scale=1e308))

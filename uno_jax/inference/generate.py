@@ -298,6 +298,11 @@ class Generator:
         with on_mesh(reader.mesh):
             branches = _read_branches(model.params, inputs, cache, model=model.config)
             latents = np.asarray(sample_latents(model.params, branches, model.config, flow, SEED))
+        if not np.isfinite(latents[: len(plans)]).all():
+            raise FloatingPointError(
+                "the picture has values that are not finite. Lower text_scale and image_scale, or look for such values "
+                "in the model with `convert inspect`"
+            )
         unit = model.config.pixels_per_token
         grids = [(plan.height // unit, plan.width // unit) for plan in plans]
         tokens = [latents[i, : rows * columns] for i, (rows, columns) in enumerate(grids)]

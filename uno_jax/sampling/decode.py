@@ -25,12 +25,12 @@ def decode_pictures(
     """Decodes images one by one, each from the latent tokens of its grid (rows, columns).
 
     Runs on the devices of `params`, with one jitted program per grid. Pixels are clipped and truncated to integers, as
-    in BAGEL's public implementation.
+    in BAGEL's public implementation. Values that are not finite become grey.
     """
     images = []
     for latents, (rows, columns) in zip(tokens, grids, strict=True):
         pixels = np.asarray(_decode(params, latents[None], autoencoder, config, rows, columns))[0]
-        images.append((np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8))
+        images.append((np.clip(np.nan_to_num(pixels) * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8))
     return images
 
 
