@@ -34,8 +34,8 @@ from uno_jax.objectives.losses import fixed_weights
 from uno_jax.parallel.flags import define_mesh, mesh_config
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.files import atomic_file
-from uno_jax.process.flags import ValueParser, parse_flags, section_of
+from uno_jax.process.files import atomic_file, check_folder
+from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.pictures import TASKS_WITH_TARGET
 
@@ -55,18 +55,19 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         keep_freed_memory()
     with exit_with_message():
+        check_folder(Path(options.out))
         _look_inside(options, console)
 
 
 def _define(options: flags.FlagValues) -> None:
     place = section_of(options, "checkpoints")
     note = "a run's workdir, one of its checkpoints, or a directory in the public layout; repeat it to compare"
-    flags.DEFINE_multi_string("checkpoint", None, note, **place)
+    define_paths(options, "checkpoint", note, "checkpoints")
     flags.DEFINE_boolean("ema", False, "use the EMA of the trained parameters", **place)
     note = "dtype of the parameters and the computation; default: as stored and configured"
     flags.DEFINE_enum("dtype", None, typing.get_args(Dtype), note, **place)
     place = section_of(options, "pictures")
-    flags.DEFINE_string("data", None, "directory of a prepared dataset", **place)
+    define_path(options, "data", None, "directory of a prepared dataset", "pictures")
     flags.DEFINE_string("split", "test", "split of the dataset", **place)
     flags.DEFINE_enum("task", "text_to_image", TASKS_WITH_TARGET, "task of the records", **place)
     flags.DEFINE_integer("records", 256, "maximum number of records, evenly spaced", lower_bound=1, **place)
@@ -81,7 +82,7 @@ def _define(options: flags.FlagValues) -> None:
     flags.DEFINE_integer("tokens", 64, "maximum tokens per picture for pca and probes", lower_bound=1, **place)
     flags.DEFINE_integer("caption_tokens", 48, "maximum length of a caption in tokens", lower_bound=2, **place)
     place = section_of(options, "output")
-    flags.DEFINE_string("out", None, "folder of the sheets and of " + REPORT, **place)
+    define_path(options, "out", None, "folder of the sheets and of " + REPORT, "output")
     flags.DEFINE_integer("pictures", 6, "pictures on each sheet", lower_bound=1, **place)
     flags.DEFINE_integer("batch", 16, "pictures per forward pass", lower_bound=1, **place)
     define_mesh(options, "this host's devices")

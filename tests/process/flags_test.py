@@ -253,3 +253,13 @@ def test_modules_define_no_flags_on_import_and_do_not_use_argparse(file):
     for node in ast.parse(file.read_text()).body:
         assert "import argparse" not in ast.unparse(node)
         assert "DEFINE_" not in ast.unparse(node) or isinstance(node, ast.FunctionDef), f"{file}:{node.lineno}"
+
+
+def test_only_options_that_name_no_file_are_plain_texts():
+    """Others must be paths, in which `~` is expanded (`define_path`)."""
+    names = set()
+    for file in (ROOT / "uno_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("DEFINE_string", "DEFINE_multi_string")):
+                names.add(ast.literal_eval(node.args[0]))
+    assert names == {"prompt", "split", "stop", "coordinator", "host", "topology"}

@@ -210,7 +210,7 @@ def parse_flags(
             raise  # an error in the code of the config file
         reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
         fail_usage(usage, f"an override names an unknown config field: {reason} (given: {' '.join(overrides)})")
-    missing = [f"--{name}" for name in required if flag_values[name].value is None]
+    missing = [f"--{name}" for name in required if flag_values[name].value in (None, [])]
     if missing:
         fail_usage(usage, f"missing {' and '.join(missing)}")
     if given and not positional:
