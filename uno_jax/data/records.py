@@ -21,7 +21,9 @@ import tensorflow_datasets as tfds
 from uno_jax.batch import TASKS
 from uno_jax.data.record import Record, RecordError
 from uno_jax.process.errors import UserError
+from uno_jax.process.json_reader import read_json_object
 
+_FEATURES = "tensorflow_datasets.core.features."
 _AGAIN = "Copy the dataset again, or prepare it again"
 
 
@@ -271,6 +273,7 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: {name} is missing. {_AGAIN}")
+    _check_features(directory / "features.json")
     try:
         builder = tfds.builder_from_directory(directory)
         keep = _KeepEncoded()
@@ -279,6 +282,18 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
         return _ArrayRecords(source, [Path(file) for file in info.filepaths], info.shard_lengths)
     except Exception as error:  # TFDS raises errors of any kind for damaged JSON files
         raise UserError(f"{directory}: the dataset cannot be opened ({_first_line(error)}). {_AGAIN}") from error
+
+
+def _check_features(file: Path) -> None:
+    """Refuses features of other packages: TFDS would import, and so run, any module that the file names."""
+    nodes: list[Any] = [read_json_object(file)]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+        for key in ("pythonClassName", "python_class_name"):
+            name = node.get(key, _FEATURES) if isinstance(node, dict) else _FEATURES
+            if not isinstance(name, str) or not name.startswith(_FEATURES):
+                raise UserError(f"{file}: {name!r} is no feature of a dataset of prepare_data. {_AGAIN}")
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uno_jax.process.errors import UserError
-from uno_jax.process.json_reader import read_json_object
+from uno_jax.process.json_reader import LARGEST_FILE, read_json_object
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
@@ -108,6 +108,8 @@ def _is_token(entry: Any) -> bool:
 
 
 def _read_text(file: Path) -> str:
+    if file.stat().st_size > LARGEST_FILE:
+        raise UserError(f"{file}: more than {LARGEST_FILE:,} bytes; expected the merges of a tokenizer")
     try:
         return file.read_bytes().decode()
     except UnicodeDecodeError as error:

@@ -26,6 +26,7 @@ from uno_jax.process.json_reader import JsonError, parse_json
 from uno_jax.process.paths import local_path
 
 _FIELDS = ("prompt", "images", "context", "id")
+_LARGEST_FILE = 2**28  # bytes
 _MAX_PROBLEMS = 20  # listed in a message
 # File names have at most 255 bytes, including seed, suffix and the mark of a temporary file.
 _MAX_ID_BYTES = 200
@@ -83,7 +84,11 @@ def read_prompts(file: str | Path, settings: PictureSettings) -> list[Prompt]:
     if file.suffix.lower() in (".json", ".ndjson"):
         raise PromptError(f"{file}: expected text or JSONL; name a file with one JSON object per line .jsonl")
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise PromptError(f"{file}: more than {_LARGEST_FILE:,} bytes; split it into several files")
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except OSError as error:
         raise PromptError(f"{file}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
