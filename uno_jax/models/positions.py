@@ -20,13 +20,32 @@ def sincos_table_2d(side: int, features: int) -> Float[np.ndarray, "positions fe
     Raises:
       ValueError: `features` is not a multiple of four.
     """
+    line = _sincos_line(side, features)
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return np.concatenate([line[columns], line[rows]], axis=-1)
+
+
+def sincos_2d(positions: Int[Any, "*tokens"], side: int, features: int) -> Float[Array, "*tokens features"]:
+    """Looks up rows of `sincos_table_2d`, without the table: at published sizes it has 58 MB, and its halves 0.5 MB.
+
+    A gather from the whole table in the denoising loop also fails to compile for v6e with libtpu 0.0.50.1, which moves
+    large gathers to the SparseCore.
+
+    Raises:
+      ValueError: `features` is not a multiple of four.
+    """
+    line = _sincos_line(side, features)
+    rows, columns = jnp.divmod(positions, side)
+    return jnp.concatenate([jnp.take(line, columns, axis=0), jnp.take(line, rows, axis=0)], axis=-1)
+
+
+def _sincos_line(side: int, features: int) -> Float[np.ndarray, "side half"]:
+    """Half of the features, for every row or column of a grid."""
     if features % 4:
         raise ValueError(f"a 2-D sin-cos table has {features} features: expected a multiple of 4")
     frequencies = 1.0 / 10000 ** (np.arange(features // 4, dtype=np.float64) / (features / 4))
     angles = np.arange(side, dtype=np.float64)[:, None] * frequencies
-    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
-    rows, columns = np.divmod(np.arange(side * side), side)
-    return np.concatenate([line[columns], line[rows]], axis=-1).astype(np.float32)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
 
 
 def time_features(t: Float[Array, "*tokens"]) -> Float[Array, "*tokens 256"]:

@@ -14,7 +14,7 @@ from uno_jax.batch import TokenBatch
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import Decoder, KVCache, Streams
 from uno_jax.models.linear import Linear
-from uno_jax.models.positions import pixels_to_float, sincos_table_2d, time_features
+from uno_jax.models.positions import pixels_to_float, sincos_2d, time_features
 from uno_jax.models.vision import Connector, VisionEncoder
 from uno_jax.parallel.parameters import lookup
 
@@ -163,19 +163,18 @@ class UnifiedModel(nn.Module):
         """Inputs of the first layer, and the prediction targets of the metaqueries."""
         config = self.config
         vit_features, target = self.vision_features(batch)
-        vit_table = sincos_table_2d(config.vision.table_side, config.decoder.hidden_size)
+        width, vit_side = config.decoder.hidden_size, config.vision.table_side
         regions = [self.decoder.embed(batch.text_ids)]
         if vit_features.shape[1]:
-            regions.append(self.connector(vit_features) + jnp.take(vit_table, batch.vit_positions, axis=0))
+            regions.append(self.connector(vit_features) + sincos_2d(batch.vit_positions, vit_side, width))
         regions.append(self.decoder.embed(batch.caption_ids))
         if batch.query_index.shape[1]:
             queries = self.metaqueries.embed(batch.query_index)
-            regions.append(queries + jnp.take(vit_table, batch.target_positions, axis=0))
+            regions.append(queries + sincos_2d(batch.target_positions, vit_side, width))
             if config.metaquery_target == "connector":
                 target = self.connector(target)
-        latent_table = sincos_table_2d(config.max_latent_size, config.decoder.hidden_size)
         latents = self.latent_in(noised.astype(self.dtype)) + self.timestep_embedder(times)
-        latents = latents + jnp.take(latent_table, batch.latent_positions, axis=0)
+        latents = latents + sincos_2d(batch.latent_positions, config.max_latent_size, width)
         understanding = jnp.concatenate([region.astype(self.dtype) for region in regions], axis=1)
         return Streams(understanding, latents.astype(self.dtype)), jax.lax.stop_gradient(target.astype(jnp.float32))
 
