@@ -1,5 +1,6 @@
 # make train   set up, build the data, pre-train a tiny model, post-train it with UNO, print held-out losses
 # make test    set up and run the tests
+# make test-faults  set up and run the tests of docs/reliability.md, which kill, fill, cut and flip
 # make lint    set up, check style and types
 # make format  apply automatic fixes and formatting
 # All can be interrupted and rerun; training resumes from its last checkpoint.
@@ -19,7 +20,7 @@ export JAX_PLATFORMS ?= cpu
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test lint format clean same_python
+.PHONY: train test test-faults lint format clean same_python
 
 train: $(VENV)/runtime
 	$(VENV)/bin/python -m uno_jax.prepare_data --dataset=openmoji --out=$(DATA)
@@ -30,6 +31,9 @@ train: $(VENV)/runtime
 
 test: $(VENV)/development
 	$(VENV)/bin/python -m pytest $(PYTEST)
+
+test-faults: $(VENV)/development
+	$(VENV)/bin/python -m pytest -m faults $(PYTEST)
 
 lint: $(VENV)/development
 	$(VENV)/bin/ruff check .

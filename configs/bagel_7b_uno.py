@@ -32,6 +32,6 @@ def get_config() -> ConfigDict:
 
     config.objective.update(caption_weight=0.25, visual_weight=0.5, answer_weight=0.0)
     config.optimizer.update(learning_rate=2e-5, warmup_steps=500)
-    config.checkpoint.update(every=500, keep=3)
+    config.checkpoint.update(every=500, every_minutes=20.0, keep=3)
     config.evaluation.every = 500
     return config

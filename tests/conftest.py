@@ -16,22 +16,28 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 
+# Markers of tests that are not in the default suite.
+_ON_REQUEST = ("slow", "faults")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--reference",
         default=str(REFERENCE),
         help="directory of reference numbers of the original implementation (default: the one in tests/testdata)",
     )
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    for name in _ON_REQUEST:
+        parser.addoption(f"--{name}", action="store_true", help=f"also run the tests marked {name}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow") or "slow" in (config.getoption("-m") or ""):
-        return
-    skip = pytest.mark.skip(reason="slow: run with --slow")
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+    for name in _ON_REQUEST:
+        if config.getoption(f"--{name}") or name in (config.getoption("-m") or ""):
+            continue
+        skip = pytest.mark.skip(reason=f"{name}: run with --{name}")
+        for item in items:
+            if name in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.fixture

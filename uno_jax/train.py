@@ -14,6 +14,7 @@ from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, define_path, parse_flags
+from uno_jax.process.logs import hide_logs
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.config import RunConfig
 from uno_jax.run.pictures import make_generate_pictures
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str]) -> None:
     define_config(options, arguments, dictionary_fields(RunConfig))
     about = "directory for checkpoints, metrics and pictures; a run in it is resumed"
     define_path(options, "workdir", None, about, "run")
+    about = "resume from the checkpoint of this step; later ones are renamed (default: the newest that is whole)"
+    flags.DEFINE_integer("resume_step", None, about, lower_bound=0, **section_of(options, "run"))
+    about = "resume although config fields differ that change what the run computes"
+    flags.DEFINE_boolean("accept_changes", False, about, **section_of(options, "run"))
     define_hosts(options)
     parse_flags(options, arguments, command="train", about=__doc__, required=("config", "workdir"))
     if os.environ.get("JAX_PLATFORMS") == "cpu":
@@ -37,10 +42,17 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.enable(2)  # crashes in native code print the Python stack to stderr
     logging.use_absl_handler()  # prefixes log lines with the time
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
+    hide_logs("orbax")  # and what a run reports in one line, with tracebacks
     keep_compiled_programs()
     with exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
-        finished = run(config, options.workdir, make_generate_pictures=make_generate_pictures)
+        finished = run(
+            config,
+            options.workdir,
+            make_generate_pictures=make_generate_pictures,
+            resume_step=options.resume_step,
+            accept_changes=options.accept_changes,
+        )
     if not finished:
         sys.exit(128 + 15)  # exit status of a process that SIGTERM ended, so that a script stops here
 

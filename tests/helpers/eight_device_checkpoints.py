@@ -29,7 +29,7 @@ from uno_jax.interop.names import leaf_shape
 from uno_jax.interop.public_files import open_public, place_public
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
-from uno_jax.training.checkpoints import Checkpoints, save_model
+from uno_jax.training.checkpoints import Checkpoints, restore_state, save_model
 from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
 
 # Wide enough to shard kernels over eight devices.
@@ -66,7 +66,7 @@ def resume(directory: Path, mesh: Mesh) -> TrainState:
     """Restores DIR/state onto the mesh and saves it as DIR/resumed."""
     target = with_shardings(jax.eval_shape(lambda: train_state(mesh)), mesh)
     saved = Checkpoints(directory / "state", keep=1, assets={})
-    state, data_state = saved.restore(3, target)
+    state, data_state = restore_state(directory / "state" / "3", target)
     again = Checkpoints(directory / "resumed", keep=1, assets={})
     again.save(3, state, data_state)
     again.close()

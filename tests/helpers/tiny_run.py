@@ -82,7 +82,7 @@ def tiny(config: Any, dataset: Path, **changes: Any) -> RunConfig:
     config.checkpoint.update(every=2, keep=10)
     config.evaluation.update(every=0, records=6)
     config.pictures.update(every=0, timesteps=3, caption_tokens=6)
-    config.update(steps=6, log_every=1, tensorboard=False, init_from="")
+    config.update(steps=6, log_every=1, tensorboard=False, init_from="", random_frozen=True)
     config.update_from_flattened_dict(changes)
     return from_config_dict(config, RunConfig)
 

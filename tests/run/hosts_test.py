@@ -16,8 +16,8 @@ from tests.helpers.tiny_run import tiny_uno, write_config, write_dataset
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.start import abstract_run_params, start_params
-from uno_jax.training.checkpoints import restore_tree
 from uno_jax.training.metrics import read_metrics
+from uno_jax.training.stored_trees import restore_tree
 
 pytestmark = pytest.mark.slow
 

@@ -68,8 +68,11 @@ def test_a_complete_run_says_so_and_changes_nothing(dataset, unbroken):
 
 def test_a_data_position_of_other_shards_is_rejected(dataset, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    other = tiny_uno(dataset, **{"data.virtual_shards": 1, "steps": 8})
+    with pytest.raises(ConfigError, match=r"config\.data\.virtual_shards is 1, in the checkpoint 2"):
+        run(other, tmp_path, console=quiet())
     with pytest.raises(ConfigError, match=r"Keep data\.virtual_shards as it was"):
-        run(tiny_uno(dataset, **{"data.virtual_shards": 1, "steps": 8}), tmp_path, console=quiet())
+        run(other, tmp_path, console=quiet(), accept_changes=True)
 
 
 @pytest.mark.slow

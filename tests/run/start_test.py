@@ -26,9 +26,10 @@ from uno_jax.process.errors import UserError
 from uno_jax.run.config import with_local_paths
 from uno_jax.run.run import run
 from uno_jax.run.start import start_params
-from uno_jax.training.checkpoints import find_checkpoint, restore_tree
+from uno_jax.training.checkpoints import find_checkpoint
 from uno_jax.training.initialise import abstract_params
 from uno_jax.training.state import ADAPTERS_TRAINABLE
+from uno_jax.training.stored_trees import restore_tree
 
 
 def test_frozen_parameters_stay_and_trainable_parameters_change(dataset, unbroken):
@@ -125,3 +126,23 @@ def test_a_run_that_skips_too_many_samples_stops_and_lists_them(dataset, tmp_pat
     assert {entry["cause"] for entry in listed} == {"picture_size"}
     assert len({entry["id"] for entry in listed}) == len(listed) > 9
     assert "(100.0%) were skipped (picture_size 51)" in console.file.getvalue()
+
+
+def test_frozen_parameters_must_not_be_random_unless_the_config_asks_for_it(dataset):
+    config = tiny_uno(dataset, random_frozen=False)
+    with pytest.raises(ConfigError) as error:
+        start_params(config, make_mesh(config.mesh))
+    assert "config.init_from is '', so these parameters would be random and stay so" in str(error.value)
+    assert "decoder/embedding" in str(error.value)
+    assert "config.random_frozen=True" in str(error.value)
+    everything = tiny(openmoji_pretrain.get_config(), dataset, random_frozen=False)
+    start_params(everything, make_mesh(everything.mesh))
+
+
+def test_parts_that_a_start_lacks_must_not_be_random_and_frozen(dataset, unbroken):
+    frozen = {"random_frozen": False, "model.num_metaqueries": 6}
+    trained = tiny_uno(dataset, init_from=str(unbroken), **frozen)
+    start_params(trained, make_mesh(trained.mesh))
+    config = tiny_uno(dataset, init_from=str(unbroken), trainable=("latent_in",), **frozen)
+    with pytest.raises(ConfigError, match="would be random and stay so.* metaqueries/"):
+        start_params(config, make_mesh(config.mesh))

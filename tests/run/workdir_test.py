@@ -11,14 +11,17 @@ from tests.helpers.tiny_run import (
     tiny_uno,
 )
 from uno_jax.config import ConfigError
+from uno_jax.process.lock import LockError, locked
 from uno_jax.run.run import run
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoints import find_checkpoint, saved_steps
+from uno_jax.training.stored_trees import METADATA_FILE
 
 
 @pytest.mark.parametrize("place", ["", "7", "checkpoints", "checkpoints/7"])
 def test_a_workdir_that_is_or_holds_a_model_without_a_run_is_rejected(dataset, unbroken, tmp_path, place):
     shutil.copytree(find_checkpoint(unbroken), tmp_path / "mine" / place)
     shutil.rmtree(tmp_path / "mine" / place / "training")
+    (tmp_path / "mine" / place / METADATA_FILE).unlink()
     with pytest.raises(
         ConfigError, match=f"the workdir is .*mine, but .*/mine/?{place} is not a checkpoint that a run"
     ):
@@ -37,3 +40,12 @@ def test_a_workdir_that_cannot_be_written_is_refused_at_the_start(dataset, tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"the workdir .* cannot be written \(.*\)\. Give a folder that can"):
         run(tiny_uno(dataset), tmp_path / workdir, console=quiet())
+
+
+def test_a_workdir_in_use_is_refused_and_nothing_in_it_is_changed(dataset, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with locked(tmp_path), pytest.raises(LockError, match="in use by process"):
+        run(tiny_uno(dataset, steps=8), tmp_path, console=quiet())
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert saved_steps(tmp_path / "checkpoints") == [2, 4, 6]

@@ -19,9 +19,10 @@ from uno_jax.training.checkpoints import (
     gather_hosts,
     read_asset,
     read_data_state,
-    restore_tree,
+    restore_state,
 )
 from uno_jax.training.state import TrainState, create_state, merge
+from uno_jax.training.stored_trees import restore_tree
 
 ASSETS = {"config.json": b"{}", "vocab.json": b'{"a": 0}'}
 DATA = {"shard_0000_of_0002": {"next": 3}, "shard_0001_of_0002": {"next": 5}}
@@ -53,7 +54,7 @@ def test_a_saved_state_is_restored_exactly(tmp_path, ema):
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
     checkpoints.save(7, state, DATA)
     checkpoints.wait()
-    restored, data = checkpoints.restore(7, abstract(state))
+    restored, data = restore_state(tmp_path / "7", abstract(state))
     assert_equal(restored, state)
     assert data == DATA
     checkpoints.close()
@@ -64,7 +65,7 @@ def test_a_missing_ema_starts_from_copies_of_the_parameters(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
     checkpoints.save(7, state.replace(ema=None), DATA)
     checkpoints.wait()
-    restored, _ = checkpoints.restore(7, abstract(state))
+    restored, _ = restore_state(tmp_path / "7", abstract(state))
     checkpoints.close()
     assert jax.tree.map(lambda x: x.dtype, restored.ema) == jax.tree.map(lambda x: x.dtype, state.ema)
     jax.tree.map(np.testing.assert_array_equal, restored.ema, state.trainable)
@@ -77,7 +78,7 @@ def test_the_gradient_norm_of_a_loss_missing_from_the_checkpoint_is_not_measured
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
     checkpoints.save(7, saved, DATA)
     checkpoints.wait()
-    restored, _ = checkpoints.restore(7, abstract(state))
+    restored, _ = restore_state(tmp_path / "7", abstract(state))
     checkpoints.close()
     assert restored.gradient_norms == {**state.gradient_norms, "flow": 2, "caption": 3}
     assert restored.gradient_norms["visual"] == 0
@@ -90,7 +91,7 @@ def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     checkpoints.save(7, state, DATA)
     overwrite(state)
     checkpoints.wait()
-    assert_equal(checkpoints.restore(7, abstract(kept))[0], kept)
+    assert_equal(restore_state(tmp_path / "7", abstract(kept))[0], kept)
     checkpoints.close()
 
 
@@ -114,7 +115,7 @@ def test_a_damaged_data_position_is_named(tmp_path, damage):
     checkpoints.save(7, small_state(), DATA)
     checkpoints.close()
     damage(tmp_path / "7" / "data")
-    with pytest.raises(CheckpointError, match="7/data: files are missing or damaged"):
+    with pytest.raises(CheckpointError, match="7/data/metadata: missing or damaged"):
         read_data_state(tmp_path / "7")
 
 
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_another_size_is_rejected_with_the_sizes(tmp_path):
     checkpoints.save(7, small_state(width=4), DATA)
     checkpoints.wait()
     with pytest.raises(CheckpointMismatch) as error:
-        checkpoints.restore(7, abstract(small_state(width=6)))
+        restore_state(tmp_path / "7", abstract(small_state(width=6)))
     assert "latent_in/kernel is (3, 4) in the checkpoint but (3, 6) in the model" in str(error.value)
     assert "latent_in/bias is (4,) in the checkpoint but (6,) in the model" in str(error.value)
     checkpoints.close()

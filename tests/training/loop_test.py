@@ -19,8 +19,9 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
-from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
+from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, find_checkpoint, restore_state
 from uno_jax.training.loop import Parts, Schedule, run_loop
+from uno_jax.training.saving import Saver
 from uno_jax.training.state import TrainState, create_state
 
 
@@ -80,12 +81,12 @@ def add(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.
 class Recorded:
     """Records the calls of the loop in order."""
 
-    def __init__(self, checkpoints: Checkpoints, **changes: Any):
+    def __init__(self, checkpoints: Checkpoints, every: int = 0, **changes: Any):
         self.events: list[tuple] = []
         parts = {
             "train_step": add,
             "put": jax.device_put,
-            "checkpoints": checkpoints,
+            "saver": Saver(checkpoints, CheckpointConfig(every=every)),
             "on_metrics": lambda step, metrics, counts: self.events.append(("metrics", step, metrics["loss"])),
             "on_evaluate": lambda step, params: self.events.append(("evaluate", step, float(params["weight"]))),
             "on_pictures": lambda step, params: self.events.append(("pictures", step)),
@@ -101,7 +102,9 @@ def checkpoints(tmp_path):
 
 
 def restore(checkpoints: Checkpoints, step: int) -> tuple[TrainState, dict]:
-    return checkpoints.restore(step, with_shardings(new_state(), make_mesh(MeshConfig(), jax.devices()[:1])))
+    return restore_state(
+        checkpoints.directory / str(step), with_shardings(new_state(), make_mesh(MeshConfig(), jax.devices()[:1]))
+    )
 
 
 def test_metrics_are_read_one_step_late(checkpoints):
@@ -127,8 +130,8 @@ def test_metrics_are_read_one_step_late(checkpoints):
 
 
 def test_callbacks_run_when_due_with_the_state_of_that_step(checkpoints):
-    recorded = Recorded(checkpoints)
-    schedule = Schedule(steps=4, checkpoint_every=2, evaluate_every=3, pictures_every=2)
+    recorded = Recorded(checkpoints, every=2)
+    schedule = Schedule(steps=4, evaluate_every=3, pictures_every=2)
     state, finished = run_loop(new_state(), Numbers(), recorded.parts, schedule)
     assert finished
     assert float(state.trainable["weight"]) == 1 + 2 + 3 + 4
@@ -148,7 +151,7 @@ def test_callbacks_run_when_due_with_the_state_of_that_step(checkpoints):
 
 
 def test_the_saved_data_position_is_that_of_the_saved_step(checkpoints):
-    run_loop(new_state(), Numbers(), Recorded(checkpoints).parts, Schedule(steps=5, checkpoint_every=2))
+    run_loop(new_state(), Numbers(), Recorded(checkpoints, every=2).parts, Schedule(steps=5))
     assert [restore(checkpoints, step)[1]["shard"]["next"] for step in (2, 4, 5)] == [2, 4, 5]
 
 
@@ -175,7 +178,7 @@ def test_a_non_finite_step_ends_the_run_with_its_samples_and_the_state_before_it
 
 def test_a_non_finite_step_that_is_due_for_a_checkpoint_is_not_saved_as_that_step(checkpoints):
     with pytest.raises(FloatingPointError):
-        run_loop(new_state(), Numbers(bad=4), Recorded(checkpoints).parts, Schedule(steps=9, checkpoint_every=2))
+        run_loop(new_state(), Numbers(bad=4), Recorded(checkpoints, every=2).parts, Schedule(steps=9))
     assert find_checkpoint(checkpoints.directory).name == "3"
 
 

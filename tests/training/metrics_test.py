@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rich.console
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from uno_jax.training.event_files import EventFileWriter
+from uno_jax.training.event_files import EventFileWriter, drop_later_events
 from uno_jax.training.metrics import LogWindow, MetricsFile, MetricsWriter, Progress, Throughput, read_metrics
 
 
@@ -54,6 +59,93 @@ def test_a_new_run_drops_all_earlier_lines(tmp_path):
     MetricsFile(path).close()
     assert read_metrics(path) == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bad_line_costs_only_itself_and_is_reported(tmp_path):
+    path, said = tmp_path / "metrics.jsonl", []
+    good = [b'{"step": %d}' % step for step in range(1, 5)]
+    bad = [b'{"step": 2, "lo', b"\xff\xfe", b"[1, 2]", b'{"step": "2"}', b'{"loss": 1.0}', b"", b"1" * 5000]
+    path.write_bytes(b"\n".join([good[0], *bad, *good[1:], b'{"step": 5, "lo']))
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
+    MetricsFile(path, resume_step=3, say=said.append).close()
+    assert path.read_bytes() == b"\n".join(good[:3]) + b"\n"
+    assert said == [f"{path}: not a metric of a step, dropped: line 2, 3, 4, 5, 6, 7, 8."]
+
+
+def test_what_cannot_be_written_is_reported_once_and_written_later(tmp_path):
+    said: list[str] = []
+    writer = MetricsWriter(tmp_path, tensorboard=True, say=said.append)
+    writer.write(1, {"loss": 1.0})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 5, before[1]))
+    try:
+        for step in (2, 3):
+            writer.write(step, {"loss": float(step)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for step in (4, 5):
+        writer.write(step, {"loss": float(step)})
+    writer.close()
+    assert said == [
+        f"{name} cannot be written (File too large). Training goes on without."
+        for name in ("metrics.jsonl", "TensorBoard events")
+    ]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert steps_of_events(tmp_path / "tensorboard") == [1, 2, 3, 4, 5]
+
+
+def test_what_cannot_be_written_until_the_end_is_reported_and_the_other_files_are_closed(tmp_path):
+    said: list[str] = []
+    writer = MetricsWriter(tmp_path, tensorboard=True, say=said.append)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        writer.write(1, {"loss": 1.0})
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(said) == 2
+
+
+def test_events_after_the_resumed_step_stand_once(tmp_path):
+    for resumed, steps in ((0, (1, 2, 3, 4)), (2, (3, 4, 5)), (4, (5, 6))):
+        writer = MetricsWriter(tmp_path, resume_step=resumed, tensorboard=True)
+        for step in steps:
+            writer.write(step, {"loss": float(step), "flow": 0.0})
+        writer.close()
+    (first, *_) = sorted((tmp_path / "tensorboard").iterdir())
+    with first.open("ab") as cut_off:
+        cut_off.write(bytes(7))
+    assert steps_of_events(tmp_path / "tensorboard") == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_run_drops_all_earlier_events(tmp_path):
+    for _ in range(2):
+        writer = MetricsWriter(tmp_path, tensorboard=True)
+        writer.write(0, {"loss": 1.0})
+        writer.close()
+    assert steps_of_events(tmp_path / "tensorboard") == [0]
+
+
+@given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 9), st.integers(0, 300))
+@settings(max_examples=50, deadline=None)
+def test_whole_events_up_to_the_resumed_step_are_kept_in_a_file_that_was_cut_anywhere(tmp_path_factory, steps, at, cut):
+    directory = tmp_path_factory.mktemp("events")
+    writer = EventFileWriter(directory)
+    for step in steps:
+        writer.write_scalars(step, {"loss": float(step)})
+    writer.close()
+    (file,) = directory.iterdir()
+    os.truncate(file, max(file.stat().st_size - cut, 0))
+    whole = steps_of_events(directory)
+    drop_later_events(directory, at)
+    assert steps_of_events(directory) == [step for step in whole if step <= at]
+
+
+def steps_of_events(directory: Path) -> list[int]:
+    events = EventAccumulator(str(directory), purge_orphaned_data=False).Reload()
+    return [event.step for event in events.Tensors("loss")] if "loss" in events.Tags()["tensors"] else []
 
 
 def test_a_non_finite_metric_is_still_json(tmp_path):

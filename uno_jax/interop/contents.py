@@ -18,8 +18,8 @@ from uno_jax.interop.place import read_leaf, stored_dtype
 from uno_jax.interop.public_files import PublicFiles
 from uno_jax.interop.sizes import OUR_SECTION, UNO_JSON
 from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import restore_leaves, saved_leaves
 from uno_jax.training.report import PARTS
+from uno_jax.training.stored_trees import restore_leaves, saved_leaves
 from uno_jax.training.versions import VERSIONS_FILE
 
 Leaves = Mapping[str, Any]

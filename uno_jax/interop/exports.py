@@ -30,8 +30,8 @@ from uno_jax.interop.tensor_files import STORED_DTYPES
 from uno_jax.interop.write_tensor_files import TensorPlan, TensorWriter
 from uno_jax.models.config import ModelConfig, model_differences
 from uno_jax.process.errors import CheckpointError, lines_of
-from uno_jax.training.checkpoints import compare_shapes
 from uno_jax.training.state import is_under, is_under_any
+from uno_jax.training.stored_trees import compare_shapes
 from uno_jax.training.versions import versions
 
 _NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}

@@ -25,10 +25,11 @@ from uno_jax.interop.sampling_settings import SamplingSettings, public_settings,
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
-from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import find_checkpoint, has_ema, restore_tree, saved_leaves
+from uno_jax.process.errors import CheckpointError, say
+from uno_jax.training.checkpoints import check_files, find_checkpoint, has_ema
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.state import Params, is_under_any
+from uno_jax.training.stored_trees import restore_tree, saved_leaves
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,12 @@ def find_source(path: str | Path) -> Source:
         in the public layout.
 
     Raises:
-      CheckpointError: there is no checkpoint.
+      CheckpointError: there is no checkpoint, or its small files are missing or damaged.
     """
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
+        if not check_files(checkpoint):
+            say(f"{checkpoint} has no checksums, because an earlier version wrote it, so its arrays are not checked.")
         return OrbaxCheckpoint(checkpoint)
     if is_public_directory(path):
         return PublicDirectory(Path(path))

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import row_share
+from uno_jax.process.errors import CheckpointError, CheckpointMismatch
+
+Result = TypeVar("Result")
 
 _FAILED = "uno_jax/failed"
 _FINISHED = "uno_jax/finished"
@@ -220,6 +223,20 @@ def gather_json(value: Any) -> list[Any]:
     padded[: len(text)] = text
     rows = multihost_utils.process_allgather(padded)
     return [json.loads(bytes(row[: int(length)])) for row, length in zip(rows, lengths, strict=True)]
+
+
+def together(function: Callable[[], Result]) -> Result:
+    """Calls a function that works on this host alone. A CheckpointError on any host is raised on all of them."""
+    result: Result | None = None
+    problem: list[Any] | None = None
+    try:
+        result = function()
+    except CheckpointError as error:
+        problem = [isinstance(error, CheckpointMismatch), str(error)]
+    found = next((each for each in gather_json(problem) if each is not None), None)
+    if found is not None:
+        raise (CheckpointMismatch if found[0] else CheckpointError)(found[1])
+    return cast(Result, result)
 
 
 def gather_shares(value: Any, mesh: Mesh) -> list[Any]:

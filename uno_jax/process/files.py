@@ -1,4 +1,4 @@
-"""Writes files and folders atomically."""
+"""Writes files and folders atomically, and appends to files without ever leaving half an entry."""
 
 from __future__ import annotations
 
@@ -95,3 +95,42 @@ def put_folder(partial: Path, path: Path, old: Path) -> None:
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+class AppendedFile:
+    """A file to which whole entries are appended. An entry that cannot be written is kept for the next time."""
+
+    def __init__(self, file: Path):
+        """Opens the file, which is made if it does not exist."""
+        self._file = file.open("ab", buffering=0)
+        self._waiting = b""
+
+    def write(self, entry: bytes) -> None:
+        """Appends an entry, after those that could not be written before.
+
+        Raises:
+          OSError: nothing was written.
+        """
+        self._waiting += entry
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            left = self._waiting
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise
+        self._waiting = b""
+
+    def close(self) -> None:
+        """Tries once more to write what is waiting, and closes the file.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        try:
+            if self._waiting:
+                self.write(b"")
+        finally:
+            self._file.close()

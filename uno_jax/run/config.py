@@ -62,6 +62,9 @@ class RunConfig:
     """Source of the initial parameters: "" = random initialisation; a run's workdir, its checkpoints folder or one of
     its checkpoints; or a directory in the public checkpoint's layout. Metaqueries and adapters missing from the source
     are randomly initialised."""
+    random_frozen: bool = False
+    """Whether parameters that are initialised randomly may be frozen. They would never be trained, so without this the
+    run is refused."""
     trainable: tuple[str, ...] = UNO_TRAINABLE
     """Path prefixes of the trainable parameters; ("",) = all."""
     trainable_dtype: Dtype = "float32"
@@ -191,7 +194,9 @@ _RANGES = (
     ("optimizer.clip_norm", 0, _INFINITY),
     ("optimizer.ema_decay", 0, 1),
     ("checkpoint.every", 0, _INFINITY),
+    ("checkpoint.every_minutes", 0, _INFINITY),
     ("checkpoint.keep", 1, _INFINITY),
+    ("checkpoint.keep_every", 0, _INFINITY),
     ("evaluation.every", 0, _INFINITY),
     ("evaluation.records", 0, _INFINITY),
     ("pictures.every", 0, _INFINITY),

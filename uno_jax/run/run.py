@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import tempfile
@@ -21,21 +22,25 @@ from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.provenance import Provenance
-from uno_jax.interop.source import OrbaxCheckpoint, Source, read_tokenizer
+from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import layout_of
-from uno_jax.parallel.hosts import gather_json, gather_shares
-from uno_jax.parallel.mesh import check_rows, host_mesh, make_mesh, put_rows, replicated, row_share
+from uno_jax.parallel.hosts import gather_shares
+from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.lock import locked
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
-from uno_jax.run.programs import abstract_state, config_errors, jit_step, new_state, step_config
+from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
+from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
-from uno_jax.run.start import Start, check_resumed, run_source, start_params, tokenizer_directory
-from uno_jax.training.checkpoints import Checkpoints, find_checkpoint, has_ema
+from uno_jax.run.start import Start, run_source, start_params, tokenizer_directory
+from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
 from uno_jax.training.profiler import Profiler
 from uno_jax.training.report import held_out_table, startup_table
+from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 from uno_jax.training.step import make_gradient_probe, make_train_step
 
@@ -51,85 +56,106 @@ def run(
     *,
     make_generate_pictures: Callable[[RunContext], GeneratePictures] | None = None,
     console: rich.console.Console | None = None,
+    resume_step: int | None = None,
+    accept_changes: bool = False,
 ) -> bool:
-    """Trains `config` in `workdir`, resuming from the newest checkpoint if there is one.
+    """Trains `config` in `workdir`, resuming from the newest whole checkpoint if there is one.
 
     `make_generate_pictures` returns the function that writes a sheet of generated pictures into the workdir every
-    `config.pictures.every` steps.
+    `config.pictures.every` steps. `resume_step` and `accept_changes` are those of `resume.resume`.
 
     Returns:
       True if the run reached its last step, False if a signal stopped it.
 
     Raises:
-      ConfigError: the config is invalid, its model differs from the checkpoint's, or the data end before the last step.
+      LockError: another process runs in the workdir, or it cannot be written.
+      ConfigError: the config is invalid or differs from the checkpoint's, or the data end before the last step.
+      CheckpointError: no checkpoint is whole, or the last state could not be saved.
       FloatingPointError: a loss or gradient is not finite (`loop.run_loop`).
     """
-    # All hosts compute, but only one prints.
+    # All hosts compute, but only one prints and holds the lock.
     workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
     config = with_local_paths(config)
     check_config(config)
+    check_workdir(workdir)
+    _check_writable(workdir)
+    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
+        if not holds:
+            console.print(f"{workdir} is on a file system without locks: start no other run in it.", soft_wrap=True)
+        return _run(config, workdir, make_generate_pictures, console, resume_step, accept_changes)
+
+
+def _run(
+    config: RunConfig,
+    workdir: Path,
+    make_generate_pictures: Callable[[RunContext], GeneratePictures] | None,
+    console: rich.console.Console,
+    resume_step: int | None,
+    accept_changes: bool,
+) -> bool:
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     _check_held_out(config)
-    _check_writable(workdir)
-    resumed = find_checkpoint(workdir / "checkpoints")
-    _check_workdir(workdir, resumed)
-    _check_same_on_all_hosts(workdir, resumed)
-    if resumed is not None:
-        check_resumed(config, resumed)
-    source = run_source(config, resumed)
+    say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
+    source = run_source(config, resumed and resumed.checkpoint)
     files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
     skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
     batches = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
     assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets)
+    assets |= {DATA_FILE: data_file(config)}
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets, config.checkpoint.keep_every)
     if resumed is None:
         start = start_params(config, mesh)
         state = new_state(config, start.params, mesh)
     else:
-        state, data_state = checkpoints.restore(int(resumed.name), abstract_state(config, mesh))
         # Checkpoints keep the latch. Resuming clears it and tries the same batch again.
-        state = dataclasses.replace(state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
-        config_errors(batches.set_state, data_state)
-        new_ema = state.ema and not has_ema(resumed)
-        note = " (it has no EMA weights: the EMA starts from the parameters)" if new_ema else ""
+        state = dataclasses.replace(resumed.state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
+        config_errors(batches.set_state, resumed.data_state)
         params = merge(state.trainable, state.frozen)
-        autoencoder = OrbaxCheckpoint(resumed).autoencoder_params(replicated(host_mesh()))
-        start = Start(params, autoencoder, f"{resumed}{note}")
+        start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, files, state, start))
-    if resumed is not None and int(resumed.name) >= config.steps:
+    if resumed is not None and int(state.step) >= config.steps:
         console.print(
-            f"The run in {workdir} is complete: {resumed.name} steps. Increase config.steps, or give another workdir."
+            f"The run in {workdir} is complete: {state.step} steps. Increase config.steps, or give another workdir."
         )
         _print_held_out(workdir, config.steps, console)
         return True
-    writer = None
-    if jax.process_index() == 0:
-        writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard)
-    progress = Progress(console, config.steps, config.log_every, start=int(state.step))
-    profiler = Profiler(config.profile, workdir / "profile")
-    try:
+    with contextlib.ExitStack() as closing:
+        # Closed in the opposite order, the checkpoints first. What fails meanwhile does not keep the others open.
+        closing.callback(batches.close)
+        writer = None
+        if jax.process_index() == 0:
+            writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard, say=say)
+            closing.callback(writer.close)
+        progress = Progress(console, config.steps, config.log_every, start=int(state.step))
+        closing.callback(progress.close)
+        profiler = Profiler(config.profile, workdir / "profile")
+        closing.callback(profiler.close)
+        closing.callback(_close, checkpoints, say)
+        saver = Saver(checkpoints, config.checkpoint, say)
         held_out = _held_out(context, state, console)
-        parts = _parts(context, state, held_out, checkpoints, writer, progress, make_generate_pictures)
+        parts = _parts(context, state, held_out, saver, writer, progress, make_generate_pictures)
         parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
         state, finished = run_loop(state, batches, parts, _schedule(config))
-    finally:
-        profiler.close()
-        progress.close()
-        if writer is not None:
-            writer.close()
-        checkpoints.close()
-        batches.close()
     if finished:
         _print_held_out(workdir, config.steps, console)
     else:
         console.print(f"Stopped at step {int(state.step)} and saved a checkpoint. Run the same command to resume.")
     return finished
+
+
+def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
+    """Finishes the checkpoint that is being written. Its failure must not hide the error that ends the run."""
+    try:
+        checkpoints.close()
+    except CheckpointError as error:
+        say(f"{error}.")
 
 
 def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
@@ -170,27 +196,6 @@ def _check_writable(workdir: Path) -> None:
         ) from error
 
 
-def _check_workdir(workdir: Path, resumed: Path | None) -> None:
-    """Rejects a workdir that is an imported model or a folder inside another run.
-
-    Other commands would later take the model found there for this run's.
-    """
-    found, own = find_checkpoint(workdir) or resumed, (workdir / "checkpoints").resolve()
-    if found is not None and (found.parent != own or not (found / "training").is_dir()):
-        raise ConfigError(
-            f"the workdir is {workdir}, but {found} is not a checkpoint that a run in it can resume from. Give a run's "
-            f"own workdir to resume it, or a new workdir and --config.init_from={found} to start from that model"
-        )
-
-
-def _check_same_on_all_hosts(workdir: Path, resumed: Path | None) -> None:
-    found = [name or "none" for name in gather_json(resumed and resumed.name)]
-    if len(set(found)) > 1:
-        raise ConfigError(
-            f"the hosts find different checkpoints in {workdir}: {', '.join(found)}. Give a workdir on shared storage"
-        )
-
-
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
     share, layout = row_share(mesh), layout_of(config.model)
     return make_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
@@ -204,7 +209,6 @@ def _numbered(name: str) -> str:
 def _schedule(config: RunConfig) -> Schedule:
     return Schedule(
         steps=config.steps,
-        checkpoint_every=config.checkpoint.every,
         probe_every=config.objective.balance.every,
         evaluate_every=config.evaluation.every,
         pictures_every=config.pictures.every,
@@ -215,7 +219,7 @@ def _parts(
     context: RunContext,
     state: TrainState,
     held_out: HeldOutLosses | None,
-    checkpoints: Checkpoints,
+    saver: Saver,
     writer: MetricsWriter | None,
     progress: Progress,
     make_generate_pictures: Callable[[RunContext], GeneratePictures] | None,
@@ -237,7 +241,7 @@ def _parts(
         train_step=jit_step(make_train_step(parts), state, mesh),
         probe=jit_step(make_gradient_probe(parts), state, mesh),
         put=lambda batch: put_rows(encode(batch), mesh),
-        checkpoints=checkpoints,
+        saver=saver,
         autoencoder=context.autoencoder_params,
         on_metrics=on_metrics,
         on_evaluate=_make_evaluate(held_out, writer) if held_out else None,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError
@@ -20,8 +21,15 @@ from uno_jax.parallel.mesh import host_mesh, replicated
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.process.errors import CheckpointError
 from uno_jax.run.config import RunConfig
-from uno_jax.training.initialise import abstract_params, cast_params, init_autoencoder, init_params, leaf_dtype
-from uno_jax.training.state import Params, merge, partition
+from uno_jax.training.initialise import (
+    abstract_autoencoder,
+    abstract_params,
+    cast_params,
+    init_autoencoder,
+    init_params,
+    leaf_dtype,
+)
+from uno_jax.training.state import Params, is_under_any, merge, partition
 
 # Fields of ModelConfig for optional parts, in which a checkpoint may differ from the run.
 _ADDITIONS = ("num_metaqueries", "metaquery_target", "decoder.adapter_rank", "decoder.adapter_scale")
@@ -58,16 +66,19 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
     """Loads or initialises the parameters of a run, in its dtypes and shardings, according to `config.init_from`.
 
     Raises:
-      ConfigError: no model is found at `init_from`, or it differs from `config.model`.
+      ConfigError: no model is found at `init_from`, it differs from `config.model`, or frozen parameters would be
+        random.
       CheckpointMismatch, CheckpointError: the tensors do not match the source's own config files.
     """
     source, everywhere = run_source(config), replicated(host_mesh())  # each host encodes its own pictures
     if source is None:
+        _reject_random(config, ("",))
         autoencoder = jax.device_put(init_autoencoder(config.model, config.seed), everywhere)
         return Start(_initialised(config, (), mesh), autoencoder, "random initialisation")
     saved = source.model()
     _compare_models(config.model, saved, source.origin)
     new = _new_parts(config.model, saved)
+    _reject_random(config, new)
 
     def dtype(path: LeafPath) -> jnp.dtype:
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
@@ -100,6 +111,26 @@ def _with_new_parts(config: RunConfig, params: Params, parts: tuple[str, ...], m
     return merge(params, _initialised(config, parts, mesh)) if present else params
 
 
+def _reject_random(config: RunConfig, parts: tuple[str, ...]) -> None:
+    """Rejects a start that initialises `parts` randomly and never trains them, unless the config asks for it."""
+    if config.random_frozen:
+        return
+    initialised = partition(abstract_params(config.model), parts)[0]
+    frozen = {"/".join(path[:2]): None for path in flatten_dict(initialised) if not _is_trained(config, path)}
+    if parts == ("",) and abstract_autoencoder(config.model):
+        frozen["autoencoder"] = None
+    if frozen:
+        raise ConfigError(
+            f"config.init_from is {config.init_from!r}, so these parameters would be random and stay so, because "
+            f"config.trainable does not name them: {', '.join(frozen)}. Give a model that has them as "
+            "config.init_from, or set config.random_frozen=True if this is what you want"
+        )
+
+
+def _is_trained(config: RunConfig, path: tuple[str, ...]) -> bool:
+    return is_under_any("/".join(path), config.trainable)
+
+
 def abstract_run_params(config: RunConfig, mesh: Mesh) -> Params:
     """Returns shapes, dtypes and shardings of the run's parameters."""
     return with_shardings(_cast(config, abstract_params(config.model)), mesh)
@@ -124,21 +155,10 @@ def _compare_models(wanted: ModelConfig, saved: ModelConfig, where: str) -> None
     )
 
 
-def check_resumed(config: RunConfig, checkpoint: Path) -> None:
-    """Requires the model of the checkpoint to resume from to equal the run's, optional parts included.
-
-    Raises:
-      ConfigError: the models differ. The message names every field with both values.
-      CheckpointError: `model.json` is missing or damaged.
-    """
-    advice = ". Use the checkpoint's model (config.json in its assets folder), or give another workdir"
-    _reject_differences(model_differences(config.model, OrbaxCheckpoint(checkpoint).model()), str(checkpoint), advice)
-
-
-def _reject_differences(different: Mapping[str, tuple[Any, Any]], where: str, advice: str = "") -> None:
+def _reject_differences(different: Mapping[str, tuple[Any, Any]], where: str) -> None:
     if different:
         lines = [
             f"config.model.{name} is {ours!r}, in the checkpoint {theirs!r}"
             for name, (ours, theirs) in different.items()
         ]
-        raise ConfigError(f"{where}: the model differs from the config's{advice}:\n  " + "\n  ".join(lines))
+        raise ConfigError(f"{where}: the model differs from the config's:\n  " + "\n  ".join(lines))

@@ -2,15 +2,17 @@
 
 A checkpoint is a directory named by its step. Its items are `params` (trainable and frozen), `training` (optimizer,
 counters, running estimates), `ema` (if the run keeps an EMA), `autoencoder` (if it has parameters), `data` (position of
-every virtual shard, JSON), and `assets` (config, model sizes, tokenizer files, package versions). A model without a
-run is saved without `training`, `ema` and `data`.
+every virtual shard, JSON), `assets` (config, model sizes, tokenizer files, package versions), and `checksums` (of every
+array and of the files of `data` and `assets`). A model without a run is saved without `training`, `ema` and `data`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from uno_jax.parallel.hosts import gather_json
-from uno_jax.process.errors import CheckpointError, CheckpointMismatch, lines_of
+from uno_jax.parallel.hosts import gather_json, together
+from uno_jax.process.errors import CheckpointError
+from uno_jax.process.json_reader import JsonError, parse_json
 from uno_jax.process.signals import signals_held
+from uno_jax.training.checksums import check_arrays, file_checksum
 from uno_jax.training.state import Params, TrainState, is_under_any, merge, partition
+from uno_jax.training.stored_trees import (
+    CHECKSUMS,
+    CHECKSUMS_FILE,
+    METADATA_FILE,
+    Checksums,
+    array_records,
+    cast_tree,
+    check_tree,
+    items_of,
+    named_leaves,
+    read_checksums,
+    read_tree,
+    saved_leaves,
+)
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
 
 DataState = dict[str, Any]
@@ -35,96 +53,228 @@ _CHUNK_BYTES = 2**26
 
 # Fields of TrainState in the item `training`. Parameters and EMA are separate items.
 _TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
+RUN_ITEMS = ("params", "training", "data", "assets")
+"""Items that every checkpoint of a run has."""
+_DATA_FILE = "metadata"
+# Path prefixes, by item, of arrays whose values must be finite. Norms are only measured.
+_FINITE = {"params": ("",), "ema": ("",), "training": ("opt_state",)}
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Interval and number of checkpoints. The last step is always saved."""
+    """Intervals and number of checkpoints. The last step is always saved."""
 
     every: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints; 0 = never by steps."""
+    every_minutes: float = 0.0
+    """Minutes after which the state is saved although no checkpoint is due by steps; 0 = never by time."""
     keep: int = 2
     """Number of newest checkpoints to keep."""
+    keep_every: int = 0
+    """Checkpoints of steps that are a multiple of this are saved as well, and never deleted; 0 = none."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`. Saving is asynchronous; `close` waits until it is finished."""
+    """The checkpoints of one run, in `directory`. Saving is asynchronous; `wait` raises what went wrong.
 
-    def __init__(self, directory: str | Path, keep: int, assets: Mapping[str, bytes]):
+    The methods are called by all hosts together, unless they say otherwise.
+    """
+
+    def __init__(self, directory: str | Path, keep: int, assets: Mapping[str, bytes], keep_every: int = 0):
+        """Opens the folder and removes checkpoints that were never finished.
+
+        Raises:
+          CheckpointError: the folder cannot be written.
+        """
         self.directory = Path(directory).resolve()
         self._assets = {**assets, VERSIONS_FILE: versions_json()}
-        self._manager = ocp.CheckpointManager(
+        self._keep, self._keep_every = keep, keep_every
+        self.saved: int | None = None
+        """Step of the newest checkpoint that is known to be on disk, of those that this object wrote."""
+        self.usable = True
+        """Whether another checkpoint can be saved. After a failure with several hosts it cannot, because the hosts no
+        longer agree on what Orbax has done."""
+        self._pending: int | None = None
+        self._failure: str | None = None
+        self._raise_together(_why_unwritable(self.directory))
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        kept = [ocp.checkpoint_managers.LatestN(self._keep)]
+        if self._keep_every:
+            kept.append(ocp.checkpoint_managers.EveryNSteps(self._keep_every))
+        return ocp.CheckpointManager(
             self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=True,
+                # Otherwise a damaged metadata file of any old checkpoint is an error here.
+                lightweight_initialize=True,
+                # Otherwise a folder that cannot be made is noticed only after a timeout of five minutes.
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+            ),
         )
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the finished checkpoints, in ascending order. Any host may call it alone."""
+        return saved_steps(self.directory)
 
     def save(self, step: int, state: TrainState, data_state: DataState, autoencoder: Params | None = None) -> None:
         """Starts saving `state` as the checkpoint of `step`, unless it exists.
 
         `data_state` is the position of this host's shards after the last batch that `state` has consumed. Shard names
         do not depend on the number of hosts. The arrays are copied before this returns, so the state may be donated.
-        """
-        if step in self._manager.all_steps():
-            return
-        items = {
-            "params": ocp.args.StandardSave(merge(state.trainable, state.frozen)),
-            "training": ocp.args.StandardSave({name: getattr(state, name) for name in _TRAINING}),
-            "data": ocp.args.JsonSave(gather_hosts(data_state)),
-            "assets": FilesSave(self._assets),
-        }
-        if state.ema is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema)
-        if autoencoder:
-            # Every host has its own copy on its own devices. As numpy, Orbax writes one of them.
-            items["autoencoder"] = ocp.args.StandardSave(jax.tree.map(np.asarray, autoencoder))
-        self._manager.save(step, args=ocp.args.Composite(**items))
-
-    def restore(self, step: int, target: TrainState) -> tuple[TrainState, DataState]:
-        """Restores the state of `step` and the data position of all hosts' shards.
-
-        `target` is a TrainState of arrays or of `jax.ShapeDtypeStruct` with shardings. It determines shapes, dtypes and
-        shardings, so the mesh may differ from the one that saved the checkpoint. If the checkpoint has no EMA but
-        `target` does, the EMA starts from the parameters. Gradient norms of losses missing from the checkpoint start at
-        0 (not measured).
 
         Raises:
-          CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
-          CheckpointError: files are missing or damaged.
+          CheckpointError: saving this checkpoint, or the one before, failed.
+          FloatingPointError: a parameter or moment is not finite. Nothing is saved, so good checkpoints are kept.
         """
-        directory = self.directory / str(step)
-        params = restore_tree(directory / "params", merge(target.trainable, target.frozen))
-        training = _restore_training(directory / "training", target)
-        paths = ["/".join(path) for path in flatten_dict(target.trainable)]
-        trainable, frozen = partition(params, paths)
-        if target.ema is None:
-            ema = None
-        elif has_ema(directory):
-            ema = restore_tree(directory / "ema", target.ema)
-        else:
-            # Copies, because a donated state must not contain a buffer twice.
-            ema = jax.tree.map(lambda x, to: jax.device_put(jnp.array(x, to.dtype), to.sharding), trainable, target.ema)
-        return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training), read_data_state(directory)
+        self.wait()
+        if step in self._manager.all_steps():
+            return
+        self._raise_together(_why_unwritable(self.directory))
+        trees: dict[str, Any] = {
+            "params": merge(state.trainable, state.frozen),
+            "training": {name: getattr(state, name) for name in _TRAINING},
+        }
+        if state.ema is not None:
+            trees["ema"] = state.ema
+        if autoencoder:
+            # Every host has its own copy on its own devices. As numpy, Orbax writes one of them.
+            trees["autoencoder"] = jax.tree.map(np.asarray, autoencoder)
+        files = {
+            "assets": self._assets,
+            "data": {_DATA_FILE: json.dumps(gather_hosts(data_state)).encode()},
+        }
+        checksums = _checksums(trees, files, finite=_FINITE)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items |= {name: FilesSave(dict(content)) for name, content in files.items()}
+        items[CHECKSUMS] = FilesSave({CHECKSUMS_FILE: checksums.file()})
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, RuntimeError) as error:
+            if jax.process_count() > 1:  # the other hosts wait inside Orbax for this one
+                self.usable = False
+                raise self._error(_reason(error)) from None
+            self._failure = _reason(error)
+            self.wait()
+        self._pending = step
+
+    def failure(self) -> str | None:
+        """Returns why the checkpoint that was being written failed, if it did. Does not block.
+
+        Any host may call it alone. The reason stays until `wait`.
+        """
+        if self._failure is None and self._pending is not None and not self._manager.is_saving_in_progress():
+            self._failure = self._finish()
+        return self._failure
 
     def wait(self) -> None:
-        """Blocks until everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything saved is on disk.
+
+        Raises:
+          CheckpointError: the checkpoint that was being written failed. Another one can be saved if `usable`.
+        """
+        reason = _first(gather_json(self._failure or self._finish()))
+        self._failure = None
+        if reason is None:
+            return
+        self.usable = jax.process_count() == 1
+        if self.usable:
+            with contextlib.suppress(Exception):  # the same failure again
+                self._manager.close()
+            self._manager = self._open()  # without what the failed attempt left
+        raise self._error(reason)
+
+    def _finish(self) -> str | None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        try:
+            self._manager.wait_until_finished()
+            self.saved = pending
+            return None
+        except (OSError, ValueError, RuntimeError) as error:
+            return _reason(error)
+
+    def _raise_together(self, reason: str | None) -> None:
+        """Raises CheckpointError on all hosts if there is a reason on any of them."""
+        reason = _first(gather_json(reason))
+        if reason is not None:
+            raise self._error(reason)
+
+    def _error(self, reason: str) -> CheckpointError:
+        return CheckpointError(f"{self.directory}: a checkpoint cannot be written ({reason})")
 
     def close(self) -> None:
-        """Waits until saving is finished, and ends the threads."""
-        self._manager.close()
+        """Waits until saving is finished, and ends the threads.
+
+        Raises:
+          CheckpointError: the checkpoint that was being written failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
-def _restore_training(directory: Path, target: TrainState) -> dict[str, Any]:
-    saved = saved_leaves(directory)
-    known = {name: leaf for name, leaf in target.gradient_norms.items() if f"gradient_norms/{name}" in saved}
-    fields = {name: getattr(target, name) for name in _TRAINING}
-    restored = restore_tree(directory, {**fields, "gradient_norms": known})
+def restore_state(checkpoint: Path, target: TrainState) -> tuple[TrainState, DataState]:
+    """Restores the state of a run and the data position of all hosts' shards. Every array is checked.
+
+    `target` is a TrainState of arrays or of `jax.ShapeDtypeStruct` with shardings. It determines shapes, dtypes and
+    shardings, so the mesh may differ from the one that saved the checkpoint. If the checkpoint has no EMA but `target`
+    does, the EMA starts from the parameters. Gradient norms of losses missing from the checkpoint start at 0 (not
+    measured). Called by all hosts.
+
+    Raises:
+      CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
+      CheckpointError: files are missing or damaged, or a value is not finite. All hosts raise it if one does.
+    """
+    trees, data_state = together(lambda: _read_state(checkpoint, target))
+    for item, tree in trees.items():
+        check_tree(checkpoint / item, tree, finite=_FINITE[item])
+    return _assemble(trees, target), data_state
+
+
+def _read_state(directory: Path, target: TrainState) -> tuple[dict[str, Any], DataState]:
+    """Reads the trees of a run's checkpoint in their stored dtypes, unchecked, and its data position."""
+    saved = saved_leaves(directory / "training")
+    training = {name: getattr(target, name) for name in _TRAINING}
+    training["gradient_norms"] = {
+        name: leaf for name, leaf in target.gradient_norms.items() if f"gradient_norms/{name}" in saved
+    }
+    trees = {
+        "params": read_tree(directory / "params", merge(target.trainable, target.frozen)),
+        "training": read_tree(directory / "training", training),
+    }
+    if target.ema is not None and has_ema(directory):
+        trees["ema"] = read_tree(directory / "ema", target.ema)
+    return trees, read_data_state(directory)
+
+
+def _assemble(trees: Mapping[str, Any], target: TrainState) -> TrainState:
+    """Returns the state of the trees, in the dtypes of `target`, with what the checkpoint lacks."""
+    wanted = {name: getattr(target, name) for name in _TRAINING}
+    norms = wanted["gradient_norms"]
+    wanted["gradient_norms"] = {name: norms[name] for name in trees["training"]["gradient_norms"]}
+    training = cast_tree(trees["training"], wanted)
     new = {
         name: jax.device_put(jnp.zeros((), leaf.dtype), leaf.sharding)
-        for name, leaf in target.gradient_norms.items()
-        if name not in known
+        for name, leaf in norms.items()
+        if name not in wanted["gradient_norms"]
     }
-    return {**restored, "gradient_norms": {**restored["gradient_norms"], **new}}
+    training["gradient_norms"] = training["gradient_norms"] | new
+    paths = ["/".join(path) for path in flatten_dict(target.trainable)]
+    params = cast_tree(trees["params"], merge(target.trainable, target.frozen))
+    trainable, frozen = partition(params, paths)
+    if target.ema is None:
+        ema = None
+    elif "ema" in trees:
+        ema = cast_tree(trees["ema"], target.ema)
+    else:
+        # Copies, because a donated state must not contain a buffer twice.
+        ema = jax.tree.map(lambda x, to: jax.device_put(jnp.array(x, to.dtype), to.sharding), trainable, target.ema)
+    return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training)
 
 
 def save_model(directory: Path, params: Params, autoencoder: Params, assets: Mapping[str, bytes]) -> None:
@@ -147,124 +297,170 @@ def save_model(directory: Path, params: Params, autoencoder: Params, assets: Map
         save_device_host_concurrent_gb=_CONCURRENT_GB,
         type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays)),
     )
-    parts = {"params": params, "autoencoder": autoencoder}
+    trees = {name: part for name, part in {"params": params, "autoencoder": autoencoder}.items() if part}
+    files = {"assets": {**assets, VERSIONS_FILE: versions_json()}}
+    checksums = _checksums(trees, files)
     items = {
         name: ocp.args.PyTreeSave(
             part,
             save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), part),
             ocdbt_target_data_file_size=_CHUNK_BYTES,
         )
-        for name, part in parts.items()
-        if part
+        for name, part in trees.items()
     }
-    handler = ocp.CompositeCheckpointHandler(**{name: tree() for name in items}, assets=_FilesHandler())
+    items |= {name: FilesSave(content) for name, content in files.items()}
+    items[CHECKSUMS] = FilesSave({CHECKSUMS_FILE: checksums.file()})
+    handler = ocp.CompositeCheckpointHandler(
+        **{name: tree() if name in trees else _FilesHandler() for name in items},
+    )
     with signals_held(), _writing(directory), ocp.Checkpointer(handler) as checkpointer:
-        files = FilesSave({**assets, VERSIONS_FILE: versions_json()})
-        checkpointer.save(directory.resolve(), args=ocp.args.Composite(**items, assets=files))
+        checkpointer.save(directory.resolve(), args=ocp.args.Composite(**items))
+
+
+def _checksums(
+    trees: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, bytes]],
+    finite: Mapping[str, Sequence[str]] | None = None,
+) -> Checksums:
+    """Returns the checksums of items.
+
+    Raises:
+      FloatingPointError: an array under the path prefixes `finite` of its item holds a value that is not finite.
+    """
+    arrays: dict[str, Mapping[str, str]] = {}
+    for item, tree in trees.items():
+        leaves = named_leaves(tree)
+        checks = check_arrays(leaves)
+        strange = [name for name, check in checks.items() if not check.finite]
+        strange = [name for name in strange if is_under_any(name, (finite or {}).get(item, ()))]
+        if strange:
+            raise FloatingPointError(f"{item}/{strange[0]} holds values that are not finite, so the state is not saved")
+        arrays[item] = array_records(leaves, checks)
+    checked = {f"{item}/{name}": file_checksum(content) for item in files for name, content in files[item].items()}
+    return Checksums(arrays, checked)
+
+
+def check_files(checkpoint: Path, required: Sequence[str] = ("params", "assets")) -> bool:
+    """Checks that the items of a checkpoint are there and that its small files are whole. Reads no arrays.
+
+    Returns:
+      Whether it has checksums. Those of earlier versions have none.
+
+    Raises:
+      CheckpointError: an item or a file is missing or damaged.
+    """
+    checksums = read_checksums(checkpoint)
+    items = {*required, *(items_of(checkpoint) if checksums is None else checksums.arrays)}
+    missing = sorted(item for item in items if not (checkpoint / item).is_dir())
+    if missing:
+        raise CheckpointError(f"{checkpoint}: {', '.join(missing)} is missing. Use another checkpoint")
+    for name, checksum in (checksums.files if checksums else {}).items():
+        _check_file(checkpoint / name, checksum)
+    return checksums is not None
+
+
+def _check_file(file: Path, checksum: str) -> None:
+    try:
+        whole = file_checksum(file.read_bytes()) == checksum
+    except OSError as error:
+        raise CheckpointError(f"{file}: missing or unreadable ({_reason(error)}). Use another checkpoint") from None
+    if not whole:
+        raise CheckpointError(f"{file}: damaged: it differs from what was saved. Use another checkpoint")
 
 
 def find_checkpoint(directory: str | Path) -> Path | None:
     """Returns the checkpoint at a path: the path itself, or the newest in a checkpoints folder or workdir, or None."""
     directory = Path(directory).resolve()
-    if (directory / "params").is_dir() and (directory / "assets").is_dir():
+    if _is_checkpoint(directory):
         return directory
-    for folder in (directory, directory / "checkpoints"):
-        steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit() and (path / "params").is_dir()]
+    for folder in (directory, (directory / "checkpoints").resolve()):
+        steps = saved_steps(folder)
         if steps:
-            return folder / str(max(steps))
+            return folder / str(steps[-1])
     return None
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, whole or not, in ascending order."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and _is_checkpoint(path))
+
+
+def set_aside(folder: Path, steps: Sequence[int], suffix: str) -> list[Path]:
+    """Renames checkpoints, so that no command finds them and new ones of the same steps can be saved.
+
+    Called by all hosts. Returns their new paths, which end with the suffix.
+
+    Raises:
+      CheckpointError: the folder cannot be written.
+    """
+
+    def rename() -> list[str]:
+        renamed = []
+        for step in steps if jax.process_index() == 0 else ():
+            path = _unused_name(folder / f"{step}.{suffix}")
+            try:
+                (folder / str(step)).rename(path)
+            except OSError as error:
+                raise CheckpointError(f"{folder / str(step)}: cannot be renamed ({_reason(error)})") from None
+            renamed.append(str(path))
+        return renamed
+
+    return [Path(path) for path in gather_json(together(rename))[0]]
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether a directory is a checkpoint, which may lack a part."""
+    parts = [(directory / item).is_dir() for item in RUN_ITEMS]
+    return sum(parts) > 1 or (directory / METADATA_FILE).is_file()
+
+
+def is_of_run(checkpoint: Path) -> bool:
+    """Whether a run saved the checkpoint, so that it can be resumed from, unlike a model."""
+    return "training" in items_of(checkpoint)
 
 
 def has_ema(checkpoint: Path) -> bool:
     """Whether a checkpoint holds EMA weights of the trained parameters."""
-    return (checkpoint / "ema").is_dir()
+    return "ema" in items_of(checkpoint)
 
 
-def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shape and dtype of every array of a saved tree, by path with slashes, without reading the arrays.
-
-    Raises:
-      CheckpointError: the saved tree is missing or damaged.
-    """
-    with signals_held(), _reading(directory):
-        tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
-    return {name: jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(tree).items()}
-
-
-def restore_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> Any:
-    """Restores a saved tree with the shapes, dtypes and shardings of `target` (arrays or ShapeDtypeStruct).
-
-    Saved leaves under the path prefixes `ignored` are not read.
-
-    Raises:
-      CheckpointMismatch: tensors are missing, unexpected, or have another shape. The message names the first 20.
-      CheckpointError: files are missing or damaged.
-    """
-    saved = {name: leaf.shape for name, leaf in saved_leaves(directory).items() if not is_under_any(name, ignored)}
-    differences = compare_shapes({name: tuple(leaf.shape) for name, leaf in _named(target).items()}, saved)
-    if differences:
-        raise CheckpointMismatch(
-            f"{directory}: the checkpoint's model or optimizer differs from the config's. "
-            f"Use the checkpoint's config (in its assets folder), or another workdir.{lines_of(differences)}"
-        )
-    abstract = jax.tree.map(_abstract, target)
-    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
-    # A Checkpointer around the handler would look for files that a single item does not have. A partial restore does
-    # not read the ignored leaves.
-    with _reading(directory):
-        return ocp.PyTreeCheckpointHandler().restore(
-            directory, args=ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=bool(ignored))
-        )
-
-
-@contextmanager
+@contextlib.contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Turns errors of Orbax and TensorStore while writing files into a one-line CheckpointError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        # TensorStore's message begins with its own layers and ends with the file system's error.
-        reason = str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
-        raise CheckpointError(f"{directory.parent}: writing the checkpoint failed ({reason})") from None
+        raise CheckpointError(f"{directory.parent}: writing the checkpoint failed ({_reason(error)})") from None
 
 
-@contextmanager
-def _reading(directory: Path) -> Iterator[None]:
-    """Turns errors of Orbax and TensorStore over missing or damaged files into a one-line CheckpointError."""
+def _reason(error: Exception) -> str:
+    """The file system's own words. TensorStore's message begins with its layers and ends with them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
+
+
+def _first(reasons: Sequence[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _why_unwritable(directory: Path) -> str | None:
+    """Tries to write a file into the folder, which is made. Returns why it cannot be, or None."""
+    probe = directory / f".writable.{jax.process_index()}.{os.getpid()}.tmp"
     try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{directory}: files are missing or damaged ({reason[:300]}). If the checkpoint was copied, copy it again. "
-            "Otherwise use an older one"
-        ) from error
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(4096))
+    except OSError as error:
+        return _reason(error)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
 
 
-def restore_leaves(directory: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads some arrays of a saved tree, by paths with slashes, as complete numpy arrays in their stored dtypes."""
-    saved = saved_leaves(directory)
-    target = unflatten_dict({name: saved[name] for name in names}, sep="/")
-    restore_args = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), target)
-    with signals_held(), _reading(directory):
-        restored = ocp.PyTreeCheckpointHandler().restore(
-            directory, args=ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
-        )
-    leaves: dict[str, np.ndarray] = flatten_dict(restored, sep="/")
-    return leaves
-
-
-def compare_shapes(expected: Mapping[str, tuple[int, ...]], saved: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Returns a line for every tensor that is missing, unexpected or has another shape."""
-    lines = []
-    for name in sorted(expected.keys() | saved.keys()):
-        if name not in saved:
-            lines.append(f"{name} {expected[name]} is missing from the checkpoint")
-        elif name not in expected:
-            lines.append(f"{name} {saved[name]} is in the checkpoint but not in the model")
-        elif expected[name] != saved[name]:
-            lines.append(f"{name} is {saved[name]} in the checkpoint but {expected[name]} in the model")
-    return lines
+def _unused_name(path: Path) -> Path:
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
 
 
 def read_asset(checkpoint: Path, name: str) -> bytes:
@@ -278,9 +474,12 @@ def read_data_state(checkpoint: Path) -> DataState:
     Raises:
       CheckpointError: files are missing or damaged.
     """
-    with _reading(checkpoint / "data"):
-        state: DataState = ocp.JsonCheckpointHandler().restore(checkpoint / "data")
+    file = checkpoint / "data" / _DATA_FILE
+    try:
+        state: DataState = parse_json(file.read_bytes())
         return state
+    except (OSError, JsonError) as error:
+        raise CheckpointError(f"{file}: missing or damaged ({error}). Use another checkpoint") from None
 
 
 def gather_hosts(local: DataState) -> DataState:
@@ -289,23 +488,6 @@ def gather_hosts(local: DataState) -> DataState:
     for state in gather_json(local):
         merged |= state
     return merged
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """Flattens a tree, or Orbax's metadata of one (plain dicts and lists), to {path with slashes: leaf}."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
-
-
-def _key_name(key: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 
 class _FilesHandler(ocp.CheckpointHandler):

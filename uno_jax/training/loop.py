@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -13,11 +14,16 @@ from uno_jax.batch import Batch, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.objectives.losses import LOSSES
 from uno_jax.parallel.hosts import agree, gather_json
+from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import stop_event
-from uno_jax.training.checkpoints import Checkpoints, DataState
+from uno_jax.training.checkpoints import DataState
+from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 
 Metrics = dict[str, Any]
+
+# Seconds of further attempts if the last state cannot be saved. A process that was told to stop is soon killed.
+_PATIENCE_WHEN_STOPPED, _PATIENCE_AT_THE_END = 10.0, 60.0
 
 
 @runtime_checkable
@@ -46,7 +52,6 @@ class Schedule:
     """Length of the loop and intervals in steps; 0 = never."""
 
     steps: int
-    checkpoint_every: int = 0
     probe_every: int = 0
     evaluate_every: int = 0
     pictures_every: int = 0
@@ -59,7 +64,7 @@ class Parts:
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     put: Callable[[PixelBatch], Batch]
     """Encodes this host's batch and puts it on the devices."""
-    checkpoints: Checkpoints
+    saver: Saver
     on_metrics: Callable[[int, dict[str, float], StepCounts], None]
     """Called with each step's metrics, one step late."""
     autoencoder: Params | None = None
@@ -98,6 +103,7 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     them after the same step.
 
     Raises:
+      CheckpointError: the last state could not be saved.
       ConfigError: the batches end before the last step. The message names the checkpoint that was saved.
       FloatingPointError: a loss or gradient was not finite, so the step was not applied. A checkpoint of the state
         before it was saved. The message names the step, the losses, the samples and the checkpoint.
@@ -109,9 +115,12 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     with stop_event() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
-        stopping = agree(stop.is_set)
-        while step < schedule.steps and not stopping():
-            stopping = agree(stop.is_set)
+        asked = agree(lambda: stop.is_set() or parts.saver.wants())
+        while step < schedule.steps:
+            stopping, saving = _requests(stop, parts.saver) if asked() else (False, False)
+            if stopping:
+                break
+            asked = agree(lambda: stop.is_set() or parts.saver.wants())
             data_before = data_state
             packed = next(batches, None)
             if packed is None:  # at the same step on all hosts
@@ -130,22 +139,26 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
                 _read(waiting, state, parts)
             waiting = dispatched
             last = step == schedule.steps
-            if last or _due_any(step, schedule):
+            saving = saving or parts.saver.due(step)
+            if last or saving or _due_any(step, schedule):
                 # This step's metrics tell whether the state latched. A latched state must not be saved or evaluated.
                 _read(waiting, state, parts)
                 waiting = None
                 _look(step, state, parts, schedule, last=last)
-                if last or _due(step, schedule.checkpoint_every):
-                    parts.checkpoints.save(step, state, data_state, parts.autoencoder)
+                if saving and not last:
+                    parts.saver.save(step, state, data_state, parts.autoencoder)
         if waiting is not None:
             _read(waiting, state, parts)
-        if step < schedule.steps:
-            parts.checkpoints.save(step, state, data_state, parts.autoencoder)
-    parts.checkpoints.wait()
+        if stop.is_set():
+            parts.saver.save_last(step, state, data_state, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED)
+        else:
+            parts.saver.save_last(
+                step, state, data_state, parts.autoencoder, patience=_PATIENCE_AT_THE_END, sleep=stop.wait
+            )
     if ended:
         raise ConfigError(
             f"the data end after step {step} of {schedule.steps}, because data.epochs is not 0. The state is saved in "
-            f"{parts.checkpoints.directory / str(step)}. Set steps={step}, or data.epochs=0 for endless data"
+            f"{parts.saver.checkpoints.directory / str(step)}. Set steps={step}, or data.epochs=0 for endless data"
         )
     return state, step == schedule.steps
 
@@ -158,14 +171,18 @@ def count_tokens(packed: PackedBatch) -> StepCounts:
     return StepCounts(int(tokens), int(images), packed.stats)
 
 
+def _requests(stop: Event, saver: Saver) -> tuple[bool, bool]:
+    """Whether any host wants to stop, and whether any wants to save. Called by all hosts."""
+    requests = gather_json([stop.is_set(), saver.wants()])
+    return any(stopping for stopping, _ in requests), any(saving for _, saving in requests)
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
 def _due_any(step: int, schedule: Schedule) -> bool:
-    return any(
-        _due(step, every) for every in (schedule.checkpoint_every, schedule.evaluate_every, schedule.pictures_every)
-    )
+    return any(_due(step, every) for every in (schedule.evaluate_every, schedule.pictures_every))
 
 
 def _look(
@@ -184,13 +201,18 @@ def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
     metrics = {name: np.asarray(value).item() for name, value in jax.device_get(dispatched.metrics).items()}
     if metrics["latched"]:
         before = dispatched.step - 1
-        parts.checkpoints.save(before, state, dispatched.data_before, parts.autoencoder)
-        parts.checkpoints.wait()
-        raise FloatingPointError(_nonfinite_message(dispatched, metrics, parts.checkpoints.directory / str(before)))
+        try:
+            parts.saver.save_last(
+                before, state, dispatched.data_before, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED
+            )
+            kept = f"The state before the step is in {parts.saver.checkpoints.directory / str(before)}."
+        except (CheckpointError, FloatingPointError) as error:
+            kept = f"The state before the step could not be saved: {error}."
+        raise FloatingPointError(_nonfinite_message(dispatched, metrics, kept))
     parts.on_metrics(dispatched.step, {name: float(value) for name, value in metrics.items()}, dispatched.counts)
 
 
-def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: Any) -> str:
+def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, kept: str) -> str:
     shown = ("loss", *(loss.name for loss in LOSSES), "gradient_norm")
     losses = ", ".join(f"{name} {metrics[name]:g}" for name in shown if name in metrics)
     rows = [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
@@ -198,6 +220,6 @@ def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, checkpoint: An
     return (
         f"step {dispatched.step}: the loss or gradient is not finite ({losses}). The update was not applied.\n"
         f"Samples of the batch:\n{samples}\n"
-        f"The state before the step is in {checkpoint}. The same command resumes from it with the same batch. "
+        f"{kept} The same command resumes from it with the same batch. "
         "Set optimizer.nonfinite to 'skip' to skip such batches, or lower optimizer.learning_rate."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -14,32 +15,39 @@ import rich.console
 import rich.progress
 
 from uno_jax.objectives.losses import LOSSES
-from uno_jax.process.files import atomic_file
+from uno_jax.process.files import AppendedFile, atomic_file
 from uno_jax.process.json_reader import JsonError, parse_json
 
 Scalars = Mapping[str, float]
+Say = Callable[[str], None]
 
 
 class MetricsFile:
     """`metrics.jsonl`: one JSON object per line, with `step` and its scalars. Non-finite values are strings."""
 
-    def __init__(self, path: str | Path, resume_step: int = 0):
+    def __init__(self, path: str | Path, resume_step: int = 0, say: Say = print):
         """Opens the file for appending. Drops lines after `resume_step`, which will be computed again.
 
-        A new run (`resume_step` 0) drops all lines.
+        A new run (`resume_step` 0) drops all lines. Damaged lines are dropped too, and reported with `say`.
         """
         self.path = Path(path)
-        kept = [line for line in read_metrics(self.path) if 0 < resume_step >= line["step"]]
+        lines, damaged = _read_lines(self.path)
+        if damaged and resume_step:
+            say(f"{self.path}: not a metric of a step, dropped: line {', '.join(map(str, damaged))}.")
+        kept = [text for text, line in lines if 0 < resume_step >= line["step"]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.path) as temporary:  # a run killed here loses no metrics
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
+            temporary.write_bytes(b"".join(text + b"\n" for text in kept))
+        self._file = AppendedFile(self.path)
 
     def write(self, step: int, scalars: Scalars) -> None:
-        """Appends one line and flushes it, so that a killed run keeps its metrics."""
+        """Appends one line, so that a killed run keeps its metrics.
+
+        Raises:
+          OSError: the line cannot be written yet. The next call writes it as well.
+        """
         values = {name: value if math.isfinite(value) else str(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._file.write((json.dumps({"step": step, **values}) + "\n").encode())
 
     def close(self) -> None:
         """Closes the file."""
@@ -47,16 +55,26 @@ class MetricsFile:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Reads the lines of a `metrics.jsonl`, without a truncated last line. Returns no lines if there is no file."""
-    if not Path(path).is_file():
-        return []
-    lines = []
-    for line in Path(path).read_text().splitlines():
+    """Reads the lines of a `metrics.jsonl`, without damaged ones. Returns no lines if there is no file."""
+    return [line for _, line in _read_lines(Path(path))[0]]
+
+
+def _read_lines(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], list[int]]:
+    """Returns the lines, with their text, and the numbers of damaged ones except for a last line that was cut off."""
+    if not path.is_file():
+        return [], []
+    lines, damaged = [], []
+    *texts, rest = path.read_bytes().split(b"\n")
+    for number, text in enumerate([*texts, rest] if rest else texts, 1):
         try:
-            lines.append(parse_json(line))
+            line = parse_json(text)
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
+                raise JsonError("no metrics of a step")
+            lines.append((text, line))
         except JsonError:
-            break
-    return lines
+            if number <= len(texts):
+                damaged.append(number)
+    return lines, damaged
 
 
 class LogWindow:
@@ -104,28 +122,45 @@ class LogWindow:
 
 
 class MetricsWriter:
-    """Writes scalars to `metrics.jsonl` and, in a background thread, to TensorBoard event files."""
+    """Writes scalars to `metrics.jsonl` and to a TensorBoard event file.
 
-    def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True):
-        self._file = MetricsFile(Path(workdir) / "metrics.jsonl", resume_step)
-        self._event_file = None
+    What cannot be written, for example because the disk is full, is reported once, and written later.
+    """
+
+    def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True, say: Say = print):
+        """Opens the files and drops what they hold after `resume_step`. `say` shows a warning to the user.
+
+        Raises:
+          OSError: the workdir cannot be written.
+        """
+        self._say, self._failing = say, set[str]()
+        self._files: dict[str, Any] = {"metrics.jsonl": MetricsFile(Path(workdir) / "metrics.jsonl", resume_step, say)}
         if tensorboard:
             # Imported lazily, because it takes a second.
-            from uno_jax.training.event_files import open_event_file
+            from uno_jax.training.event_files import EventFileWriter, drop_later_events
 
-            self._event_file = open_event_file(Path(workdir) / "tensorboard")
+            drop_later_events(Path(workdir) / "tensorboard", resume_step)
+            self._files["TensorBoard events"] = EventFileWriter(Path(workdir) / "tensorboard")
 
     def write(self, step: int, scalars: Scalars) -> None:
         """Writes the scalars of one step."""
-        self._file.write(step, scalars)
-        if self._event_file is not None:
-            self._event_file.write_scalars(step, scalars)
+        for name, file in self._files.items():
+            write = file.write if isinstance(file, MetricsFile) else file.write_scalars
+            self._try(name, functools.partial(write, step, scalars))
 
     def close(self) -> None:
-        """Blocks until everything is written."""
-        self._file.close()
-        if self._event_file is not None:
-            self._event_file.close()
+        """Closes the files."""
+        for name, file in self._files.items():
+            self._try(name, file.close)
+
+    def _try(self, name: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self._failing.discard(name)
+        except OSError as error:
+            if name not in self._failing:
+                self._say(f"{name} cannot be written ({error.strerror or error}). Training goes on without.")
+            self._failing.add(name)
 
 
 class Progress:
