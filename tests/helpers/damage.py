@@ -7,6 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
 from uno_jax.training.stored_trees import CHECKSUMS, METADATA_FILE
 
 
@@ -36,3 +40,14 @@ def remove_checksums(checkpoint: Path) -> None:
     metadata = json.loads(file.read_bytes())
     del metadata["item_handlers"][CHECKSUMS]
     file.write_text(json.dumps(metadata))
+
+
+def put_value(checkpoint: Path, name: str, index: int, value: float) -> None:
+    """Writes a value into a parameter of a checkpoint, as a run that was not checked may have left it."""
+    params = flatten_dict(ocp.PyTreeCheckpointHandler().restore(checkpoint / "params"), sep="/")
+    arrays = {path: np.array(array) for path, array in params.items()}
+    arrays[name].flat[index] = value
+    shutil.rmtree(checkpoint / "params")
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(checkpoint.resolve() / "params", unflatten_dict(arrays, sep="/"))
+    remove_checksums(checkpoint)

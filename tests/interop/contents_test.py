@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers.convert_command import fail, succeed
+from tests.helpers.damage import put_value, remove_checksums
 from tests.helpers.paths import REFERENCE
 from tests.helpers.small_checkpoint import MODEL, write_checkpoint
 from tests.helpers.small_model import small_model, small_params
@@ -142,9 +143,8 @@ def test_a_failed_diff_has_its_own_exit_status(directory, tmp_path, capsys):
 def diverged(tmp_path_factory):
     """A run and a public directory, each with one NaN weight."""
     directory = tmp_path_factory.mktemp("diverged")
-    params = small_params(MODEL)
-    params["connector"]["fc1"]["bias"] = params["connector"]["fc1"]["bias"].at[1].set(np.inf)
-    write_checkpoint(directory / "run", params=params)
+    write_checkpoint(directory / "run")
+    put_value(find_checkpoint(directory / "run"), "connector/fc1/bias", 1, np.inf)
     write_public(directory / "public")
     tensors = load_file(directory / "public" / "ema.safetensors")
     tensors["connector.fc1.bias"][1] = np.nan
@@ -307,5 +307,6 @@ def test_the_reference_equals_itself():
 )
 def test_a_damaged_json_file_is_named(directory, tmp_path, file, text, message):
     shutil.copytree(find_checkpoint(directory / "run"), tmp_path / "copy")
+    remove_checksums(tmp_path / "copy")
     (tmp_path / "copy" / "assets" / file).write_text(text)
     assert message in fail("inspect", tmp_path / "copy", "--skip_hash")

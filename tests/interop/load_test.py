@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.helpers.damage import remove_checksums
 from tests.helpers.paths import REFERENCE
 from tests.helpers.public_model import load_public
 from tests.helpers.small_checkpoint import MODEL, RUN, write_checkpoint
@@ -119,6 +120,7 @@ def test_a_missing_file_of_a_checkpoint_is_named(run, tmp_path, name):
 )
 def test_an_invalid_field_of_a_checkpoint_is_named(run, tmp_path, config, message):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    remove_checksums(tmp_path / "copy")
     (tmp_path / "copy" / "assets" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load_model(tmp_path / "copy")
@@ -126,6 +128,7 @@ def test_an_invalid_field_of_a_checkpoint_is_named(run, tmp_path, config, messag
 
 def test_an_invalid_size_of_the_model_is_named_with_its_file(run, tmp_path):
     shutil.copytree(run[0] / "checkpoints" / "3", tmp_path / "copy")
+    remove_checksums(tmp_path / "copy")
     file = tmp_path / "copy" / "assets" / "model.json"
     file.write_text(json.dumps({"decoder": {"num_layers": "two"}}))
     with pytest.raises(CheckpointError, match=re.escape(f"{file}: model.decoder.num_layers is 'two' (str)")):

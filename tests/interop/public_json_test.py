@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.convert_command import fail, succeed
+from tests.helpers.damage import remove_checksums
 from tests.helpers.small_public import write_public
 from uno_jax.interop.public_json import public_code_fields
 from uno_jax.models.config import AutoencoderConfig, ModelConfig
@@ -17,6 +18,7 @@ from uno_jax.training.versions import versions
 @pytest.fixture
 def imported(tmp_path) -> Path:
     succeed("import", write_public(tmp_path / "public", decoder={"rope_theta": 1e6}), tmp_path / "imported")
+    remove_checksums(tmp_path / "imported")  # its files are rewritten
     return tmp_path / "imported"
 
 

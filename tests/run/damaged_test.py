@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from tests.helpers.damage import cut, files_of, flip_bit, remove_checksums
+from tests.helpers.damage import cut, files_of, flip_bit, put_value, remove_checksums
 from tests.helpers.tiny_run import assert_same_run, quiet, tiny_uno
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import make_mesh
@@ -54,17 +52,6 @@ def largest(checkpoint: Path, item: str) -> Path:
     return files_of(checkpoint / item)[0]
 
 
-def put_nan(checkpoint: Path) -> None:
-    """Writes one NaN into the parameters of a checkpoint, as a run that was not checked may have left it."""
-    params = ocp.PyTreeCheckpointHandler().restore(checkpoint / "params")
-    params["latent_in"]["bias"] = np.asarray(params["latent_in"]["bias"]).copy()
-    params["latent_in"]["bias"][0] = np.nan
-    shutil.rmtree(checkpoint / "params")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(checkpoint / "params", jax.tree.map(np.asarray, params))
-    remove_checksums(checkpoint)
-
-
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a bit of the parameters": lambda at: flip_bit(largest(at, "params"), 100_000),
     "a bit of Adam's moments": lambda at: flip_bit(largest(at, "training"), 100_000),
@@ -80,7 +67,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "training/ deleted": lambda at: shutil.rmtree(at / "training"),
     "params/ deleted": lambda at: shutil.rmtree(at / "params"),
     "data/ deleted": lambda at: shutil.rmtree(at / "data"),
-    "one NaN": put_nan,
+    "one NaN": lambda at: put_value(at, "latent_in/bias", 0, np.nan),
 }
 
 

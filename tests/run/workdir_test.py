@@ -14,14 +14,13 @@ from uno_jax.config import ConfigError
 from uno_jax.process.lock import LockError, locked
 from uno_jax.run.run import run
 from uno_jax.training.checkpoints import find_checkpoint, saved_steps
-from uno_jax.training.stored_trees import METADATA_FILE
 
 
 @pytest.mark.parametrize("place", ["", "7", "checkpoints", "checkpoints/7"])
 def test_a_workdir_that_is_or_holds_a_model_without_a_run_is_rejected(dataset, unbroken, tmp_path, place):
     shutil.copytree(find_checkpoint(unbroken), tmp_path / "mine" / place)
-    shutil.rmtree(tmp_path / "mine" / place / "training")
-    (tmp_path / "mine" / place / METADATA_FILE).unlink()
+    for item in ("training", "data"):
+        shutil.rmtree(tmp_path / "mine" / place / item)
     with pytest.raises(
         ConfigError, match=f"the workdir is .*mine, but .*/mine/?{place} is not a checkpoint that a run"
     ):

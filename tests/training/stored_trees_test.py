@@ -103,18 +103,25 @@ def test_an_array_that_the_metadata_lacks_is_damage_and_not_another_model(checkp
 @pytest.mark.parametrize("file", ["assets/model.json", "data/metadata", "checksums/checksums.json"])
 @pytest.mark.parametrize("damage", [Path.unlink, cut, lambda file: flip_bit(file, 20)])
 def test_a_damaged_small_file_is_named(checkpoint, file, damage):
-    assert check_files(checkpoint)
+    assert check_files(checkpoint, resumable=True)
     damage(checkpoint / file)
     with pytest.raises(CheckpointError, match=file):
-        check_files(checkpoint)
+        check_files(checkpoint, resumable=True)
 
 
 @pytest.mark.parametrize("item", ["params", "training", "ema", "data", "assets", "checksums"])
 def test_a_missing_folder_is_named(checkpoint, item):
     shutil.rmtree(checkpoint / item)
     with pytest.raises(CheckpointError, match=item):
-        check_files(checkpoint)
+        check_files(checkpoint, resumable=True)
     assert find_checkpoint(checkpoint.parent) == checkpoint  # not taken for an older one
+
+
+def test_a_copy_without_what_only_a_run_needs_is_a_model(checkpoint):
+    for item in ("training", "data", "ema"):
+        shutil.rmtree(checkpoint / item)
+    assert check_files(checkpoint)
+    assert_whole(restore(checkpoint))
 
 
 def test_a_removed_ema_is_not_one_that_was_never_kept(checkpoint):

@@ -22,7 +22,6 @@ from uno_jax.run.changes import Change, changes, learning_rate_line
 from uno_jax.run.config import RunConfig
 from uno_jax.run.programs import abstract_state
 from uno_jax.training.checkpoints import (
-    RUN_ITEMS,
     DataState,
     check_files,
     find_checkpoint,
@@ -115,7 +114,7 @@ def _restore(
     checkpoint: Path, config: RunConfig, mesh: Mesh, data: Mapping[str, str], say: Say, *, accept_changes: bool
 ) -> Resumed:
     """Restores one checkpoint after it was compared with the config."""
-    has_checksums = together(lambda: check_files(checkpoint, RUN_ITEMS))
+    has_checksums = together(lambda: check_files(checkpoint, resumable=True))
     source, saved = OrbaxCheckpoint(checkpoint), read_object(checkpoint / "assets" / "config.json")
     found = changes(config, saved, source.model())
     accepted = [*found, *_content_changes(checkpoint, config, data)]

@@ -340,8 +340,10 @@ def _checksums(
     return Checksums(arrays, checked)
 
 
-def check_files(checkpoint: Path, required: Sequence[str] = ("params", "assets")) -> bool:
+def check_files(checkpoint: Path, *, resumable: bool = False) -> bool:
     """Checks that the items of a checkpoint are there and that its small files are whole. Reads no arrays.
+
+    Without `resumable`, only the model is needed: a copy may lack `training`, `data` and `ema`.
 
     Returns:
       Whether it has checksums. Those of earlier versions have none.
@@ -350,12 +352,14 @@ def check_files(checkpoint: Path, required: Sequence[str] = ("params", "assets")
       CheckpointError: an item or a file is missing or damaged.
     """
     checksums = read_checksums(checkpoint)
-    items = {*required, *(items_of(checkpoint) if checksums is None else checksums.arrays)}
+    written = items_of(checkpoint) if checksums is None else {*checksums.arrays, CHECKSUMS}
+    items = {*RUN_ITEMS, *written} if resumable else {"params", "assets", *({"autoencoder"} & written)}
     missing = sorted(item for item in items if not (checkpoint / item).is_dir())
     if missing:
         raise CheckpointError(f"{checkpoint}: {', '.join(missing)} is missing. Use another checkpoint")
     for name, checksum in (checksums.files if checksums else {}).items():
-        _check_file(checkpoint / name, checksum)
+        if name.split("/")[0] in items:
+            _check_file(checkpoint / name, checksum)
     return checksums is not None
 
 
@@ -415,8 +419,8 @@ def _is_checkpoint(directory: Path) -> bool:
 
 
 def is_of_run(checkpoint: Path) -> bool:
-    """Whether a run saved the checkpoint, so that it can be resumed from, unlike a model."""
-    return "training" in items_of(checkpoint)
+    """Whether a checkpoint is a run's, and not only a model."""
+    return any((checkpoint / item).is_dir() for item in ("training", "data"))
 
 
 def has_ema(checkpoint: Path) -> bool:
