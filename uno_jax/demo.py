@@ -44,15 +44,6 @@ _MAX_SCALE = 100.0
 ONE_AT_A_TIME: Mapping[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 
-class _UploadedImage(gr.Image):
-    """An image whose value is the path of the uploaded file. gradio's opens the file, with errors of its own."""
-
-    is_template = True  # shown like its base
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload and payload.path
-
-
 def main(arguments: Sequence[str]) -> None:
     """Loads the model, and serves the page until interrupted."""
     options = flags.FlagValues()
@@ -148,7 +139,9 @@ def _question_tab(generator: Generator) -> None:
     text = TextConfig()
     with gr.Row():
         with gr.Column():
-            picture = _UploadedImage(label="Picture (optional)", type="filepath", elem_id="ask-picture")
+            picture = gr.Image(label="Picture (optional)", type="filepath", elem_id="ask-picture")
+            # gradio would open the file, with errors of its own. A subclass would make it write a stub file here.
+            setattr(picture, "preprocess", lambda payload: payload and payload.path)  # noqa: B010
             question = gr.Textbox(label="Question (empty: a caption)", elem_id="ask-question")
             button = gr.Button("Ask", variant="primary", elem_id="ask-go")
             with gr.Accordion("Settings", open=False):
@@ -241,7 +234,7 @@ def _setting_controls(generator: Generator) -> dict[str, Any]:
         negative = gr.Textbox(default.negative, label="Negative prompt")
         think = gr.Checkbox(default.think, label="Think first")
         with gr.Row():
-            bounds = {"minimum": 0, "maximum": _MAX_SCALE, "step": 0.1}
+            bounds: Mapping[str, Any] = {"minimum": 0, "maximum": _MAX_SCALE, "step": 0.1}
             text_scale = gr.Number(default.text_scale, **bounds, label="Guidance by text")
             image_scale = gr.Number(default.image_scale, **bounds, label="Guidance by pictures")
         with gr.Row():

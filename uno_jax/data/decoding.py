@@ -61,6 +61,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class PictureError(RecordError):
     """A picture that cannot be used: the `problem` in plain words, and a `remedy`."""
 
+    cause: Cause
+
     def __init__(self, cause: Cause, problem: str, remedy: str, what: str = ""):
         super().__init__(f"{what}{': ' if what else ''}{problem}. {remedy}", cause)
         self.problem, self.remedy = problem, remedy

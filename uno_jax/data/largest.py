@@ -42,7 +42,8 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
         answer="a",
     )
     transforms = (config.vae_transform, config.vit_transform, config.metaquery_transform)
-    inputs = Inputs(byte_tokenizer(), *(_Largest(x.max_side, x.min_side, x.stride) for x in transforms))
+    vae, vit, metaqueries = (_Largest(x.max_side, x.min_side, x.stride) for x in transforms)
+    inputs = Inputs(byte_tokenizer(), vae, vit, metaqueries)
     return list(_every_outcome(lambda draws: make_sample(record, config, inputs, draws)))
 
 

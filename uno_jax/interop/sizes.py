@@ -106,7 +106,7 @@ def _decoder(fields: _Fields) -> DecoderConfig:
 def _require_plain_rope(fields: _Fields) -> None:
     """Refuses rotary positions and attention of other models, which this decoder would silently replace."""
     for name in ("rope_scaling", "rope_parameters"):
-        rope = fields.values.get(name)
+        rope: Any = fields.values.get(name)
         plain = isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
         theta = rope.get("rope_theta", fields.values.get("rope_theta")) if plain else None
         if rope is not None and (not plain or theta != fields.values.get("rope_theta")):

@@ -264,7 +264,7 @@ def _set_entries(flag_values: flags.FlagValues) -> None:
         flag = flag_values[name]
         if isinstance(flag.parser, _EntryParser) and flag.present:
             *fields, key = name.split(".")[1:]
-            node = flag_values["config"].value
+            node: Any = flag_values["config"].value
             for field in fields:
                 node = node[field]
             with node.unlocked():

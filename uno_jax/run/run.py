@@ -102,7 +102,7 @@ def _run(
     source = run_source(config, resumed and resumed.checkpoint)
     files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
     skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
-    batches = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
+    batches: Any = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
     assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()

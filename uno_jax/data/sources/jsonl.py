@@ -182,7 +182,7 @@ def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, A
     if (half := half_pair(record)) is not None:
         return {}, [(half, "half of a surrogate pair, which is no valid Unicode", "Write the whole character")]
     record = _present(record)
-    problems = [
+    problems: list[Problem] = [
         (field, "no such field", f"Use the fields {', '.join(FIELDS)}") for field in record if field not in FIELDS
     ]
     task = record.get("task", TASKS[0])
