@@ -13,7 +13,7 @@ from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
-from uno_jax.process.flags import define_config, define_path, parse_flags
+from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
 from uno_jax.process.logs import hide_logs
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.run.config import RunConfig

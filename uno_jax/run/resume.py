@@ -99,11 +99,13 @@ def resume(
     else:
         others = [step for step in steps if step not in damaged]
         advice = f"give --resume_step with another step ({_listed(others)})" if others else "give another workdir"
-        reasons = "".join(f"\n  {error}" for error in damaged.values())
+        reasons = "".join(f"\n  {reason}" for reason in damaged.values())
         raise CheckpointError(f"{workdir}: no checkpoint to resume from is whole; {advice}:{reasons}")
     chosen = int(resumed.checkpoint.name)
-    for path, error in zip(set_aside(folder, list(damaged), "damaged"), damaged.values(), strict=True):
-        say(f"Resuming from step {chosen}, because a newer checkpoint is damaged, and renamed to {path.name}. {error}.")
+    for path, reason in zip(set_aside(folder, list(damaged), "damaged"), damaged.values(), strict=True):
+        say(
+            f"Resuming from step {chosen}, because a newer checkpoint is damaged, and renamed to {path.name}. {reason}."
+        )
     newer = [step for step in steps if step > chosen and step not in damaged]
     for path in set_aside(folder, newer, "unused"):
         say(f"Resuming from step {chosen} as asked; a newer checkpoint is renamed to {path.name}.")

@@ -99,7 +99,7 @@ def _run(
     _check_held_out(config)
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
-    source = run_source(config, resumed and resumed.checkpoint)
+    source = run_source(config, None if resumed is None else resumed.checkpoint)
     files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
     skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
     batches: Any = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)

@@ -134,6 +134,6 @@ def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _record(event: event_pb2.Event) -> bytes:
-    content = event.SerializeToString()
+    content: bytes = event.SerializeToString()
     length = _LENGTH.pack(len(content))
     return length + _CHECKSUM.pack(masked_crc32c(length)) + content + _CHECKSUM.pack(masked_crc32c(content))

@@ -142,11 +142,12 @@ def _compare(directory: Path, wanted: Mapping[str, Any], saved: Mapping[str, jax
 
 def _read(directory: Path, target: Any, saved: Mapping[str, jax.ShapeDtypeStruct], *, partial: bool) -> Any:
     names, (leaves, structure) = list(named_leaves(target)), jax.tree.flatten(target)
-    abstract = structure.unflatten(
+    abstract = jax.tree.unflatten(
+        structure,
         [
             jax.ShapeDtypeStruct(leaf.shape, saved[name].dtype, sharding=getattr(leaf, "sharding", None))
             for name, leaf in zip(names, leaves, strict=True)
-        ]
+        ],
     )
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     # A Checkpointer around the handler would look for files that a single item does not have. A partial restore does
@@ -200,7 +201,8 @@ def restore_tree(directory: Path, target: Params, ignored: Sequence[str] = ()) -
             part = _read(directory, chosen, saved, partial=len(group) < len(saved))
             check_tree(directory, part)
             restored |= flatten_dict(cast_tree(part, chosen), sep="/")
-    return unflatten_dict({name: restored[name] for name in wanted}, sep="/")
+    read: Params = unflatten_dict({name: restored[name] for name in wanted}, sep="/")
+    return read
 
 
 def _groups(leaves: Mapping[str, jax.ShapeDtypeStruct]) -> list[list[str]]:

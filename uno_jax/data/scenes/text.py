@@ -294,7 +294,8 @@ def _read_sentence(group: Group, match: re.Match[str] | None) -> Group | None:
     size, colour, area = ([table[word] for word in adjectives if word in table] for table in (_SIZES, _COLOURS, _AREAS))
     if max(map(len, (size, colour, area))) > 1 or len(size + colour + area) != len(adjectives) or not adjectives:
         return None
-    return Group(Kind(group.kind.shape, *colour or [None], *size or [None]), group.count, *area)
+    kind = Kind(group.kind.shape, next(iter(colour), None), next(iter(size), None))
+    return Group(kind, group.count, next(iter(area), None))
 
 
 # Areas, then what is there: `at the top left is a red star and at the bottom are two circles`
