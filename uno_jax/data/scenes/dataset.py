@@ -1,4 +1,4 @@
-"""The dataset of scenes: pictures with prompts and captions."""
+"""The dataset of scenes: pictures with prompts and captions, questions and answers, and edits in rounds."""
 
 from __future__ import annotations
 
@@ -11,42 +11,79 @@ from PIL import Image
 
 from uno_jax.data.record import Record
 from uno_jax.data.scenes.draw import draw_scene
-from uno_jax.data.scenes.generate import SPLITS, make_example
+from uno_jax.data.scenes.edits import ROUNDS, edits_of
+from uno_jax.data.scenes.generate import SPLITS, categories_of, make_example
+from uno_jax.data.scenes.questions import questions_of
 from uno_jax.data.scenes.scene import Scene
 from uno_jax.data.sources.source import IMAGE_SIZE, DataSource, Opened, Option, Reporter, Values
 from uno_jax.data.transforms import encode_png
 
 PACKAGES = ("numpy", "pillow", "resvg-py")
+SCENES_PER_QUESTION = 2
+SCENES_PER_EDITS = 6
+"""One scene of so many has a question, or edits in `ROUNDS` rounds. So half of the records are text-to-image, the task
+that is studied, and questions and edits are a quarter each."""
 _SCENES_AT_A_TIME = 64
 
 
 def open_scenes(values: Values, reporter: Reporter) -> Opened:
     """Opens the splits: `values["scenes"]` training scenes, and `values["other_scenes"]` scenes in each other split."""
-    numbers = {split: values["scenes" if split == "train" else "other_scenes"] for split in SPLITS}
+    scenes = {split: values["scenes" if split == "train" else "other_scenes"] for split in SPLITS}
     return Opened(
         splits={
             split: partial(split_records, values["seed"], split, number, values["image_size"])
-            for split, number in numbers.items()
+            for split, number in scenes.items()
         },
-        total=sum(numbers.values()),
-        description="Drawings of coloured shapes with prompts and captions, made from a seed.",
-        license="Made from a seed: nobody's work is in the pictures and texts. Use them freely (CC0 1.0).",
+        total=sum(_count(split, i) for split, number in scenes.items() for i in range(number)),
+        description="Drawings of coloured shapes with captions, questions and answers, and edits, made from a seed.",
+        license="Made from a seed, of no one's work: use pictures and texts as you like (CC0 1.0).",
     )
 
 
-def split_records(seed: int, split: str, number: int, image_size: int) -> Iterator[Record]:
-    """Yields the records of the first `number` examples of a split. Several threads draw."""
-    make = partial(_records_of, seed, split, image_size=image_size)
+def split_records(seed: int, split: str, scenes: int, image_size: int) -> Iterator[Record]:
+    """Yields the records of the first `scenes` examples of a split. Several threads draw."""
+    make = partial(scene_records, seed, split, image_size=image_size)
     with ThreadPoolExecutor() as threads:
-        for start in range(0, number, _SCENES_AT_A_TIME):
-            for records in threads.map(make, range(start, min(start + _SCENES_AT_A_TIME, number))):
+        for start in range(0, scenes, _SCENES_AT_A_TIME):
+            for records in threads.map(make, range(start, min(start + _SCENES_AT_A_TIME, scenes))):
                 yield from records
 
 
-def _records_of(seed: int, split: str, number: int, *, image_size: int) -> list[Record]:
+def scene_records(seed: int, split: str, number: int, *, image_size: int) -> list[Record]:
+    """Makes the records of one example: text to image, then a question and edits if it has them."""
     example = make_example(seed, split, number)
     image = draw_png(example.scene, image_size)
-    return [Record(example.id, "text_to_image", image, example.prompt, example.captions)]
+    records = [Record(example.id, "text_to_image", image, example.prompt, example.captions)]
+    if _has_question(split, number):
+        question = questions_of(example)[0]
+        name = f"{example.id}/question-1"
+        records.append(Record(name, "understanding", image, question.text, answer=question.answer))
+    if _has_edits(split, number):
+        source = image
+        for i, edit in enumerate(edits_of(example), start=1):
+            target = draw_png(edit.target, image_size)
+            name = f"{example.id}/edit-{i}"
+            records.append(Record(name, "editing", target, edit.instruction, edit.captions, (source,)))
+            source = target
+    return records
+
+
+def _has_question(split: str, number: int) -> bool:
+    return _turn(split, number) % SCENES_PER_QUESTION == 1
+
+
+def _has_edits(split: str, number: int) -> bool:
+    return _turn(split, number) % SCENES_PER_EDITS == 0
+
+
+def _turn(split: str, number: int) -> int:
+    """Returns how often all categories had their turn, so that each has its part of the questions and edits."""
+    return number // len(categories_of(split))
+
+
+def _count(split: str, number: int) -> int:
+    """Returns the number of records of one example."""
+    return 1 + _has_question(split, number) + ROUNDS * _has_edits(split, number)
 
 
 def draw_png(scene: Scene, size: int) -> bytes:

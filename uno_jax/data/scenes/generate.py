@@ -8,10 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from uno_jax.data.scenes.description import Description, Group, directions_of, facts_of
+from uno_jax.data.scenes.draws import one_of
 from uno_jax.data.scenes.facts import DIRECTIONS, Fact, Kind
 from uno_jax.data.scenes.held_out import held_out_in, held_out_named
 from uno_jax.data.scenes.places import free_place
-from uno_jax.data.scenes.scene import COLOURS, GROUND_KINDS, GROUNDS, LARGEST_COUNT, SHAPES, SIZES, Ground, Scene, Thing
+from uno_jax.data.scenes.scene import (
+    COLOURS,
+    GROUND_KINDS,
+    GROUNDS,
+    LARGEST_COUNT,
+    MOST_LARGE,
+    SHAPES,
+    SIZES,
+    Ground,
+    Scene,
+    Thing,
+)
 from uno_jax.data.scenes.text import write_captions, write_prompt
 
 SPLITS = ("train", "test", "dev", "novel")
@@ -45,11 +57,15 @@ class Example:
         """The number of things in the scene. The prompt names all of them, so any other thing is wrong."""
         return len(self.scene.things)
 
+    def draws(self, use: int) -> np.random.Generator:
+        """Returns the random numbers of the example, others for each use; 0 are those that made it."""
+        return _draws(self.seed, self.split, self.number, use)
+
 
 def make_example(seed: int, split: str, number: int) -> Example:
     """Makes an example. It depends on nothing but the arguments."""
-    draws = draws_of(seed, split, number)
-    categories = NOVEL_CATEGORIES if split == "novel" else CATEGORIES
+    draws = _draws(seed, split, number)
+    categories = categories_of(split)
     category = categories[number % len(categories)]
     while True:
         asked = _PROMPTS[category](draws)
@@ -76,8 +92,7 @@ def example_of(record_id: str) -> Example:
     return make_example(int(seed), split, int(number))
 
 
-def draws_of(seed: int, split: str, number: int, use: int = 0) -> np.random.Generator:
-    """Returns the random numbers of an example, others for each use."""
+def _draws(seed: int, split: str, number: int, use: int = 0) -> np.random.Generator:
     return np.random.default_rng((seed, SPLITS.index(split), number, use))
 
 
@@ -105,7 +120,7 @@ def _colours(draws: np.random.Generator) -> Description:
 def _position(draws: np.random.Generator) -> Description:
     """Two things in a direction; in a third of the prompts with their colours."""
     kinds = _two_kinds(draws, coloured=draws.random() < 1 / 3)
-    return Description(tuple(map(Group, kinds)), DIRECTIONS[draws.integers(len(DIRECTIONS))])
+    return Description(tuple(map(Group, kinds)), one_of(DIRECTIONS, draws))
 
 
 def _attribute_binding(draws: np.random.Generator) -> Description:
@@ -126,8 +141,13 @@ NOVEL_CATEGORIES = ("counting", "colours", "position", "attribute_binding")
 """Those whose prompts can name a held-out combination."""
 
 
+def categories_of(split: str) -> tuple[str, ...]:
+    """Returns the categories of a split. Example n has the category n modulo their number."""
+    return NOVEL_CATEGORIES if split == "novel" else CATEGORIES
+
+
 def _kind(draws: np.random.Generator, coloured: bool = False) -> Kind:
-    return Kind(SHAPES[draws.integers(len(SHAPES))], _colour(draws) if coloured else None)
+    return Kind(one_of(SHAPES, draws), _colour(draws) if coloured else None)
 
 
 def _two_kinds(draws: np.random.Generator, coloured: bool = False) -> tuple[Kind, Kind]:
@@ -139,7 +159,7 @@ def _two_kinds(draws: np.random.Generator, coloured: bool = False) -> tuple[Kind
 
 
 def _colour(draws: np.random.Generator) -> str:
-    return tuple(COLOURS)[draws.integers(len(COLOURS))]
+    return one_of(tuple(COLOURS), draws)
 
 
 def _draw_scene(asked: Description, draws: np.random.Generator) -> Scene:
@@ -153,7 +173,7 @@ def _draw_scene(asked: Description, draws: np.random.Generator) -> Scene:
         colour = _colour(draws)
         for _ in range(group.count):
             kinds.append(Kind(group.kind.shape, group.kind.colour or (colour if alike else _colour(draws))))
-    ground = Ground(tuple(GROUNDS)[draws.integers(len(GROUNDS))], GROUND_KINDS[draws.integers(len(GROUND_KINDS))])
+    ground = Ground(one_of(tuple(GROUNDS), draws), one_of(GROUND_KINDS, draws))
     while True:
         things = _draw_things(kinds, draws)
         if things and (asked.direction is None or asked.direction in directions_of(*things)):
@@ -161,10 +181,10 @@ def _draw_scene(asked: Description, draws: np.random.Generator) -> Scene:
 
 
 def _draw_things(kinds: list[Kind], draws: np.random.Generator) -> tuple[Thing, ...]:
-    """Draws sizes and places, small ones for more than three things. Returns () if the things do not fit."""
+    """Draws sizes and places. Returns () if the things do not fit."""
     things: list[Thing] = []
     for kind in kinds:
-        size = tuple(SIZES)[draws.integers(len(SIZES))] if len(kinds) <= 3 else "small"
+        size = one_of(tuple(SIZES), draws) if len(kinds) <= MOST_LARGE else "small"
         centre = free_place(size, things, draws)
         if centre is None:
             return ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
-from uno_jax.data.scenes.facts import AREAS
 from uno_jax.data.scenes.scene import SIZES, Place, Thing
 
 GAP = 0.03
@@ -20,7 +20,7 @@ _HIGH = np.array((1 / 3, 2 / 3, 1)) - CLEARANCE
 _TRIES = 32
 
 
-def free_place(size: str, others: Sequence[Thing], draws: np.random.Generator, area: str | None = None) -> Place | None:
+def free_place(size: str, others: Sequence[Thing], draws: np.random.Generator) -> Place | None:
     """Draws a place for a thing of a size beside the others, or None if it finds none that is free.
 
     All areas are as likely before places that are not free are left out.
@@ -29,16 +29,26 @@ def free_place(size: str, others: Sequence[Thing], draws: np.random.Generator, a
       size: a key of `SIZES`.
       others: the things that are already there.
       draws: random numbers; a call takes the same number of them whatever it finds.
-      area: a name in `AREAS` in which the centre must lie; None means any.
     """
-    if area is None:
-        cells = draws.integers(3, size=(_TRIES, 2))
-    else:
-        cells = np.array([next((names.index(area), row) for row, names in enumerate(AREAS) if area in names)])
+    cells = draws.integers(3, size=(_TRIES, 2))
+    low, high = (bound[cells] for bound in _bounds(size))
+    return _first_free(low + (high - low) * draws.random((_TRIES, 2)), size, others)
+
+
+def nearest_place(size: str, centre: Place, others: Sequence[Thing]) -> Place | None:
+    """Returns the place for a thing of a size that is nearest to a centre in its area, or None if it is not free."""
+    low, high = (bound[np.minimum(3 * np.array(centre), 2).astype(int)] for bound in _bounds(size))
+    return _first_free(np.clip(centre, low, high)[None], size, others)
+
+
+def _bounds(size: str) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
+    """Returns the smallest and the largest coordinate of a centre in each column or row of areas."""
     edge = SIZES[size] / 2 + GAP
-    low, high = np.maximum(_LOW, edge)[cells], np.minimum(_HIGH, 1 - edge)[cells]
-    centres = low + (high - low) * draws.random((_TRIES, 2))
-    free = np.ones(_TRIES, bool)
+    return np.maximum(_LOW, edge), np.minimum(_HIGH, 1 - edge)
+
+
+def _first_free(centres: Float[np.ndarray, "places 2"], size: str, others: Sequence[Thing]) -> Place | None:
+    free = np.ones(len(centres), bool)
     for other in others:
         apart = (SIZES[size] + SIZES[other.size]) / 2 + GAP
         free &= (np.abs(centres - other.centre) >= apart).any(1)

@@ -37,6 +37,8 @@ GroundKind = Literal["plain", "gradient", "texture"]
 GROUND_KINDS: tuple[GroundKind, ...] = get_args(GroundKind)
 
 LARGEST_COUNT = 6
+MOST_LARGE = 3
+"""Scenes with more things have only small ones."""
 
 
 class Place(NamedTuple):

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from uno_jax.data.scenes.description import Description, Group, describe, directions_of, facts_of, is_true, turned
+from uno_jax.data.scenes.draws import one_of
 from uno_jax.data.scenes.facts import OPPOSITE, Fact, Kind, OnGround
 from uno_jax.data.scenes.scene import Scene
 from uno_jax.data.scenes.words import (
@@ -42,7 +43,7 @@ def write_prompt(description: Description, draws: np.random.Generator) -> str:
     words = _Words(None)
     if description.direction is None:
         return _write_list(description, words)
-    return _write_relation(description, words, _one_of(DIRECTION_WORDS[description.direction], draws))
+    return _write_relation(description, words, one_of(DIRECTION_WORDS[description.direction], draws))
 
 
 def write_captions(
@@ -68,7 +69,7 @@ def write_captions(
 def write_caption(description: Description, draws: np.random.Generator) -> str:
     """Writes a description in a form that can say it."""
     words = _Words(draws)
-    body = _one_of([body for body in _BODIES if body.says(description)], draws)
+    body = one_of([body for body in _BODIES if body.says(description)], draws)
     text = body.write(description, words)
     if body.framed:
         verb = "is" if description.groups[0].count == 1 else "are"
@@ -120,7 +121,7 @@ def _draw_description(scene: Scene, draws: np.random.Generator, asked: Descripti
     if asked is not None and asked.direction is not None:
         related = replace(description, direction=asked.direction)
     elif relation and (directions := directions_of(*scene.things)):
-        related = replace(description, direction=_one_of(directions, draws))
+        related = replace(description, direction=one_of(directions, draws))
     else:
         return description
     if not related.consistent:
@@ -141,10 +142,6 @@ class _Words:
         if id(options) not in self._chosen:
             self._chosen[id(options)] = int(self._draws.integers(len(options)))
         return options[self._chosen[id(options)]]
-
-
-def _one_of(options: Sequence[T], draws: np.random.Generator) -> T:
-    return options[int(draws.integers(len(options)))]
 
 
 _FRAMES = ("{body}", "{body}", "there {verb} {body}", "a picture of {body}", "the picture shows {body}")
