@@ -36,8 +36,8 @@ from uno_jax.data.scenes.generate import CATEGORIES, Example, make_example
 from uno_jax.data.scenes.scene import COLOURS, GROUNDS, SHAPES, Scene
 from uno_jax.data.scenes.score import judge, judge_edit
 from uno_jax.data.scenes.see import UNKNOWN, Seen, find_things
-from uno_jax.sheets.samples import Picture, make_sheet
 from uno_jax.sheets.samples import Example as Cell
+from uno_jax.sheets.samples import Picture, make_sheet
 from uno_jax.sheets.text import load_font
 
 Pixels = np.ndarray
