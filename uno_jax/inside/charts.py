@@ -69,7 +69,10 @@ def gradient_chart(names: Sequence[str], found: Sequence[Gradients], weights: Ma
             label = f"{name}: {' and '.join(pair)}"
             right.plot(range(1, len(cosines) + 1), cosines, style, color=colour, marker="o", label=label)
     left.set(title="Gradient norm into each layer, before weights", xlabel="layer", yscale="log")
-    right.set(title="Cosine between gradients", xlabel="layer", ylim=(-1.05, 1.05))
+    largest = max(
+        [0.2, *(float(np.abs(cosines).max()) for gradients in found for cosines in gradients.cosines.values())]
+    )
+    right.set(title="Cosine between gradients", xlabel="layer", ylim=(-1.1 * largest, 1.1 * largest))
     right.axhline(0, color="gray", linewidth=0.5)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -100,7 +103,7 @@ def _heat_map(
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = image.to_rgba(value)
         text = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
-        axes.text(column, row, number.format(value), ha="center", va="center", fontsize=7, color=text)
+        axes.text(column, row, number.format(round(value, 2) + 0.0), ha="center", va="center", fontsize=7, color=text)
 
 
 def _image(figure: Figure) -> Image.Image:

@@ -42,13 +42,21 @@ def probe(states: Float[np.ndarray, "records tokens features"], questions: Seque
       questions: what to read.
     """
     parts = folds(len(states))
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in questions]
-    for fold in range(FOLDS):
-        held_out, selected = parts == fold, parts == (fold + 1) % FOLDS
-        fitted = ~(held_out | selected)
-        for number, scores in enumerate(_fold_scores(states, questions, fitted, selected, held_out)):
-            found[number].append((scores, questions[number].labels[held_out]))
-    return [_score(question, pairs) for question, pairs in zip(questions, found, strict=True)]
+    states = states - states.mean(axis=(0, 1))
+    labels = np.concatenate([question.labels for question in questions], axis=1)
+    ends = np.cumsum([len(question.answers) for question in questions])[:-1]
+    moments = [_moments(states[parts == part], labels[parts == part]) for part in range(FOLDS)]
+    pairs: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in questions]
+    for held_out in range(FOLDS):
+        selected = (held_out + 1) % FOLDS
+        fits = _fits([moments[part] for part in range(FOLDS) if part not in (held_out, selected)])
+        trials = [np.split(_scores(states[parts == selected], fit), ends, axis=1) for fit in fits]
+        finals = [np.split(_scores(states[parts == held_out], fit), ends, axis=1) for fit in fits]
+        for number, question in enumerate(questions):
+            areas = [_mean_area(trial[number], question.labels[parts == selected]) for trial in trials]
+            best = int(np.argmax(np.nan_to_num(areas)))
+            pairs[number].append((finals[best][number], question.labels[parts == held_out]))
+    return [_score(question, each) for question, each in zip(questions, pairs, strict=True)]
 
 
 def folds(records: int) -> Int[np.ndarray, " records"]:
@@ -68,27 +76,50 @@ def area_under_curve(scores: Float[np.ndarray, " records"], positive: Bool[np.nd
     return float(lower.mean() / (2 * len(below)))
 
 
-def _fold_scores(
-    states: np.ndarray, questions: Sequence[Question], fitted: np.ndarray, selected: np.ndarray, held_out: np.ndarray
-) -> list[np.ndarray]:
-    """Returns the scores `[records, answers]` of the held-out records for each question."""
-    tokens, features = states.shape[1:]
-    x = states[fitted].reshape(-1, features).astype(np.float64)
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation[deviation < 1e-9] = 1.0
-    x = (x - mean) / deviation
-    variances, directions = np.linalg.eigh(x.T @ x / len(x))
-    projected = x @ directions
-    inputs = [(states[part].astype(np.float64) - mean) / deviation @ directions for part in (selected, held_out)]
-    results = []
-    for question in questions:
-        labels = np.repeat(question.labels[fitted].astype(np.float64), tokens, axis=0)
-        moments = projected.T @ (labels - labels.mean(axis=0)) / len(x)
-        weights = [moments / (np.maximum(variances, 0) + penalty)[:, None] for penalty in PENALTIES]
-        areas = [_mean_area((inputs[0] @ w).max(axis=1), question.labels[selected]) for w in weights]
-        best = int(np.argmax(np.nan_to_num(areas)))
-        results.append((inputs[1] @ weights[best]).max(axis=1))
-    return results
+class _Moments(NamedTuple):
+    """Sums over the tokens of some records, which determine a regression on them."""
+
+    count: int
+    x: np.ndarray
+    y: np.ndarray
+    xx: np.ndarray
+    xy: np.ndarray
+
+
+class _Fit(NamedTuple):
+    """A regression: y = x @ weights + offset."""
+
+    weights: np.ndarray
+    offset: np.ndarray
+
+
+def _moments(states: np.ndarray, labels: np.ndarray) -> _Moments:
+    x = states.reshape(-1, states.shape[-1])
+    y = np.repeat(labels.astype(x.dtype), states.shape[1], axis=0)
+    sums = (each.astype(np.float64) for each in (x.sum(axis=0), y.sum(axis=0), x.T @ x, x.T @ y))
+    return _Moments(len(x), *sums)
+
+
+def _fits(moments: Sequence[_Moments]) -> list[_Fit]:
+    """Returns the regression on standardised features for each penalty."""
+    count, x, y, xx, xy = (sum(each) for each in zip(*moments, strict=True))
+    x, y = x / count, y / count
+    covariance = xx / count - np.outer(x, x)
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0))
+    deviation[deviation < 1e-9] = np.inf  # constant features have no weight
+    variances, directions = np.linalg.eigh(covariance / np.outer(deviation, deviation))
+    projected = directions.T @ ((xy / count - np.outer(x, y)) / deviation[:, None])
+    fits = []
+    for penalty in PENALTIES:
+        weights = directions @ (projected / (np.maximum(variances, 0) + penalty)[:, None]) / deviation[:, None]
+        fits.append(_Fit(weights, y - x @ weights))
+    return fits
+
+
+def _scores(states: np.ndarray, fit: _Fit) -> np.ndarray:
+    """Returns the highest score over the tokens, `[records, answers]`."""
+    scores: np.ndarray = (states @ fit.weights.astype(states.dtype)).max(axis=1) + fit.offset
+    return scores
 
 
 def _mean_area(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from uno_jax.inside.components import aligning_rotation, colours
 from uno_jax.inside.look import Findings, Place, Settings
 from uno_jax.sheets.grid import Cell, Column, make_grid
 
-_SIDE = 96
+_SIDE = 112
 _CAPTION_SIDE = 176
 
 Maps = Mapping[Place, list[np.ndarray]]
