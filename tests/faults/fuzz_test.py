@@ -56,10 +56,19 @@ def _encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def _pictures() -> list[bytes]:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+def _noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+
+
+def _exif() -> Image.Exif:
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010F: "Maker", 0x0110: "Model", 0x011A: 72.0, 0x0132: "2020:01:01 00:00:00"})
+    exif.get_ifd(0x8769)[0x9000] = b"0232"
+    return exif
+
+
+def _pictures() -> list[bytes]:
+    noise, exif = _noise(), _exif()
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text("comment", "text" * 50, zip=True)
     chunks.add_itxt("XML:com.adobe.xmp", 'tiff:Orientation="3"')
@@ -86,8 +95,15 @@ def _pictures() -> list[bytes]:
     ]
 
 
+_PHOTOS = st.builds(
+    lambda exif, kind: _encoded(_noise(), kind, exif=exif),
+    damaged([_exif().tobytes()]),
+    st.sampled_from(["PNG", "JPEG", "WEBP"]),
+)
+
+
 @inputs(0.35)
-@given(data=damaged(_pictures()))
+@given(data=st.one_of(damaged(_pictures()), _PHOTOS))
 def test_pictures(data):
     with within(256):
         for read in (lambda: decode_rgb(data, "x", _MAX_PIXELS), lambda: encode_rgb(data, _MAX_PIXELS)):
