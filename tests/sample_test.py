@@ -172,7 +172,7 @@ def test_invalid_prompts_are_named_before_the_checkpoint_is_opened(tmp_path):
         ("--interval=a,b", ["'a,b': expected two numbers such as 0.4,1"]),
         ("--interval=0.4", ["'0.4': expected two numbers such as 0.4,1"]),
         ("--part=4/4", ["'4/4': expected I/N with I from 0 to N - 1"]),
-        ("--sheet=-1", ["not a non-negative integer"]),
+        ("--sheet=-1", ["not an integer in the range [0, 1000]"]),
         ("--batch=0", ["not a positive integer"]),
         ("--promt=a", ["Unknown command line flag 'promt'. Did you mean: prompt"]),
     ],

@@ -6,6 +6,7 @@ The default suite tries a few inputs. `UNO_FUZZ_INPUTS=100000 pytest tests/fault
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -144,23 +146,23 @@ def test_files_of_records(dataset, data):
         assert all(isinstance(record, Record) for record in records)
 
 
-def _examples(directory: Path) -> list[bytes]:
-    import tensorflow_datasets as tfds
-
-    source = tfds.builder_from_directory(directory).as_data_source(split="train").data_source
+@pytest.fixture(scope="module")
+def examples(dataset) -> list[bytes]:
+    """The encoded records of the dataset."""
+    source = ArrayRecordDataSource(str(_records_file(dataset)))
     return [source[index] for index in range(len(source))]
 
 
 @inputs(0.1)
 @given(data=st.data())
-def test_encoded_records(dataset, data):
+def test_encoded_records(dataset, examples, data):
     """Of a file whose checksums are right."""
     copy = dataset.with_name("encoded")
     if not copy.exists():
         shutil.copytree(dataset, copy)
     writer = ArrayRecordWriter(str(_records_file(copy)), "group_size:1")
     for _ in range(6):
-        writer.write(data.draw(damaged(_examples(dataset))))
+        writer.write(data.draw(damaged(examples)))
     writer.close()
     records = open_records(copy, "train")
     for index in range(len(records)):
@@ -189,6 +191,7 @@ def test_texts(text):
             tokenizer.decode(ids)
 
 
+@functools.cache
 def _reference_tokenizer() -> Tokenizer:
     return Tokenizer.from_directory(REFERENCE)
 
