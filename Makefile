@@ -34,6 +34,7 @@ test: $(VENV)/development
 
 test-faults: $(VENV)/development
 	$(VENV)/bin/python -m pytest -m faults $(PYTEST)
+	UNO_FUZZ_INPUTS=100000 $(VENV)/bin/python -m pytest tests/fuzz_test.py $(PYTEST)
 
 lint: $(VENV)/development
 	$(VENV)/bin/ruff check .

@@ -37,7 +37,7 @@ def test_a_folder_inside_a_run_is_not_a_workdir(dataset, unbroken, place):
 @pytest.mark.parametrize("workdir", ["file", "file/run", "/proc/run"])
 def test_a_workdir_that_cannot_be_written_is_refused_at_the_start(dataset, tmp_path, workdir):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"the workdir .* cannot be written \(.*\)\. Give a folder that can"):
+    with pytest.raises(LockError, match=r"cannot be written \(.*\)\. Give a folder that can be"):
         run(tiny_uno(dataset), tmp_path / workdir, console=quiet())
 
 

@@ -25,6 +25,7 @@ FREE = (
     # Compared by content: the fingerprint of the data, and the files of the tokenizer.
     "data.directory",
     "data.tokenizer",
+    "data.max_skipped_share",
     "data.prefetch",
     "data.read_threads",
     "optimizer.learning_rate",

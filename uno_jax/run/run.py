@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,6 @@ def run(
     config = with_local_paths(config)
     check_config(config)
     check_workdir(workdir)
-    _check_writable(workdir)
     with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
         if not holds:
             console.print(f"{workdir} is on a file system without locks: start no other run in it.", soft_wrap=True)
@@ -178,22 +176,6 @@ def _check_held_out(config: RunConfig) -> None:
             f"{config.data.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
             f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
         )
-
-
-def _check_writable(workdir: Path) -> None:
-    """Creates the workdir, if needed, and a file in it.
-
-    Raises:
-      ConfigError: that is not possible. The message says why.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"the workdir {workdir} cannot be written ({error.strerror or error}). Give a folder that can"
-        ) from error
 
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:

@@ -1,6 +1,6 @@
 """Random damage to everything that comes from others: documented errors only, and bounded memory.
 
-The default suite tries a few inputs. `UNO_FUZZ_INPUTS=100000 pytest tests/faults/fuzz_test.py` tries 100,000.
+The default suite tries a few inputs. `UNO_FUZZ_INPUTS=100000 pytest tests/fuzz_test.py` tries 100,000.
 """
 
 from __future__ import annotations
