@@ -56,7 +56,7 @@ def test_inspect_shows_size_and_hash_of_every_part(directory):
 def test_inspect_shows_step_config_and_versions(directory):
     printed = succeed("inspect", directory / "run")
     assert "step: 3\n" in printed
-    assert "holds: assets, data, ema, params, training\n" in printed
+    assert "holds: assets, checksums, data, ema, params, training\n" in printed
     assert f"jax {jax.__version__}" in printed
     assert "trained: decoder/layers/generation, decoder/norm/generation, latent_in" in printed
     assert "imported: nothing\n" in printed

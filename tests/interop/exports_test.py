@@ -141,6 +141,7 @@ def save_run(imported: Path, workdir: Path, flat: dict[str, jax.Array], trainabl
     state = create_state(unflatten_dict(flat, sep="/"), trainable, optax.sgd(1.0), ema=True)
     state = state.replace(ema=jax.tree.map(lambda leaf: leaf + 1, state.ema))
     files = {file.name: file.read_bytes() for file in (imported / "assets").iterdir()}
+    del files["commit_success.txt"]  # Orbax writes its own
     files |= saved_provenance(imported).with_trained(trainable).assets() | assets
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1, assets=files)
     checkpoints.save(5, state, {}, autoencoder=load_model(imported).autoencoder_params)
