@@ -79,7 +79,7 @@ def area_under_curve(scores: Float[np.ndarray, " records"], positive: Bool[np.nd
 class _Moments(NamedTuple):
     """Sums over the tokens of some records, which determine a regression on them."""
 
-    count: int
+    tokens: int
     x: np.ndarray
     y: np.ndarray
     xx: np.ndarray
@@ -102,7 +102,8 @@ def _moments(states: np.ndarray, labels: np.ndarray) -> _Moments:
 
 def _fits(moments: Sequence[_Moments]) -> list[_Fit]:
     """Returns the regression on standardised features for each penalty."""
-    count, x, y, xx, xy = (sum(each) for each in zip(*moments, strict=True))
+    count = sum(part.tokens for part in moments)
+    x, y, xx, xy = (np.sum(each, axis=0) for each in zip(*(part[1:] for part in moments), strict=True))
     x, y = x / count, y / count
     covariance = xx / count - np.outer(x, x)
     deviation = np.sqrt(np.maximum(np.diag(covariance), 0))
