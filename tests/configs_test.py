@@ -13,7 +13,7 @@ from tests.helpers.paths import ROOT
 from uno_jax.config import from_config_dict
 from uno_jax.data.check import check_data_config
 from uno_jax.models.autoencoder import make_autoencoder
-from uno_jax.models.config import ModelConfig, layout_of
+from uno_jax.models.config import ModelConfig, training_layout
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.held_out import held_out_data
 
@@ -36,7 +36,7 @@ def test_every_config_can_be_run(name):
     check_config(config)
     make_autoencoder(config.model.autoencoder)
     for data in (config.data, *(held_out_data(config, prompts=prompts) for prompts in (True, False))):
-        check_data_config(data, layout_of(config.model), tuple(data.task_weights) or ("text_to_image", "editing"))
+        check_data_config(data, training_layout(config.model), tuple(data.task_weights) or ("text_to_image", "editing"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,8 +7,9 @@ generation buffer contains latent tokens. `data` writes batches and `models` rea
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +33,11 @@ class Layout:
     """Side, in pixels, of the square under one latent token."""
     max_latent_size: int = 64
     num_metaqueries: int = 256
+    align: bool = False
+    """Whether noised targets carry the ViT patches that the align loss needs, one per latent token."""
+
+
+AnyBatch = TypeVar("AnyBatch", bound="TokenBatch")
 
 
 class TokenSource(NamedTuple):
@@ -107,6 +113,11 @@ class TokenBatch:
     """True where flow matching is trained."""
     latent_source: TokenSource
     """`[*B, G]`"""
+    align_patches: UInt8[Any, "*B G P"] | Float[Any, "*B G Dv"] | None = None
+    """Patch of the clean target at the place of each latent token: pixels or features, like `vit_patches`. None without
+    the align loss."""
+    align_image: Int32[Any, "*B G"] | None = None
+    """Like `vit_image`, but numbered independently; 0 for latent tokens without a patch."""
 
     def shared(self) -> dict[str, Any]:
         """Fields that all kinds of batch have, by name."""
@@ -131,6 +142,26 @@ class Batch(TokenBatch):
     """Mean and log-variance of each latent token; M is twice its width."""
 
 
+def without_supervision(batch: AnyBatch) -> AnyBatch:
+    """Removes everything that only supervision reads: captions, metaqueries with targets, and aligned patches.
+
+    No other token sees captions and metaqueries, so all other outputs of the model stay the same.
+    """
+    context = batch.text_ids.shape[1] + batch.vit_image.shape[1]
+
+    def none(*names: str) -> dict[str, Any]:
+        return {name: jax.tree.map(lambda x: x[:, :0], getattr(batch, name)) for name in names}
+
+    return dataclasses.replace(
+        batch,
+        understanding=TokenMetadata(*(x[:, :context] for x in batch.understanding)),
+        **none("caption_ids", "caption_labels", "caption_loss", "caption_source"),
+        **none("query_index", "query_loss", "query_source", "target_patches", "target_positions", "target_image"),
+        align_patches=None,
+        align_image=None,
+    )
+
+
 class BatchShape(NamedTuple):
     """The static sizes of a batch, named as in `Batch`."""
 
@@ -144,6 +175,8 @@ class BatchShape(NamedTuple):
     """P, the length of a flattened ViT patch."""
     latent_features: int
     """M, twice the width of a latent token."""
+    align: bool = False
+    """Whether latent tokens have patches for the align loss."""
 
 
 def padding_batch(shape: BatchShape) -> Batch:
@@ -181,4 +214,6 @@ def padding_batch(shape: BatchShape) -> Batch:
         latent_time_scale=zeros(shape.latents, dtype=np.float32),
         latent_loss=zeros(shape.latents, dtype=bool),
         latent_source=source(shape.latents),
+        align_patches=zeros(shape.latents, shape.patch_features, dtype=np.uint8) if shape.align else None,
+        align_image=zeros(shape.latents) if shape.align else None,
     )

@@ -31,6 +31,11 @@ def test_a_picture_needs_its_prompt_its_latents_and_what_supervises_it(method, c
     assert needed(method, "text_to_image") == (PROMPT + DELIMITERS, 0, caption, query, PICTURE)
 
 
+def test_hidden_supervision_needs_the_latents_twice():
+    expected = (PROMPT + 2 * DELIMITERS, 0, WORD, PICTURE, 2 * PICTURE)
+    assert needed("uno", "text_to_image", supervise="hidden") == expected
+
+
 def test_an_edit_needs_its_source_twice():
     assert needed("sft", "editing") == (PROMPT + 3 * DELIMITERS, PICTURE, 0, 0, 2 * PICTURE)
 

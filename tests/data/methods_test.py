@@ -54,6 +54,26 @@ def test_reca_shows_the_target_itself_and_no_text(task):
 
 
 @pytest.mark.parametrize("task", ["text_to_image", "editing"])
+def test_hidden_supervision_reads_a_copy_of_the_target_before_the_prompt(task):
+    *sources, read, prompt, target = sample_of(make_record(task=task), "uno", supervise="hidden").plan
+    *expected, usual_prompt, supervised = sample_of(make_record(task=task), "uno").plan
+    assert (kinds(sources), prompt) == (kinds(expected), usual_prompt)
+    assert (read.flow, target.flow) == (False, True)
+    assert (read.caption, target.caption) == (supervised.caption, None)
+    assert target.query_pixels is None
+    for item in (read, target):
+        np.testing.assert_array_equal(item.pixels, supervised.pixels)
+    np.testing.assert_array_equal(read.query_pixels, supervised.query_pixels)
+
+
+@pytest.mark.parametrize(("method", "captions"), [("sft", ("another",)), ("uno_caption", ())])
+def test_without_supervision_nothing_is_hidden(method, captions):
+    sample = sample_of(make_record(captions=captions), method, supervise="hidden")
+    assert kinds(sample.plan) == [Text, NoisedTarget]
+    assert sample.plan[-1].flow
+
+
+@pytest.mark.parametrize("task", ["text_to_image", "editing"])
 def test_sft_recaption_is_prompted_with_the_caption_that_uno_supervises_with(task):
     record = make_record(task=task)
     for seed in range(4):

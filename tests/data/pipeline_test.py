@@ -209,10 +209,10 @@ def test_rows_hold_no_more_samples_than_allowed():
 
 def test_methods_see_the_same_records_with_the_same_draws_where_rows_hold_a_fixed_number():
     room = {f"{region}_tokens": 120 for region in REGIONS}
-    fixed = {"max_samples_per_row": 2, "task_weights": {"text_to_image": 1.0, "editing": 1.0}, **room}
+    fixed = {"rows": 2, "max_samples_per_row": 2, "task_weights": {"text_to_image": 1.0, "editing": 1.0}, **room}
     expected = take(batches(small_config(method="uno", **fixed)), 20)
     assert {len(row) for batch in expected for row in batch.sample_ids} == {2}
-    assert sorted(occurrences(expected)) == list(range(20 * 4 * 2))
+    assert sorted(occurrences(expected)) == list(range(20 * 2 * 2))
     for method in ("sft", "uno_caption", "uno_visual", "sft_recaption", "reca"):
         actual = take(batches(small_config(method=method, packing_bins=5, **fixed)), 20)
         assert [batch.sample_ids for batch in actual] == [batch.sample_ids for batch in expected], method
@@ -334,6 +334,13 @@ def test_tokens_carry_the_task_that_they_are_counted_under():
 def test_invalid_configs_are_rejected_by_field(change, message):
     with pytest.raises(ValueError, match=message):
         batches(small_config(**change))
+
+
+def test_a_picture_with_more_latent_tokens_than_vision_positions_cannot_be_aligned():
+    layout = replace(LAYOUT, align=True, vit_table_side=1)
+    config = small_config(method="sft", vit_transform=ImageTransform(4, 4, 4))
+    with pytest.raises(ValueError, match=r"2 latent tokens per side.* table_side is 1: lower max_side to 8, or set"):
+        batches(config, layout=layout)
 
 
 def test_shards_that_the_hosts_cannot_share_are_rejected():

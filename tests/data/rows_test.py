@@ -1,6 +1,7 @@
 """Layout and packing of random plans, against a slow reference implementation, token by token."""
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.made_up_plans import (
+    HIDDEN,
     ROOMY,
     TOKENIZER,
     batch_of,
@@ -171,3 +173,44 @@ def test_the_example_of_the_docstring_is_exact(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+# Patches of the align loss
+
+
+ALIGNED = replace(LAYOUT, vit_patch_size=LAYOUT.pixels_per_token, align=True)
+"""A layout whose ViT patches have the size of latent tokens."""
+
+
+def test_every_latent_token_of_a_noised_target_has_the_patch_at_its_place():
+    plan = (CleanLatents(pixels=latents_of(1, 2)), Text(ids=(1,)), NoisedTarget(pixels=latents_of(2, 2)))
+    batch = batch_of((plan, plan), layout=ALIGNED)
+    assert batch.align_image[0, :13].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 2, 2, 2, 2, 0]
+    targets = batch.align_image[0] > 0
+    np.testing.assert_array_equal(batch.align_patches[0, targets], batch.latent_pixels[0, targets])
+    assert not batch.align_patches[0, ~targets].any()
+
+
+def test_the_patches_of_latent_tokens_are_resized_to_the_size_of_a_patch():
+    batch = batch_of(((NoisedTarget(pixels=np.full((16, 24, 3), 90, np.uint8)),),), layout=replace(LAYOUT, align=True))
+    assert batch.align_patches.shape[-1] == 3 * LAYOUT.vit_patch_size**2
+    assert set(batch.align_patches[0, :6].reshape(-1).tolist()) == {90}
+    assert batch.align_image[0, :7].tolist() == [1] * 6 + [0]
+
+
+def test_without_the_align_loss_a_batch_has_no_such_arrays():
+    assert batch_of((HIDDEN,)).align_patches is None
+
+
+# Supervision without the prompt
+
+
+def test_a_target_without_flow_loss_is_the_image_of_the_target_that_follows():
+    plan = (CleanLatents(pixels=latents_of(1, 1)), *HIDDEN)
+    batch = batch_of((plan,), layout=replace(LAYOUT, align=True))
+    assert batch.latent_source.image[0, :9].tolist() == [0] + [1] * 8
+    assert batch.latent_index[0, 1:9].tolist() == [0, 1, 2, 3] * 2
+    assert batch.latent_loss[0, :9].tolist() == [False] * 5 + [True] * 4
+    assert batch.align_image[0, :9].tolist() == [0] * 5 + [1] * 4
+    for source, tokens in ((batch.caption_source, 5), (batch.query_source, 2)):
+        assert set(source.image[0, :tokens].tolist()) == {1}

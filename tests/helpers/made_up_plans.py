@@ -1,6 +1,6 @@
 """Small made-up plans: named ones, random ones, and a slow reference of their attention mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,8 @@ SECOND_ROUND: Plan = (
     NoisedTarget(pixels=latents_of(2, 1, seed=4), caption=(12,), query_pixels=patches_of(1, 1, seed=4)),
 )
 """Two rounds of editing: the noised target of the first is a clean source of the second."""
+HIDDEN: Plan = (replace(TARGET, flow=False), Text(ids=(4, 5, 6)), NoisedTarget(pixels=TARGET.pixels))
+"""`TEXT_TO_IMAGE` with the prompt hidden from supervision."""
 UNDERSTANDING: Plan = (VitImage(pixels=patches_of(2, 2, seed=5)), Text(ids=(13,)), Text(ids=(14, 15), answer=True))
 RECONSTRUCTION: Plan = (
     VitImage(pixels=patches_of(1, 1, seed=6)),
@@ -82,13 +84,13 @@ def plans(most_items: int = 5) -> st.SearchStrategy[Plan]:
     return st.lists(_items, min_size=1, max_size=most_items).map(tuple)
 
 
-def batch_of(*rows, capacities=ROOMY) -> PixelBatch:
+def batch_of(*rows, capacities=ROOMY, layout=LAYOUT) -> PixelBatch:
     """Makes a batch whose rows hold the given plans or `Sample`s."""
     packed = []
     for row in rows:
         samples = [x if isinstance(x, Sample) else Sample(x, i) for i, x in enumerate(row)]
-        regions = [lay_out(s.plan, LAYOUT, TOKENIZER, occurrence=s.occurrence, task=s.task) for s in samples]
-        packed.append(pack_row(regions, capacities, LAYOUT))
+        regions = [lay_out(s.plan, layout, TOKENIZER, occurrence=s.occurrence, task=s.task) for s in samples]
+        packed.append(pack_row(regions, capacities, layout))
     return make_batch(packed)
 
 

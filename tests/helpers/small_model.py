@@ -84,9 +84,9 @@ def small_params(config: ModelConfig, seed: int = 0) -> Params:
     return unflatten_dict({path: leaf(path, shape.shape) for path, shape in shapes.items()})
 
 
-def model_batch(*rows, capacities=CAPACITIES) -> Batch:
+def model_batch(*rows, capacities=CAPACITIES, layout=LAYOUT) -> Batch:
     """Like `batch_of`, with moments in place of pixels: the pixels as the mean, and a non-negligible variance."""
-    batch = batch_of(*rows, capacities=capacities)
+    batch = batch_of(*rows, capacities=capacities, layout=layout)
     mean = to_float(batch.latent_pixels)
     return Batch(**batch.shared(), latent_moments=np.concatenate([mean, np.full_like(mean, -2.0)], axis=-1))
 

@@ -57,6 +57,12 @@ def test_inner_products_of_the_layers_add_up():
         np.testing.assert_allclose(inner, total, rtol=1e-4)
 
 
+def test_the_align_loss_is_left_out_of_a_model_without_its_head():
+    batches = encoded_batches(SUBJECT, plans_of(SUBJECT, RECORDS), 2)
+    found = measure_gradients(SUBJECT, batches, dataclasses.replace(OBJECTIVE, align_weight=1.0, anchor_weight=1.0))
+    assert set(found.norms) == {"flow", "caption", "visual"}
+
+
 def test_a_loss_without_tokens_is_left_out():
     batches = [
         dataclasses.replace(

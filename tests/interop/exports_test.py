@@ -254,6 +254,18 @@ def test_metaqueries_and_their_head_are_in_a_separate_file(ours):
     assert load_file(directory / "exported/ema.safetensors").keys() == expected_public_tensors(config).keys()
 
 
+@pytest.mark.parametrize("queries", [0, 4])
+def test_the_head_of_the_align_loss_is_in_the_same_file(tmp_path, queries):
+    model = small_model(decoder={"vocab_size": 640}, num_metaqueries=queries, align_layer=2)
+    write_checkpoint(tmp_path / "run", model=model, params=small_params(model))
+    succeed("export", tmp_path / "run", tmp_path / "out")
+    before, after = load_model(tmp_path / "run"), load_model(tmp_path / "out")
+    assert after.config == model
+    assert_same(after.params, before.params)
+    names = set(load_file(tmp_path / "out/uno.safetensors"))
+    assert {name.split(".")[0] for name in names} == {"align_head"} | ({"metaqueries"} if queries else set())
+
+
 @pytest.mark.parametrize("ema", [(), ("--ema",)])
 def test_low_rank_adapters_are_merged_into_their_kernels(tmp_path, ema):
     model = small_model(decoder={"vocab_size": 640, "adapter_rank": 3})

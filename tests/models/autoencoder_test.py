@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import made_up_plans
 from tests.helpers.eight_device_process import run_with_eight_devices
+from tests.helpers.made_up_records import LAYOUT
 from tests.helpers.small_autoencoder import (
     FLUX,
     PIXEL,
@@ -24,7 +26,7 @@ from tests.helpers.small_autoencoder import (
 )
 from uno_jax.batch import Batch
 from uno_jax.models.autoencoder import make_autoencoder, patchify_latents, sample_latents, unpatchify_latents
-from uno_jax.models.autoencoder_batch import encode_batch
+from uno_jax.models.autoencoder_batch import encode_batch, image_grids
 from uno_jax.models.config import AutoencoderConfig
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.parallel.mesh import host_mesh, replicated
@@ -159,6 +161,12 @@ def test_a_batch_without_latents_has_moments_of_length_zero():
     config = model_config(FLUX)
     encoded = encode_batch(make_autoencoder(FLUX), {}, batch_of({}, config, tokens=0), config)
     assert encoded.latent_moments.shape == (2, 0, 2 * config.latent_size)
+
+
+def test_two_noised_blocks_of_one_image_are_two_images():
+    batch = made_up_plans.batch_of((made_up_plans.HIDDEN,))
+    (places,) = image_grids(batch, LAYOUT.max_latent_size).values()
+    assert places.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_the_error_for_an_incomplete_grid_names_the_image():

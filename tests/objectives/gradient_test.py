@@ -28,9 +28,9 @@ from tests.helpers.made_up_plans import (
 )
 from tests.helpers.small_model import model_batch, quick_jit, small_model, small_params
 from uno_jax.batch import Batch
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, training_layout
 from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
-from uno_jax.objectives.losses import loss_counts, reduce_losses
+from uno_jax.objectives.losses import loss_counts, measured_losses, reduce_losses
 from uno_jax.training.initialise import abstract_params
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
@@ -128,6 +128,55 @@ def test_answers_reach_the_understanding_expert_and_the_vision_encoder_only():
     reached = reached_by("answer", UNDERSTANDING)
     assert {"decoder/head/kernel", "decoder/embedding", "connector/fc1/kernel", "vision/position_table"} <= reached
     assert not any("generation" in path for path in reached)
+
+
+ALIGN_LAYER = 2
+
+
+@functools.cache
+def align_gradient():
+    """Compiles (batch of a row) -> gradient of the align loss with respect to every parameter."""
+    model = small_model(decoder={"num_layers": 3}, align_layer=ALIGN_LAYER)
+    config = StepConfig(model, ObjectiveConfig(align_weight=1.0), OptimizerConfig(), steps=1, seed=0)
+
+    def loss(params, batch: Batch):
+        losses = losses_of(params, batch, draw_for(batch, config), config)
+        return reduce_losses(losses, loss_counts(batch), config.objective)["align"]
+
+    gradient = quick_jit(jax.grad(loss))
+
+    def call(plan) -> dict[str, np.ndarray]:
+        batch = model_batch([plan], layout=training_layout(model))
+        return flatten_dict(jax.device_get(gradient(small_params(model), batch)), sep="/")
+
+    return call
+
+
+def test_the_align_loss_reaches_its_head_and_the_generation_expert_up_to_its_layer():
+    gradient = align_gradient()(EDITING)
+    parts = {path.split("/")[0] for path, leaf in gradient.items() if np.any(leaf) and path.startswith(UNO_TRAINABLE)}
+    assert parts == {"decoder", "latent_in", "timestep_embedder", "align_head"}
+    for path in (path for path in gradient if path.startswith("decoder/layers/generation")):
+        assert [bool(np.any(layer)) for layer in gradient[path]] == [True] * ALIGN_LAYER + [False], path
+
+
+def test_the_targets_of_the_align_loss_carry_no_gradient():
+    """The vision encoder sees this image only in the targets."""
+    gradient = align_gradient()(TEXT_TO_IMAGE)
+    assert not any(np.any(leaf) for path, leaf in gradient.items() if path.startswith(("vision", "connector")))
+
+
+def test_the_align_loss_is_measured_and_balanced_like_the_other_supervision():
+    model = small_model(align_layer=1)
+    objective = ObjectiveConfig(balance=BalanceConfig(align=0.25))
+    config = StepConfig(model, objective, OptimizerConfig(), steps=1, seed=0)
+    optimizer = make_optimizer(config.optimizer, 1)
+    state = create_state(small_params(model), UNO_TRAINABLE, optimizer, ema=False, measured=measured_losses(objective))
+    batch = model_batch([TEXT_TO_IMAGE], layout=training_layout(model))
+    state, metrics = quick_jit(make_gradient_probe(config))(state, batch)
+    weighted = loss_weights(state.gradient_norms, objective)["align"] * metrics["gradient_norm/align"]
+    np.testing.assert_allclose(weighted, 0.25 * metrics["gradient_norm/flow"], rtol=1e-5)
+    assert {"gradient_cosine/flow_align", "gradient_cosine/caption_align"} <= metrics.keys()
 
 
 # Gradient norms

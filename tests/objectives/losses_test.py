@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.made_up_plans import EDITING, NAMED, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
+from tests.helpers.made_up_records import LAYOUT
 from tests.helpers.small_model import model_batch, quick_jit, small_model
 from uno_jax.batch import TASKS, Batch
 from uno_jax.models.config import AutoencoderConfig
@@ -27,6 +29,8 @@ from uno_jax.objectives.losses import (
     active_losses,
     fixed_weights,
     loss_counts,
+    measured_losses,
+    needs,
     reduce_losses,
     token_losses,
     total_loss,
@@ -79,12 +83,16 @@ def zero_draws(batch: Batch, time: float = 0.0) -> Draws:
 
 def zero_predictions(batch: Batch, vocabulary: int = 4, features: int = 2) -> Predictions:
     queries = jnp.zeros((*batch.query_index.shape, features))
+    latents = jnp.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2))
     return Predictions(
-        velocity=jnp.zeros((*batch.latent_index.shape, batch.latent_moments.shape[-1] // 2)),
+        velocity=latents,
         text_logits=jnp.zeros((*batch.text_ids.shape, vocabulary)),
         caption_logits=jnp.zeros((*batch.caption_ids.shape, vocabulary)),
         query_prediction=queries,
         query_target=queries,
+        align_prediction=latents[..., :features],
+        align_target=latents[..., :features],
+        start_velocity=latents,
     )
 
 
@@ -114,7 +122,41 @@ def test_answers_are_a_loss_only_if_their_weight_is_not_zero():
     assert "answer" not in without
 
 
+def test_the_align_loss_is_the_configured_distance_at_the_noised_target():
+    batch = model_batch([EDITING], layout=replace(LAYOUT, align=True))
+    predictions = zero_predictions(batch)
+    predictions = predictions._replace(align_prediction=predictions.align_prediction + 3.0)
+    config = ObjectiveConfig(align_weight=1.0, align_loss="mse")
+    losses = token_losses(predictions, batch, zero_draws(batch), config)
+    np.testing.assert_allclose(losses["align"].value, 9.0)
+    np.testing.assert_array_equal(losses["align"].counts, batch.latent_loss)
+
+
+def test_the_anchor_loss_is_the_mean_square_of_the_difference_to_the_velocity_of_the_start():
+    batch = model_batch([EDITING])
+    predictions = zero_predictions(batch)
+    predictions = predictions._replace(start_velocity=predictions.start_velocity + 2.0)
+    losses = token_losses(predictions, batch, zero_draws(batch), ObjectiveConfig(anchor_weight=0.1))
+    np.testing.assert_allclose(losses["anchor"].value, 4.0)
+    np.testing.assert_array_equal(losses["anchor"].counts, batch.latent_loss)
+
+
 # The table of losses
+
+
+def test_outputs_are_computed_only_for_active_losses_that_need_them():
+    assert needs(ObjectiveConfig()) == set()
+    assert needs(ObjectiveConfig(answer_weight=1.0, align_weight=1.0, anchor_weight=1.0)) == {
+        "answers",
+        "align",
+        "start",
+    }
+    assert needs(ObjectiveConfig(balance=BalanceConfig(align=0.1))) == {"align"}
+
+
+def test_gradients_of_flow_and_of_active_supervision_are_measured():
+    assert measured_losses(ObjectiveConfig(answer_weight=1.0, anchor_weight=1.0)) == ("flow", "caption", "visual")
+    assert measured_losses(ObjectiveConfig(align_weight=1.0)) == ("flow", "caption", "visual", "align")
 
 
 def test_names_of_losses_differ():

@@ -151,12 +151,15 @@ def test_the_memory_of_a_state_is_listed_by_part():
     place = NamedSharding(mesh, PartitionSpec())
     params = {"trained": {"kernel": jnp.zeros((64, 32))}, "fixed": {"kernel": jnp.zeros((16, 16), jnp.bfloat16)}}
     optimizer = make_optimizer(OptimizerConfig(moment_dtype="bfloat16"), 10)
-    state = jax.eval_shape(lambda params: create_state(params, ("trained",), optimizer, ema=True), params)
+    state = jax.eval_shape(
+        lambda params: create_state(params, ("trained",), optimizer, ema=True, anchor="bfloat16"), params
+    )
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
     split = split_state(state)
     weights = 64 * 32
     assert split["trainable parameters"] == split["EMA"] == split["gradients"] == 4 * weights
     assert split["frozen parameters"] == 16 * 16 * 2
+    assert split["starting model"] == 2 * weights
     assert split["optimizer"] == 2 * 2 * weights + 8  # two moments, two counters
 
 
@@ -306,8 +309,28 @@ def flops_of_model(model, example, trained: tuple[str, ...] = UNO_TRAINABLE, **c
 
 def test_the_vocabulary_head_counts_context_text_if_answers_are_trained():
     model, example = small_model(), example_row(data(), small_model())
-    head = flops_of_model(model, example, answers=True)["embedding and vocabulary head"]
+    head = flops_of_model(model, example, needs={"answers"})["embedding and vocabulary head"]
     assert head == 4 * (16 + 32) * 32 * model.decoder.vocab_size
+
+
+def test_the_align_loss_costs_its_head_and_a_vision_patch_per_latent_token():
+    model = small_model(align_layer=1)
+    example = example_row(data(), model)
+    without, aligned = flops_of_model(model, example), flops_of_model(model, example, needs={"align"})
+    assert "head of the align loss" not in without
+    assert aligned["head of the align loss"] == 6 * 16 * (32 * 32 + 32 * 16)
+    layer = 4 * 16 * 16 + 2 * 16 * 24
+    vision = 2 * 16 * (48 * 16 + 2 * layer) + 4 * 16**2 * 2 * 16
+    assert aligned["vision encoder"] - without["vision encoder"] == vision
+
+
+def test_the_anchor_loss_costs_a_forward_pass_without_captions_and_metaqueries():
+    model, example = small_model(), example_row(data(), small_model())
+    layer = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48
+    pairs = 30 * 31 // 2 + 18 * 48
+    latent = 2 * 192 * 32 + 256 * 32 + 32 * 32
+    expected = 2 * (32 + 16) * 2 * layer + 2 * 16 * latent + 4 * pairs * 2 * 4 * 8
+    assert flops_of_model(model, example, needs={"start"})["starting model"] == expected
 
 
 def test_a_trained_vision_encoder_costs_three_times_a_frozen_one_except_for_targets():

@@ -21,6 +21,8 @@ from uno_jax.run.run import run
             "num_heads is 3, not a multiple of num_kv_heads",
         ),
         ({"model.num_metaqueries": 0}, "query_tokens is 16, but config.model.num_metaqueries is 0"),
+        ({"objective.align_weight": 0.5}, r"trains the align loss, but config\.model\.align_layer is 0: .* 1 to 2"),
+        ({"model.align_layer": 3}, r"config\.model\.align_layer is 3: expected at most the 2 layers"),
         ({"optimizer.accumulation": 3}, r"config\.data\.rows is 2, not a multiple of config\.optimizer"),
         ({"optimizer.warmup_steps": 7}, "warmup_steps is 7, more than the 6 steps"),
         ({"model.compute_dtype": "float16"}, "compute_dtype is 'float16': expected one of 'float32', 'bfloat16'"),

@@ -17,6 +17,7 @@ from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.config import RunConfig
 from uno_jax.run.context import RunContext
 from uno_jax.run.held_out import held_out_batches, held_out_data, held_out_numbers, make_held_out_losses
+from uno_jax.run.programs import new_state
 from uno_jax.run.start import start_params
 
 
@@ -30,7 +31,8 @@ def losses_at_the_start(config: RunConfig, dataset: Path) -> dict[str, float]:
     params = start_params(tiny_uno(dataset), make_mesh(config.mesh)).params
     if not config.model.num_metaqueries:
         params = {name: part for name, part in params.items() if name != "metaqueries"}
-    return make_held_out_losses(context_of(config, dataset), params).measure(params)
+    state = new_state(config, params, make_mesh(config.mesh))
+    return make_held_out_losses(context_of(config, dataset), state).measure(state)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from uno_jax.run.run import run
 from uno_jax.run.start import start_params
 from uno_jax.training.checkpoints import find_checkpoint
 from uno_jax.training.initialise import abstract_params
+from uno_jax.training.metrics import read_metrics
 from uno_jax.training.state import ADAPTERS_TRAINABLE
 from uno_jax.training.stored_trees import restore_tree
 
@@ -146,3 +147,35 @@ def test_parts_that_a_start_lacks_must_not_be_random_and_frozen(dataset, unbroke
     config = tiny_uno(dataset, init_from=str(unbroken), trainable=("latent_in",), **frozen)
     with pytest.raises(ConfigError, match="would be random and stay so.* metaqueries/"):
         start_params(config, make_mesh(config.mesh))
+
+
+def test_the_head_of_the_align_loss_is_added_to_a_checkpoint_without_it_and_may_be_dropped(dataset, unbroken, tmp_path):
+    aligned = {"model.align_layer": 1, "objective.align_weight": 0.5}
+    assert run(tiny_uno(dataset, init_from=str(unbroken), steps=1, **aligned), tmp_path, console=quiet())
+    base, trained = saved(unbroken, 6, "params"), saved(tmp_path, 1, "params")
+    assert {name.split("'")[1] for name in trained.keys() - base.keys()} == {"align_head"}
+    line = next(line for line in read_metrics(tmp_path / "metrics.jsonl") if line["step"] == 1 and "loss" in line)
+    assert {"align", "weight/align", "gradient_norm/align", "constant/align"} <= line.keys()
+    without = tiny_uno(dataset, init_from=str(tmp_path))
+    assert "align_head" not in start_params(without, make_mesh(without.mesh)).params
+
+
+def test_an_anchored_run_resumes_with_its_own_start(dataset, unbroken, tmp_path):
+    anchored = {"objective.anchor_weight": 0.5, "data.supervise": "hidden", "init_from": str(unbroken)}
+    for steps in (2, 4):
+        assert run(tiny_uno(dataset, steps=steps, **anchored), tmp_path / "resumed", console=quiet())
+    assert run(tiny_uno(dataset, steps=4, **anchored), tmp_path / "unbroken", console=quiet())
+    resumed, unbroken_run = (saved(tmp_path / name, 4, "params") for name in ("resumed", "unbroken"))
+    for name, leaf in unbroken_run.items():
+        np.testing.assert_array_equal(resumed[name], leaf, err_msg=name)
+    start, kept = saved(unbroken, 6, "params"), saved(tmp_path / "resumed", 4, "anchor")
+    for name, leaf in kept.items():
+        np.testing.assert_array_equal(leaf, start[name], err_msg=name)
+    held_out = [line for line in read_metrics(tmp_path / "unbroken/metrics.jsonl") if "held_out/anchor" in line]
+    assert held_out[0]["held_out/anchor"] < 1e-10 < held_out[-1]["held_out/anchor"]
+
+
+def test_an_anchor_cannot_begin_in_the_middle_of_a_run(dataset, unbroken):
+    config = tiny_uno(dataset, steps=8, **{"objective.anchor_weight": 0.5})
+    with pytest.raises(ConfigError, match=r"anchor_weight is 0\.5, but the run of .* did not keep .*init_from="):
+        run(config, unbroken, accept_changes=True, console=quiet())

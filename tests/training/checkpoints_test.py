@@ -17,6 +17,7 @@ from uno_jax.training.checkpoints import (
     Checkpoints,
     find_checkpoint,
     gather_hosts,
+    has_anchor,
     read_asset,
     read_data_state,
     restore_state,
@@ -82,6 +83,29 @@ def test_the_gradient_norm_of_a_loss_missing_from_the_checkpoint_is_not_measured
     checkpoints.close()
     assert restored.gradient_norms == {**state.gradient_norms, "flow": 2, "caption": 3}
     assert restored.gradient_norms["visual"] == 0
+
+
+def test_the_gradient_norm_of_a_loss_that_is_no_longer_measured_is_dropped(tmp_path):
+    state = small_state()
+    saved = state.replace(gradient_norms={**state.gradient_norms, "align": jnp.float32(2)})
+    checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
+    checkpoints.save(7, saved, DATA)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(7, abstract(state))
+    checkpoints.close()
+    assert_equal(restored, state)
+
+
+def test_the_start_of_an_anchored_run_is_restored_exactly_and_may_be_left(tmp_path):
+    state = small_state()
+    anchored = state.replace(anchor=jax.tree.map(lambda x: x - 1, state.trainable))
+    checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
+    checkpoints.save(7, anchored, DATA)
+    checkpoints.wait()
+    assert has_anchor(tmp_path / "7")
+    assert_equal(checkpoints.restore(7, abstract(anchored))[0], anchored)
+    assert_equal(checkpoints.restore(7, abstract(state))[0], state)
+    checkpoints.close()
 
 
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):

@@ -88,7 +88,7 @@ class Recorded:
             "put": jax.device_put,
             "saver": Saver(checkpoints, CheckpointConfig(every=every)),
             "on_metrics": lambda step, metrics, counts: self.events.append(("metrics", step, metrics["loss"])),
-            "on_evaluate": lambda step, params: self.events.append(("evaluate", step, float(params["weight"]))),
+            "on_evaluate": lambda step, state: self.events.append(("evaluate", step, float(state.trainable["weight"]))),
             "on_pictures": lambda step, params: self.events.append(("pictures", step)),
         }
         self.parts = Parts(**(parts | changes))

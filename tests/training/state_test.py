@@ -78,10 +78,18 @@ def test_the_ema_is_float32_for_any_parameter_dtype():
 
 
 def test_a_new_state_can_be_donated():
-    state = create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=True)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.trainable, state.opt_state, state.ema))]
+    state = create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=True, anchor="float32")
+    trees = (state.trainable, state.opt_state, state.ema, state.anchor)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(trees)]
     assert len(set(buffers)) == len(buffers)
 
 
 def test_without_a_decay_there_is_no_ema():
     assert create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=False).ema is None
+
+
+def test_the_anchor_is_a_copy_of_the_trainable_leaves_in_its_dtype():
+    state = create_state(PARAMS, ["latent_in"], optax.adam(0.1), ema=False, anchor="bfloat16")
+    assert set(state.anchor) == {"latent_in"}
+    assert state.anchor["latent_in"]["kernel"].dtype == jnp.bfloat16
+    assert create_state(PARAMS, EVERYTHING, optax.adam(0.1), ema=False).anchor is None

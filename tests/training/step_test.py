@@ -14,9 +14,10 @@ from flax.traverse_util import flatten_dict
 from tests.helpers.made_up_plans import EDITING, RECONSTRUCTION, SECOND_ROUND, TEXT_TO_IMAGE, UNDERSTANDING, Sample
 from tests.helpers.small_model import CAPACITIES, model_batch, quick_jit, small_model, small_params
 from uno_jax.batch import Batch
+from uno_jax.models.config import training_layout
 from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, make_optimizer
-from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state
+from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state, merge
 from uno_jax.training.step import StepConfig, loss_weights, make_evaluation_step, make_train_step
 
 STEPS = 10
@@ -249,6 +250,59 @@ def test_after_the_warm_up_everything_is_updated():
     warm, _ = run(CAREFUL, new_state(CAREFUL), *map(batch_number, range(WARM_UP_STEPS)))
     after, _ = run(CAREFUL, warm, batch_number(WARM_UP_STEPS))
     assert changed(warm.trainable, after.trainable) == set(flatten_dict(after.trainable, sep="/"))
+
+
+def test_the_head_of_the_align_loss_is_warmed_up_with_the_metaqueries():
+    config = dataclasses.replace(CAREFUL, model=small_model(align_layer=1), objective=ObjectiveConfig(align_weight=1.0))
+    batch = model_batch([TEXT_TO_IMAGE], [EDITING], layout=training_layout(config.model))
+    warm, metrics = run(config, new_state(config), batch)
+    assert {path.split("/")[0] for path in changed(new_state(config).trainable, warm.trainable)} == {
+        "metaqueries",
+        "align_head",
+    }
+    assert metrics["weight/align"] == 1.0
+    after, _ = run(config, warm, batch, batch)
+    assert changed(warm.trainable, after.trainable) == set(flatten_dict(after.trainable, sep="/"))
+
+
+# The anchor
+
+
+ANCHORED = dataclasses.replace(BASE, objective=ObjectiveConfig(anchor_weight=10.0))
+
+
+def anchored_state(dtype: str = "float32") -> TrainState:
+    optimizer = make_optimizer(ANCHORED.optimizer, ANCHORED.steps)
+    return create_state(small_params(ANCHORED.model), UNO_TRAINABLE, optimizer, ema=True, anchor=dtype)
+
+
+def test_the_anchor_is_the_start_and_never_changes():
+    before = anchored_state()
+    after, metrics = run(ANCHORED, before, batch_number(0), batch_number(1))
+    assert_identical(after.anchor, before.trainable)
+    assert metrics["anchor"] > 0
+    _, first = run(ANCHORED, before, batch_number(0))
+    np.testing.assert_allclose(first["anchor"], 0, atol=1e-10)
+
+
+def test_the_anchor_keeps_the_velocity_near_that_of_the_start():
+    batches = [batch_number(0)] * 6
+    _, held = run(ANCHORED, anchored_state(), *batches)
+    nearly_free = dataclasses.replace(ANCHORED, objective=ObjectiveConfig(anchor_weight=1e-9))
+    _, free = run(nearly_free, anchored_state(), *batches)
+    assert held["anchor"] < 0.5 * free["anchor"]
+
+
+def test_an_anchor_in_bfloat16_is_the_start_up_to_its_rounding():
+    _, metrics = run(ANCHORED, anchored_state("bfloat16"), batch_number(0))
+    assert 0 < metrics["anchor"] < 1e-3 * metrics["flow"]
+
+
+def test_held_out_losses_measure_the_distance_from_the_start():
+    state, _ = run(ANCHORED, anchored_state(), batch_number(0), batch_number(1))
+    step = quick_jit(make_evaluation_step(ANCHORED))
+    total, count = step(merge(state.trainable, state.frozen), batch_number(2), state.anchor)["anchor"]
+    assert total / count > 0
 
 
 # Weights

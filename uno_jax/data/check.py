@@ -87,6 +87,13 @@ def _check_grids(config: DataConfig, layout: Layout, *, metaqueries: bool) -> No
                 f"data.{name}.max_side is {transform.max_side} ({side} patches of {patch} pixels per side), but "
                 f"{table} is {table_side}: lower max_side to {table_side * patch}, or enlarge the table"
             )
+    side = config.vae_transform.largest_side // layout.pixels_per_token
+    if layout.align and side > layout.vit_table_side:
+        raise ValueError(
+            f"data.vae_transform.max_side is {config.vae_transform.max_side} ({side} latent tokens per side), and the "
+            f"align loss needs as many patches, but model.vision.table_side is {layout.vit_table_side}: lower max_side "
+            f"to {layout.vit_table_side * layout.pixels_per_token}, or set model.align_layer to 0"
+        )
     count = (config.metaquery_transform.largest_side // layout.vit_patch_size) ** 2
     if metaqueries and count > layout.num_metaqueries:
         raise ValueError(

@@ -18,7 +18,7 @@ from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED
 from uno_jax.batch import REGIONS, TASKS, Layout
 from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.transforms import patchify, position_ids
+from uno_jax.data.transforms import patchify, position_ids, resize
 
 Regions = dict[str, np.ndarray]
 """Structured array of each region, `[tokens of the sample]`, with dtype `region_dtypes(layout)[region]`."""
@@ -33,6 +33,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
     vit_values = layout.vit_patch_size**2 * 3
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)
+    aligned: list[Any] = [("align", np.int32), ("align_patches", np.uint8, vit_values)] if layout.align else []
     fields: dict[str, list[Any]] = {
         "text": [("ids", np.int32), ("labels", np.int32), flag],
         "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
@@ -52,6 +53,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
             *_SOURCE,
             flag,
             ("pixels", np.uint8, latent_values),
+            *aligned,
         ],
     }
     return {region: np.dtype(_METADATA + fields[region], align=True) for region in REGIONS}
@@ -202,12 +204,17 @@ class _Writer:
         self._image_delimiters(item.pixels, self._layout.pixels_per_token, NOISED, last, self._blocks)
         piece = self._latents(item.pixels, NOISED, last, self._blocks)
         piece["time_scale"] = 1.0
-        piece["loss"] = True
+        piece["loss"] = item.flow
+        if self._layout.align and item.flow:
+            piece["align"] = self._blocks
+            piece["align_patches"] = self._patch_per_latent(item.pixels)
         self._order = last + 1
         if item.caption is not None:
             self._caption(item.caption)
         if item.query_pixels is not None:
             self._metaqueries(item.query_pixels)
+        if not item.flow:
+            self._latent_images -= 1  # the target that follows is the same image, with the same random draws
         # A noised target does not advance the position: what follows, such as its clean copy, has the same position.
 
     def _caption(self, caption: Sequence[int]) -> None:
@@ -252,6 +259,12 @@ class _Writer:
         piece["image"] = self._latent_images
         self._latent_images += 1
         return piece
+
+    def _patch_per_latent(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns ViT patches of the picture, at the size at which it has as many of them as latent tokens."""
+        tokens, patch = self._layout.pixels_per_token, self._layout.vit_patch_size
+        height, width = pixels.shape[:2]
+        return patchify(resize(pixels, width // tokens * patch, height // tokens * patch), patch)
 
     def _image_delimiters(self, pixels: np.ndarray, patch: int, role: int, last: int, block: int) -> None:
         piece = self._piece("text", 2, role, block)

@@ -29,8 +29,9 @@ class MethodConfig:
     text_dropout: float = 0.1
     vae_dropout: float = 0.3
     vit_dropout: float = 0.3
-    supervise: Literal["always", "prompt_dropped", "prompt_kept"] = "always"
-    """When samples have captions and metaqueries: always, or only if the prompt was dropped, or only if it was kept."""
+    supervise: Literal["always", "prompt_dropped", "prompt_kept", "hidden"] = "always"
+    """When samples have captions and metaqueries: always, or only if the prompt was dropped, or only if it was kept.
+    `hidden`: always, but they read a second noised block of the same target, which does not see the prompt."""
     understanding_share: float = 0.5
     """`pretrain`: fraction of text-to-image records used for captioning (image in, caption out)."""
     latent_share: float = 0.5
@@ -189,6 +190,10 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
         query_pixels=inputs.metaquery_transform.resize(given.image) if metaqueries else None,
     )
     without_caption = caption and target.caption is None
+    if given.config.supervise == "hidden" and (target.caption is not None or target.query_pixels is not None):
+        # A noised block sees what comes before it, so the one that is read comes before the prompt.
+        items.insert(-1, replace(target, flow=False))
+        target = replace(target, caption=None, query_pixels=None)
     return Sample(record.id, record.task, (*items, target), without_caption=without_caption)
 
 

@@ -56,6 +56,9 @@ class NoisedTarget(Item):
     """Ids of the caption that the understanding expert learns to write from the noised latents; None = no caption."""
     query_pixels: Pixels | None = None
     """The clean target at metaquery resolution; None = no metaqueries."""
+    flow: bool = True
+    """Whether flow matching is trained on it. If not, only its caption and metaqueries read it, and it has the time,
+    the noise and the latents of the noised target that follows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,8 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
     def source(name: str) -> TokenSource:
         return TokenSource(*(field(name, key) for key in TokenSource._fields))
 
+    latent = region["latent"]
+    align = latent.tokens["align"] if "align" in (latent.tokens.dtype.names or ()) else None
     return PixelBatch(
         understanding=metadata("text", "vit", "caption", "query"),
         generation=metadata("latent"),
@@ -123,6 +125,8 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
         latent_time_scale=field("latent", "time_scale"),
         latent_loss=field("latent", "loss"),
         latent_source=source("latent"),
+        align_patches=None if align is None else field("latent", "align_patches"),
+        align_image=None if align is None else _number_runs(np.where(align > 0, latent.sample, 0), align),
     )
 
 

@@ -49,10 +49,7 @@ class ImageTransform:
     def resize(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Resizes 8-bit pixels with an antialiased bicubic filter."""
         height, width = pixels.shape[:2]
-        size = self.size(width, height)
-        if size == (width, height):
-            return pixels
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        return resize(pixels, *self.size(width, height))
 
     @property
     def largest_side(self) -> int:
@@ -64,6 +61,15 @@ class ImageTransform:
 
     def _to_stride(self, side: int) -> int:
         return max(self.stride, round(side / self.stride) * self.stride)
+
+
+def resize(
+    pixels: UInt8[np.ndarray, "height width 3"], width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Resizes 8-bit pixels with an antialiased bicubic filter."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -43,8 +44,12 @@ def measure_gradients(subject: Subject, batches: Sequence[Batch], objective: Obj
     Args:
       subject: the model.
       batches: from `encoded_batches`, with supervision.
-      objective: the losses; their weights have no effect except that a loss with weight 0 may be skipped.
+      objective: the losses; their weights have no effect except that a loss with weight 0 may be skipped. The align
+        loss is skipped if the model has no head for it.
     """
+    if not subject.config.align_layer:
+        balance = dataclasses.replace(objective.balance, align=0.0)
+        objective = dataclasses.replace(objective, align_weight=0.0, balance=balance)
     config = StepConfig(subject.config, objective, OptimizerConfig(), steps=1, seed=SEED)
     mesh, params = subject.reader.mesh, subject.reader.model.params
     counts = jax.tree.map(lambda *each: sum(each), *(jax.device_get(loss_counts(batch)) for batch in batches))

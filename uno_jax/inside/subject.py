@@ -25,7 +25,7 @@ from uno_jax.inference.reader import Reader, load_reader
 from uno_jax.interop.json_object import read_object, section
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import OrbaxCheckpoint, Source, find_source
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, training_layout
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.process.errors import CheckpointError, UserError
@@ -188,7 +188,7 @@ def encoded_batches(
       rows: plans per batch; the last batch is filled with padding.
       numbers: number of each plan, which determines its random numbers; default: 0, 1, 2, ...
     """
-    layout, tokenizer = subject.reader.layout, subject.checkpoint.inputs.tokenizer
+    layout, tokenizer = training_layout(subject.config), subject.checkpoint.inputs.tokenizer
     numbers = range(len(plans)) if numbers is None else numbers
     samples = [lay_out(plan, layout, tokenizer, occurrence=number) for plan, number in zip(plans, numbers, strict=True)]
     capacities = {region: max(len(sample[region]) for sample in samples) for region in samples[0]}

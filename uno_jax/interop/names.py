@@ -13,12 +13,12 @@ filled from one public tensor per layer)::
     connector/{fc1,fc2}/{kernel,bias}  timestep_embedder/{fc1,fc2}/{kernel,bias}
     latent_in/{kernel,bias}  latent_out/{kernel,bias}
 
-    metaqueries/table  metaqueries/head/{kernel,bias}
+    metaqueries/table  metaqueries/head/{kernel,bias}  align_head/{fc1,fc2}/{kernel,bias}
 
-No public checkpoint holds UNO's metaqueries. They are stored in a separate file, under names of our choice. The
-autoencoder's parameters are a separate tree with the public names, except for `kernel`, `scale` and the attention
-projections. An entry holds the public name and shape, our path, and an invertible transform. Reader and writer share
-the entries.
+No public checkpoint holds UNO's metaqueries or the head of the align loss. They are stored in a separate file, under
+names of our choice. The autoencoder's parameters are a separate tree with the public names, except for `kernel`,
+`scale` and the attention projections. An entry holds the public name and shape, our path, and an invertible transform.
+Reader and writer share the entries.
 """
 
 from __future__ import annotations
@@ -108,13 +108,18 @@ def autoencoder_tensors(config: AutoencoderConfig) -> list[TensorName]:
 
 
 def uno_tensors(config: ModelConfig) -> list[TensorName]:
-    """Returns the tensors of `uno.safetensors`: the metaqueries and their head, if the model has metaqueries."""
-    if not config.num_metaqueries:
-        return []
-    features = config.decoder.hidden_size
-    target = config.vision.hidden_size if config.metaquery_target == "vision" else features
-    table = TensorName("metaqueries.table", (config.num_metaqueries, features), ("metaqueries", "table"), TABLE)
-    return [table, *_linear("metaqueries.head", "metaqueries/head", features, target)]
+    """Returns the tensors of `uno.safetensors`: metaqueries with their head, and the head of the align loss."""
+    features, vision = config.decoder.hidden_size, config.vision.hidden_size
+    tensors: list[TensorName] = []
+    if config.num_metaqueries:
+        target = vision if config.metaquery_target == "vision" else features
+        shape = (config.num_metaqueries, features)
+        tensors.append(TensorName("metaqueries.table", shape, ("metaqueries", "table"), TABLE))
+        tensors += _linear("metaqueries.head", "metaqueries/head", features, target)
+    if config.align_layer:
+        tensors += _linear("align_head.fc1", "align_head/fc1", features, features)
+        tensors += _linear("align_head.fc2", "align_head/fc2", features, vision)
+    return tensors
 
 
 def leaves(tensors: list[TensorName]) -> dict[LeafPath, list[TensorName]]:

@@ -95,8 +95,7 @@ def open_public(directory: str | Path) -> PublicFiles:
     """Opens a public-layout directory, and checks everything that needs no reading of weights.
 
     The directory holds `ema.safetensors` (or shards with an index), `ae.safetensors` (except with the pixel
-    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` if `uno_config.json` specifies
-    metaqueries.
+    autoencoder), the JSON files of `model_config_from_directory`, and `uno.safetensors` if there is `uno_config.json`.
 
     Raises:
       CheckpointError: a file is missing or damaged, tensors are missing, unexpected, or of an invalid shape or dtype
@@ -104,7 +103,7 @@ def open_public(directory: str | Path) -> PublicFiles:
     """
     directory = Path(directory)
     config = model_config_from_directory(directory)
-    if not config.num_metaqueries and (directory / UNO_FILE).exists():
+    if not uno_tensors(config) and (directory / UNO_FILE).exists():
         raise CheckpointError(f"{directory}: {UNO_FILE} exists, but {UNO_JSON} with its sizes is missing")
     parts = [
         Part(_find(directory, file, [entry.public for entry in tensors]), tensors, prefix)

@@ -47,9 +47,12 @@ def public_json(
         "vit_config.json": imported.get("vit_config.json", vision),
         "config.json": top,
     }
+    added: dict[str, Any] = {}
     if config.num_metaqueries:
-        files[UNO_JSON] = {"num_metaqueries": config.num_metaqueries, "metaquery_target": config.metaquery_target}
-    return files
+        added |= {"num_metaqueries": config.num_metaqueries, "metaquery_target": config.metaquery_target}
+    if config.align_layer:
+        added["align_layer"] = config.align_layer
+    return files | ({UNO_JSON: added} if added else {})
 
 
 def not_public(config: ModelConfig) -> list[str]:

@@ -28,7 +28,7 @@ _AUTOENCODER_CHOICES = (("in_channels", 3), ("out_ch", 3))
 _MOST_LAYERS = 1000  # a tensor name is made for each of them
 
 UNO_JSON = "uno_config.json"
-"""File with the sizes of UNO's metaqueries, next to `uno.safetensors`."""
+"""File with the number of UNO's metaqueries and the layer of the align loss, next to `uno.safetensors`."""
 
 OUR_SECTION = "uno_jax"
 """Section of `config.json` for fields that the public format lacks: the prediction target (`prediction`), the
@@ -40,8 +40,8 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
 
     `llm_config.json` and `vit_config.json` take precedence over the sections `llm_config`, `vit_config` and
     `vae_config` of `config.json`. The published constants (the defaults of `ModelConfig`) complete them. The vision
-    tower has one layer fewer than its JSON says, because the last is dropped. `uno_config.json` gives the number of
-    metaqueries, which no public checkpoint has.
+    tower has one layer fewer than its JSON says, because the last is dropped. `uno_config.json` describes what no
+    public checkpoint has: the metaqueries and the head of the align loss.
 
     Raises:
       CheckpointError: the directory is missing, a file does not hold a JSON object, a field has an invalid type or an
@@ -55,7 +55,9 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
     vision_fields = _Fields.read(directory / "vit_config.json").over(top.section("vit_config"))
     autoencoder_fields = top.section("vae_config")
     top.require(_MODEL_CHOICES)
-    ours, queries = top.section(OUR_SECTION), _Fields.read(directory / UNO_JSON)
+    ours, added = top.section(OUR_SECTION), _Fields.read(directory / UNO_JSON)
+    align_layer = added.integer("align_layer", None) if "align_layer" in added.values else 0
+    no_queries = not (directory / UNO_JSON).exists() or (align_layer and "num_metaqueries" not in added.values)
     defaults = ModelConfig()
     return ModelConfig(
         decoder=_decoder(decoder_fields),
@@ -63,8 +65,9 @@ def model_config_from_directory(directory: str | Path) -> ModelConfig:
         autoencoder=_autoencoder(autoencoder_fields),
         latent_patch_size=top.integer("latent_patch_size", defaults.latent_patch_size),
         max_latent_size=top.integer("max_latent_size", defaults.max_latent_size),
-        num_metaqueries=queries.integer("num_metaqueries", None) if (directory / UNO_JSON).exists() else 0,
-        metaquery_target=queries.choice("metaquery_target", get_args(MetaqueryTarget)),
+        num_metaqueries=0 if no_queries else added.integer("num_metaqueries", None),
+        metaquery_target=added.choice("metaquery_target", get_args(MetaqueryTarget)),
+        align_layer=align_layer,
         prediction=ours.choice("prediction", get_args(Prediction)),
     )
 

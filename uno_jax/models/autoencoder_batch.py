@@ -91,18 +91,19 @@ def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.nd
     """Finds the images of a batch, by grid (rows, columns).
 
     Returns the indices of each image's tokens, row by row, in the generation buffer flattened over batch rows. An image
-    is a run of tokens with the same row, sample and image number. Its grid follows from its position ids
+    is a run of tokens with the same row, sample, image number and noised block. Its grid follows from its position ids
     (row * `side` + column).
 
     Raises:
       ValueError: a run is not a complete grid in row-by-row order.
     """
-    sample, image, positions = (
-        np.asarray(x) for x in (batch.generation.sample, batch.latent_source.image, batch.latent_positions)
-    )
+    generation, source = batch.generation, batch.latent_source
+    numbers = tuple(np.asarray(x) for x in (generation.sample, source.image, generation.block))
+    sample, image, _ = numbers
+    positions = np.asarray(batch.latent_positions)
     grids: dict[tuple[int, int], list[np.ndarray]] = {}
     for row in range(sample.shape[0]):
-        change = (np.diff(sample[row]) != 0) | (np.diff(image[row]) != 0)
+        change = np.any([np.diff(number[row]) != 0 for number in numbers], axis=0)
         bounds = [0, *(np.flatnonzero(change) + 1), sample.shape[1]]
         for start, stop in itertools.pairwise(bounds):
             if start == stop or sample[row, start] == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,6 +102,9 @@ class ModelConfig:
     """Rows of the metaquery table: the maximum number of patches of `metaquery_transform`. 0: no metaqueries."""
     metaquery_target: MetaqueryTarget = "vision"
     """Prediction target of the metaqueries: the output of the ViT (`vision`) or of the connector (`connector`)."""
+    align_layer: int = 0
+    """Decoder layer, from 1, after which the states of the generation expert enter the head of the align loss, usually
+    about the middle; 0: no such head."""
     prediction: Prediction = "velocity"
     """Parametrisation of the output projection: `velocity` or `x0`. The loss is on the velocity in both cases."""
     compute_dtype: Dtype = "float32"
@@ -147,6 +151,11 @@ def _idle_fields(model: ModelConfig) -> set[str]:
     idle = {f"autoencoder.{name}" for name in flux} if model.autoencoder.kind == "pixel" else set()
     idle |= set() if model.decoder.adapter_rank else {"decoder.adapter_scale"}
     return idle | (set() if model.num_metaqueries else {"metaquery_target"})
+
+
+def training_layout(model: ModelConfig) -> Layout:
+    """The layout of training samples: `layout_of`, with patches for the align loss if the model has its head."""
+    return dataclasses.replace(layout_of(model), align=model.align_layer > 0)
 
 
 def layout_of(model: ModelConfig) -> Layout:

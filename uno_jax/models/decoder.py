@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from uno_jax.attention.attend import Visibility, attend, visibility
 from uno_jax.attention.kernel import SAVED_NAMES
@@ -116,7 +116,8 @@ class DecoderLayer(nn.Module):
     """One layer: each expert computes its own tokens, and all tokens attend to the keys and values of both experts.
 
     The concatenated keys and values are sown as `keys_values` in the collection `cache`, at no cost unless the caller
-    makes it mutable.
+    makes it mutable. In the layer whose `keep` is True, its generation stream replaces the second part of the carry.
+    Both are None if no layer's stream is kept.
     """
 
     config: DecoderConfig
@@ -125,11 +126,13 @@ class DecoderLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        streams: Streams,
+        carry: tuple[Streams, Array | None],
         rope: tuple[tuple[Array, Array], ...],
         seen: Visibility,
         cache: tuple[Array, Array] | None,
-    ) -> tuple[Streams, None]:
+        keep: Bool[Array, ""] | None,
+    ) -> tuple[tuple[Streams, Array | None], None]:
+        streams, kept = carry
         streams = Streams(*(checkpoint_name(x, "layer_input") for x in streams))
         understanding = Expert(self.config, self.dtype, name="understanding")
         generation = Expert(self.config, self.dtype, self.config.adapter_rank > 0, name="generation")
@@ -144,7 +147,9 @@ class DecoderLayer(nn.Module):
             generation.finish(streams.generation, attended[1]),
         )
         self.sow("intermediates", "hidden", streams)
-        return streams, None
+        if kept is not None and keep is not None:
+            kept = jnp.where(keep, streams.generation, kept)
+        return (streams, kept), None
 
 
 class Decoder(nn.Module):
@@ -166,7 +171,7 @@ class Decoder(nn.Module):
             layer,
             variable_axes={"params": 0, "intermediates": 0, "cache": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
+            in_axes=(nn.broadcast, nn.broadcast, 0, 0),
             length=config.num_layers,
             unroll=config.scan_unroll,
         )(config, self.dtype)
@@ -189,16 +194,38 @@ class Decoder(nn.Module):
         """
         return self.norm(self.residual_stream(streams, understanding, generation, cache))
 
+    def with_states(
+        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, layer: int
+    ) -> tuple[Streams, Float[Array, "batch generation features"]]:
+        """`__call__`, and the residual stream of the generation expert after the layer `layer`, from 1."""
+        last, kept = self._run(streams, understanding, generation, None, layer)
+        assert kept is not None, "no layer is kept"
+        return self.norm(last), kept
+
     def residual_stream(
         self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
     ) -> Streams:
         """Residual stream after the last layer, before the final norm."""
+        return self._run(streams, understanding, generation, cache, 0)[0]
+
+    def _run(
+        self,
+        streams: Streams,
+        understanding: TokenMetadata,
+        generation: TokenMetadata,
+        cache: KVCache | None,
+        kept_layer: int,
+    ) -> tuple[Streams, Array | None]:
+        """Residual stream after the last layer, and that of the generation expert after `kept_layer` (0: none)."""
         metadata = (understanding, generation)
         seen = visibility(metadata, metadata if cache is None else (cache.metadata, *metadata), self.config.attention)
         rope = tuple(rope_tables(x.position, self.config.head_dim, self.config.rope_theta) for x in metadata)
         streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
-        streams, _ = self.layers(streams, rope, seen, cache and (cache.keys, cache.values))
-        return streams
+        # Carried through the loop and not stacked by it, so that one layer's states are in memory, not those of all.
+        keep = jnp.arange(1, self.config.num_layers + 1) == kept_layer if kept_layer else None
+        kept = jnp.zeros_like(streams.generation) if kept_layer else None
+        (streams, kept), _ = self.layers((streams, kept), rope, seen, cache and (cache.keys, cache.values), keep)
+        return streams, kept
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
         """Vocabulary logits, float32."""

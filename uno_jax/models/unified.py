@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,6 +34,21 @@ class Predictions(NamedTuple):
     query_prediction: Float[Array, "batch queries target_features"]
     query_target: Float[Array, "batch queries target_features"]
     """Features of the clean target, without gradient."""
+    align_prediction: Float[Array, "batch latents vision_features"] | None = None
+    """Output of the head of the align loss; None if the loss is not computed."""
+    align_target: Float[Array, "batch latents vision_features"] | None = None
+    """Vision features of the clean target at the place of each latent token, without gradient."""
+    start_velocity: Float[Array, "batch latents features"] | None = None
+    """Velocity of the model that the run started from, without gradient; None if no loss needs it."""
+
+
+class Targets(NamedTuple):
+    """Vision features of clean targets; float32, without gradient."""
+
+    query: Float[Array, "batch queries target_features"]
+    """Targets of the metaqueries."""
+    align: Float[Array, "batch latents vision_features"] | None
+    """Targets of the align loss; None if it is not computed."""
 
 
 class TimestepEmbedder(nn.Module):
@@ -67,6 +84,19 @@ class Metaqueries(nn.Module):
         return self.head(hidden).astype(jnp.float32)
 
 
+class AlignHead(nn.Module):
+    """Two linear layers with a SiLU, from states of the generation expert to vision features."""
+
+    target_features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "batch latents features"]) -> Float[Array, "batch latents target"]:
+        """Predicted vision features, float32."""
+        x = nn.silu(Linear(hidden.shape[-1], dtype=self.dtype, name="fc1")(hidden))
+        return Linear(self.target_features, dtype=self.dtype, name="fc2")(x).astype(jnp.float32)
+
+
 class UnifiedModel(nn.Module):
     """BAGEL's unified model with UNO's metaqueries. The arithmetic is that of BAGEL's public implementation."""
 
@@ -84,6 +114,8 @@ class UnifiedModel(nn.Module):
         if config.num_metaqueries:
             target = config.vision.hidden_size if config.metaquery_target == "vision" else features
             self.metaqueries = Metaqueries(config.num_metaqueries, features, target, self.dtype)
+        if config.align_layer:
+            self.align_head = AlignHead(config.vision.hidden_size, self.dtype)
 
     def __call__(
         self,
@@ -92,17 +124,32 @@ class UnifiedModel(nn.Module):
         times: Float[Array, "#batch #latents"],
         *,
         answers: bool = False,
+        align: bool = False,
     ) -> Predictions:
-        """Predictions for a batch with the latents `noised`, which include clean ones at time 0; float32."""
-        streams, query_target = self.embed(batch, noised, times)
-        hidden = self.decoder(streams, batch.understanding, batch.generation)
+        """Predictions for a batch with the latents `noised`, which include clean ones at time 0; float32.
+
+        Args:
+          batch: the batch.
+          noised: noised and clean latents.
+          times: time of each latent token.
+          answers: whether to compute the logits of context text.
+          align: whether to compute prediction and target of the align loss. The model must have its head.
+        """
+        streams, targets = self.embed(batch, noised, times, align=align)
+        if align:
+            layer = self.config.align_layer
+            hidden, states = self.decoder.with_states(streams, batch.understanding, batch.generation, layer)
+        else:
+            hidden, states = self.decoder(streams, batch.understanding, batch.generation), None
         text, captions, queries = self.split_regions(batch, hidden.understanding)
         return Predictions(
             velocity=self.velocity(hidden.generation, noised, times),
             text_logits=self.decoder.logits(text) if answers else None,
             caption_logits=self.decoder.logits(captions),
-            query_prediction=self.metaqueries.predict(queries) if queries.shape[1] else query_target,
-            query_target=query_target,
+            query_prediction=self.metaqueries.predict(queries) if queries.shape[1] else targets.query,
+            query_target=targets.query,
+            align_prediction=None if states is None else self.align_head(states),
+            align_target=targets.align,
         )
 
     def read(
@@ -159,10 +206,10 @@ class UnifiedModel(nn.Module):
         queries = captions + batch.caption_ids.shape[1]
         return hidden[:, :text], hidden[:, captions:queries], hidden[:, queries:]
 
-    def embed(self, batch: TokenBatch, noised: Array, times: Array) -> tuple[Streams, Array]:
-        """Inputs of the first layer, and the prediction targets of the metaqueries."""
+    def embed(self, batch: TokenBatch, noised: Array, times: Array, *, align: bool = False) -> tuple[Streams, Targets]:
+        """Inputs of the first layer, and the targets of the losses; those of the align loss only if `align`."""
         config = self.config
-        vit_features, target = self.vision_features(batch)
+        vit_features, target, *aligned = self.vision_features(batch, align=align)
         width, vit_side = config.decoder.hidden_size, config.vision.table_side
         regions = [self.decoder.embed(batch.text_ids)]
         if vit_features.shape[1]:
@@ -176,29 +223,37 @@ class UnifiedModel(nn.Module):
         latents = self.latent_in(noised.astype(self.dtype)) + self.timestep_embedder(times)
         latents = latents + sincos_2d(batch.latent_positions, config.max_latent_size, width)
         understanding = jnp.concatenate([region.astype(self.dtype) for region in regions], axis=1)
-        return Streams(understanding, latents.astype(self.dtype)), jax.lax.stop_gradient(target.astype(jnp.float32))
+        fixed = [jax.lax.stop_gradient(x.astype(jnp.float32)) for x in (target, *aligned)]
+        return Streams(understanding, latents.astype(self.dtype)), Targets(fixed[0], fixed[1] if align else None)
 
-    def vision_features(self, batch: TokenBatch) -> tuple[Array, Array]:
-        """Vision features of the context patches and of the metaqueries' target patches.
+    def vision_features(self, batch: TokenBatch, *, align: bool = False) -> tuple[Array, ...]:
+        """Vision features of the context patches, of the metaqueries' target patches and, if `align`, of latent tokens.
 
-        The encoder processes the pixels of both together, in one packed sequence per row. Float patches are precomputed
+        The encoder processes the pixels of all together, in one packed sequence per row. Float patches are precomputed
         features, and returned unchanged.
         """
+        patches = [batch.vit_patches, batch.target_patches]
+        positions = [batch.vit_positions, batch.target_positions]
+        images = [batch.vit_image, batch.target_image]
+        if align:
+            assert batch.align_patches is not None, "the batch has no aligned patches"
+            assert batch.align_image is not None
+            # The grids of latent tokens and their patches are the same, but the position tables have other sides.
+            row, column = jnp.divmod(batch.latent_positions, self.config.max_latent_size)
+            patches.append(batch.align_patches)
+            positions.append(row * self.config.vision.table_side + column)
+            images.append(batch.align_image)
         if jnp.issubdtype(batch.target_patches.dtype, jnp.floating):
-            return batch.vit_patches, batch.target_patches
-        count = batch.vit_image.shape[1]
-        if not count + batch.target_image.shape[1]:
-            width = self.config.vision.hidden_size
-            return (jnp.zeros((*batch.vit_image.shape, width)), jnp.zeros((*batch.target_image.shape, width)))
-        # Image numbers must be unique in a row, so those of the targets continue from the last context image.
-        offset = jnp.max(batch.vit_image, axis=1, keepdims=True) if count else 0
-        target_image = jnp.where(batch.target_image > 0, batch.target_image + offset, 0)
+            return tuple(patches)
+        ends = list(itertools.accumulate(image.shape[1] for image in images))
+        if not ends[-1]:
+            return tuple(jnp.zeros((*image.shape, self.config.vision.hidden_size)) for image in images)
         features = self.vision(
-            pixels_to_float(jnp.concatenate([batch.vit_patches, batch.target_patches], axis=1)),
-            jnp.concatenate([batch.vit_positions, batch.target_positions], axis=1),
-            jnp.concatenate([batch.vit_image, target_image], axis=1),
+            pixels_to_float(jnp.concatenate(patches, axis=1)),
+            jnp.concatenate(positions, axis=1),
+            functools.reduce(_continued, images),
         )
-        return features[:, :count], features[:, count:]
+        return tuple(features[:, end - image.shape[1] : end] for end, image in zip(ends, images, strict=True))
 
     def velocity(self, hidden: Array, noised: Array, times: Array) -> Float[Array, "batch latents latent_size"]:
         """Predicted velocity noise - x_0, float32, for either parametrisation of the output projection."""
@@ -206,3 +261,9 @@ class UnifiedModel(nn.Module):
         if self.config.prediction == "velocity":
             return output
         return (noised - output) / jnp.maximum(times, SMALLEST_DIVISOR_TIME)[..., None]
+
+
+def _continued(first: Int[Array, "batch _"], second: Int[Array, "batch _"]) -> Int[Array, "batch _"]:
+    """Concatenates image numbers of patches. Those of `second` continue from the last of `first`, row by row."""
+    last = jnp.max(first, axis=1, keepdims=True) if first.shape[1] else 0
+    return jnp.concatenate([first, jnp.where(second > 0, second + last, 0)], axis=1)

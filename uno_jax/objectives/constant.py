@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from uno_jax.objectives.distances import visual_distance
 from uno_jax.parallel.hosts import gather_json, gather_shares
 from uno_jax.parallel.mesh import jit_replicated, put_rows
 
+TargetName = Literal["query", "align"]
 Mask = Callable[[TokenBatch], Bool[Array, "batch tokens"]]
 Params = Mapping[str, Any]
 
@@ -58,12 +59,21 @@ def label_entropy(
     return float(-np.sum(share * np.log(share)))
 
 
-def mean_target_distance(held_out: HeldOut, mask: Mask) -> float | None:
-    """Mean visual distance from the mean target (for cosine: the mean of unit targets) to the target of every patch."""
+def mean_target_distance(
+    held_out: HeldOut, mask: Mask, *, target: TargetName, kind: Callable[[ObjectiveConfig], VisualLoss]
+) -> float | None:
+    """Mean visual distance from the mean target (for cosine: the mean of unit targets) to the target of every patch.
+
+    Args:
+      held_out: the batches and the model.
+      mask: the tokens.
+      target: the targets, a field of `models.unified.Targets`.
+      kind: returns the configured distance.
+    """
     batches, params, mesh = held_out.batches, held_out.params, held_out.mesh
     if not any(gather_json(any(np.any(mask(batch)) for batch in batches))):
         return None
-    settings = (held_out.model, held_out.objective.visual_loss, mask)
+    settings = (held_out.model, target, kind(held_out.objective), mask)
     target_sum = jit_replicated(functools.partial(_target_sum, *settings), mesh)
     distance_sum = jit_replicated(functools.partial(_distance_sum, *settings), mesh)
     sums = [jax.device_get(target_sum(params, put_rows(batch, mesh))) for batch in batches]
@@ -73,24 +83,33 @@ def mean_target_distance(held_out: HeldOut, mask: Mask) -> float | None:
     return sum(losses) / count
 
 
-def _targets(model: ModelConfig, params: Params, batch: Batch) -> Float[Array, "batch queries features"]:
+def _targets(model: ModelConfig, name: TargetName, params: Params, batch: Batch) -> Float[Array, "batch _ features"]:
     shape = batch.latent_positions.shape
-    latents = jnp.zeros((*shape, model.latent_size))
-    embedded: Any = UnifiedModel(model).apply({"params": params}, batch, latents, jnp.zeros(shape), method="embed")
-    target: Array = embedded[1]
+    latents, times = jnp.zeros((*shape, model.latent_size)), jnp.zeros(shape)
+    embed = functools.partial(UnifiedModel(model).apply, method="embed", align=name == "align")
+    embedded: Any = embed({"params": params}, batch, latents, times)
+    target: Array = getattr(embedded[1], name)
     return target
 
 
-def _target_sum(model: ModelConfig, kind: VisualLoss, mask: Mask, params: Params, batch: Batch) -> tuple[Array, Array]:
-    target, counts = _targets(model, params, batch), mask(batch)
+def _target_sum(
+    model: ModelConfig, name: TargetName, kind: VisualLoss, mask: Mask, params: Params, batch: Batch
+) -> tuple[Array, Array]:
+    target, counts = _targets(model, name, params, batch), mask(batch)
     if kind == "cosine":
         target = target / jnp.maximum(jnp.linalg.norm(target, axis=-1, keepdims=True), 1e-8)
     return jnp.sum(jnp.where(counts[..., None], target, 0.0), axis=(0, 1)), jnp.sum(counts, dtype=jnp.float32)
 
 
 def _distance_sum(
-    model: ModelConfig, kind: VisualLoss, mask: Mask, params: Params, batch: Batch, constant: Float[Array, " features"]
+    model: ModelConfig,
+    name: TargetName,
+    kind: VisualLoss,
+    mask: Mask,
+    params: Params,
+    batch: Batch,
+    constant: Float[Array, " features"],
 ) -> Float[Array, ""]:
-    target = _targets(model, params, batch)
+    target = _targets(model, name, params, batch)
     distance = visual_distance(jnp.broadcast_to(constant, target.shape), target, kind)
     return jnp.sum(jnp.where(mask(batch), distance, 0.0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -44,6 +44,23 @@ def visual_loss(
     return visual_distance(predictions.query_prediction, predictions.query_target, config.visual_loss)
 
 
+def align_loss(
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch latents"]:
+    """Distance between the head's prediction from the noised target and the vision features of the clean target."""
+    assert predictions.align_prediction is not None, "the head of the align loss did not run"
+    assert predictions.align_target is not None
+    return visual_distance(predictions.align_prediction, predictions.align_target, config.align_loss)
+
+
+def anchor_loss(
+    predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
+) -> Float[Array, "batch latents"]:
+    """Mean of (v - v_start) ** 2 over the features of a latent token: the drift from the velocity of the start."""
+    assert predictions.start_velocity is not None, "the starting model did not run"
+    return jnp.mean(jnp.square(predictions.velocity - predictions.start_velocity), axis=-1)
+
+
 def answer_loss(
     predictions: Predictions, batch: TokenBatch, draws: Draws, config: ObjectiveConfig
 ) -> Float[Array, "batch text"]:
@@ -64,6 +81,10 @@ class Tokens:
     """Index into TASKS of each token."""
 
 
+def _aligned(batch: TokenBatch) -> Bool[Any, "batch latents"]:
+    return jnp.zeros_like(batch.latent_loss) if batch.align_image is None else batch.align_image > 0
+
+
 LATENTS = Tokens(
     mask=lambda batch: batch.latent_loss,
     time=lambda draws: draws.latent_times,
@@ -79,11 +100,17 @@ QUERIES = Tokens(
     time=lambda draws: draws.query_times,
     task=lambda batch: batch.query_source.task,
 )
+ALIGNED = Tokens(mask=_aligned, time=LATENTS.time, task=LATENTS.task)
 ANSWERS = Tokens(
     mask=lambda batch: batch.text_loss,
     time=None,
     task=lambda batch: jnp.full_like(batch.text_ids, TASKS.index("understanding")),
 )
+
+
+Need = Literal["answers", "align", "start"]
+"""Outputs that are computed on request: logits of context text; prediction and target of the align loss; velocity of
+the model that the run started from."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +130,14 @@ class Loss:
     time_power: str | None = None
     """Field of `ObjectiveConfig` with the power of the weight over t. None: no such weight."""
     supervision: bool = False
-    """Whether it is one of UNO's supervision losses.
+    """Whether it supervises the noised target, in addition to flow matching.
 
     Its gradient norm is measured, and the field with its name in `BalanceConfig` balances it against the flow loss.
     """
     always: bool = False
     """Whether it is computed even with weight 0, for metrics."""
-    text_logits: bool = False
-    """Whether it needs the logits of context text, which are not computed otherwise."""
+    needs: Need | None = None
+    """Output that it needs and that is not computed otherwise."""
     constant: ConstantPredictor | None = None
     """The best constant predictor, for comparison."""
 
@@ -157,7 +184,7 @@ LOSSES = (
         time_power="visual_time_power",
         supervision=True,
         always=True,
-        constant=mean_target_distance,
+        constant=functools.partial(mean_target_distance, target="query", kind=lambda config: config.visual_loss),
     ),
     Loss(
         name="answer",
@@ -165,21 +192,47 @@ LOSSES = (
         function=answer_loss,
         tokens=ANSWERS,
         weight="answer_weight",
-        text_logits=True,
+        needs="answers",
         constant=functools.partial(label_entropy, labels=lambda batch: batch.text_labels),
+    ),
+    Loss(
+        name="align",
+        label="align",
+        function=align_loss,
+        tokens=ALIGNED,
+        weight="align_weight",
+        time_power="align_time_power",
+        supervision=True,
+        needs="align",
+        constant=functools.partial(mean_target_distance, target="align", kind=lambda config: config.align_loss),
+    ),
+    Loss(
+        name="anchor",
+        label="anchor",
+        function=anchor_loss,
+        tokens=LATENTS,
+        weight="anchor_weight",
+        needs="start",
     ),
 )
 """All losses, in the order of the terms of the total and of printed tables."""
 
 SUPERVISION = tuple(loss for loss in LOSSES if loss.supervision)
 
-GRADIENT_NORMS = ("flow", *(loss.name for loss in SUPERVISION))
-"""Names of the losses with a measured gradient norm with respect to the generation expert."""
-
 
 def active_losses(config: ObjectiveConfig) -> tuple[Loss, ...]:
     """Returns the losses that a step computes."""
     return tuple(loss for loss in LOSSES if loss.always or loss.weight_in(config) or loss.balance_in(config))
+
+
+def measured_losses(config: ObjectiveConfig) -> tuple[str, ...]:
+    """Returns the losses whose gradient norms into the generation expert are measured: flow, and active supervision."""
+    return tuple(loss.name for loss in active_losses(config) if loss.name == "flow" or loss.supervision)
+
+
+def needs(config: ObjectiveConfig) -> frozenset[Need]:
+    """Returns the outputs that the active losses need."""
+    return frozenset(loss.needs for loss in active_losses(config) if loss.needs)
 
 
 class TokenLosses(NamedTuple):

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from uno_jax.attention.kernel import TooManyBlocks
 from uno_jax.config import ConfigError
 from uno_jax.data.check import check_data_config
-from uno_jax.models.config import layout_of
+from uno_jax.models.config import training_layout
+from uno_jax.objectives.losses import needs
 from uno_jax.parallel.axes import TABLE
 from uno_jax.parallel.mesh import check_rows, make_mesh, row_share
 from uno_jax.planning.chips import Slice, describe_devices
@@ -123,7 +124,7 @@ def make_estimate(config: RunConfig, target: Slice, task: str = "text_to_image",
     widened = missing_room(config.data, config.model, task) if task == "editing" else {}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **widened))
     mesh = make_mesh(config.mesh, describe_devices(target))
-    config_errors(check_data_config, config.data, layout_of(config.model), (task,), row_share(mesh, 0).total)
+    config_errors(check_data_config, config.data, training_layout(config.model), (task,), row_share(mesh, 0).total)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     state = abstract_state(config, mesh)
@@ -193,8 +194,7 @@ def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, cache:
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:
-    answers = step_config(config).answers
-    one = model_flops(state.trainable, state.frozen, example, config.model, answers=answers)
+    one = model_flops(state.trainable, state.frozen, example, config.model, needs(config.objective))
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 

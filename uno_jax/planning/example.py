@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from uno_jax.attention.block_map import Blocks, visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch, BatchShape, PixelBatch, padding_batch
+from uno_jax.batch import Batch, BatchShape, PixelBatch, padding_batch, without_supervision
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.largest import largest_samples, needed_tokens
@@ -21,7 +21,7 @@ from uno_jax.data.layout import lay_out, sample_lengths
 from uno_jax.data.plans import NoisedTarget, Plan
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.tokenizer import byte_tokenizer
-from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of
+from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of, training_layout
 from uno_jax.parallel.mesh import batch_sharding
 
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix in memory at a time
@@ -41,9 +41,11 @@ class Example:
         """Metadata of all tokens, understanding tokens first, `[1, tokens]`."""
         return joined(self.row.understanding, self.row.generation)
 
-    def visible_pairs(self) -> int:
-        """Number of (query, key) pairs of which the query sees the key."""
-        return visible_pairs(self.metadata, self.metadata)
+    def visible_pairs(self, *, supervision: bool = True) -> int:
+        """Number of (query, key) pairs of which the query sees the key, with or without captions and metaqueries."""
+        row = self.row if supervision else without_supervision(self.row)
+        metadata = joined(row.understanding, row.generation)
+        return visible_pairs(metadata, metadata)
 
     def visited_share(
         self, config: DecoderConfig, mesh_axes: Mapping[str, int], blocks: Blocks | None = None
@@ -97,7 +99,7 @@ def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image
     Raises:
       ConfigError: the row is too short for one sample.
     """
-    layout = layout_of(model)
+    layout = training_layout(model)
     needed = sample_lengths(_largest_plan(data, task), layout)
     room = {name: data.capacities[name] // need for name, need in needed.items() if need}
     images = min(room.values())
@@ -141,6 +143,7 @@ def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
         latents=data.latent_tokens,
         patch_features=3 * model.vision.patch_size**2,
         latent_features=2 * model.latent_size,
+        align=model.align_layer > 0,
     )
     rows = batch_sharding(mesh)
 

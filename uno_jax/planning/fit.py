@@ -127,6 +127,10 @@ def remedies(estimate: Estimate) -> list[str]:
             "config.optimizer.ema_decay=0: no EMA",
         ),
         (
+            state["starting model"] > 0,
+            f"config.objective.anchor_weight=0: no copy of the starting model ({frees('starting model')})",
+        ),
+        (
             config.model.decoder.adapter_rank == 0,
             "low-rank adapters instead of the generation expert (configs/tpu/v5e_4.py): hardly any optimizer state, "
             "EMA weights and gradients",

@@ -58,6 +58,7 @@ def split_state(state: TrainState) -> dict[str, int]:
         "frozen parameters": tree_bytes(state.frozen),
         "optimizer": tree_bytes(state.opt_state),
         "EMA": tree_bytes(state.ema),
+        "starting model": tree_bytes(state.anchor),
         "gradients": tree_bytes(state.trainable) + tree_bytes(state.trainable, host=True),
     }
 

@@ -11,7 +11,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.objectives.config import ObjectiveConfig
-from uno_jax.objectives.losses import SUPERVISION
+from uno_jax.objectives.losses import SUPERVISION, needs
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.process.paths import local_path
 from uno_jax.training.checkpoints import CheckpointConfig
@@ -60,8 +60,8 @@ class RunConfig:
     steps: int = 5000
     init_from: str = ""
     """Source of the initial parameters: "" = random initialisation; a run's workdir, its checkpoints folder or one of
-    its checkpoints; or a directory in the public checkpoint's layout. Metaqueries and adapters missing from the source
-    are randomly initialised."""
+    its checkpoints; or a directory in the public checkpoint's layout. Metaqueries, the head of the align loss and
+    adapters missing from the source are randomly initialised."""
     random_frozen: bool = False
     """Whether parameters that are initialised randomly may be frozen. They would never be trained, so without this the
     run is refused."""
@@ -140,6 +140,16 @@ def check_config(config: RunConfig) -> None:
             "adapter_rank to at least 1",
         ),
         (
+            model.align_layer > 0 or "align" not in needs(config.objective),
+            "config.objective trains the align loss, but config.model.align_layer is 0: give the layer whose states it "
+            f"reads, 1 to {decoder.num_layers}, usually about the middle",
+        ),
+        (
+            model.align_layer <= decoder.num_layers,
+            f"config.model.align_layer is {model.align_layer}: expected at most the {decoder.num_layers} layers of the "
+            "decoder",
+        ),
+        (
             config.objective.time_shift > 0,
             f"config.objective.time_shift is {config.objective.time_shift}: give a positive number",
         ),
@@ -160,9 +170,9 @@ def check_config(config: RunConfig) -> None:
             f"config.optimizer.warmup_steps is {optimizer.warmup_steps}, more than the {config.steps} steps of the run",
         ),
         (
-            optimizer.metaquery_warmup_steps == 0 or model.num_metaqueries > 0,
+            optimizer.metaquery_warmup_steps == 0 or model.num_metaqueries > 0 or model.align_layer > 0,
             f"config.optimizer.metaquery_warmup_steps is {optimizer.metaquery_warmup_steps}, but "
-            "config.model.num_metaqueries is 0: set metaquery_warmup_steps to 0",
+            "config.model.num_metaqueries and align_layer are 0: set metaquery_warmup_steps to 0",
         ),
     )
     problems = [message for holds, message in rules if not holds]
@@ -176,6 +186,7 @@ _RANGES = (
     ("steps", 1, _INFINITY),
     ("log_every", 1, _INFINITY),
     ("model.num_metaqueries", 0, _INFINITY),
+    ("model.align_layer", 0, _INFINITY),
     ("model.decoder.num_layers", 1, _INFINITY),
     ("model.decoder.head_dim", 2, _INFINITY),
     ("model.decoder.context_length", 1, _INFINITY),

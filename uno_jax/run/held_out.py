@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,14 +17,14 @@ from uno_jax.data.held_out import fill_rows, held_out_samples, spread, trained_t
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped
-from uno_jax.models.config import layout_of
+from uno_jax.models.config import training_layout
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.mesh import jit_replicated, own_rows
 from uno_jax.run.config import RunConfig
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.programs import step_config
 from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
-from uno_jax.training.state import Params
+from uno_jax.training.state import TrainState, merge
 from uno_jax.training.step import make_evaluation_step
 
 # Of all random numbers of held-out records, in every run. No run trains with it unless asked to.
@@ -33,8 +34,8 @@ HELD_OUT_SEED = 2**31 - 1
 class HeldOutLosses(NamedTuple):
     """The held-out losses of a run."""
 
-    measure: Callable[[Params], dict[str, float]]
-    """Returns the losses of parameters by name, and the number of `records` that they are means of."""
+    measure: Callable[[TrainState], dict[str, float]]
+    """Returns the losses of a state by name, and the number of `records` that they are means of."""
     constants: dict[str, float]
     """Losses of the best constant predictors, as `constant/<loss>`."""
     left_out: list[Skipped]
@@ -89,7 +90,7 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
 
     Every host reads all records, and keeps its rows. The rows therefore do not depend on the number of hosts.
     """
-    layout, encode = layout_of(context.config.model), make_encode(context)
+    layout, encode = training_layout(context.config.model), make_encode(context)
     samples = list(held_out_samples(open_records(data.directory, data.split), numbers, data, layout, context.tokenizer))
     rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Skipped)], data))
     rows += [[]] * (-len(rows) % data.rows)
@@ -102,8 +103,8 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
     return HeldOutBatches([jax.device_get(encode(batch)) for batch in batches], left_out)
 
 
-def make_held_out_losses(context: RunContext, params: Params) -> HeldOutLosses:
-    """Reads the held-out records and returns their losses. Constant predictors of features use `params`.
+def make_held_out_losses(context: RunContext, state: TrainState) -> HeldOutLosses:
+    """Reads the held-out records and returns their losses. Targets of constant predictors are those of `state`.
 
     Raises:
       ConfigError: the split has no record of the tasks that are trained.
@@ -115,14 +116,17 @@ def make_held_out_losses(context: RunContext, params: Params) -> HeldOutLosses:
     )
     step = make_evaluation_step(dataclasses.replace(step_config(config), seed=HELD_OUT_SEED))
     jitted = jit_replicated(step, mesh)
+    params = merge(state.trainable, state.frozen)
     constants = constant_losses(HeldOut(with_prompts.batches, params, config.model, config.objective, mesh))
     count = float(len(numbers) - len(with_prompts.left_out))
 
-    def measure(params: Params) -> dict[str, float]:
+    def measure(state: TrainState) -> dict[str, float]:
+        params = merge(state.trainable, state.frozen)
+        sums = functools.partial(jitted, params, anchor=state.anchor)
         losses = {
             prefix + name: value
             for prefix, held_out in (("", with_prompts), (PROMPT_DROPPED, without_prompts))
-            for name, value in mean_losses(jitted, params, held_out.batches, mesh).items()
+            for name, value in mean_losses(sums, held_out.batches, mesh).items()
         }
         return {"records": count, **losses}
 

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError
+from uno_jax.objectives.losses import measured_losses, needs
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import batch_sharding, replicated
 from uno_jax.parallel.parameters import tree_shardings
@@ -78,5 +79,11 @@ def _state_shardings(config: RunConfig, state: TrainState, mesh: Mesh) -> Any:
 
 def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
     optimizer = config_errors(make_optimizer, config.optimizer, config.steps)
-    ema = config.optimizer.ema_decay > 0
-    return lambda params: create_state(params, config.trainable, optimizer, ema=ema)
+    return lambda params: create_state(
+        params,
+        config.trainable,
+        optimizer,
+        ema=config.optimizer.ema_decay > 0,
+        anchor=config.frozen_dtype if "start" in needs(config.objective) else None,
+        measured=measured_losses(config.objective),
+    )

@@ -15,6 +15,7 @@ from uno_jax.data.records import open_records
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.json_object import read_object
 from uno_jax.interop.source import OrbaxCheckpoint
+from uno_jax.objectives.losses import needs
 from uno_jax.parallel.hosts import gather_json, together
 from uno_jax.parallel.mesh import host_mesh, replicated
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
@@ -25,6 +26,7 @@ from uno_jax.training.checkpoints import (
     DataState,
     check_files,
     find_checkpoint,
+    has_anchor,
     has_ema,
     is_of_run,
     restore_state,
@@ -123,6 +125,12 @@ def _restore(
     refused = [change for change in accepted if not change.possible or not (change.free or accept_changes)]
     if refused:
         raise ConfigError(_refusal(checkpoint, refused))
+    if "start" in needs(config.objective) and not has_anchor(checkpoint):
+        raise ConfigError(
+            f"config.objective.anchor_weight is {config.objective.anchor_weight}, but the run of {checkpoint} did not "
+            "keep the parameters that it started from: set anchor_weight to 0, or start a new run from the checkpoint "
+            f"with --config.init_from={checkpoint} and another workdir"
+        )
     try:
         state, data_state = restore_state(checkpoint, abstract_state(config, mesh))
     except CheckpointMismatch as error:

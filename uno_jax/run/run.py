@@ -22,7 +22,7 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
-from uno_jax.models.config import layout_of
+from uno_jax.models.config import training_layout
 from uno_jax.parallel.hosts import gather_shares
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
@@ -179,7 +179,7 @@ def _check_held_out(config: RunConfig) -> None:
 
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
-    share, layout = row_share(mesh), layout_of(config.model)
+    share, layout = row_share(mesh), training_layout(config.model)
     return make_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 
@@ -236,7 +236,7 @@ def _held_out(context: RunContext, state: TrainState, console: rich.console.Cons
     chosen = context.config.evaluation.records
     if not chosen:
         return None
-    held_out = make_held_out_losses(context, merge(state.trainable, state.frozen))
+    held_out = make_held_out_losses(context, state)
     if held_out.left_out:
         console.print(
             f"Held-out losses leave out {len(held_out.left_out)} of {chosen} records. The first one: "
@@ -247,11 +247,11 @@ def _held_out(context: RunContext, state: TrainState, console: rich.console.Cons
     return held_out
 
 
-def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Callable[[int, Params], None]:
+def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Callable[[int, TrainState], None]:
     """Returns a function that measures and logs held-out losses."""
 
-    def evaluate(at: int, params: Params) -> None:
-        losses = held_out.measure(params) | held_out.constants
+    def evaluate(at: int, state: TrainState) -> None:
+        losses = held_out.measure(state) | held_out.constants
         if writer is not None:
             writer.write(at, {HELD_OUT + name: value for name, value in losses.items()})
 

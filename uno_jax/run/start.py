@@ -32,7 +32,7 @@ from uno_jax.training.initialise import (
 from uno_jax.training.state import Params, is_under_any, merge, partition
 
 # Fields of ModelConfig for optional parts, in which a checkpoint may differ from the run.
-_ADDITIONS = ("num_metaqueries", "metaquery_target", "decoder.adapter_rank", "decoder.adapter_scale")
+_ADDITIONS = ("num_metaqueries", "metaquery_target", "align_layer", "decoder.adapter_rank", "decoder.adapter_scale")
 
 
 class Start(NamedTuple):
@@ -101,8 +101,12 @@ def tokenizer_directory(config: RunConfig, source: Source | None) -> Path:
 def _new_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:
     """Returns path prefixes of optional parts that differ between the models, so that the source's are not read."""
     same_queries = (wanted.num_metaqueries, wanted.metaquery_target) == (saved.num_metaqueries, saved.metaquery_target)
-    same_adapters = wanted.decoder.adapter_rank == saved.decoder.adapter_rank
-    return (*(() if same_queries else ("metaqueries",)), *(() if same_adapters else (ADAPTERS,)))
+    same = {
+        "metaqueries": same_queries,
+        "align_head": wanted.align_layer == saved.align_layer,
+        ADAPTERS: wanted.decoder.adapter_rank == saved.decoder.adapter_rank,
+    }
+    return tuple(part for part, is_same in same.items() if not is_same)
 
 
 def _with_new_parts(config: RunConfig, params: Params, parts: tuple[str, ...], mesh: Mesh) -> Params:

@@ -1,9 +1,10 @@
 """Checkpoints: everything needed to resume a run, or to use its model on another machine.
 
 A checkpoint is a directory named by its step. Its items are `params` (trainable and frozen), `training` (optimizer,
-counters, running estimates), `ema` (if the run keeps an EMA), `autoencoder` (if it has parameters), `data` (position of
-every virtual shard, JSON), `assets` (config, model sizes, tokenizer files, package versions), and `checksums` (of every
-array and of the files of `data` and `assets`). A model without a run is saved without `training`, `ema` and `data`.
+counters, running estimates), `ema` (if the run keeps an EMA), `anchor` (the trainable parameters that the run started
+from, if a loss needs them), `autoencoder` (if it has parameters), `data` (position of every virtual shard, JSON),
+`assets` (config, model sizes, tokenizer files, package versions), and `checksums` (of every array and of the files of
+`data` and `assets`). A model without a run is saved without `training`, `ema`, `anchor` and `data`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ RUN_ITEMS = ("params", "training", "data", "assets")
 """Items that every checkpoint of a run has."""
 _DATA_FILE = "metadata"
 # Path prefixes, by item, of arrays whose values must be finite. Norms are only measured.
-_FINITE = {"params": ("",), "ema": ("",), "training": ("opt_state",)}
+_FINITE = {"params": ("",), "ema": ("",), "anchor": ("",), "training": ("opt_state",)}
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,7 @@ class Checkpoints:
             "params": merge(state.trainable, state.frozen),
             "training": {name: getattr(state, name) for name in _TRAINING},
         }
-        if state.ema is not None:
-            trees["ema"] = state.ema
+        trees |= {name: tree for name in ("ema", "anchor") if (tree := getattr(state, name)) is not None}
         if autoencoder:
             # Every host has its own copy on its own devices. As numpy, Orbax writes one of them.
             trees["autoencoder"] = jax.tree.map(np.asarray, autoencoder)
@@ -224,7 +224,7 @@ def restore_state(checkpoint: Path, target: TrainState) -> tuple[TrainState, Dat
     `target` is a TrainState of arrays or of `jax.ShapeDtypeStruct` with shardings. It determines shapes, dtypes and
     shardings, so the mesh may differ from the one that saved the checkpoint. If the checkpoint has no EMA but `target`
     does, the EMA starts from the parameters. Gradient norms of losses missing from the checkpoint start at 0 (not
-    measured). Called by all hosts.
+    measured), and those of losses missing from `target` are dropped. Called by all hosts.
 
     Raises:
       CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
@@ -243,12 +243,15 @@ def _read_state(directory: Path, target: TrainState) -> tuple[dict[str, Any], Da
     training["gradient_norms"] = {
         name: leaf for name, leaf in target.gradient_norms.items() if f"gradient_norms/{name}" in saved
     }
+    unknown = [name for name in saved if name.startswith("gradient_norms/") and name not in named_leaves(training)]
     trees = {
         "params": read_tree(directory / "params", merge(target.trainable, target.frozen)),
-        "training": read_tree(directory / "training", training),
+        "training": read_tree(directory / "training", training, ignored=unknown),
     }
     if target.ema is not None and has_ema(directory):
         trees["ema"] = read_tree(directory / "ema", target.ema)
+    if target.anchor is not None:
+        trees["anchor"] = read_tree(directory / "anchor", target.anchor)
     return trees, read_data_state(directory)
 
 
@@ -274,7 +277,8 @@ def _assemble(trees: Mapping[str, Any], target: TrainState) -> TrainState:
     else:
         # Copies, because a donated state must not contain a buffer twice.
         ema = jax.tree.map(lambda x, to: jax.device_put(jnp.array(x, to.dtype), to.sharding), trainable, target.ema)
-    return TrainState(trainable=trainable, frozen=frozen, ema=ema, **training)
+    anchor = None if target.anchor is None else cast_tree(trees["anchor"], target.anchor)
+    return TrainState(trainable=trainable, frozen=frozen, ema=ema, anchor=anchor, **training)
 
 
 def save_model(directory: Path, params: Params, autoencoder: Params, assets: Mapping[str, bytes]) -> None:
@@ -426,6 +430,11 @@ def is_of_run(checkpoint: Path) -> bool:
 def has_ema(checkpoint: Path) -> bool:
     """Whether a checkpoint holds EMA weights of the trained parameters."""
     return "ema" in items_of(checkpoint)
+
+
+def has_anchor(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds the trainable parameters that its run started from."""
+    return "anchor" in items_of(checkpoint)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from uno_jax.batch import Batch
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.objectives.losses import LOSSES
 from uno_jax.parallel.mesh import put_rows
-from uno_jax.training.state import Params
 
 Sums = dict[str, tuple[Array, Array]]
 
@@ -21,16 +20,14 @@ PROMPT_DROPPED = "prompt_dropped/"
 """Prefix of losses measured with every prompt dropped."""
 
 
-def mean_losses(
-    evaluation_step: Callable[[Params, Batch], Sums], params: Params, batches: Iterable[Batch], mesh: Mesh
-) -> dict[str, float]:
+def mean_losses(evaluation_step: Callable[[Batch], Sums], batches: Iterable[Batch], mesh: Mesh) -> dict[str, float]:
     """Returns the mean of every loss over the tokens of all batches, by name, without losses that have no tokens.
 
     `batches` are this host's encoded batches. The means are over all hosts.
     """
     totals: dict[str, np.ndarray] = {}
     for batch in batches:
-        for name, pair in jax.device_get(evaluation_step(params, put_rows(batch, mesh))).items():
+        for name, pair in jax.device_get(evaluation_step(put_rows(batch, mesh))).items():
             totals[name] = totals.get(name, 0) + np.asarray(pair, np.float64)
     return {name: float(total / count) for name, (total, count) in totals.items() if count}
 

@@ -76,7 +76,8 @@ def _init(config: ModelConfig, key: jax.Array) -> Params:
     batch = _smallest_batch(config)
     latents = jnp.zeros((1, 1, config.latent_size), jnp.float32)
     model = UnifiedModel(config)
-    params: Params = model.init(key, batch, latents, jnp.zeros((1, 1), jnp.float32), answers=True)["params"]
+    times = jnp.zeros((1, 1), jnp.float32)
+    params: Params = model.init(key, batch, latents, times, answers=True, align=config.align_layer > 0)["params"]
     return params
 
 
@@ -91,6 +92,7 @@ def _smallest_batch(config: ModelConfig) -> Batch:
         latents=1,
         patch_features=3 * config.vision.patch_size**2,
         latent_features=2 * config.latent_size,
+        align=config.align_layer > 0,
     )
     batch: Batch = jax.tree.map(jnp.asarray, padding_batch(shape))
     return batch

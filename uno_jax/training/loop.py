@@ -71,7 +71,7 @@ class Parts:
     """Saved with every checkpoint."""
     probe: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None = None
     """Measures gradient norms on the batch of the next step."""
-    on_evaluate: Callable[[int, Params], None] | None = None
+    on_evaluate: Callable[[int, TrainState], None] | None = None
     """Also called before the first step and after the last."""
     on_pictures: Callable[[int, Params], None] | None = None
 
@@ -191,7 +191,7 @@ def _look(
     """Evaluates held-out losses and generates pictures if they are due."""
     always = first or last
     if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
-        parts.on_evaluate(step, merge(state.trainable, state.frozen))
+        parts.on_evaluate(step, state)
     if parts.on_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
         parts.on_pictures(step, merge(state.trainable, state.frozen))
 

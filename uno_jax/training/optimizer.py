@@ -39,7 +39,8 @@ class OptimizerConfig:
     """Memory that holds the EMA between steps. `host` frees device memory, but every step transfers the EMA both
     ways."""
     metaquery_warmup_steps: int = 0
-    """Number of first steps that update only the metaqueries and their head."""
+    """Number of first steps that update only the parts that a public checkpoint lacks: the metaqueries, their head, and
+    the head of the align loss."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """Reaction to a non-finite loss or gradient: `stop` latches the state and ends the run, `skip` skips the batch."""
 

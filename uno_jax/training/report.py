@@ -24,6 +24,7 @@ PARTS = (
     ("connector", ("connector",)),
     ("latent projections, timestep embedder", ("latent_in", "latent_out", "timestep_embedder")),
     ("metaqueries and their head", ("metaqueries",)),
+    ("head of the align loss", ("align_head",)),
     ("autoencoder", ("autoencoder",)),
 )
 

@@ -12,10 +12,15 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Int
 
+from uno_jax.config import Dtype
 from uno_jax.models.adapters import ADAPTERS
-from uno_jax.objectives.losses import GRADIENT_NORMS
+from uno_jax.objectives.config import ObjectiveConfig
+from uno_jax.objectives.losses import measured_losses
 
 Params = Mapping[str, Any]
+
+ADDED_PARTS = ("metaqueries", "align_head")
+"""Parts that no public checkpoint has: the metaqueries with their head, and the head of the align loss."""
 
 UNO_TRAINABLE = (
     "decoder/layers/generation",
@@ -23,17 +28,20 @@ UNO_TRAINABLE = (
     "latent_in",
     "latent_out",
     "timestep_embedder",
-    "metaqueries",
+    *ADDED_PARTS,
 )
-"""The generation expert, the latent projections, the timestep embedder, the metaqueries and their head."""
+"""The generation expert, the latent projections, the timestep embedder, and the added parts."""
 
-ADAPTERS_TRAINABLE = (ADAPTERS, "latent_in", "latent_out", "timestep_embedder", "metaqueries")
+ADAPTERS_TRAINABLE = (ADAPTERS, "latent_in", "latent_out", "timestep_embedder", *ADDED_PARTS)
 """`UNO_TRAINABLE` with low-rank adapters in place of the generation expert, which stays frozen."""
 
-OPTIONAL_PARTS = ("metaqueries", ADAPTERS)
+OPTIONAL_PARTS = (*ADDED_PARTS, ADAPTERS)
 """Parts that a model may lack."""
 
 EVERYTHING = ("",)
+
+ALWAYS_MEASURED = measured_losses(ObjectiveConfig())
+"""Losses whose gradient norms are measured whatever their weights."""
 
 
 @no_type_check  # at run time, because JAX also makes states whose leaves are not arrays
@@ -48,6 +56,8 @@ class TrainState:
     opt_state: optax.OptState
     ema: Params | None
     """Float32 EMA of the trainable leaves, or None."""
+    anchor: Params | None
+    """The trainable leaves of the model that the run started from, or None unless a loss needs them."""
     gradient_norms: dict[str, Float[Array, ""]]
     """Running estimate of each loss's gradient norm into the generation expert; 0 = not measured yet."""
     latched: Bool[Array, ""]
@@ -91,9 +101,24 @@ def is_under_any(path: str, prefixes: Iterable[str]) -> bool:
 
 
 def create_state(
-    params: Params, trainable: Sequence[str], optimizer: optax.GradientTransformation, *, ema: bool
+    params: Params,
+    trainable: Sequence[str],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: bool,
+    anchor: Dtype | None = None,
+    measured: Iterable[str] = ALWAYS_MEASURED,
 ) -> TrainState:
-    """Creates the state before the first step. Trainable leaves keep their dtype."""
+    """Creates the state before the first step.
+
+    Args:
+      params: all parameters.
+      trainable: path prefixes of the trainable parameters, which keep their dtype.
+      optimizer: the optimizer.
+      ema: whether to keep an EMA.
+      anchor: dtype of the copy of the trainable leaves at the start; None keeps none.
+      measured: losses whose gradient norms are measured.
+    """
     train, frozen = partition(params, trainable)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -102,7 +127,8 @@ def create_state(
         opt_state=optimizer.init(train),
         # Copies, because a donated state must not contain a buffer twice.
         ema=jax.tree.map(lambda x: jnp.array(x, jnp.float32), train) if ema else None,
-        gradient_norms={name: jnp.zeros((), jnp.float32) for name in GRADIENT_NORMS},
+        anchor=jax.tree.map(lambda x: jnp.array(x, anchor), train) if anchor else None,
+        gradient_norms={name: jnp.zeros((), jnp.float32) for name in measured},
         latched=jnp.zeros((), bool),
         skipped=jnp.zeros((), jnp.int32),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from uno_jax.batch import Batch
+from uno_jax.batch import Batch, without_supervision
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
@@ -21,18 +22,18 @@ from uno_jax.objectives.breakdown import loss_sums
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.draws import Draws, draw
 from uno_jax.objectives.losses import (
-    GRADIENT_NORMS,
     LOSSES,
     SUPERVISION,
-    active_losses,
     fixed_weights,
     loss_counts,
+    measured_losses,
+    needs,
     reduce_losses,
     token_losses,
     total_loss,
 )
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate_schedule, make_optimizer
-from uno_jax.training.state import Params, TrainState, merge, partition
+from uno_jax.training.state import ADDED_PARTS, Params, TrainState, merge, partition
 
 Metrics = dict[str, Array]
 Tree = TypeVar("Tree")
@@ -48,21 +49,27 @@ class StepConfig:
     steps: int
     seed: int
 
-    @property
-    def answers(self) -> bool:
-        """Whether the vocabulary head runs on context text."""
-        return any(loss.text_logits for loss in active_losses(self.objective))
-
 
 def draw_for(batch: Batch, config: StepConfig) -> Draws:
     """Draws the step's times and noise for an encoded batch."""
     return draw(batch, config.seed, config.objective.time_shift, config.model.autoencoder)
 
 
-def losses_of(params: Params, batch: Batch, draws: Draws, config: StepConfig) -> dict[str, Any]:
-    """Returns the token losses of a batch, by name."""
-    model = UnifiedModel(config.model)
-    predictions: Any = model.apply({"params": params}, batch, draws.noised, draws.latent_times, answers=config.answers)
+def losses_of(
+    params: Params, batch: Batch, draws: Draws, config: StepConfig, anchor: Params | None = None
+) -> dict[str, Any]:
+    """Returns the token losses of a batch, by name.
+
+    `anchor` holds the leaves in which the starting model differs from `params`, if a loss needs that model.
+    """
+    requested, apply = needs(config.objective), UnifiedModel(config.model).apply
+    predict = functools.partial(apply, answers="answers" in requested, align="align" in requested)
+    predictions: Any = predict({"params": params}, batch, draws.noised, draws.latent_times)
+    if "start" in requested:
+        assert anchor is not None, "the leaves of the starting model are missing"
+        start = {"params": jax.lax.stop_gradient(merge(params, anchor))}
+        at_start: Any = apply(start, without_supervision(batch), draws.noised, draws.latent_times)
+        predictions = predictions._replace(start_velocity=at_start.velocity)
     return token_losses(predictions, batch, draws, config.objective)
 
 
@@ -102,7 +109,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
 
         def objective(trainable: Params, micro: Batch) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
             draws = draw_for(micro, config)
-            losses = losses_of(merge(trainable, state.frozen), micro, draws, config)
+            losses = losses_of(merge(trainable, state.frozen), micro, draws, config, state.anchor)
             reduced = reduce_losses(losses, counts, config.objective)
             return total_loss(reduced, weights), (reduced, loss_sums(losses))
 
@@ -155,12 +162,12 @@ def _sum_over_microbatches(function: Callable[[Batch], Tree], batch: Batch, coun
 
 
 def _warm_up_mask(tree: Params, updates: Array, config: OptimizerConfig) -> Params:
-    """Zeroes everything except the metaqueries during their warm-up."""
+    """Zeroes everything except the added parts during their warm-up."""
     if not config.metaquery_warmup_steps:
         return tree
     active = updates >= config.metaquery_warmup_steps
     return {
-        part: leaves if part == "metaqueries" else jax.tree.map(lambda x: jnp.where(active, x, 0), leaves)
+        part: leaves if part in ADDED_PARTS else jax.tree.map(lambda x: jnp.where(active, x, 0), leaves)
         for part, leaves in tree.items()
     }
 
@@ -202,24 +209,20 @@ def _guarded_update(
     )
 
 
-def make_evaluation_step(config: StepConfig) -> Callable[[Params, Batch], dict[str, tuple[Array, Array]]]:
-    """Returns a function that computes (sum, count) of every loss of a batch: in total, by time bin and by task.
+def make_evaluation_step(config: StepConfig) -> Callable[..., dict[str, tuple[Array, Array]]]:
+    """Returns a function of parameters, batch and `TrainState.anchor` (default: None) that computes (sum, count) of
+    every loss of the batch: in total, by time bin and by task.
 
     It uses the microbatches of the train step, so it needs no more memory.
     """
 
-    def step(params: Params, batch: Batch) -> dict[str, tuple[Array, Array]]:
+    def step(params: Params, batch: Batch, anchor: Params | None = None) -> dict[str, tuple[Array, Array]]:
         def sums(micro: Batch) -> dict[str, tuple[Array, Array]]:
-            return loss_sums(losses_of(params, micro, draw_for(micro, config), config))
+            return loss_sums(losses_of(params, micro, draw_for(micro, config), config, anchor))
 
         return _sum_over_microbatches(sums, batch, config.optimizer.accumulation)
 
     return step
-
-
-def probed_losses(config: ObjectiveConfig) -> tuple[str, ...]:
-    """Returns the names of the active losses with a measured gradient norm."""
-    return tuple(loss.name for loss in active_losses(config) if loss.name in GRADIENT_NORMS)
 
 
 def expert_part(params: Params) -> Params:
@@ -230,7 +233,7 @@ def expert_part(params: Params) -> Params:
 def loss_gradients(
     expert: Params, params: Params, batch: Batch, counts: dict[str, Array], config: StepConfig
 ) -> dict[str, Params]:
-    """Computes the gradient of each probed loss with respect to `expert`, by name of the loss; float32.
+    """Computes the gradient of each measured loss with respect to `expert`, by name of the loss; float32.
 
     It runs one forward pass and one backward pass per loss.
 
@@ -241,7 +244,9 @@ def loss_gradients(
       counts: the denominators (`loss_counts`) of the whole batch.
       config: the step.
     """
-    names, draws = probed_losses(config.objective), draw_for(batch, config)
+    # The anchor loss is not measured, so the starting model is not needed.
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, anchor_weight=0.0))
+    names, draws = measured_losses(config.objective), draw_for(batch, config)
 
     def losses(expert: Params) -> Array:
         reduced = reduce_losses(losses_of(merge(params, expert), batch, draws, config), counts, config.objective)

@@ -114,18 +114,18 @@ def saved_leaves(directory: Path) -> dict[str, jax.ShapeDtypeStruct]:
     return leaves
 
 
-def read_tree(directory: Path, target: Any) -> Any:
+def read_tree(directory: Path, target: Any, ignored: Sequence[str] = ()) -> Any:
     """Reads a saved tree in its stored dtypes, with the shapes and shardings of `target`, without checking values.
 
-    Hosts do not wait for each other.
+    Saved leaves with the names `ignored` are not read. Hosts do not wait for each other.
 
     Raises:
       CheckpointMismatch: tensors are missing, unexpected, or have another shape. The message names the first 20.
       CheckpointError: files are missing or damaged.
     """
-    saved = saved_leaves(directory)
+    saved = {name: leaf for name, leaf in saved_leaves(directory).items() if name not in ignored}
     _compare(directory, named_leaves(target), saved)
-    return _read(directory, target, saved, partial=False)
+    return _read(directory, target, saved, partial=bool(ignored))
 
 
 def _compare(directory: Path, wanted: Mapping[str, Any], saved: Mapping[str, jax.ShapeDtypeStruct]) -> None:

@@ -85,7 +85,8 @@ def _perceived(rgb: Float[np.ndarray, "*colours 3"]) -> Float[np.ndarray, "*colo
     """Converts sRGB (0 to 255) to Oklab with little weight on lightness, in which distances are perceived ones."""
     encoded = rgb / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _CONES.T) @ _LAB.T * (0.3, 1, 1)
+    lab: np.ndarray = np.cbrt(linear @ _CONES.T) @ _LAB.T * (0.3, 1, 1)
+    return lab
 
 
 # The two matrices that define Oklab: linear sRGB to responses of the eye, and their cube roots to L, a, b.

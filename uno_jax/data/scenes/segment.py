@@ -103,7 +103,8 @@ def ground_difference(a: UInt8[np.ndarray, "64 64 3"], b: UInt8[np.ndarray, "64 
     shown = ~ndimage.binary_dilation(coloured, _EIGHT, 2)
 
     def sums(values: Float32[np.ndarray, "64 64 channels"]) -> Float32[np.ndarray, "8 8 channels"]:
-        return values.reshape(SIDE // _CELL, _CELL, SIDE // _CELL, _CELL, -1).sum(axis=(1, 3))
+        sums: np.ndarray = values.reshape(SIDE // _CELL, _CELL, SIDE // _CELL, _CELL, -1).sum(axis=(1, 3))
+        return sums
 
     weights = sums(shown[..., None].astype(np.float32))
     differences = sums((fields[0].colours - fields[1].colours) * shown[..., None]) / np.maximum(weights, 1)
@@ -127,7 +128,8 @@ def _smooth(colours: Float32[np.ndarray, "height width 3"]) -> Float32[np.ndarra
     rows = np.pad(colours, ((1, 1), (0, 0), (0, 0)), mode="edge")
     colours = (rows[:-2] + 2 * rows[1:-1] + rows[2:]) / 4
     columns = np.pad(colours, ((0, 0), (1, 1), (0, 0)), mode="edge")
-    return (columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]) / 4
+    smooth: np.ndarray = (columns[:, :-2] + 2 * columns[:, 1:-1] + columns[:, 2:]) / 4
+    return smooth
 
 
 def _number(field: _Field) -> Integer[np.ndarray, "height width"]:
@@ -147,7 +149,8 @@ def _number(field: _Field) -> Integer[np.ndarray, "height width"]:
                 parts, found = ndimage.label(own & np.isin(field.nearest, colours[groups == group]), _EIGHT)
                 numbered[parts > 0] = parts[parts > 0] + count
                 count += found
-    return numbered
+    result: np.ndarray = numbered
+    return result
 
 
 def _coloured(field: _Field) -> Bool[np.ndarray, "height width"]:
@@ -156,7 +159,8 @@ def _coloured(field: _Field) -> Bool[np.ndarray, "height width"]:
     needed = np.zeros(len(COLOURS))
     for colour in np.unique(field.nearest[coloured]):
         needed[colour] = _EDGE * np.percentile(field.strength[coloured & (field.nearest == colour)], 90)
-    return coloured & (field.strength > needed[field.nearest])
+    seen: np.ndarray = coloured & (field.strength > needed[field.nearest])
+    return seen
 
 
 def _piece(
