@@ -71,7 +71,12 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+QUICK = ("a bit of the parameters", "an array file deleted", "training/ deleted", "one NaN")
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(name, marks=() if name in QUICK else pytest.mark.faults) for name in DAMAGES]
+)
 def test_a_damaged_checkpoint_is_named_in_one_line_and_the_one_before_is_taken(resuming, workdir, damage, capfd):
     DAMAGES[damage](workdir / "checkpoints" / "6")
     resumed = resuming()
