@@ -92,7 +92,8 @@ def main(directory: Path) -> None:
     )
     restored = load_model(directory / "run", mesh=mesh).params
     save_npz(directory / "restored.npz", restored)
-    assets = {path.name: path.read_bytes() for path in (directory / "run/checkpoints/3/assets").iterdir()}
+    files = (path for path in (directory / "run/checkpoints/3/assets").iterdir() if path.name != "commit_success.txt")
+    assets = {path.name: path.read_bytes() for path in files}
     save_model(directory / "saved", restored, {}, assets)
     resumed = resume(directory, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
     print(
