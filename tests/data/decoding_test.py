@@ -3,12 +3,15 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from tests.helpers.paths import ROOT
 from uno_jax.data.decoding import PictureError, decode_rgb, read_file
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
@@ -162,3 +165,22 @@ def test_a_huge_file_is_not_read(tmp_path):
         file.truncate(2**28 + 1)
     with pytest.raises(PictureError, match="a file of 268,435,457 bytes"):
         read_file(tmp_path / "huge.png")
+
+
+BOMB = """
+import io
+from PIL import Image
+from uno_jax.data.decoding import PictureError, decode_rgb
+buffer = io.BytesIO()
+Image.new("1", (12_000, 12_000)).save(buffer, "PNG")
+try:
+    decode_rgb(buffer.getvalue(), "record 'r7'")
+except PictureError as error:
+    print(error)
+"""
+
+
+def test_a_huge_picture_is_refused_without_a_warning_that_names_no_record():
+    ended = subprocess.run([sys.executable, "-c", BOMB], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("record 'r7': 12000 x 12000 pixels are more than the maximum of 64,000,000")
+    assert ended.stderr == ""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -263,3 +266,13 @@ def test_only_options_that_name_no_file_are_plain_texts():
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("DEFINE_string", "DEFINE_multi_string")):
                 names.add(ast.literal_eval(node.args[0]))
     assert names == {"prompt", "split", "stop", "coordinator", "host", "topology"}
+
+
+def test_a_terminal_that_does_not_know_a_character_gets_it_escaped():
+    program = (
+        "from absl import flags\nfrom uno_jax.process.flags import parse_flags\n"
+        "parse_flags(flags.FlagValues(), [], command='paint', about=None)\nprint('caf\u00e9 \\udce9')"
+    )
+    settings = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=settings, capture_output=True, check=False)
+    assert (ended.stdout, ended.stderr) == (b"caf\\xe9 \\udce9\n", b"")

@@ -8,8 +8,8 @@ from tests.helpers.tiny_run import (
     quiet,
     tiny_uno,
 )
-from uno_jax.config import ConfigError
-from uno_jax.run.config import check_config
+from uno_jax.config import ConfigError, dictionary_fields
+from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.run import run
 
 
@@ -60,3 +60,7 @@ def test_inconsistent_sizes_are_rejected(dataset, changes, expected):
 def test_a_run_rejects_settings_that_would_fail_later(dataset, tmp_path, changes, expected):
     with pytest.raises(ConfigError, match=expected):
         run(tiny_uno(dataset, **changes), tmp_path, console=quiet())
+
+
+def test_entries_of_dictionaries_can_be_overridden_on_the_command_line():
+    assert dictionary_fields(RunConfig) == {"data.task_weights": float}

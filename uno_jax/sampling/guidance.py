@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,6 +12,9 @@ from jaxtyping import Array, Bool, Float
 from uno_jax.config import ConfigError
 
 Rescale = Literal["global", "channel", "text_channel"]
+
+
+_LARGEST_SCALE = 3e38
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class GuidanceConfig:
 
     def __post_init__(self) -> None:
         for name in ("text_scale", "image_scale"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number")
+            if not abs(getattr(self, name)) < _LARGEST_SCALE:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a finite number of float32")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ConfigError(f"interval is {self.interval}: expected times 0 <= low <= high <= 1")
