@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -38,7 +40,6 @@ from uno_jax.data.scenes.score import judge, judge_edit
 from uno_jax.data.scenes.see import UNKNOWN, Seen, find_things
 from uno_jax.sheets.samples import Example as Cell
 from uno_jax.sheets.samples import Picture, make_sheet
-from uno_jax.sheets.text import load_font
 
 Pixels = np.ndarray
 SEED = 1
@@ -202,7 +203,7 @@ def distortions(args: argparse.Namespace) -> dict[str, Any]:
     for name, curve in curves.items():
         for amount, (missed, passed) in zip(DISTORTIONS[name].amounts, curve, strict=True):
             print(f"| {name} | {amount:g} | {missed:.1%} | {passed:.1%} |")
-    _draw_curves(curves).save(args.out / "scorer_errors.png", optimize=True)
+    _draw_curves(curves, args.out / "scorer_errors.png")
     return {
         "count": len(drawn),
         "errors": {n: dict(zip(DISTORTIONS[n].amounts, c, strict=True)) for n, c in curves.items()},
@@ -219,37 +220,19 @@ def _errors(drawn: Sequence[Case], distort: Distortion, amount: float) -> tuple[
     return float(np.mean(wrong[True])), float(np.mean(wrong[False]))
 
 
-_PANEL, _PLOT, _COLUMNS = (300, 220), (48, 30, 288, 172), 4
-_CURVES = (("right pictures judged wrong", "firebrick"), ("wrong pictures judged right", "royalblue"))
-
-
-def _draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Image.Image:
+def _draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], file: Path) -> None:
     """Draws a panel for each distortion, with the two kinds of errors over its amount."""
-    font, rows = load_font(12), -(-len(curves) // _COLUMNS)
-    figure = Image.new("RGB", (_COLUMNS * _PANEL[0], rows * _PANEL[1] + 24), "white")
-    draw = ImageDraw.Draw(figure)
-    for index, (name, colour) in enumerate(_CURVES):
-        draw.line((48 + 240 * index, 12, 72 + 240 * index, 12), fill=colour, width=3)
-        draw.text((80 + 240 * index, 12), name, font=font, fill="black", anchor="lm")
-    for index, (name, curve) in enumerate(curves.items()):
-        x, y = index % _COLUMNS * _PANEL[0], index // _COLUMNS * _PANEL[1] + 20
-        left, top, right, bottom = x + _PLOT[0], y + _PLOT[1], x + _PLOT[2], y + _PLOT[3]
-        amounts = DISTORTIONS[name].amounts
-        draw.text((left, top - 4), name, font=load_font(14), fill="black", anchor="ls")
-        draw.text(((left + right) / 2, bottom + 22), DISTORTIONS[name].unit, font=font, fill="dimgray", anchor="ma")
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            level = bottom + (top - bottom) * share
-            draw.line((left, level, right, level), fill="lightgray")
-            draw.text((left - 5, level), f"{share:.0%}", font=font, fill="dimgray", anchor="rm")
-        across = [left + (right - left) * amount / amounts[-1] for amount in amounts]
-        for at, amount in zip(across, amounts, strict=True):
-            draw.text((at, bottom + 5), f"{amount:g}", font=font, fill="dimgray", anchor="ma")
-        for kind, (_, colour) in enumerate(_CURVES):
-            points = [(at, bottom + (top - bottom) * errors[kind]) for at, errors in zip(across, curve, strict=True)]
-            draw.line(points, fill=colour, width=2)
-            for at, level in points:
-                draw.ellipse((at - 3, level - 3, at + 3, level + 3), fill=colour)
-    return figure
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    panels = figure.subplots(2, -(-len(curves) // 2), sharey=True).ravel()
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
+        missed, passed = zip(*curve, strict=True)
+        axes.plot(DISTORTIONS[name].amounts, missed, "o-", color="tab:red", label="right pictures judged wrong")
+        axes.plot(DISTORTIONS[name].amounts, passed, "s-", color="tab:blue", label="wrong pictures judged right")
+        axes.set(title=name, xlabel=DISTORTIONS[name].unit)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(alpha=0.3)
+    panels[0].legend(fontsize=8)
+    figure.savefig(file, dpi=80, format="png")
 
 
 def _ellipse(rng: np.random.Generator) -> np.ndarray:
@@ -344,7 +327,7 @@ def samples(args: argparse.Namespace) -> dict[str, Any]:
             label += f" (scene: {'right' if case.true else 'wrong'})"
         cells.append(Cell("", case.asked.prompt, [Picture(label, pixels, _in_words(judgement.seen))]))
     sheet = make_sheet("Prompt, picture, judgement, and what the scorer saw", cells)
-    sheet.quantize(128, dither=Image.Dither.NONE).save(args.out / "scorer_samples.png", optimize=True)
+    sheet.save(args.out / "scorer_samples.png", optimize=True)
     return {"judged": len(cells)}
 
 

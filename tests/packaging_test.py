@@ -58,7 +58,7 @@ def test_every_import_of_the_package_is_declared():
     names = {"PIL": "pillow", "orbax": "orbax-checkpoint", "absl": "absl-py"}
     wanted = {canonicalize_name(names.get(module, module)) for module in imported_modules()}
     extras = ("data", "demo", "study")
-    assert wanted <= declared().keys().union(*(declared(extra) for extra in extras))
+    assert wanted <= set(declared()).union(*(declared(extra) for extra in extras))
 
 
 def imported_modules() -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.damage import remove_checksums
 from tests.helpers.small_checkpoint import write_checkpoint
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.small_subject import RECORDS, small_subject
@@ -55,6 +56,7 @@ def test_checkpoints_with_different_tokens_are_rejected(tmp_path):
 
 def test_a_damaged_objective_is_named(tmp_path):
     path = save_small_checkpoint(tmp_path / "small")
+    remove_checksums(path)
     (path / "assets" / "config.json").write_text('{"objective": {"flow_weight": "high"}}')
     with pytest.raises(CheckpointError, match=r"config\.json: objective\.flow_weight is 'high'"):
         find_checkpoints([str(path)])

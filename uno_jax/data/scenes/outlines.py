@@ -16,12 +16,14 @@ from uno_jax.data.scenes.draw import draw_scene
 from uno_jax.data.scenes.scene import SHAPES, SIZES, Ground, Place, Scene, Thing
 from uno_jax.data.scenes.segment import SIDE, Piece, cut
 
-LIKENESS = 0.92
-"""Smallest correlation of a piece with a shape that it is recognised as."""
+LIKENESS = 0.7
+"""Smallest correlation of a piece with a shape that it is recognised as, where 1 is a drawn shape."""
 
+_SIDES = (0.15, 0.63)  # sides of shapes as fractions of the picture's; those that are drawn are 0.26 and 0.42
 _GRID = 26  # samples along each side of an image
 _REACH = 2.6  # half its side, relative to the spread; the arms of a star end at 2
-_BLURS = (0.0, 1.2)  # standard deviations in pixels
+_COARSE = 2.0  # standard deviation, in samples, of what is subtracted from an image
+_BLURS = (0.0, 1.2, 2.0)  # standard deviations in pixels
 _SHIFTS = (0.0, 0.5)  # in pixels
 
 
@@ -29,7 +31,7 @@ class Outline(NamedTuple):
     """What a piece looks like."""
 
     shape: str | None
-    """A name in `SHAPES`, or None if it is like none of them."""
+    """A name in `SHAPES`, or None if it resembles none of them enough or is much too small or large."""
     likeness: float
     """Correlation with what it resembles most, at most 1."""
     centre: Place
@@ -56,23 +58,28 @@ class _Models(NamedTuple):
 
 
 def recognise(piece: Piece) -> Outline:
-    """Returns the drawn outline that a piece resembles most, whatever its size."""
+    """Returns the drawn outline that a piece resembles most, in any size near those that are drawn."""
     models = _draw_models()
     frame, image = _normalise(piece)
     likenesses = models.images @ image
     best = int(np.argmax(likenesses))
     shape, likeness = models.shapes[best], float(likenesses[best])
-    if shape is None or likeness < LIKENESS:
-        rows, columns = (np.flatnonzero(piece.mask.any(axis=axis)) for axis in (1, 0))
-        x, y = piece.left + (columns[0] + columns[-1] + 1) / 2, piece.top + (rows[0] + rows[-1] + 1) / 2
-        side = max(np.ptp(columns), np.ptp(rows)) + 1
-        return Outline(None, likeness, Place(float(x / SIDE), float(y / SIDE)), float(side / SIDE))
     dx, dy, side = frame.spread / SIDE * models.squares[best]
-    return Outline(shape, likeness, Place(float(frame.x / SIDE + dx), float(frame.y / SIDE + dy)), float(side))
+    if shape and likeness >= LIKENESS and _SIDES[0] <= side <= _SIDES[1]:
+        return Outline(shape, likeness, Place(float(frame.x / SIDE + dx), float(frame.y / SIDE + dy)), float(side))
+    rows, columns = (np.flatnonzero(piece.mask.any(axis=axis)) for axis in (1, 0))
+    x, y = piece.left + (columns[0] + columns[-1] + 1) / 2, piece.top + (rows[0] + rows[-1] + 1) / 2
+    longer = max(np.ptp(columns), np.ptp(rows)) + 1
+    return Outline(None, likeness, Place(float(x / SIDE), float(y / SIDE)), float(longer / SIDE))
 
 
 def _normalise(piece: Piece) -> tuple[_Frame, Float32[np.ndarray, " samples"]]:
-    """Samples a piece around its centre of mass, at distances relative to its spread, with mean 0 and norm 1."""
+    """Samples a piece around its centre of mass, at distances relative to its spread.
+
+    Returns:
+      The frame, and the image: without what is common to all compact outlines, its blurred version, with mean 0 and
+      norm 1.
+    """
     share = piece.share
     total = float(share.sum())
     ys, xs = (np.arange(length, dtype=np.float32) for length in share.shape)
@@ -86,7 +93,8 @@ def _normalise(piece: Piece) -> tuple[_Frame, Float32[np.ndarray, " samples"]]:
     rows, columns = (
         np.maximum(0, 1 - np.abs(np.float32(centre) + steps - at) / width) for centre, at in ((y, ys), (x, xs))
     )
-    image = (rows @ share @ columns.T).ravel()
+    image = rows @ share @ columns.T
+    image = (image - ndimage.gaussian_filter(image, _COARSE)).ravel()
     image -= image.mean()
     return _Frame(piece.left + x + 0.5, piece.top + y + 0.5, spread), image / np.linalg.norm(image)
 

@@ -169,7 +169,7 @@ def _piece(
     rows, columns = (slice(max(side.start - _MARGIN, 0), side.stop + _MARGIN) for side in box)
     numbered, field = numbered[rows, columns], field.crop(rows, columns)
     mask = numbered == number
-    inside = mask & (field.strength >= field.strength[mask].mean())
+    inside = mask & (field.strength >= np.median(field.strength[mask]))
     full = field.chroma[inside].mean(axis=0)
     share = np.clip(field.chroma @ (full / (full @ full)), 0, 1)
     others = (numbered > 0) & ~mask
