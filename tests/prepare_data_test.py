@@ -194,6 +194,17 @@ def test_a_record_with_several_problems_counts_once(user_data, capsys):
     )
 
 
+def test_splits_of_any_names_are_written_and_counted_train_first(tmp_path):
+    records = {name: [Record(name, "text_to_image", square(1), "a square")] for name in ("odd", "train")}
+    splits = {name: own.copy for name, own in records.items()}
+    opened = Opened(splits, total=2, description="Squares.", license="None.")
+    source = DataSource("squares", "squares", (), dict, lambda values, reporter: opened)
+    prepare_data.prepare(Request(source, {}, tmp_path / "out", vocab_size=300), Console(soft_wrap=True))
+    counts = json.loads((tmp_path / "out" / "dataset.json").read_text())["records"]
+    assert list(counts.items()) == [("train", {"text_to_image": 1}), ("odd", {"text_to_image": 1})]
+    assert [record.id for record in open_records(tmp_path / "out", "odd")] == ["odd"]
+
+
 # A source that checks its records while they are read
 
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_jax.data.scenes.description import directions_of
-from uno_jax.data.scenes.facts import OPPOSITE, Kind, Number, area_of
+from uno_jax.data.scenes.facts import OPPOSITE, Kind, Number, Relation, area_of
 from uno_jax.data.scenes.generate import SPLITS, make_example
+from uno_jax.data.scenes.held_out import PAIRS, held_out_named
 from uno_jax.data.scenes.naming import name_of
 from uno_jax.data.scenes.questions import questions_of
 from uno_jax.data.scenes.text import read_facts
@@ -74,6 +75,16 @@ def test_yes_is_true_and_no_is_false(example):
             (fact,) = read_facts(match[1])
             present = any(fact.kind.fits(thing) for thing in example.scene.things)
             assert question.answer == ("yes" if present else "no")
+
+
+def test_no_question_of_training_names_a_held_out_combination():
+    pairs = {(fact.kind.shape, fact.kind.colour) for fact in PAIRS}
+    for number in range(400):
+        for question in asked(make_example(0, "train", number), "yes or no"):
+            if match := re.fullmatch(r"is the (?:small |large )?(\w+)(?: (?:at|in) the .+)? (\w+)\?", question.text):
+                assert match.groups() not in pairs
+            if match := re.fullmatch(r"is the (\w+) (left of|right of|above|below) the (\w+)\?", question.text):
+                assert not held_out_named((Relation(Kind(match[1]), match[2], Kind(match[3])),))
 
 
 def test_every_kind_of_question_comes_first_about_as_often():

@@ -9,8 +9,9 @@ import numpy as np
 
 from uno_jax.data.scenes.description import directions_of
 from uno_jax.data.scenes.draws import one_of
-from uno_jax.data.scenes.facts import OPPOSITE, area_of
+from uno_jax.data.scenes.facts import OPPOSITE, Kind, Relation, area_of
 from uno_jax.data.scenes.generate import Example
+from uno_jax.data.scenes.held_out import PAIRS, held_out_named
 from uno_jax.data.scenes.naming import any_of_kind, name_of
 from uno_jax.data.scenes.scene import COLOURS, SHAPES, Scene
 from uno_jax.data.scenes.words import AREA_WORDS, COLOUR_WORDS, DIRECTION_WORDS, NUMBER_WORDS, SHAPE_WORDS
@@ -93,10 +94,12 @@ def _relation(scene: Scene, draws: np.random.Generator) -> Iterator[tuple[str, s
 
 
 def _yes_or_no(scene: Scene, draws: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Asks what is so and what is not, each half of the time."""
+    """Asks what is so and what is not, each half of the time. What is not is no held-out combination either."""
     thing = one_of(scene.things, draws)
     if name := name_of(thing, scene, without="colour"):
-        colour = thing.colour if draws.random() < 0.5 else one_of(sorted(set(COLOURS) - {thing.colour}), draws)
+        held_out = {fact.kind.colour for fact in PAIRS if fact.kind.shape == thing.shape}
+        others = sorted(set(COLOURS) - held_out - {thing.colour})
+        colour = thing.colour if draws.random() < 0.5 else one_of(others, draws)
         yield f"is {name} {COLOUR_WORDS[colour][0]}?", _yes(colour == thing.colour)
     absent = sorted(set(SHAPES) - {other.shape for other in scene.things})
     shape = thing.shape if draws.random() < 0.5 else one_of(absent, draws)
@@ -105,8 +108,10 @@ def _yes_or_no(scene: Scene, draws: np.random.Generator) -> Iterator[tuple[str, 
         first, second = (name_of(other, scene) for other in scene.things)
         direction = one_of(directions, draws)
         asked = direction if draws.random() < 0.5 else OPPOSITE[direction]
-        if first and second:
-            yield f"is {first} {DIRECTION_WORDS[asked][0]} {second}?", _yes(asked == direction)
+        kinds = [Kind(other.shape) for other in scene.things]
+        right = asked == direction
+        if first and second and (right or not held_out_named((Relation(kinds[0], asked, kinds[1]),))):
+            yield f"is {first} {DIRECTION_WORDS[asked][0]} {second}?", _yes(right)
 
 
 def _yes(so: bool) -> str:
