@@ -11,6 +11,7 @@ from tests.helpers.paths import ROOT
 
 LAYERS = (
     ("__main__",),
+    ("study",),
     ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "sample", "train"),
     ("inside", "planning"),
     ("run",),

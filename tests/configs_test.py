@@ -18,8 +18,12 @@ from uno_jax.run.config import RunConfig, check_config
 from uno_jax.run.held_out import held_out_data
 
 FILES = [path.relative_to(ROOT / "configs").with_suffix("") for path in (ROOT / "configs").rglob("*.py")]
-# Not what others are built from.
-NAMES = sorted(".".join(path.parts) for path in FILES if path.stem not in ("__init__", "base", "text_to_image"))
+# Not what others are built from, nor those of studies.
+NAMES = sorted(
+    ".".join(path.parts)
+    for path in FILES
+    if path.stem not in ("__init__", "base", "text_to_image") and path.parts[0] != "study"
+)
 
 
 def read(name: str) -> RunConfig:

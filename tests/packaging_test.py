@@ -74,8 +74,10 @@ def imported_modules() -> set[str]:
 
 
 def test_every_command_is_a_module_that_can_be_run():
-    modules = {path.stem for path in (ROOT / "uno_jax").glob("*.py") if '__name__ == "__main__"' in path.read_text()}
-    assert modules - {"__main__"} == COMMANDS.keys()
+    files = [*(ROOT / "uno_jax").glob("*.py"), *(ROOT / "uno_jax").glob("*/__main__.py")]
+    runnable = [path for path in files if '__name__ == "__main__"' in path.read_text()]
+    modules = {path.parent.name if path.name == "__main__.py" else path.stem for path in runnable}
+    assert modules - {"uno_jax"} == COMMANDS.keys()
 
 
 def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -52,7 +52,8 @@ def _check_rows(config: DataConfig, host_count: int) -> None:
     for name in ("rows", "virtual_shards", "packing_bins", "max_picture_pixels"):
         if getattr(config, name) < 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 1")
-    for name in ("epochs", "prefetch", "read_threads", "max_samples_per_row", *(f"{r}_tokens" for r in REGIONS)):
+    lengths = (f"{region}_tokens" for region in REGIONS)
+    for name in ("epochs", "prefetch", "workers", "read_threads", "max_samples_per_row", *lengths):
         if getattr(config, name) < 0:
             raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 0")
     if config.rows % config.virtual_shards:

@@ -60,6 +60,9 @@ class DataConfig(MethodConfig):
 
     prefetch: int = 2
     """Batches that a background thread prepares in advance."""
+    workers: int = 0
+    """Processes per host that make batches, each the rows of some virtual shards. 0 = a thread of this process does it,
+    which suffices on a CPU. The batches are the same."""
     read_threads: int = 0
     """Threads per host that read, decode and resize. 0 = the prefetch thread does it all, which is faster for small
     pictures because of Python's global interpreter lock."""

@@ -27,6 +27,7 @@ FREE = (
     "data.tokenizer",
     "data.max_skipped_share",
     "data.prefetch",
+    "data.workers",
     "data.read_threads",
     "optimizer.learning_rate",
     "optimizer.schedule",

@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
 from uno_jax.config import ConfigError, json_file
-from uno_jax.data.pipeline import make_batches
 from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
@@ -180,7 +180,7 @@ def _check_held_out(config: RunConfig) -> None:
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
     share, layout = row_share(mesh), training_layout(config.model)
-    return make_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
+    return open_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 
 def _numbered(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Studies: several runs, scored and compared by one command."""

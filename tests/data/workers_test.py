@@ -1,0 +1,86 @@
+"""Processes that make batches together make those of one process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer, task_numbers
+from uno_jax.data.config import DataConfig
+from uno_jax.data.pipeline import Batches, PackedBatch, batches_of_records
+from uno_jax.data.workers import WorkerBatches, WorkerError, open_batches
+
+COUNT = 2
+
+
+def one_process(part: int = 0, of: int = 1, epochs: int = 0) -> Batches:
+    records = make_records(30)
+    hosts = {"host_index": part, "host_count": of}
+    return batches_of_records(
+        records, task_numbers(records), small_config(epochs=epochs), LAYOUT, small_tokenizer(), **hosts
+    )
+
+
+def one_epoch(part: int, of: int) -> Batches:
+    return one_process(part, of, epochs=1)
+
+
+def broken(part: int, of: int) -> Batches:
+    raise ValueError(f"part {part} of {of} cannot be opened")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[WorkerBatches]:
+    batches = WorkerBatches(one_process, range(COUNT), COUNT)
+    yield batches
+    batches.close()
+
+
+def take(batches: Iterator[PackedBatch], count: int) -> list[PackedBatch]:
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(actual: list[PackedBatch], expected: list[PackedBatch]) -> None:
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.sample_ids == other.sample_ids
+        assert one.stats == pytest.approx(other.stats)
+        jax.tree.map(np.testing.assert_array_equal, one.batch, other.batch)
+
+
+def test_workers_make_the_batches_of_one_process_and_continue_from_its_state(workers):
+    alone = one_process()
+    start = alone.get_state()
+    assert workers.get_state() == start
+    assert_same(take(workers, 3), take(alone, 3))
+    assert workers.get_state() == alone.get_state()
+    workers.set_state(start)  # what was made ahead is discarded
+    assert_same(take(workers, 2), take(one_process(), 2))
+
+
+def test_workers_end_with_the_last_epoch():
+    batches = WorkerBatches(one_epoch, range(COUNT), COUNT)
+    assert_same(list(batches), list(one_epoch(0, 1)))
+    batches.close()
+
+
+def test_an_error_of_a_worker_is_raised_here():
+    with pytest.raises(ValueError, match="part 0 of 2 cannot be opened"):
+        WorkerBatches(broken, range(COUNT), COUNT)
+
+
+def test_a_worker_that_was_killed_is_an_error(workers):
+    os.kill(workers._processes[0].pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"has ended.*Lower data\.workers"):
+        take(workers, 3)
+
+
+def test_shards_that_cannot_be_shared_equally_are_refused():
+    with pytest.raises(ValueError, match=r"data\.virtual_shards is 8, not a multiple of data\.workers = 3"):
+        open_batches(DataConfig(workers=3), LAYOUT, small_tokenizer())

@@ -1,0 +1,1 @@
+"""The parts of a report, each with its blocks and its numbers."""
