@@ -15,7 +15,7 @@ from uno_jax.study.statistics import Estimate
 # The colours of Okabe and Ito, which colour-blind people can tell apart. Grey is for what others are compared with.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C99", "#8A8A00")
 _GREY = "#555555"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

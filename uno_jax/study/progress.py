@@ -19,8 +19,8 @@ def expected_seconds(unit: Unit, units: Sequence[Unit], done: Done) -> float | N
 def progress_table(units: Sequence[Unit], done: Done) -> rich.table.Table:
     """Makes a table with a row per stage and kind of unit. Times are those of one unit after another."""
     table = rich.table.Table(show_edge=False, pad_edge=False)
-    for title, justify in (("stage", "left"), ("units", "left")):
-        table.add_column(title, justify=justify)
+    for title in ("stage", "units"):
+        table.add_column(title)
     for title in ("done", "left", "time taken", "time left"):
         table.add_column(title, justify="right")
     rows = dict.fromkeys((unit.stage, unit.kind) for unit in units)

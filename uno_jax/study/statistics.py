@@ -85,7 +85,8 @@ def _pair_weights(
     for group, drawn in zip(groups, counts.T, strict=True):
         # A base that is drawn twice draws its pairs twice.
         weights[:, group] = random.multinomial(drawn * len(group), np.full(len(group), 1 / len(group)))
-    return weights / weights.sum(axis=1, keepdims=True)
+    normalised: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def pair_interval(results: Results, confidence: float = CONFIDENCE) -> Estimate:

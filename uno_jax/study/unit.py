@@ -82,7 +82,8 @@ def specification(unit: Unit, done: Done) -> dict[str, Json]:
     """
     inputs = {name: fingerprint(done.begun(name) or {}) for name in unit.inputs}
     written = {"determined_by": dict(unit.determined_by(done)), "inputs": inputs}
-    return json.loads(json.dumps(written))  # as it is read from a file: tuples become lists
+    as_read: dict[str, Any] = json.loads(json.dumps(written))  # tuples become lists
+    return as_read
 
 
 def fingerprint(specification: Mapping[str, Json]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def reading(study: Study, folder: Path) -> Part | None:
             f"{what} of {words}": of.accuracy(mask)
             for what in ("caption", "answer")
             for source, words in (("vit", "ViT tokens"), ("latents", "clean latents"))
-            if (mask := of.where(lambda line, w=what, s=source: _is(line, what=w, source=s))).any()
+            if (mask := of.where(functools.partial(_is, what=what, source=source))).any()
         }
         head = ["", *ways]
         rows.append([name, *(percent(estimate) for estimate in ways.values())])
