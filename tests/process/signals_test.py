@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
@@ -60,6 +61,25 @@ def test_a_held_signal_acts_after_an_error_in_the_block(signum):
     with pytest.raises(InterruptedError) as interrupted:
         get_while_held(signum, done=[], error=error)
     assert interrupted.value.__context__ is error
+
+
+class SignalWhenFreed:
+    """Receives a signal in its finaliser, where Python ignores exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def free_and_wait() -> None:
+    thing = SignalWhenFreed()
+    del thing
+    time.sleep(5)
+
+
+def test_a_signal_in_a_finaliser_still_becomes_an_exit():
+    with pytest.raises(SystemExit) as error, exit_on_signals():
+        free_and_wait()
+    assert error.value.code == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("second", SIGNALS)

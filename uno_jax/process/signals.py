@@ -25,14 +25,39 @@ def stop_event() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Turns a signal into SystemExit with status 143 or 130, so that the interrupted code can clean up."""
+    status: list[int] = []
 
     def stop(signum: int) -> None:
         if signum == signal.SIGINT:
             print("interrupted", file=sys.stderr)
-        sys.exit(128 + signum)
+        status.append(128 + signum)
+        sys.exit(status[0])
 
-    with _first_signal(stop):
+    with _first_signal(stop), _raised_again(lambda: sys.exit(status[0])):
         yield
+
+
+@contextlib.contextmanager
+def _raised_again(leave: Callable[[], None]) -> Iterator[None]:
+    """Leaves again after a SystemExit that Python ignored, because it was raised in a finaliser or another callback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hook, alarm = sys.unraisablehook, signal.signal(signal.SIGALRM, lambda signum, frame: leave())
+
+    def ignored(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, SystemExit):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = ignored
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGALRM, alarm)
 
 
 @contextlib.contextmanager
