@@ -339,7 +339,7 @@ def test_invalid_configs_are_rejected_by_field(change, message):
 def test_a_picture_with_more_latent_tokens_than_vision_positions_cannot_be_aligned():
     layout = replace(LAYOUT, align=True, vit_table_side=1)
     config = small_config(method="sft", vit_transform=ImageTransform(4, 4, 4))
-    with pytest.raises(ValueError, match=r"2 latent tokens per side.* table_side is 1: lower max_side to 8, or set"):
+    with pytest.raises(ValueError, match=r"2 latent tokens per side.*table_side is 1: lower max_side to 8, or set"):
         batches(config, layout=layout)
 
 

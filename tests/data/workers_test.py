@@ -51,7 +51,8 @@ def assert_same(actual: list[PackedBatch], expected: list[PackedBatch]) -> None:
     for one, other in zip(actual, expected, strict=True):
         assert one.sample_ids == other.sample_ids
         assert one.stats == pytest.approx(other.stats)
-        jax.tree.map(np.testing.assert_array_equal, one.batch, other.batch)
+        for left, right in zip(jax.tree.leaves(one.batch), jax.tree.leaves(other.batch), strict=True):
+            np.testing.assert_array_equal(left, right)
 
 
 def test_workers_make_the_batches_of_one_process_and_continue_from_its_state(workers):

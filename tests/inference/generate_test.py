@@ -350,4 +350,4 @@ def test_contexts_above_the_context_length_are_refused_before_anything_is_read()
 
 def test_a_picture_that_is_not_finite_is_an_error():
     with pytest.raises(FloatingPointError, match=r"not finite\. Lower text_scale"):
-        GENERATOR.generate_images(["thing"], dataclasses.replace(QUICK_SETTINGS, text_scale=1e38))
+        GENERATOR.generate_images(["thing"], dataclasses.replace(QUICK_SETTINGS, text_scale=2.9e38))

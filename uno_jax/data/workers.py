@@ -150,8 +150,9 @@ def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
     """Joins the rows of parts of a batch, which have equally many, and their statistics."""
     names = dict.fromkeys(name for packed in parts for name in packed.stats)
     totals = {name: sum(packed.stats.get(name, 0.0) for packed in parts) for name in names}
+    arrays = zip(*(jax.tree.leaves(packed.batch) for packed in parts), strict=True)
     return PackedBatch(
-        batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *(packed.batch for packed in parts)),
+        batch=jax.tree.unflatten(jax.tree.structure(parts[0].batch), [np.concatenate(each) for each in arrays]),
         sample_ids=[ids for packed in parts for ids in packed.sample_ids],
         stats={name: total / len(parts) if name.startswith("padding/") else total for name, total in totals.items()},
         skipped=[skipped for packed in parts for skipped in packed.skipped],
