@@ -91,7 +91,7 @@ def test_the_gradient_norm_of_a_loss_that_is_no_longer_measured_is_dropped(tmp_p
     checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
     checkpoints.save(7, saved, DATA)
     checkpoints.wait()
-    restored, _ = checkpoints.restore(7, abstract(state))
+    restored, _ = restore_state(tmp_path / "7", abstract(state))
     checkpoints.close()
     assert_equal(restored, state)
 
@@ -103,8 +103,8 @@ def test_the_start_of_an_anchored_run_is_restored_exactly_and_may_be_left(tmp_pa
     checkpoints.save(7, anchored, DATA)
     checkpoints.wait()
     assert has_anchor(tmp_path / "7")
-    assert_equal(checkpoints.restore(7, abstract(anchored))[0], anchored)
-    assert_equal(checkpoints.restore(7, abstract(state))[0], state)
+    assert_equal(restore_state(tmp_path / "7", abstract(anchored))[0], anchored)
+    assert_equal(restore_state(tmp_path / "7", abstract(state))[0], state)
     checkpoints.close()
 
 
