@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ _TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
 RUN_ITEMS = ("params", "training", "data", "assets")
 """Items that every checkpoint of a run has."""
 _DATA_FILE = "metadata"
+# Orbax writes a checkpoint under a name with the first ending. The second is added to that of a failed attempt.
+_UNFINISHED, _FAILED = ".orbax-checkpoint-tmp", ".failed"
 # Path prefixes, by item, of arrays whose values must be finite. Norms are only measured.
 _FINITE = {"params": ("",), "ema": ("",), "anchor": ("",), "training": ("opt_state",)}
 
@@ -101,6 +104,8 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        if jax.process_index() == 0:
+            _remove_unfinished(self.directory)
         kept = [ocp.checkpoint_managers.LatestN(self._keep)]
         if self._keep_every:
             kept.append(ocp.checkpoint_managers.EveryNSteps(self._keep_every))
@@ -108,7 +113,6 @@ class Checkpoints:
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(kept),
-                cleanup_tmp_directories=True,
                 # Otherwise a damaged metadata file of any old checkpoint is an error here.
                 lightweight_initialize=True,
                 # Otherwise a folder that cannot be made is noticed only after a timeout of five minutes.
@@ -469,6 +473,19 @@ def _why_unwritable(directory: Path) -> str | None:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
     return None
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Removes what failed or interrupted attempts left in the folder.
+
+    Threads of a failed attempt may still write files. So a folder is renamed first, and what cannot be removed is left
+    for the next time.
+    """
+    for path in directory.glob(f"*{_UNFINISHED}*"):
+        if _FAILED not in path.name:
+            with contextlib.suppress(OSError):
+                path = path.rename(_unused_name(path.with_name(f"{path.name}{_FAILED}")))
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unused_name(path: Path) -> Path:
