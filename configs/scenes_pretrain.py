@@ -1,8 +1,9 @@
-"""Pre-trains a small unified model on scenes at 64 pixels from random initialisation, on two CPU cores.
+"""Pre-trains a small unified model on scenes at 64 pixels, on two CPU cores. Its vision encoder can see already.
 
-The losses are flow matching and captioning, as in `openmoji_pretrain`. Half of the text-to-image records are used for
-captions of ViT tokens and of clean or lightly noised latents, because the understanding expert must read such latents
-to supervise the generation expert later. The configs `scenes_*` of post-training start from its checkpoint.
+The vision encoder comes from `python -m uno_jax.pretrain_vision` and stays frozen. The losses are flow matching,
+captions and answers, and the alignment of the generation expert with vision features. Half of what is read is ViT
+tokens, the rest clean or noised latents, because the understanding expert must read noised latents to supervise the
+generation expert later. The configs `scenes_*` of post-training start from this checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -15,28 +16,34 @@ SIDE = 64
 def get_config() -> ConfigDict:
     """Returns the settings of pre-training and the model sizes, which the post-training configs share."""
     config = openmoji_pretrain.get_config()
+    config.init_from = "runs/scenes_vision"
+    config.trainable = ("connector", "decoder", "latent_in", "latent_out", "timestep_embedder", "align_head")
     config.steps = 6000
 
     model = config.model
     model.decoder.update(
         hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, mlp_size=384, vocab_size=512
     )
-    model.vision.update(hidden_size=96, num_layers=2, num_heads=3, mlp_size=192)
+    model.vision.update(hidden_size=96, num_layers=3, num_heads=3, mlp_size=192, scan_unroll=3)
+    model.align_layer = 2
 
     data = config.data
     data.directory = "data/scenes"
-    data.task_weights = {"text_to_image": 1.0}
-    data.rows = 24
+    data.task_weights = {"text_to_image": 0.6, "understanding": 0.4}
+    data.understanding_share = 0.3
+    data.noised_time_scale = 0.7
+    data.rows = 12
+    data.virtual_shards = 4
     # Rows of about three samples: two with latents, one with ViT patches.
-    data.text_tokens, data.vit_tokens, data.latent_tokens = 64, 64, 128
+    data.text_tokens, data.vit_tokens, data.latent_tokens = 80, 64, 128
     # Pictures for ViT patches and for metaqueries have the same size, because the encoder learns only one.
     data.vit_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
     data.metaquery_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
 
-    # The caption's gradient into the generation expert is many times as large as the flow gradient.
-    config.objective.answer_weight = 0.03
+    # The gradient of captions and answers into the generation expert is many times as large as the flow gradient.
+    config.objective.update(answer_weight=0.1, align_weight=0.1)
     config.objective.balance.every = 0
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=100, ema_decay=0.998)
+    config.optimizer.update(rule="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998)
     config.checkpoint.every = 250
     config.evaluation.update(every=500, records=128)
     config.pictures.update(every=1000, text_scale=2.0, caption_tokens=36)

@@ -16,13 +16,14 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/scenes_pretrain"
     config.trainable = UNO_TRAINABLE
     config.steps = 800
+    config.model.align_layer = 0
     data = config.data
     data.method = "sft"
     data.rows, data.max_samples_per_row = 64, 1
     data.text_tokens, data.vit_tokens, data.latent_tokens = 16, 0, 64
-    config.objective.answer_weight = 0.0
+    config.objective.update(answer_weight=0.0, align_weight=0.0)
     config.objective.balance.every = 50
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=20, ema_decay=0.99)
+    config.optimizer.update(rule="adamw", learning_rate=1e-3, warmup_steps=20, ema_decay=0.99)
     config.checkpoint.every = 200
     config.evaluation.every = 200
     config.pictures.every = 400

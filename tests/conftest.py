@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import jaxtyping
 import pytest
 
@@ -15,6 +16,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Commands under test compile everything, and leave nothing in the user's home.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Markers of tests that are not in the default suite.
 _ON_REQUEST = ("slow", "faults")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 COMMANDS = {
     "prepare_data": "prepare a dataset",
+    "pretrain_vision": "pre-train the vision encoder of a small model on scenes",
     "train": "train a model",
     "sample": "generate and edit pictures",
     "chat": "chat with a model in a terminal",
@@ -30,7 +31,7 @@ def main() -> None:
     """
     name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
-        lines = [f"  {command:13} {purpose}" for command, purpose in {**COMMANDS, "configs": _CONFIGS}.items()]
+        lines = [f"  {command:16} {purpose}" for command, purpose in {**COMMANDS, "configs": _CONFIGS}.items()]
         print("usage: uno-jax COMMAND ..", "", *lines, "", "uno-jax COMMAND --help lists its options.", sep="\n")
     elif name == "configs":
         import configs

@@ -77,7 +77,7 @@ def check(query: TokenMetadata, key: TokenMetadata, **sizes) -> None:
     assert_same(by_kernel(arrays, query, key), by_reference(arrays, query, key))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(first=rows, second=rows)
 def test_outputs_and_gradients_equal_the_reference_on_any_mix_of_plans(first, second):
     metadata = metadata_of(first, second)
@@ -85,7 +85,7 @@ def test_outputs_and_gradients_equal_the_reference_on_any_mix_of_plans(first, se
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.lists(plans(most_items=3), max_size=3), min_size=3, max_size=3))
 def test_outputs_and_gradients_equal_the_reference_on_many_packed_rows(rows):
     metadata = metadata_of(*rows, capacities=dict.fromkeys(ROOMY, 110))

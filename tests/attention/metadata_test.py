@@ -44,7 +44,7 @@ def test_the_drawing_in_the_docstring_equals_the_computed_mask():
     assert [row[1 : len(drawn) + 1] for row in drawn] == [["1" if see else "." for see in row] for row in computed]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(row=rows)
 def test_a_packed_row_has_the_slow_mask_of_each_sample_and_nothing_else(row):
     batch = batch_of(row, capacities=CAPACITIES)
@@ -57,7 +57,7 @@ def test_a_packed_row_has_the_slow_mask_of_each_sample_and_nothing_else(row):
     np.testing.assert_array_equal(pairwise_visible(metadata, metadata), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(row=rows)
 def test_numpy_and_jax_agree(row):
     metadata = row_metadata(batch_of(row, capacities=CAPACITIES), 0)

@@ -64,7 +64,7 @@ def test_a_record_that_fits_no_row_is_named():
     assert [type(sample) for sample in samples(records=[*RECORDS, long])] == [dict] * 6 + [Skipped]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(limit=st.integers(0, 3), room=st.integers(1, 4))
 def test_rows_hold_all_samples_in_order_and_no_more_than_fit(limit, room):
     config = small_config(max_samples_per_row=limit, latent_tokens=8 * room)

@@ -79,7 +79,7 @@ def test_prompt_and_caption_have_the_requested_lengths():
     assert (len(prompt.ids), len(target.caption)) == (70, 50)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     method=st.sampled_from(sorted(METHODS)),
     task=st.sampled_from(TASKS),

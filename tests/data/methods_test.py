@@ -148,6 +148,16 @@ def test_a_method_without_captions_reports_none_missing():
     assert not sample_of(make_record(captions=()), "sft").without_caption
 
 
+@pytest.mark.parametrize(("method", "latent_share", "picture"), [
+    ("pretrain", 1.0, CleanLatents), ("pretrain", 0.0, VitImage), ("uno", 1.0, VitImage),
+])  # fmt: skip
+def test_pretrain_shows_a_share_of_the_pictures_of_questions_as_latents(method, latent_share, picture):
+    record = make_record(task="understanding", captions=(), answer="a")
+    shown, question, answer = sample_of(record, method, latent_share=latent_share).plan
+    assert isinstance(shown, picture)
+    assert (question.answer, answer.answer) == (False, True)
+
+
 def test_an_unreadable_picture_names_record_and_field():
     with pytest.raises(ValueError, match=r"record 'record0', field sources\[0\]"):
         sample_of(make_record(task="editing", sources=(b"x",)), "sft")

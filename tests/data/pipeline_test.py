@@ -76,7 +76,7 @@ def test_prefetching_and_threads_change_nothing(change):
     assert_same(take(batches(small_config(**change)), 3), take(batches(), 3))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(done=st.integers(0, 9), ahead=st.integers(0, 3), bins=st.integers(1, 5))
 def test_a_restored_iterator_continues_bit_for_bit(done, ahead, bins):
     config = small_config(prefetch=ahead, packing_bins=bins)

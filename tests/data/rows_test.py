@@ -27,28 +27,28 @@ from uno_jax.data.plans import CleanLatents, NoisedTarget, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row, padding_share
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plan=plans())
 def test_every_token_of_a_sample_lies_in_the_batch_once(plan):
     sequence = sequence_of(batch_of((plan,)), 0, 1)
     np.testing.assert_array_equal(sequence.order, np.arange(len(slow_sequence(plan))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plan=plans())
 def test_positions_equal_the_slow_reference(plan):
     sequence = sequence_of(batch_of((plan,)), 0, 1)
     np.testing.assert_array_equal(sequence.position, [token.position for token in slow_sequence(plan)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plan=plans())
 def test_lengths_are_known_before_laying_out(plan):
     regions = lay_out(plan, LAYOUT, TOKENIZER)
     assert sample_lengths(plan, LAYOUT) == {region: len(tokens) for region, tokens in regions.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(row=st.lists(plans(), min_size=1, max_size=4))
 def test_a_packed_sample_is_the_sample_alone(row):
     packed = batch_of(row)
@@ -58,7 +58,7 @@ def test_a_packed_sample_is_the_sample_alone(row):
             np.testing.assert_array_equal(getattr(among, name), getattr(alone, name))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(row=st.lists(plans(), min_size=1, max_size=3))
 def test_images_of_a_row_have_distinct_numbers(row):
     batch = batch_of(row)

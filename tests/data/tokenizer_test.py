@@ -52,7 +52,7 @@ def test_training_twice_writes_the_same_files(trained, tmp_path):
         assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(max_size=20))
 def test_decode_gives_back_the_composed_text(trained, text):
     _, tokenizer = trained
@@ -170,7 +170,7 @@ def test_a_vocabulary_without_room_for_all_bytes_is_rejected(tmp_path):
         train_tokenizer(["a"], 260, tmp_path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text())
 def test_a_byte_tokenizer_has_one_id_for_each_byte(text):
     text = unicodedata.normalize("NFC", text)

@@ -21,7 +21,7 @@ _EXTREMES = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\
 def inputs(share: float) -> Any:
     """Returns hypothesis settings for a share of the inputs."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
-    return settings(max_examples=max(round(share * INPUTS), 10), deadline=None, suppress_health_check=slow)
+    return settings(max_examples=max(round(share * INPUTS), 10), suppress_health_check=slow)
 
 
 @st.composite

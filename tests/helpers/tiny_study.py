@@ -53,7 +53,7 @@ def tiny_study(folder: Path, dataset: Path, **fields: Any) -> StudyConfig:
     return StudyConfig(
         **{
             "data": DatasetPlan(directory=str(dataset)),
-            "base": BasePlan(stages=(RunPlan(config_file(folder, dataset, "openmoji_pretrain")),)),
+            "base": BasePlan(stages=(RunPlan(config_file(folder, dataset, "openmoji_pretrain")),), vision_steps=2),
             "arms": tuple(Arm(name, config_file(folder, dataset, f"openmoji_{name}")) for name in ("sft", "uno")),
             "steps": 2,
             "final": (Evaluation("draw", "test", 5, 1.0), Evaluation("read", "test", 2)),

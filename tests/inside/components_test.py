@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_jax.inside.components import aligning_rotation, colours, principal_components
@@ -40,7 +40,6 @@ def test_the_dimension_is_the_number_of_equally_varied_directions():
         np.testing.assert_allclose(principal_components(states).dimension, count, rtol=0.01)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_alignment_undoes_any_rotation_and_reflection(seed):
     rng = np.random.default_rng(seed)

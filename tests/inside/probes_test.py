@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_jax.inside.probes import FOLDS, area_under_curve, folds, probe
@@ -96,7 +96,6 @@ def test_questions_do_not_depend_on_each_other():
     assert probe(states, questions) == [probe(states, [each])[0] for each in questions]
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12),
 )
@@ -107,7 +106,6 @@ def test_the_area_is_the_share_of_ordered_pairs_with_ties_counted_half(values):
     assert area == pytest.approx(np.mean(pairs)) if pairs else np.isnan(area)
 
 
-@settings(deadline=None)
 @given(records=st.integers(FOLDS, 300))
 def test_every_record_is_in_one_part_and_parts_are_equally_large(records):
     sizes = np.bincount(folds(records), minlength=FOLDS)

@@ -178,7 +178,7 @@ def test_a_missing_directory_is_named(tmp_path):
         load_public(tmp_path / "nowhere")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_named(tmp_path_factory, fraction):
     directory = tmp_path_factory.mktemp("cut")

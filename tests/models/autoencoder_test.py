@@ -40,7 +40,7 @@ def encode(autoencoder, variables, images):
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes)
 def test_unpatchify_inverts_patchify(size):
     rows, columns, patch, channels = size
@@ -64,7 +64,7 @@ def test_sampling_scales_mean_plus_deviation_times_noise():
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**16))
 def test_the_pixel_autoencoder_is_lossless(rows, columns, seed):
     images = np.random.default_rng(seed).uniform(-1, 1, (2, 2 * rows, 2 * columns, 3)).astype(np.float32)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from uno_jax.models.positions import pixels_to_float, sincos_2d, sincos_table_2d
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(1, 6), st.data())
 def test_looked_up_positions_are_rows_of_the_table(side, quarter, data):
     positions = np.array(data.draw(st.lists(st.integers(0, side**2 - 1), min_size=1, max_size=5)))

@@ -107,7 +107,7 @@ def close(actual, expected, tolerance: float = 2e-5):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-mixes = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+mixes = settings(max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 # Supervision
@@ -250,7 +250,7 @@ def final_states(params, batch: Batch, draws: Draws):
     return tuple(jax.numpy.concatenate(x, axis=1) for x in (streams, hidden))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.filter_too_much])
 @given(plan=plans(most_items=3) | st.sampled_from(NAMED))
 def test_two_buffers_equal_one_interleaved_sequence(plan):
     assume(fits([plan]))

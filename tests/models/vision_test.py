@@ -28,7 +28,7 @@ PARAMS = jax.jit(VisionEncoder(CONFIG).init)(jax.random.key(0), *inputs([1] * CO
 encode = jax.jit(VisionEncoder(CONFIG).apply)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 3), min_size=COUNT, max_size=COUNT))
 def test_packed_images_equal_each_image_alone(image):
     patches, positions, image = inputs(image)

@@ -278,7 +278,7 @@ def test_the_probe_changes_nothing_but_the_estimates():
 # Invariances
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(order=st.permutations(range(len(NAMED))))
 def test_a_packed_row_has_the_losses_and_gradient_of_unpacked_rows(order):
     """The order in the row does not matter, because random draws belong to samples."""

@@ -268,7 +268,7 @@ def token_losses_at_random(tokens: int, seed: int) -> TokenLosses:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 999))
 def test_time_bins_and_tasks_each_add_up_to_the_total(seed):
     sums = loss_sums({"flow": token_losses_at_random(9, seed)})
@@ -325,7 +325,7 @@ def drawn_for(batch: Batch, draws: Draws, occurrence: int) -> list[np.ndarray]:
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(3)), rows=st.lists(st.integers(0, 2), min_size=3, max_size=3))
 def test_draws_do_not_depend_on_the_place_of_the_sample(order, rows):
     samples = [Sample(plan, occurrence=100 + i) for i, plan in enumerate(NAMED[:3])]

@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_jax.sampling.guidance import GuidanceConfig, guidance_numbers, guide
@@ -60,7 +60,6 @@ def test_the_factor_is_at_least_the_stated_minimum():
     np.testing.assert_allclose(guided(text_scale=50.0, image_scale=1.0, rescale_min=0.7), 0.7 * plain, rtol=1e-5)
 
 
-@settings(deadline=None)  # operations compile on their first call
 @given(
     text_scale=st.floats(1.1, 20.0),
     image_scale=st.floats(1.0, 5.0),

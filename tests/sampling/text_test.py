@@ -174,7 +174,6 @@ def test_a_nucleus_is_the_smallest_set_of_most_likely_tokens_with_its_probabilit
 _draw_token = jax.jit(draw_token)
 
 
-@hypothesis.settings(deadline=None)  # the first call compiles
 @hypothesis.given(
     seed=st.integers(0, 2**31 - 1),
     logits=st.lists(st.floats(-8, 8, width=32, allow_subnormal=False), min_size=7, max_size=7),

@@ -33,7 +33,7 @@ def test_the_checksum_does_not_depend_on_the_size_of_the_pieces():
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_flipped_bit_changes_the_checksum(data):
     array = np.frombuffer(data.draw(st.binary(min_size=4, max_size=64).filter(lambda b: len(b) % 4 == 0)), np.float32)
     changed = bytearray(array.tobytes())

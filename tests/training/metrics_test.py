@@ -129,7 +129,7 @@ def test_a_new_run_drops_all_earlier_events(tmp_path):
 
 
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 9), st.integers(0, 300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whole_events_up_to_the_resumed_step_are_kept_in_a_file_that_was_cut_anywhere(tmp_path_factory, steps, at, cut):
     directory = tmp_path_factory.mktemp("events")
     writer = EventFileWriter(directory)

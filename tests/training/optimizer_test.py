@@ -1,4 +1,4 @@
-"""AdamW against an implementation by hand, schedules, bfloat16 moments, and the EMA decay."""
+"""AdamW against an implementation by hand, Muon, schedules, bfloat16 moments, and the EMA decay."""
 
 from __future__ import annotations
 
@@ -145,3 +145,25 @@ def test_a_warm_up_longer_than_the_run_is_rejected():
 @pytest.mark.parametrize(("updates", "expected"), [(0, 1 / 10), (8, 9 / 18), (10**6, 0.99)])
 def test_the_ema_decay_warms_up(updates, expected):
     np.testing.assert_allclose(ema_decay(OptimizerConfig(ema_decay=0.99), jnp.array(updates)), expected, rtol=1e-6)
+
+
+def test_muon_makes_all_directions_of_a_stacked_kernel_equally_long():
+    gradient = jax.random.normal(jax.random.key(0), (2, 6, 4)) * jnp.array([10.0, 1.0, 1.0, 1.0])
+    params = {"layers": {"query": {"kernel": jnp.zeros((2, 6, 4))}}}
+    optimizer = make_optimizer(OptimizerConfig(rule="muon", learning_rate=1.0, clip_norm=0.0), 10)
+    updates, _ = optimizer.update(jax.tree.map(lambda _: gradient, params), optimizer.init(params), params)
+    lengths = np.linalg.svd(updates["layers"]["query"]["kernel"], compute_uv=False) / (0.2 * 6**0.5)
+    assert lengths.shape == (2, 4)
+    assert np.all((lengths > 0.6) & (lengths < 1.3))  # five iterations do not converge fully, by design
+    spread = np.linalg.svd(gradient, compute_uv=False)
+    assert np.all(spread[:, 0] > 10 * spread[:, -1])
+
+
+def test_muon_leaves_all_but_the_kernels_of_layers_to_adam():
+    params = {**PARAMS, "embedding": jnp.ones((3, 2)), "layers": {"norm": {"scale": jnp.ones(2)}}}
+    gradients = jax.tree.map(lambda leaf: 0.1 * leaf, params)
+    updates = []
+    for rule in ("adamw", "muon"):
+        optimizer = make_optimizer(OptimizerConfig(rule=rule, learning_rate=0.1), 10)
+        updates.append(optimizer.update(gradients, optimizer.init(params), params)[0])
+    assert_trees_close(*updates)

@@ -35,9 +35,9 @@ class MethodConfig:
     understanding_share: float = 0.5
     """`pretrain`: fraction of text-to-image records used for captioning (image in, caption out)."""
     latent_share: float = 0.5
-    """`pretrain`: fraction of captioning samples whose image is given as latents instead of ViT patches."""
+    """`pretrain`: fraction of understanding samples whose image is given as latents instead of ViT patches."""
     noised_share: float = 0.5
-    """`pretrain`: fraction of captioning samples with latents whose latents are lightly noised instead of clean."""
+    """`pretrain`: fraction of understanding samples with latents whose latents are lightly noised instead of clean."""
     noised_time_scale: float = 0.3
     """`pretrain`: lightly noised context latents use t = `noised_time_scale` * the sampled t."""
 
@@ -96,15 +96,18 @@ class Sample:
 
 
 def make_sample(record: Record, config: MethodConfig, inputs: Inputs, draws: Draws) -> Sample:
-    """Makes the complete sample of a record. Understanding records are the same under every method.
+    """Makes the complete sample of a record.
+
+    Understanding records are the same under every method, except that `pretrain` shows some pictures as latents.
 
     Raises:
       PictureError: a picture cannot be decoded. The message names record and field.
     """
-    image = inputs.decode(record.image, record, "image")
+    given = Given(record, inputs.decode(record.image, record, "image"), config, inputs, draws)
     if record.task == "understanding":
-        return Sample(record.id, record.task, _question(record, image, inputs))
-    return METHODS[config.method](Given(record, image, config, inputs, draws))
+        picture = _picture_to_read(given) if config.method == "pretrain" else _vit_image(given)
+        return Sample(record.id, record.task, (picture, *_question(record, inputs)))
+    return METHODS[config.method](given)
 
 
 def uno(given: Given) -> Sample:
@@ -154,12 +157,7 @@ def pretrain(given: Given) -> Sample:
         return sft(given)
     texts = (record.prompt, *record.captions)
     answer = _text(texts[draws.integers(len(texts))], inputs, answer=True)
-    if draws.random() >= config.latent_share:
-        context: Item = VitImage(pixels=inputs.vit_transform.resize(given.image))
-    else:
-        time_scale = config.noised_time_scale if draws.random() < config.noised_share else 0.0
-        context = CleanLatents(pixels=inputs.vae_transform.resize(given.image), time_scale=time_scale)
-    return Sample(record.id, "understanding", (context, answer))
+    return Sample(record.id, "understanding", (_picture_to_read(given), answer))
 
 
 Method = Callable[[Given], Sample]
@@ -206,12 +204,23 @@ def _caption(given: Given) -> tuple[int, ...] | None:
     return tuple(given.inputs.tokenizer.encode(captions[given.draws.integers(len(captions))]))
 
 
-def _question(record: Record, image: Pixels, inputs: Inputs) -> Plan:
-    """Makes a plan of the picture, the question if any, and the answer."""
-    items: list[Item] = [VitImage(pixels=inputs.vit_transform.resize(image))]
-    if record.prompt:
-        items.append(_text(record.prompt, inputs))
-    return (*items, _text(record.answer, inputs, answer=True))
+def _picture_to_read(given: Given) -> Item:
+    """Makes the picture of an understanding sample of `pretrain`: ViT patches, or clean or lightly noised latents."""
+    config, draws = given.config, given.draws
+    if draws.random() >= config.latent_share:
+        return _vit_image(given)
+    time_scale = config.noised_time_scale if draws.random() < config.noised_share else 0.0
+    return CleanLatents(pixels=given.inputs.vae_transform.resize(given.image), time_scale=time_scale)
+
+
+def _vit_image(given: Given) -> VitImage:
+    return VitImage(pixels=given.inputs.vit_transform.resize(given.image))
+
+
+def _question(record: Record, inputs: Inputs) -> Plan:
+    """Makes the texts of an understanding record: the question, if any, and the answer."""
+    answer = _text(record.answer, inputs, answer=True)
+    return (_text(record.prompt, inputs), answer) if record.prompt else (answer,)
 
 
 def _text(text: str, inputs: Inputs, *, droppable: bool = False, answer: bool = False) -> Text:

@@ -39,6 +39,8 @@ class BasePlan:
 
     stages: tuple[RunPlan, ...] = ()
     """Consecutive runs, each of which starts from the one before."""
+    vision_steps: int = 0
+    """Steps that the vision encoder of the first run is pre-trained for, alone; 0 = it begins random."""
     count: int = 1
     """Number of bases, which differ in their seed."""
     checkpoint: str = ""

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
+
 from uno_jax.config import ConfigError, to_json
 from uno_jax.run.config import RunConfig
+from uno_jax.run.vision import VisionPlan, pretrain_vision
 from uno_jax.study.config import BEFORE, Arm, Evaluation, RunPlan, StudyConfig
 from uno_jax.study.dataset import dataset_identity, prepare_dataset
 from uno_jax.study.run_configs import identity, run_config
@@ -177,10 +180,12 @@ def _base_units(study: Study) -> Iterator[Unit]:
             work=lambda folder, done: {"checkpoint": base.checkpoint},
         )
     for number in range(0 if base.checkpoint else base.count):
-        before = ""
+        before, fields = "", {"seed": number, "data__seed": number}
+        if base.vision_steps:
+            before = f"base/b{number}/vision"
+            yield _vision_pretraining(study, before, base.stages[0], VisionPlan(base.vision_steps), fields)
         for stage, plan in enumerate(base.stages, start=1):
             name = f"base/b{number}/stage{stage}"
-            fields = {"seed": number, "data__seed": number}
             yield _training(study, name, "base", f"base stage {stage}", plan, before=before, fields=fields)
             before = name
 
@@ -298,6 +303,27 @@ def _training(
         needs=(*inputs, *needs),
         inputs=inputs,
         determined_by=lambda done: identity(config(chosen())),
+        work=work,
+    )
+
+
+def _vision_pretraining(study: Study, name: str, run: RunPlan, plan: VisionPlan, fields: Mapping[str, Any]) -> Unit:
+    """Makes the unit that pre-trains the vision encoder of a run."""
+    config = run_config(run, data__directory=str(study.dataset), **fields)
+
+    def work(folder: Path, done: Done) -> Json:
+        with (folder / "log.txt").open("a") as file:
+            right = pretrain_vision(config, plan, folder / "run", Console(file=file, width=120))
+        return {"right": right}
+
+    return Unit(
+        name=name,
+        stage="base",
+        kind="vision encoder",
+        amount=plan.steps,
+        needs=("data",),
+        inputs=("data",),
+        determined_by=lambda done: {"plan": to_json(plan), "vision": to_json(config.model.vision), "seed": config.seed},
         work=work,
     )
 

@@ -45,9 +45,9 @@ def test_no_two_splits_share_a_picture():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_half_of_the_records_are_pictures_of_prompts(split):
+def test_every_scene_has_two_questions_and_one_in_six_has_edits(split):
     counts = Counter(record.task for record in RECORDS[split])
-    assert counts == {"text_to_image": 72, "understanding": 36, "editing": 36}
+    assert counts == {"text_to_image": 72, "understanding": 144, "editing": 36}
 
 
 def test_every_category_has_questions_and_edits():
@@ -94,8 +94,8 @@ def test_no_caption_equals_its_prompt():
 def test_the_dataset_is_prepared_with_all_its_splits(tmp_path, capsys):
     prepare_data.prepare(Request(SCENES, VALUES, tmp_path / "out"), Console(soft_wrap=True, width=200))
     printed = capsys.readouterr().out
-    assert "84/84" in printed
+    assert "126/126" in printed
     assert all(split in printed for split in SPLITS)
     stored = {split: {record.id: record for record in open_records(tmp_path / "out", split)} for split in SPLITS}
-    assert sum(map(len, stored.values())) == 84
+    assert sum(map(len, stored.values())) == 126
     assert stored["novel"] == {record.id: record for record in split_records(0, "novel", 4, 32)}

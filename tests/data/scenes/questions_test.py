@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_jax.data.scenes.description import directions_of
-from uno_jax.data.scenes.facts import OPPOSITE, Kind, Number, Relation, area_of
+from uno_jax.data.scenes.facts import AREAS, OPPOSITE, Kind, Number, Relation, area_of
 from uno_jax.data.scenes.generate import SPLITS, make_example
 from uno_jax.data.scenes.held_out import PAIRS, held_out_named
 from uno_jax.data.scenes.naming import name_of
-from uno_jax.data.scenes.questions import questions_of
+from uno_jax.data.scenes.questions import list_of, questions_of
+from uno_jax.data.scenes.scene import MOST_LARGE
 from uno_jax.data.scenes.text import read_facts
 from uno_jax.data.scenes.words import AREA_WORDS, DIRECTION_WORDS, NUMBER_WORDS, SHAPE_WORDS
 
@@ -55,6 +56,22 @@ def test_things_are_counted(example):
         wanted = what.removesuffix(" things").removesuffix("things")
         count = sum(wanted in ("", thing.colour, SHAPE_WORDS[thing.shape][0].many) for thing in example.scene.things)
         assert NUMBERS[question.answer] == count
+
+
+@given(EXAMPLES)
+def test_the_list_says_every_thing_once_from_the_top_left(example):
+    said = []
+    for phrase in list_of(example.scene).answer.split(", "):
+        size, colour, shape, area = re.fullmatch(r"(small |large )?(\w+) (\w+) (.+)", phrase).groups()
+        said.append((size and size.strip(), colour, shape, area))
+    with_size = len(said) <= MOST_LARGE
+    things = [
+        (thing.size if with_size else None, thing.colour, thing.shape, area_of(thing)) for thing in example.scene.things
+    ]
+    assert Counter(said) == Counter(things)
+    order = [name for row in AREAS for name in row]
+    places = [order.index(area) for *_, area in said]
+    assert places == sorted(places)
 
 
 @given(EXAMPLES)

@@ -113,7 +113,7 @@ grounds = st.builds(Ground, st.sampled_from(tuple(GROUNDS)), st.sampled_from(GRO
 
 
 @given(things(), grounds, st.integers(32, 512))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_thing_of_any_kind_is_seen_in_its_place_on_any_ground_and_at_any_size(thing, ground, side):
     (seen,) = find_things(draw(thing, ground=ground, side=side))
     assert kind(seen) == kind(thing)
@@ -121,7 +121,7 @@ def test_a_thing_of_any_kind_is_seen_in_its_place_on_any_ground_and_at_any_size(
 
 
 @given(things(), grounds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_box_and_area_of_a_thing_are_those_of_its_pixels(thing, ground):
     (seen,) = find_things(draw(thing, ground=ground))
     difference = np.abs(draw(thing, ground=ground).astype(int) - draw(ground=ground)).max(axis=-1)
@@ -231,7 +231,7 @@ def test_things_that_melt_into_each_other_are_one_unknown_thing():
 
 
 @given(things(), grounds, st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_little_blur_noise_and_shift_of_colour_change_nothing(thing, ground, seed):
     rng = np.random.default_rng(seed)
     blurred = ndimage.gaussian_filter(draw(thing, ground=ground).astype(float), (1, 1, 0), mode="nearest")

@@ -13,16 +13,15 @@ from uno_jax.data.record import Record
 from uno_jax.data.scenes.draw import draw_scene
 from uno_jax.data.scenes.edits import ROUNDS, edits_of
 from uno_jax.data.scenes.generate import SPLITS, categories_of, make_example
-from uno_jax.data.scenes.questions import questions_of
+from uno_jax.data.scenes.questions import list_of, questions_of
 from uno_jax.data.scenes.scene import Scene
 from uno_jax.data.sources.source import IMAGE_SIZE, DataSource, Opened, Option, Reporter, Values
 from uno_jax.data.transforms import encode_png
 
 PACKAGES = ("numpy", "pillow", "resvg-py")
-SCENES_PER_QUESTION = 2
 SCENES_PER_EDITS = 6
-"""One scene of so many has a question, or edits in `ROUNDS` rounds. So half of the records are text-to-image, the task
-that is studied, and questions and edits are a quarter each."""
+"""One scene of so many has edits in `ROUNDS` rounds. Each has two questions: for everything, and for one thing. So half
+of the records are questions, and a fifth are edits."""
 _SCENES_AT_A_TIME = 64
 
 
@@ -54,9 +53,8 @@ def scene_records(seed: int, split: str, number: int, *, image_size: int) -> lis
     example = make_example(seed, split, number)
     image = draw_png(example.scene, image_size)
     records = [Record(example.id, "text_to_image", image, example.prompt, example.captions)]
-    if _has_question(split, number):
-        question = questions_of(example)[0]
-        name = f"{example.id}/question-1"
+    for i, question in enumerate((list_of(example.scene), questions_of(example)[0]), start=1):
+        name = f"{example.id}/question-{i}"
         records.append(Record(name, "understanding", image, question.text, answer=question.answer))
     if _has_edits(split, number):
         source = image
@@ -68,22 +66,18 @@ def scene_records(seed: int, split: str, number: int, *, image_size: int) -> lis
     return records
 
 
-def _has_question(split: str, number: int) -> bool:
-    return _turn(split, number) % SCENES_PER_QUESTION == 1
-
-
 def _has_edits(split: str, number: int) -> bool:
     return _turn(split, number) % SCENES_PER_EDITS == 0
 
 
 def _turn(split: str, number: int) -> int:
-    """Returns how often all categories had their turn, so that each has its part of the questions and edits."""
+    """Returns how often all categories had their turn, so that each has its part of the edits."""
     return number // len(categories_of(split))
 
 
 def _count(split: str, number: int) -> int:
     """Returns the number of records of one example."""
-    return 1 + _has_question(split, number) + ROUNDS * _has_edits(split, number)
+    return 3 + ROUNDS * _has_edits(split, number)
 
 
 def draw_png(scene: Scene, size: int) -> bytes:

@@ -9,11 +9,11 @@ import numpy as np
 
 from uno_jax.data.scenes.description import directions_of
 from uno_jax.data.scenes.draws import one_of
-from uno_jax.data.scenes.facts import OPPOSITE, Kind, Relation, area_of
+from uno_jax.data.scenes.facts import AREAS, OPPOSITE, Kind, Relation, area_of
 from uno_jax.data.scenes.generate import Example
 from uno_jax.data.scenes.held_out import PAIRS, held_out_named
 from uno_jax.data.scenes.naming import any_of_kind, name_of
-from uno_jax.data.scenes.scene import COLOURS, SHAPES, Scene
+from uno_jax.data.scenes.scene import COLOURS, MOST_LARGE, SHAPES, Scene
 from uno_jax.data.scenes.words import AREA_WORDS, COLOUR_WORDS, DIRECTION_WORDS, NUMBER_WORDS, SHAPE_WORDS
 
 _NUMBERS = {0: "none", 1: "one", **NUMBER_WORDS}
@@ -24,7 +24,7 @@ class Question:
     """A question about a picture."""
 
     kind: str
-    """What it asks for: a key of `_QUESTIONS`."""
+    """What it asks for: `list`, or a key of `_QUESTIONS`."""
     text: str
     answer: str
 
@@ -120,6 +120,24 @@ def _yes(so: bool) -> str:
 
 def _ground(scene: Scene, draws: np.random.Generator) -> Iterator[tuple[str, str]]:
     yield "what is the ground like?", scene.ground.name
+
+
+LIST = "what is where?"
+"""The question that asks for everything. One answer is right: it teaches more than a caption, which says some facts."""
+
+
+def list_of(scene: Scene) -> Question:
+    """Asks for all things, from the top left to the bottom right, such as `large red star top left, ...`.
+
+    The size is left out where all things are small, so that the answer is not longer than a caption.
+    """
+    order = [name for row in AREAS for name in row]
+    things = sorted(scene.things, key=lambda thing: (order.index(area_of(thing)), thing.centre))
+    with_size = len(things) <= MOST_LARGE
+    phrases = [
+        f"{thing.size + ' ' if with_size else ''}{thing.colour} {thing.shape} {area_of(thing)}" for thing in things
+    ]
+    return Question("list", LIST, ", ".join(phrases))
 
 
 _QUESTIONS: Mapping[str, Callable[[Scene, np.random.Generator], Iterator[tuple[str, str]]]] = {
