@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs.study import scenes
 from uno_jax.config import to_config_dict
-from uno_jax.study.config import Arm, BasePlan, RunPlan
+from uno_jax.study.config import Arm, RunPlan
 
 STEPS = 2_000
 ROWS = 128
@@ -29,6 +29,7 @@ LARGER = (
     "model.vision.scan_unroll=1",
     "model.compute_dtype=bfloat16",
     f"data.rows={ROWS}",
+    "data.virtual_shards=8",
     "data.workers=8",  # one core makes about a thousand samples a second
 )
 
@@ -36,9 +37,10 @@ LARGER = (
 def get_config() -> ConfigDict:
     """Returns the study with larger models."""
     cpu = scenes.study()
+    stages = tuple(RunPlan(plan.config, (*plan.changes, *LARGER)) for plan in cpu.base.stages)
     config = dataclasses.replace(
         cpu,
-        base=BasePlan(tuple(RunPlan(plan.config, (*plan.changes, *LARGER)) for plan in cpu.base.stages), count=2),
+        base=dataclasses.replace(cpu.base, stages=stages),
         arms=tuple(_larger(arm) for arm in cpu.arms),
         steps=STEPS,
         score_every=STEPS // 4,

@@ -20,6 +20,7 @@ from uno_jax.study.plan import STAGES, Study, units
 from uno_jax.study.processes import run_beside
 from uno_jax.study.progress import progress_table
 from uno_jax.study.report import write_report
+from uno_jax.study.summary import summary_table
 from uno_jax.study.unit import Unit, changed_message, changed_units, discard
 from uno_jax.study.version import about_code
 from uno_jax.study.work import work
@@ -85,7 +86,10 @@ def run_study(study: Study, choice: Choice, console: rich.console.Console) -> bo
             finished = work(chosen, study.done, console, about_code())
         console.print(progress_table(everything, study.done))
     if finished and REPORT in choice.stages and not choice.only:
-        console.print(f"report: {write_report(study)}", markup=False, highlight=False)
+        report = write_report(study)
+        if (table := summary_table(study)) is not None:
+            console.print(table)
+        console.print(f"report: {report}", markup=False, highlight=False)
     return finished
 
 
