@@ -1,25 +1,30 @@
 """Errors of the scorer of scenes: on drawn pictures, on distorted ones, and on outlines without a name.
 
+    python benchmarks/scene_scorer.py scenes --out=DIR         a sheet of scenes with their texts, and of edits
     python benchmarks/scene_scorer.py accuracy --out=DIR       drawn pictures by category, and edits
     python benchmarks/scene_scorer.py distortions --out=DIR    pictures that are distorted more and more
     python benchmarks/scene_scorer.py unnamed --out=DIR        outlines that resemble no shape
+    python benchmarks/scene_scorer.py turned --out=DIR         shapes that are turned
     python benchmarks/scene_scorer.py samples --out=DIR        a hundred judged pictures on a sheet, to check by eye
 
 Every picture is judged by the prompt of its scene. Half of the pictures show the scene itself, and half show it with
 one change, so that its prompt is wrong for most of them. A judgement is an error if it differs from what the contents
 of the shown scene say.
 
-Each part prints a Markdown table (`samples` none) and writes a JSON file; `distortions` and `samples` also a picture.
+Each part writes a JSON file; all but `scenes` and `samples` print a Markdown table; `scenes`, `distortions` and
+`samples` write a picture. `docs/scenes.md` shows the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +36,16 @@ from scipy import ndimage
 
 sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
+from uno_jax.data.record import Record
+from uno_jax.data.scenes.dataset import draw_png
 from uno_jax.data.scenes.draw import draw_scene
 from uno_jax.data.scenes.edits import edits_of
-from uno_jax.data.scenes.facts import holds
-from uno_jax.data.scenes.generate import CATEGORIES, Example, make_example
-from uno_jax.data.scenes.scene import COLOURS, GROUNDS, SHAPES, Scene
+from uno_jax.data.scenes.facts import Fact, holds
+from uno_jax.data.scenes.generate import CATEGORIES, SPLITS, Example, categories_of, make_example
+from uno_jax.data.scenes.scene import COLOURS, GROUNDS, SHAPES, SIZES, Ground, Place, Scene, Thing
 from uno_jax.data.scenes.score import judge, judge_edit
 from uno_jax.data.scenes.see import UNKNOWN, Seen, find_things
+from uno_jax.sheets.records import make_contact_sheet
 from uno_jax.sheets.samples import Example as Cell
 from uno_jax.sheets.samples import Picture, make_sheet
 
@@ -56,14 +64,18 @@ class Case(NamedTuple):
     @property
     def true(self) -> bool:
         """Whether the shown scene follows the prompt."""
-        things = self.shown.things
-        return len(things) == self.asked.total and all(holds(fact, things) for fact in self.asked.facts)
+        return _follows(self.shown, self.asked.facts, self.asked.total)
 
 
-def cases(numbers: Sequence[int], side: int) -> Iterator[Case]:
+def _follows(scene: Scene, facts: Sequence[Fact], total: int) -> bool:
+    """Whether facts hold for the contents of a scene, and it has the right number of things."""
+    return len(scene.things) == total and all(holds(fact, scene.things) for fact in facts)
+
+
+def cases(numbers: Sequence[int], side: int, split: str = "test") -> Iterator[Case]:
     """Yields two cases of each example: its own scene, and the scene with one change."""
     for number in numbers:
-        example = make_example(SEED, "test", number)
+        example = make_example(SEED, split, number)
         for shown in (example.scene, changed(example.scene, example.draws(use=9))):
             yield Case(example, shown, draw_scene(shown, side))
 
@@ -91,32 +103,65 @@ def changed(scene: Scene, draws: np.random.Generator) -> Scene:
     return Scene(tuple(things), scene.ground)
 
 
+class Share(NamedTuple):
+    """How many of some judgements are right."""
+
+    right: int
+    judged: int
+
+    def __str__(self) -> str:
+        return f"{self.right / self.judged:.2%} of {self.judged:,}"
+
+
 def accuracy(args: argparse.Namespace) -> dict[str, Any]:
-    """Share of right judgements by category, and of right judgements of edits."""
-    shares: dict[str, dict[str, float]] = {}
+    """Right judgements by category, and of edits."""
+    shares: dict[str, dict[str, Share]] = {}
     seconds = []
-    for place, category in enumerate(CATEGORIES):
-        numbers = range(place, args.count * len(CATEGORIES), len(CATEGORIES))
-        right: dict[bool, list[bool]] = {True: [], False: []}
-        for case in cases(numbers, args.side):
+    categories = categories_of(args.split)
+    for place, category in enumerate(categories):
+        numbers = range(place, args.count * len(categories), len(categories))
+        agreed: list[tuple[bool, bool]] = []
+        for case in cases(numbers, args.side, args.split):
             start = time.process_time()
             judged = judge(case.asked.facts, case.asked.total, case.pixels).right
             seconds.append(time.process_time() - start)
-            right[case.true].append(judged == case.true)
-        shares[category] = {"follow the prompt": np.mean(right[True]), "do not": np.mean(right[False])}
-    done, undone = [], []
-    for number in range(args.count // 3):
-        for edit in edits_of(make_example(SEED, "test", number)):
-            source, target = draw_scene(edit.source, args.side), draw_scene(edit.target, args.side)
-            done.append(judge_edit(edit.facts, edit.total, edit.kept, source, target).right)
-            other = draw_scene(changed(edit.target, np.random.default_rng(number)), args.side)
-            undone.append(not judge_edit(edit.facts, edit.total, edit.kept, source, other).right)
-    shares["edits"] = {"follow the prompt": np.mean(done), "do not": np.mean(undone)}
+            agreed.append((case.true, judged == case.true))
+        shares[category] = _shares(agreed)
+    shares["edits"] = _shares(
+        agreement for number in range(args.count // 3) for agreement in edit_agreements(number, args.side, args.split)
+    )
     print(f"{len(seconds)} pictures of {args.side} pixels, {1000 * np.mean(seconds):.2f} ms of one core each\n")
     print("| category | pictures that follow the prompt | pictures that do not |\n|---|---|---|")
     for category, of in shares.items():
-        print(f"| {category} | {of['follow the prompt']:.2%} | {of['do not']:.2%} |")
-    return {"side": args.side, "count": args.count, "right": shares, "milliseconds": 1000 * float(np.mean(seconds))}
+        print(f"| {category} | {of['follow the prompt']} | {of['do not']} |")
+    return {
+        "split": args.split,
+        "side": args.side,
+        "count": args.count,
+        "right": {category: {kind: share._asdict() for kind, share in of.items()} for category, of in shares.items()},
+        "milliseconds": 1000 * float(np.mean(seconds)),
+    }
+
+
+def edit_agreements(number: int, side: int, split: str) -> Iterator[tuple[bool, bool]]:
+    """Yields, for the result of each edit and for the result with one more change, the truth and the agreement."""
+    for turn, edit in enumerate(edits_of(make_example(SEED, split, number))):
+        source = draw_scene(edit.source, side)
+        for shown in (edit.target, changed(edit.target, np.random.default_rng((number, turn)))):
+            kept = all(thing in shown.things for thing in edit.kept)
+            true = kept and _follows(shown, edit.facts, edit.total)
+            judged = judge_edit(edit.facts, edit.total, edit.kept, source, draw_scene(shown, side)).right
+            yield true, judged == true
+
+
+def _shares(agreed: Iterable[tuple[bool, bool]]) -> dict[str, Share]:
+    """Counts agreements with the truth apart for pictures that follow the prompt and for those that do not."""
+    of: dict[bool, list[bool]] = {True: [], False: []}
+    for true, agrees in agreed:
+        of[true].append(agrees)
+    return {
+        name: Share(sum(of[true]), len(of[true])) for name, true in (("follow the prompt", True), ("do not", False))
+    }
 
 
 def blur(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
@@ -199,10 +244,13 @@ def distortions(args: argparse.Namespace) -> dict[str, Any]:
     curves = {
         name: [_errors(drawn, distort, amount) for amount in distort.amounts] for name, distort in DISTORTIONS.items()
     }
-    print("| distortion | amount | right ones judged wrong | wrong ones judged right |\n|---|---|---|---|")
+    print("| distortion | no error up to | right ones judged wrong / wrong ones judged right |\n|---|---|---|")
     for name, curve in curves.items():
-        for amount, (missed, passed) in zip(DISTORTIONS[name].amounts, curve, strict=True):
-            print(f"| {name} | {amount:g} | {missed:.1%} | {passed:.1%} |")
+        amounts = DISTORTIONS[name].amounts
+        harmless = sum(1 for _ in itertools.takewhile(lambda errors: errors == (0, 0), curve))
+        beyond = zip(amounts[harmless:], curve[harmless:], strict=True)
+        listed = ", ".join(f"{amount:g}: {missed:.1%} / {passed:.1%}" for amount, (missed, passed) in beyond)
+        print(f"| {name} ({DISTORTIONS[name].unit}) | {amounts[harmless - 1] if harmless else '-'} | {listed} |")
     _draw_curves(curves, args.out / "scorer_errors.png")
     return {
         "count": len(drawn),
@@ -300,6 +348,32 @@ def _paint(corners: np.ndarray, rng: np.random.Generator) -> Pixels:
     return np.rint(mixed).astype(np.uint8)
 
 
+ANGLES = (5, 10, 15, 20, 30, 45)
+
+
+def turned(args: argparse.Namespace) -> dict[str, Any]:
+    """Shows as what shapes are seen that are turned, in degrees."""
+    rng = np.random.default_rng(SEED)
+    seen = {shape: {angle: _seen_turned(shape, angle, args.count, rng) for angle in ANGLES} for shape in SHAPES}
+    print("| shape | " + " | ".join(f"{angle}°" for angle in ANGLES) + " |\n|---" + "|---" * len(ANGLES) + "|")
+    for shape, by_angle in seen.items():
+        cells = [", ".join(f"{number} {name}" for name, number in of.items()) for of in by_angle.values()]
+        print(f"| {shape} | " + " | ".join(cells) + " |")
+    return {"count": args.count, "seen": seen}
+
+
+def _seen_turned(shape: str, angle: float, count: int, rng: np.random.Generator) -> dict[str, int]:
+    """Counts the shapes that are seen, the most frequent first."""
+    names: Counter[str] = Counter()
+    for _ in range(count):
+        place = Place(*(0.5 + rng.uniform(-0.5, 0.5, 2) / SIDE))
+        thing = Thing(shape, str(rng.choice(list(COLOURS))), str(rng.choice(list(SIZES))), place)
+        large = Image.fromarray(draw_scene(Scene((thing,), Ground("white", "plain")), 4 * SIDE))
+        pixels = large.rotate(angle * rng.choice([-1, 1]), Image.Resampling.BICUBIC, fillcolor="white").reduce(4)
+        names.update(["+".join(seen.shape for seen in find_things(np.asarray(pixels)))])
+    return dict(names.most_common())
+
+
 SAMPLES = {
     "blur": 1.5,
     "noise": 30,
@@ -327,8 +401,26 @@ def samples(args: argparse.Namespace) -> dict[str, Any]:
             label += f" (scene: {'right' if case.true else 'wrong'})"
         cells.append(Cell("", case.asked.prompt, [Picture(label, pixels, _in_words(judgement.seen))]))
     sheet = make_sheet("Prompt, picture, judgement, and what the scorer saw", cells)
-    sheet.save(args.out / "scorer_samples.png", optimize=True)
+    # With 256 colours it takes a third of the bytes. Shades come in steps, colours stay.
+    few = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=5, dither=Image.Dither.NONE)
+    few.save(args.out / "scorer_samples.png", optimize=True)
     return {"judged": len(cells)}
+
+
+def scenes(args: argparse.Namespace) -> dict[str, Any]:
+    """Shows scenes of each category with their prompts and two captions, and a few edits."""
+    numbers = range(args.count * len(CATEGORIES))
+    records = []
+    for number in numbers:
+        example = make_example(SEED, "test", number)
+        image = draw_png(example.scene, _SHOWN)
+        records.append(Record(example.id, "text_to_image", image, example.prompt, example.captions[:2]))
+    for edit in (edit for number in EDITED for edit in edits_of(make_example(SEED, "test", number))):
+        source, target = draw_png(edit.source, _SHOWN), draw_png(edit.target, _SHOWN)
+        records.append(Record("edit", "editing", target, edit.instruction, edit.captions, (source,)))
+    sheet = make_contact_sheet(records, columns=len(CATEGORIES))
+    sheet.save(args.out / "scenes.png", optimize=True)
+    return {"scenes": len(numbers)}
 
 
 def _in_words(seen: Sequence[Seen]) -> str:
@@ -336,10 +428,16 @@ def _in_words(seen: Sequence[Seen]) -> str:
     return "; ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
 
 
+_SHOWN = 128  # side of the pictures on the sheet of scenes
+EDITED = (14, 4)
+"""Numbers of scenes whose edits are shown; they have an edit of each kind."""
+
 PARTS = {
+    "scenes": (scenes, 2),
     "accuracy": (accuracy, 3000),
     "distortions": (distortions, 1000),
     "unnamed": (unnamed, 500),
+    "turned": (turned, 20),
     "samples": (samples, 100),
 }
 
@@ -349,6 +447,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--out", type=Path, required=True, help="existing folder for JSON and pictures")
     parser.add_argument("--count", type=int, help="number of examples of a category, of pictures, or of outlines")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split of the scenes of `accuracy`")
     parser.add_argument("--side", type=int, default=SIDE, help="side of the pictures of `accuracy` in pixels")
     args = parser.parse_args()
     run, count = PARTS[args.part]

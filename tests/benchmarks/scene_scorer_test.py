@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.scene_scorer import DISTORTIONS, cases, changed
+from benchmarks import scene_scorer
+from benchmarks.scene_scorer import DISTORTIONS, EDITED, cases, changed, edit_agreements
+from uno_jax.data.scenes.edits import edits_of
 from uno_jax.data.scenes.generate import make_example
 
 
@@ -28,3 +30,17 @@ def test_a_change_is_of_the_things_only():
         other = changed(scene, np.random.default_rng(seed))
         assert other.things != scene.things
         assert other.ground == scene.ground
+
+
+def test_an_exchange_of_two_equal_things_leaves_an_edit_right(monkeypatch):
+    monkeypatch.setattr(scene_scorer, "changed", lambda scene, draws: scene)
+    assert list(edit_agreements(0, 64, "test")) == [(True, True)] * 6
+
+
+def test_one_more_change_makes_an_edit_wrong():
+    assert [true for true, _ in edit_agreements(0, 64, "test")] == [True, False] * 3
+
+
+def test_the_edits_on_the_sheet_are_of_all_kinds():
+    edits = [edit for number in EDITED for edit in edits_of(make_example(scene_scorer.SEED, "test", number))]
+    assert len({edit.kind for edit in edits}) == 6

@@ -205,6 +205,20 @@ def test_an_outline_without_a_name_is_one_thing_of_unknown_shape(outlines):
     assert not any(holds(Number(Kind(shape), 1), [seen]) for shape in SHAPES)
 
 
+def turned(shape: str, size: str, degrees: float) -> np.ndarray:
+    large = Image.fromarray(draw(Thing(shape, "red", size, Place(0.5, 0.5)), side=4 * SIDE))
+    return np.asarray(large.rotate(degrees, Image.Resampling.BICUBIC, fillcolor="white").reduce(4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", ["square", "triangle", "star", "heart", "cross", "diamond"])
+def test_a_turned_shape_is_not_mistaken_for_another_one(shape, size):
+    for degrees in range(-30, 31, 5):
+        (seen,) = find_things(turned(shape, size, degrees))
+        assert seen.shape in (shape, UNKNOWN), degrees
+        assert seen.shape == shape or abs(degrees) > 5, degrees
+
+
 @pytest.mark.parametrize("rgb", [(255, 0, 255), (170, 190, 140)])
 def test_a_colour_without_a_name_is_unknown(rgb):
     (seen,) = find_things(paint(rectangle(0.3, 0.3, 0.65, 0.65), colour=rgb))

@@ -25,6 +25,14 @@ _REACH = 2.6  # half its side, relative to the spread; the arms of a star end at
 _COARSE = 2.0  # standard deviation, in samples, of what is subtracted from an image
 _BLURS = (0.0, 1.2, 2.0)  # standard deviations in pixels
 _SHIFTS = (0.0, 0.5)  # in pixels
+_TURNED = {
+    "triangle": (90, 180, 270),
+    "heart": (-45, -30, 30, 45, 180),
+    "square": (-30, -20, 20, 30, 45),
+    "diamond": (-25, 25),
+    "cross": (45,),
+}
+"""Angles, in degrees, at which a shape would otherwise be mistaken for another one: a turned square for a circle."""
 
 
 class Outline(NamedTuple):
@@ -115,10 +123,10 @@ def _draw_models() -> _Models:
 
 
 def _distorted() -> Iterator[tuple[str, Float[np.ndarray, "2 2"]]]:
-    """Yields shapes with linear maps after which a person would no longer call them by their name."""
-    for degrees in (90, 180, 270):
-        yield "triangle", _turn(degrees)
-    yield "heart", _turn(180)
+    """Yields shapes with linear maps after which they are none of those that are drawn: turned and stretched ones."""
+    for shape, angles in _TURNED.items():
+        for degrees in angles:
+            yield shape, _turn(degrees)
     for degrees in (0, 45, 90, 135):
         yield "circle", _turn(degrees) @ np.diag([0.8, 1.4]) @ _turn(-degrees)
 
