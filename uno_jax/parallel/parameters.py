@@ -130,7 +130,8 @@ def lookup(
 def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Sharding of every leaf (array or ShapeDtypeStruct) of parameters, optimizer state, or a complete TrainState.
 
-    The optimizer state of a parameter has the same sharding as the parameter.
+    The optimizer state of a parameter has the same sharding as the parameter. Leaves without a parameter's path are
+    replicated.
 
     Raises:
       ValueError: the axes of a leaf have no names (`parameter_axes`).
@@ -138,7 +139,8 @@ def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
 
     def sharding(path: Sequence[Any], leaf: Any) -> NamedSharding:
         shape = np.shape(leaf)
-        names = parameter_axes(_parameter_path(path), len(shape)) if shape else ()
+        parameter = _parameter_path(path)
+        names = parameter_axes(parameter, len(shape)) if shape and parameter else (None,) * len(shape)
         return NamedSharding(mesh, spec_on_mesh(names, shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)

@@ -18,6 +18,7 @@ FREE = (
     "log_every",
     "tensorboard",
     "checkpoint",
+    "limits",
     "evaluation",
     "pictures",
     "profile",

@@ -15,6 +15,7 @@ from uno_jax.objectives.losses import SUPERVISION, needs
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.process.paths import local_path
 from uno_jax.training.checkpoints import CheckpointConfig
+from uno_jax.training.limits import LimitsConfig
 from uno_jax.training.optimizer import OptimizerConfig
 from uno_jax.training.profiler import ProfileConfig
 from uno_jax.training.state import UNO_TRAINABLE
@@ -73,6 +74,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -204,6 +206,10 @@ _RANGES = (
     ("optimizer.weight_decay", 0, _INFINITY),
     ("optimizer.clip_norm", 0, _INFINITY),
     ("optimizer.ema_decay", 0, 1),
+    ("limits.max_consecutive_skips", 0, _INFINITY),
+    ("limits.spike_factor", 1, _INFINITY),
+    ("limits.spike_window", 2, _INFINITY),
+    ("limits.max_rewinds", 0, _INFINITY),
     ("checkpoint.every", 0, _INFINITY),
     ("checkpoint.every_minutes", 0, _INFINITY),
     ("checkpoint.keep", 1, _INFINITY),
