@@ -178,6 +178,15 @@ def failing_together() -> Iterator[None]:
     jax.distributed.shutdown()
 
 
+def report_failure(message: str) -> None:
+    """Tells the other hosts, if any, that this one ends, so that they end too. Any thread may call it."""
+    if not jax.distributed.is_initialized():
+        return
+    with contextlib.suppress(Exception):
+        _store().key_value_set(_FAILED, f"host {jax.process_index()} of {jax.process_count()}: {message}")
+    _wait_for_readers()
+
+
 def _read_failure(client: Any) -> str | None:
     """Message of the first host that failed; None if there is none, or if host 0, which stores it, is unreachable."""
     try:
@@ -191,11 +200,15 @@ def _exit(message: str) -> None:
     if message:
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    if jax.process_index() == 0:
-        # Host 0 stores the message, and the others poll for it.
-        time.sleep(2 * _POLL_SECONDS)
+    _wait_for_readers()
     # Not sys.exit: JAX would wait for all hosts at exit, and this may not be the main thread.
     os._exit(1)
+
+
+def _wait_for_readers() -> None:
+    """Host 0 stores the message, and the others poll for it."""
+    if jax.process_index() == 0:
+        time.sleep(2 * _POLL_SECONDS)
 
 
 def agree(flag: Callable[[], bool]) -> Callable[[], bool]:

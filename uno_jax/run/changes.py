@@ -16,6 +16,7 @@ FREE = (
     "init_from",
     "random_frozen",
     "log_every",
+    "watchdog_minutes",
     "tensorboard",
     "checkpoint",
     "limits",

@@ -80,6 +80,10 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    watchdog_minutes: float = 30.0
+    """Minutes without progress after which a process ends itself, to be started again; 0 = never. What may compile a
+    program (the first step, measuring gradients, evaluations, pictures) may take two hours. Must exceed the time that
+    a checkpoint takes."""
     log_every: int = 10
     """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
@@ -187,6 +191,7 @@ _INFINITY = float("inf")
 _RANGES = (
     ("steps", 1, _INFINITY),
     ("log_every", 1, _INFINITY),
+    ("watchdog_minutes", 0, _INFINITY),
     ("model.num_metaqueries", 0, _INFINITY),
     ("model.align_layer", 0, _INFINITY),
     ("model.decoder.num_layers", 1, _INFINITY),

@@ -23,10 +23,11 @@ from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
-from uno_jax.parallel.hosts import gather_shares
+from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.lock import locked
+from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
@@ -138,6 +139,14 @@ def _run(
         return True
     with contextlib.ExitStack() as closing:
         # Closed in the opposite order, the checkpoints first. What fails meanwhile does not keep the others open.
+        watchdog = closing.enter_context(
+            Watchdog(
+                60 * config.watchdog_minutes,
+                log=workdir / _numbered("watchdog.txt"),
+                detail=batches.awaited,
+                tell=report_failure,
+            )
+        )
         closing.callback(batches.close)
         writer = None
         if jax.process_index() == 0:
@@ -158,6 +167,7 @@ def _run(
             skip_limit=limit,
             rewinds=rewinds,
             workdir=workdir,
+            watchdog=watchdog,
         )
         state, finished = run_loop(state, batches, parts, _schedule(config))
     if finished:

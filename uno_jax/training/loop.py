@@ -17,12 +17,16 @@ from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import stop_event
+from uno_jax.process.watchdog import Watchdog
 from uno_jax.training.checkpoints import DataState
 from uno_jax.training.limits import Rewind, SkipLimit, reason, write_description
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 
 Metrics = dict[str, Any]
+
+# Seconds that the watchdog gives, at least, to what may compile a program.
+_COMPILATION = 2 * 3600.0
 
 # Seconds of further attempts if the last state cannot be saved. A process that was told to stop is soon killed.
 _PATIENCE_WHEN_STOPPED, _PATIENCE_AT_THE_END = 10.0, 60.0
@@ -79,6 +83,8 @@ class Parts:
     skip_limit: SkipLimit = field(default_factory=lambda: SkipLimit(0))
     rewinds: int = 0
     """How often the run may still rewind at a spike of the loss."""
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0))
+    """Told what the loop waits for."""
     workdir: Path | None = None
     """Folder for descriptions of bad steps; None = nothing is written."""
 
@@ -102,6 +108,8 @@ class _Dispatched(NamedTuple):
     data_before: DataState
     data_after: DataState
     counts: StepCounts
+    patience: float
+    """Seconds that it may take at least, because it may be compiled."""
 
 
 def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
@@ -122,30 +130,37 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     data_state = batches.get_state()
     waiting: _Dispatched | None = None
     ended = postponed = False
+    first, patience = True, _COMPILATION
     with stop_event() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
         asked = agree(lambda: stop.is_set() or parts.saver.wants())
         while step < schedule.steps:
+            _await(parts, f"step {step} and the other hosts", patience)
             stopping, saving = _requests(stop, parts.saver) if asked() else (False, False)
             if stopping:
                 break
             asked = agree(lambda: stop.is_set() or parts.saver.wants())
             data_before = data_state
+            parts.watchdog.awaits(f"the batch of step {step + 1}")
             packed = next(batches, None)
             if packed is None:  # at the same step on all hosts
                 ended = True
                 break
             data_state = batches.get_state()
+            probing = parts.probe is not None and _due(step, schedule.probe_every)
+            patience = _COMPILATION if first or probing else 0.0
+            first = False
+            _await(parts, f"step {step + 1}", patience)
             batch = parts.put(packed.batch)
             probed: Metrics = {}
             with jax.transfer_guard("disallow"):
-                if parts.probe is not None and _due(step, schedule.probe_every):
+                if parts.probe is not None and probing:
                     state, probed = parts.probe(state, batch)
                 state, metrics = parts.train_step(state, batch)
             step += 1
             dispatched = _Dispatched(
-                step, metrics | probed, packed.sample_ids, data_before, data_state, count_tokens(packed)
+                step, metrics | probed, packed.sample_ids, data_before, data_state, count_tokens(packed), patience
             )
             if waiting is not None:
                 _read(waiting, state, parts)
@@ -160,9 +175,11 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
                 # While batches are skipped, nothing is saved, so that good checkpoints are not deleted for such states.
                 postponed = saving and parts.skip_limit.in_a_row > 0
                 if saving and not last and not postponed:
+                    _await(parts, f"the checkpoint of step {step}")
                     parts.saver.save(step, state, data_state, parts.autoencoder)
         if waiting is not None:
             _read(waiting, state, parts)
+        _await(parts, f"the checkpoint of step {step}")
         if stop.is_set():
             parts.saver.save_last(step, state, data_state, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED)
         else:
@@ -191,6 +208,11 @@ def _requests(stop: Event, saver: Saver) -> tuple[bool, bool]:
     return any(stopping for stopping, _ in requests), any(saving for _, saving in requests)
 
 
+def _await(parts: Parts, what: str, at_least: float = 0.0) -> None:
+    """Tells the watchdog what this host and any others wait for."""
+    parts.watchdog.awaits(what, at_least=at_least, shared=jax.process_count() > 1)
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -205,13 +227,16 @@ def _look(
     """Evaluates held-out losses and generates pictures if they are due."""
     always = first or last
     if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
+        _await(parts, f"the evaluation of step {step}", _COMPILATION)
         parts.on_evaluate(step, state)
     if parts.on_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
+        _await(parts, f"the pictures of step {step}", _COMPILATION)
         parts.on_pictures(step, merge(state.trainable, state.frozen))
 
 
 def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
     """Fetches the metrics of a step and reports them. Stops the run if the step was not applied."""
+    _await(parts, f"step {dispatched.step}", dispatched.patience)
     metrics = {name: np.asarray(value).item() for name, value in jax.device_get(dispatched.metrics).items()}
     if metrics["latched"]:
         _end(dispatched, metrics, state, parts)
@@ -230,6 +255,7 @@ def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
 def _end(dispatched: _Dispatched, metrics: Metrics, state: TrainState, parts: Parts) -> NoReturn:
     """Raises for a step that latched the state."""
     samples, step = _samples(dispatched), dispatched.step
+    _await(parts, f"the checkpoint of step {step - 1}")
     described = write_description(parts.workdir, step, metrics, samples)
     if metrics["finite"] and parts.rewinds and (saved := _whole_steps(parts.saver)):
         raise Rewind(
