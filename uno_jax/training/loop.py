@@ -255,7 +255,6 @@ def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
 def _end(dispatched: _Dispatched, metrics: Metrics, state: TrainState, parts: Parts) -> NoReturn:
     """Raises for a step that latched the state."""
     samples, step = _samples(dispatched), dispatched.step
-    _await(parts, f"the checkpoint of step {step - 1}")
     described = write_description(parts.workdir, step, metrics, samples)
     if metrics["finite"] and parts.rewinds and (saved := _whole_steps(parts.saver)):
         raise Rewind(
