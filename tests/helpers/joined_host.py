@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from uno_jax.parallel.hosts import join_hosts
+from uno_jax.parallel.hosts import TIMEOUT, join_hosts
 
 
 def join_from_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -13,5 +13,6 @@ def join_from_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
     options = parser.parse_args()
-    join_hosts(options.coordinator, options.processes, options.process)
+    timeout = getattr(options, "timeout", TIMEOUT)
+    join_hosts(options.coordinator, options.processes, options.process, timeout=timeout)
     return options

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers.hosts import Hosts
+from tests.helpers.hosts import Ended, Hosts
 from tests.helpers.mesh_steps import start
 from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import checked_store, join_hosts
+from uno_jax.process.watchdog import EXIT_STATUS
 
 ONE = "1,1,1,1"
 DATA, TENSOR, NO_DATA, SEQUENCE = "8,1,1,1", "2,2,2,1", "1,4,2,1", "2,2,1,2"
@@ -125,6 +129,47 @@ def test_when_a_host_is_killed_the_other_exits_with_an_error_within_a_minute(kil
     ended = Hosts(["-m", "tests.helpers.hosts_talk", f"--kill={killed}"], hosts=2, devices=1).wait(60)
     assert ended[killed].status == -signal.SIGKILL
     assert ended[1 - killed].status != 0
+    if killed == 1:
+        assert "host 1 of 2: no answer for 3 s, which may be the cause" in ended[0].printed
+
+
+def end_of_the_other(running: Hosts, host: int) -> tuple[Ended, float]:
+    """Waits until the other of two hosts ends, and returns how it ended, and after how many seconds of silence."""
+    began = time.monotonic()
+    running.processes[1 - host].wait(100)
+    seconds = time.monotonic() - began
+    running.processes[host].kill()
+    return running.wait(60)[1 - host], seconds
+
+
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
+@slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_host_whose_machine_hangs_is_given_up_after_the_timeout(stopped):
+    """Its connections stay open. Host 0 is missed by JAX, ten seconds later."""
+    running = Hosts(["-m", "tests.helpers.hosts_talk", f"--stop={stopped}", "--timeout=8"], hosts=2, devices=1)
+    wait_until_stopped(running.processes[stopped])
+    ended, seconds = end_of_the_other(running, stopped)
+    print(f"host {1 - stopped} ended {seconds:.1f} s after host {stopped} was stopped\n{ended.printed}")
+    assert ended.status != 0
+    if stopped == 1:
+        assert "host 0 of 2 stops because another host failed: host 1 of 2: no answer for 8 s" in ended.printed
+
+
+@slow
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_a_host_that_hangs_but_answers_is_ended_by_its_watchdog_and_named_by_the_other(hanging):
+    arguments = ["-m", "tests.helpers.hosts_talk", f"--hang={hanging}", "--patience=10"]
+    ended = Hosts(arguments, hosts=2, devices=1).wait(100)
+    message = f"host {hanging} of 2: nothing happened for 10 s while waiting for the batch of step 3"
+    assert ended[hanging].status == EXIT_STATUS
+    assert ended[1 - hanging].status == 1
+    assert f"host {1 - hanging} of 2 stops because another host failed: {message}" in ended[1 - hanging].printed
 
 
 JOIN = "import jax, uno_jax.parallel.hosts as hosts; hosts.join_hosts(); print(jax.distributed.is_initialized())"

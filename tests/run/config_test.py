@@ -34,6 +34,7 @@ from uno_jax.run.run import run
         ({"evaluation.records": -1}, r"config\.evaluation\.records is -1: give at least 0"),
         ({"model.decoder.num_layers": 0}, r"config\.model\.decoder\.num_layers is 0: give at least 1"),
         ({"model.decoder.head_dim": 0}, r"config\.model\.decoder\.head_dim is 0: give at least 2"),
+        ({"limits.spike_factor": 0.5}, r"config\.limits\.spike_factor is 0\.5: give at least 1"),
         ({"optimizer.ema_decay": 99.9}, r"config\.optimizer\.ema_decay is 99\.9: give a number from 0 to below 1"),
         ({"optimizer.learning_rate": float("nan")}, r"config\.optimizer\.learning_rate is nan: give at least 0"),
         (

@@ -73,6 +73,28 @@ def test_a_missing_ema_starts_from_copies_of_the_parameters(tmp_path):
     jax.jit(lambda state: jax.tree.map(lambda x: x * 0, state), donate_argnums=0)(restored)
 
 
+@pytest.mark.parametrize(
+    ("saved", "wanted", "expected"),
+    [
+        ([1.0, 2.0], 2, [1.0, 2.0]),
+        ([1.0, 2.0], 3, [np.inf] * 3),
+        ([1.0, 2.0], None, None),
+        (None, 2, [np.inf] * 2),
+    ],
+    ids=["the same number", "another number", "none", "missing"],
+)
+def test_recent_losses_are_restored_if_they_are_as_many(tmp_path, saved, wanted, expected):
+    state = small_state()
+    checkpoints = Checkpoints(tmp_path, keep=2, assets=ASSETS)
+    checkpoints.save(7, state.replace(recent_losses=None if saved is None else jnp.array(saved)), DATA)
+    checkpoints.wait()
+    checkpoints.close()
+    target = state.replace(recent_losses=None if wanted is None else jnp.zeros(wanted))
+    restored, _ = restore_state(tmp_path / "7", abstract(target))
+    assert (None if restored.recent_losses is None else restored.recent_losses.tolist()) == expected
+    assert_equal(restored.replace(recent_losses=None), state)
+
+
 def test_the_gradient_norm_of_a_loss_missing_from_the_checkpoint_is_not_measured_yet(tmp_path):
     state = small_state()
     saved = state.replace(gradient_norms={"flow": jnp.float32(2), "caption": jnp.float32(3)})

@@ -5,6 +5,7 @@ The step is a jitted one over a TrainState with one parameter. tests/run trains 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, find_checkpoint, restore_state
+from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, run_loop
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import TrainState, create_state
@@ -42,16 +44,16 @@ class Packed(NamedTuple):
 
 
 class Numbers:
-    """Iterator over batches 1, 2, 3, ..., up to `last`. Batch `bad` is infinite."""
+    """Iterator over batches 1, 2, 3, ..., up to `last`. The batches `bad` are infinite."""
 
-    def __init__(self, bad: int | None = None, last: int | None = None):
+    def __init__(self, *bad: int, last: int | None = None):
         self.count, self.bad, self.last = 0, bad, last
 
     def __next__(self) -> Packed:
         if self.count == self.last:
             raise StopIteration
         self.count += 1
-        value = np.inf if self.count == self.bad else self.count
+        value = np.inf if self.count in self.bad else self.count
         tokens = TokenMetadata(*(np.ones((1, 3), np.int32) for _ in TokenMetadata._fields))
         batch = TinyBatch(tokens, tokens, np.ones((1, 3), bool), np.arange(3)[None], np.full((1,), value, np.float32))
         return Packed(batch, [[f"sample_{self.count}"]], {"padding/text": 0.5})
@@ -75,7 +77,32 @@ def add(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.
         trainable={"weight": jnp.where(applied, weight + value, weight)},
         latched=state.latched | ~jnp.isfinite(value),
     )
-    return state, {"loss": value, "flow": value, "latched": state.latched}
+    return state, {"loss": value, "flow": value, "finite": jnp.isfinite(value), "latched": state.latched}
+
+
+@jax.jit
+def add_or_skip(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Adds the batch's value to the weight, and skips a non-finite value."""
+    value = jnp.sum(batch.value)
+    finite = jnp.isfinite(value)
+    weight = state.trainable["weight"]
+    state = state.replace(
+        step=state.step + 1, trainable={"weight": jnp.where(finite, weight + value, weight)}, skipped=state.skipped + 1
+    )
+    return state, {"loss": value, "finite": finite, "latched": state.latched}
+
+
+@jax.jit
+def add_up_to_four(state: TrainState, batch: TinyBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Adds the batch's value to the weight, and latches at a value above 4, a spike."""
+    value = jnp.sum(batch.value)
+    latched = state.latched | (value > 4)
+    weight = state.trainable["weight"]
+    state = state.replace(
+        step=state.step + ~latched, trainable={"weight": jnp.where(latched, weight, weight + value)}, latched=latched
+    )
+    spike = {"finite": jnp.array(True), "spike": value > 4, "spike_median": jnp.float32(2)}
+    return state, {"loss": value, "latched": latched, **spike}
 
 
 class Recorded:
@@ -165,7 +192,7 @@ def test_counts_exclude_padding_and_context_images(checkpoints):
 def test_a_non_finite_step_ends_the_run_with_its_samples_and_the_state_before_it(checkpoints):
     recorded = Recorded(checkpoints)
     with pytest.raises(FloatingPointError) as error:
-        run_loop(new_state(), Numbers(bad=3), recorded.parts, Schedule(steps=9))
+        run_loop(new_state(), Numbers(3), recorded.parts, Schedule(steps=9))
     message = str(error.value)
     assert message.startswith("step 3: the loss or gradient is not finite (loss inf, flow inf)")
     assert "row 0: sample_3" in message
@@ -178,8 +205,54 @@ def test_a_non_finite_step_ends_the_run_with_its_samples_and_the_state_before_it
 
 def test_a_non_finite_step_that_is_due_for_a_checkpoint_is_not_saved_as_that_step(checkpoints):
     with pytest.raises(FloatingPointError):
-        run_loop(new_state(), Numbers(bad=4), Recorded(checkpoints, every=2).parts, Schedule(steps=9))
+        run_loop(new_state(), Numbers(4), Recorded(checkpoints, every=2).parts, Schedule(steps=9))
     assert find_checkpoint(checkpoints.directory).name == "3"
+
+
+def test_a_non_finite_step_is_described_in_the_workdir(checkpoints, tmp_path):
+    with pytest.raises(
+        FloatingPointError, match=r"The state .* Losses and samples are in .*bad_step_000003\.json\. The same"
+    ):
+        run_loop(new_state(), Numbers(3), Recorded(checkpoints, workdir=tmp_path / "run").parts, Schedule(steps=9))
+    described = json.loads((tmp_path / "run" / "bad_step_000003.json").read_text())
+    assert (described["not_finite"], described["samples"]) == (["loss", "flow"], [["sample_3"]])
+
+
+def test_too_many_batches_skipped_in_a_row_end_the_run_and_delete_no_checkpoint(checkpoints):
+    recorded = Recorded(checkpoints, every=1, train_step=add_or_skip, skip_limit=SkipLimit(3, lambda line: None))
+    with pytest.raises(FloatingPointError) as error:
+        run_loop(new_state(), Numbers(3, 4, 6, 7, 8), recorded.parts, Schedule(steps=20))
+    message = str(error.value)
+    assert message.startswith("3 batches in a row were skipped, the last one in step 8: the loss or gradient is not")
+    assert "the newest checkpoint is of step 5" in message
+    assert checkpoints.steps() == [1, 2, 5]
+
+
+def test_a_checkpoint_that_was_due_at_a_skipped_batch_is_saved_after_the_next_good_one(checkpoints):
+    recorded = Recorded(checkpoints, every=3, train_step=add_or_skip)
+    run_loop(new_state(), Numbers(3), recorded.parts, Schedule(steps=5))
+    assert checkpoints.steps() == [4, 5]
+    assert restore(checkpoints, 4)[1] == {"shard": {"next": 4}}
+
+
+def test_at_a_spike_the_loop_asks_to_go_back_with_the_data_after_its_batch(checkpoints):
+    recorded = Recorded(checkpoints, every=3, train_step=add_up_to_four, rewinds=1)
+    with pytest.raises(
+        Rewind, match="Step 5: the loss is a spike above a median of 2 .* the checkpoint of step 3"
+    ) as e:
+        run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=9))
+    assert e.value.data_state == {"shard": {"next": 5}}
+    assert checkpoints.steps() == [3]
+
+
+@pytest.mark.parametrize(("every", "rewinds"), [(3, 0), (0, 1)], ids=["no rewind left", "no checkpoint"])
+def test_a_spike_ends_the_run_if_it_cannot_go_back(checkpoints, every, rewinds):
+    recorded = Recorded(checkpoints, every=every, train_step=add_up_to_four, rewinds=rewinds)
+    with pytest.raises(
+        FloatingPointError, match=r"step 5: the loss is a spike .*\n.*\n.*\n.* Set limits\.spike to 'skip'"
+    ):
+        run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=9))
+    assert restore(checkpoints, 4)[1] == {"shard": {"next": 4}}
 
 
 def test_when_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):

@@ -16,6 +16,7 @@ from tests.helpers.small_model import CAPACITIES, model_batch, quick_jit, small_
 from uno_jax.batch import Batch
 from uno_jax.models.config import training_layout
 from uno_jax.objectives.config import BalanceConfig, ObjectiveConfig
+from uno_jax.training.limits import LimitsConfig
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, TrainState, create_state, merge
 from uno_jax.training.step import StepConfig, loss_weights, make_evaluation_step, make_train_step
@@ -32,6 +33,7 @@ CAREFUL = dataclasses.replace(
     objective=ObjectiveConfig(balance=BalanceConfig(caption=0.5, visual=0.25)),
     optimizer=dataclasses.replace(OPTIMIZER, nonfinite="skip", metaquery_warmup_steps=WARM_UP_STEPS, weight_decay=0.1),
 )
+SPIKES = dataclasses.replace(BASE, limits=LimitsConfig(spike="skip"))
 
 
 @functools.cache
@@ -221,6 +223,15 @@ def test_a_skipped_batch_is_counted_and_training_continues():
     after, metrics = run(CAREFUL, skipped, batch_number(2))
     assert (after.step, after.skipped, metrics["skipped"]) == (3, 1, 1)
     assert changed(skipped.trainable, after.trainable)
+
+
+@pytest.mark.parametrize(("median", "skipped"), [(0.001, 1), (1000.0, 0)])
+def test_a_spike_of_the_loss_is_skipped(median, skipped):
+    state = new_state(SPIKES).replace(recent_losses=jnp.full(3, median))
+    after, metrics = run(SPIKES, state, batch_number(0))
+    assert (after.step, after.skipped, metrics["spike"], after.latched) == (1, skipped, bool(skipped), False)
+    assert changed(state.trainable, after.trainable) != bool(skipped)
+    assert after.recent_losses[-1] == (np.float32(median) if skipped else metrics["loss"])
 
 
 def test_a_skipped_batch_advances_neither_the_schedule_nor_a_warm_up():

@@ -94,6 +94,10 @@ class Batches:
         """
         self._iterator.set_state(state)
 
+    def awaited(self) -> str:
+        """Names the process that makes the next batch, if it is another one."""
+        return ""
+
     def close(self) -> None:
         """Ends the threads."""
         self._iterator.close()

@@ -7,10 +7,14 @@ process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import faulthandler
 import functools
 import multiprocessing
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -77,6 +81,7 @@ class WorkerBatches:
             self._connections.append(ours)
             self._processes.append(process)
         self._ahead = False
+        self._awaited: int | None = None
         try:
             self._states: list[dict[str, Any]] = self._ask("get_state")
         except BaseException:
@@ -109,6 +114,21 @@ class WorkerBatches:
             self._ahead = False
         self._states = self._ask("set_state", state)
 
+    def awaited(self) -> str:
+        """Names the process whose answer is awaited, and makes it print the stacks of its threads to stderr.
+
+        Any thread may call it.
+        """
+        number = self._awaited
+        if number is None:
+            return ""
+        process = self._processes[number]
+        if process.pid is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(process.pid, signal.SIGUSR1)
+                time.sleep(1)
+        return f"of data worker {number}, process {process.pid}"
+
     def close(self) -> None:
         """Ends the processes."""
         for connection in self._connections:
@@ -135,11 +155,13 @@ class WorkerBatches:
           The first exception that is an answer.
         """
         found = []
-        for connection in self._connections:
+        for number, connection in enumerate(self._connections):
+            self._awaited = number
             try:
                 found.append(connection.recv())
             except (EOFError, OSError) as error:
                 raise _ended() from error
+        self._awaited = None
         for answer in found:
             if isinstance(answer, BaseException):
                 raise answer
@@ -162,6 +184,7 @@ def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
 def _serve(connection: Connection, make: MakeBatches, part: int, of: int) -> None:
     """Answers requests until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the one that trains ends these
+    faulthandler.register(signal.SIGUSR1)  # of the one that trains, if it waits for too long
     try:
         batches: Batches | Exception = make(part, of)
     except Exception as error:  # raised where it can be handled

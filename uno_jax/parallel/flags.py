@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from uno_jax.parallel.axes import MESH_AXES
-from uno_jax.parallel.hosts import failing_together, join_hosts
+from uno_jax.parallel.hosts import TIMEOUT, failing_together, join_hosts
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_fields, field_values, section_of
@@ -34,11 +34,14 @@ def define_hosts(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("coordinator", None, note, **place)
     flags.DEFINE_integer("processes", None, "with --coordinator: number of processes", **place)
     flags.DEFINE_integer("process", None, "with --coordinator: index of this process, from 0", **place)
+    note = "seconds after which a host that does not answer is given up, and the others end"
+    flags.DEFINE_float("host_timeout", TIMEOUT, note, lower_bound=5.0, **place)
 
 
 @contextlib.contextmanager
 def joined_hosts(flag_values: flags.FlagValues) -> Iterator[None]:
     """Joins the other hosts by the flags of `define_hosts`. An error on one host stops all (`failing_together`)."""
-    join_hosts(flag_values.coordinator, flag_values.processes, flag_values.process)
-    with failing_together(), exit_with_message():
+    timeout = flag_values.host_timeout
+    join_hosts(flag_values.coordinator, flag_values.processes, flag_values.process, timeout=timeout)
+    with failing_together(timeout), exit_with_message():
         yield

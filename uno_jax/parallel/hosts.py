@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uno_jax.config import ConfigError
+from uno_jax.parallel.heartbeats import Heartbeats
 from uno_jax.parallel.mesh import row_share
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
 
@@ -32,11 +33,21 @@ Result = TypeVar("Result")
 _FAILED = "uno_jax/failed"
 _FINISHED = "uno_jax/finished"
 _POLL_SECONDS = 1.0
+TIMEOUT = 90.0
+"""Seconds after which a host that does not answer is given up, unless another limit is given."""
+_MARGIN = 10.0
+_LOST_SECONDS = 3 * _POLL_SECONDS
 _FINISH_SECONDS = 300
 """Maximum time between the first host to finish and the last; equal to the shutdown timeout of JAX."""
 
 
-def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+def join_hosts(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    timeout: float = TIMEOUT,
+) -> None:
     """Joins this process with those of the other hosts, if any. Must run before any other use of JAX.
 
     Without arguments and their environment variables, the hosts of a cluster that `jax.distributed` detects (such as
@@ -46,6 +57,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
       coordinator: `host:port` of process 0; by default `JAX_COORDINATOR_ADDRESS`.
       processes: number of processes; by default `JAX_NUM_PROCESSES`.
       process: index of this process, from 0; by default `JAX_PROCESS_ID`.
+      timeout: seconds after which a host that does not answer is given up (`failing_together`).
 
     Raises:
       ConfigError: only some of the arguments are given, they contradict each other, the environment describes an
@@ -64,15 +76,17 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         raise ConfigError(f"missing {', '.join(missing)}: give all of {', '.join(given)}, or none")
     # JAX's preemption service would take over SIGTERM, but `agree` stops all hosts at the same step.
     jax.config.update("jax_enable_preemption_service", False)
+    # JAX notices silent hosts too, but does not name them, so it comes second.
+    initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=round(timeout + _MARGIN))
     if coordinator is not None and processes is not None and process is not None:
         _check_numbers(coordinator, processes, process)
-        jax.distributed.initialize(coordinator, processes, process, cluster_detection_method="deactivate")
+        initialize(coordinator, processes, process, cluster_detection_method="deactivate")
         _store()
         return
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return
     try:
-        jax.distributed.initialize()
+        initialize()
     except ValueError as error:
         # JAX raises this message outside a cluster. Any other message means that the cluster settings are invalid.
         if "coordinator_address should be defined" in str(error):
@@ -102,7 +116,8 @@ def checked_store(client: Any) -> Any:
     Raises:
       ConfigError: this version of JAX does not have it where 0.10 to 0.12 have it.
     """
-    if all(hasattr(client, name) for name in ("key_value_set", "key_value_try_get", "wait_at_barrier")):
+    needed = ("key_value_set", "key_value_try_get", "key_value_dir_get", "wait_at_barrier")
+    if all(hasattr(client, name) for name in needed):
         return client
     raise ConfigError(
         f"JAX {jax.__version__} lacks the key-value store that hosts use to report failures to each other "
@@ -130,13 +145,14 @@ def _integer(variable: str) -> int | None:
 
 
 @contextlib.contextmanager
-def failing_together() -> Iterator[None]:
+def failing_together(timeout: float = TIMEOUT) -> Iterator[None]:
     """Wraps the whole program of each host: an exception on one host stops all, and each names the host that failed.
 
     The failing host prints the exception (or the message or status of a SystemExit) with its index and tells the
     others. Every process then exits at once with status 1, since the remaining ones would wait for each other forever.
-    A killed host cannot tell the others, so JAX stops them (docs/architecture.md). With a single host, exceptions
-    propagate unchanged.
+    A killed or hanging host cannot tell the others. Host 0 names hosts that have not answered for `timeout` seconds; if
+    it does not answer itself, JAX stops the others (docs/architecture.md). With a single host, exceptions propagate
+    unchanged.
     """
     if not jax.distributed.is_initialized():
         yield
@@ -144,10 +160,16 @@ def failing_together() -> Iterator[None]:
     client = _store()
     me = f"host {jax.process_index()} of {jax.process_count()}"
     ended = threading.Event()
+    beats = Heartbeats(client, jax.process_index(), jax.process_count())
 
     def watch() -> None:
         while not ended.wait(_POLL_SECONDS):
             message = _read_failure(client)
+            with contextlib.suppress(Exception):  # no connection to host 0
+                beats.beat()
+                if message is None and jax.process_index() == 0 and (silent := beats.silent(timeout)):
+                    message = f"{_named(silent)}: no answer for {timeout:g} s. Look at its log and its machine"
+                    client.key_value_set(_FAILED, message)
             if message is not None and not ended.is_set():
                 _exit(f"{me} stops because another host failed: {message}")
 
@@ -158,6 +180,7 @@ def failing_together() -> Iterator[None]:
         # A finished host waits here, where it still notices a failure on another host.
         client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
     except BaseException as error:
+        lost = _lost_hosts(client) if isinstance(error, Exception) else ""
         ended.set()
         if isinstance(error, SystemExit) and not isinstance(error.code, str):
             message = f"{me}: exit status {error.code}"
@@ -165,7 +188,7 @@ def failing_together() -> Iterator[None]:
             message = f"{me}: {error.code}"
         else:
             traceback.print_exc()
-            message = f"{me}: {type(error).__name__}: {error}"
+            message = f"{me}: {type(error).__name__}: {error}{lost}"
         # If a failure is already reported, this one is its consequence, and the first is the one to show.
         first = _read_failure(client)
         if first is None:
@@ -176,6 +199,31 @@ def failing_together() -> Iterator[None]:
     ended.set()
     watcher.join()
     jax.distributed.shutdown()
+
+
+def _lost_hosts(client: Any) -> str:
+    """Says which hosts do not answer while this one fails, because that is the likely cause; "" if all answer."""
+    beats = Heartbeats(client, jax.process_index(), jax.process_count())
+    try:
+        beats.silent(0)
+        time.sleep(_LOST_SECONDS)
+        silent = beats.silent(_LOST_SECONDS)
+    except Exception:
+        silent = [0]
+    return f"\n{_named(silent)}: no answer for {_LOST_SECONDS:g} s, which may be the cause" if silent else ""
+
+
+def _named(hosts: Sequence[int]) -> str:
+    return f"host {', '.join(map(str, hosts))} of {jax.process_count()}"
+
+
+def report_failure(message: str) -> None:
+    """Tells the other hosts, if any, that this one ends, so that they end too. Any thread may call it."""
+    if not jax.distributed.is_initialized():
+        return
+    with contextlib.suppress(Exception):
+        _store().key_value_set(_FAILED, f"host {jax.process_index()} of {jax.process_count()}: {message}")
+    _wait_for_readers()
 
 
 def _read_failure(client: Any) -> str | None:
@@ -191,11 +239,15 @@ def _exit(message: str) -> None:
     if message:
         print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    if jax.process_index() == 0:
-        # Host 0 stores the message, and the others poll for it.
-        time.sleep(2 * _POLL_SECONDS)
+    _wait_for_readers()
     # Not sys.exit: JAX would wait for all hosts at exit, and this may not be the main thread.
     os._exit(1)
+
+
+def _wait_for_readers() -> None:
+    """Host 0 stores the message, and the others poll for it."""
+    if jax.process_index() == 0:
+        time.sleep(2 * _POLL_SECONDS)
 
 
 def agree(flag: Callable[[], bool]) -> Callable[[], bool]:

@@ -15,6 +15,7 @@ from uno_jax.objectives.losses import SUPERVISION, needs
 from uno_jax.parallel.mesh import MeshConfig
 from uno_jax.process.paths import local_path
 from uno_jax.training.checkpoints import CheckpointConfig
+from uno_jax.training.limits import LimitsConfig
 from uno_jax.training.optimizer import OptimizerConfig
 from uno_jax.training.profiler import ProfileConfig
 from uno_jax.training.state import UNO_TRAINABLE
@@ -73,11 +74,16 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    watchdog_minutes: float = 30.0
+    """Minutes without progress after which a process ends itself, to be started again; 0 = never. What may compile a
+    program (the first step, measuring gradients, evaluations, pictures) may take two hours. Must exceed the time that
+    a checkpoint takes."""
     log_every: int = 10
     """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
@@ -185,6 +191,7 @@ _INFINITY = float("inf")
 _RANGES = (
     ("steps", 1, _INFINITY),
     ("log_every", 1, _INFINITY),
+    ("watchdog_minutes", 0, _INFINITY),
     ("model.num_metaqueries", 0, _INFINITY),
     ("model.align_layer", 0, _INFINITY),
     ("model.decoder.num_layers", 1, _INFINITY),
@@ -204,6 +211,10 @@ _RANGES = (
     ("optimizer.weight_decay", 0, _INFINITY),
     ("optimizer.clip_norm", 0, _INFINITY),
     ("optimizer.ema_decay", 0, 1),
+    ("limits.max_consecutive_skips", 0, _INFINITY),
+    ("limits.spike_factor", 1, _INFINITY),
+    ("limits.spike_window", 2, _INFINITY),
+    ("limits.max_rewinds", 0, _INFINITY),
     ("checkpoint.every", 0, _INFINITY),
     ("checkpoint.every_minutes", 0, _INFINITY),
     ("checkpoint.keep", 1, _INFINITY),

@@ -33,7 +33,7 @@ def config_errors(function: Callable[..., Result], *args: Any) -> Result:
 
 def step_config(config: RunConfig) -> StepConfig:
     """Returns the config of the run's steps."""
-    return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed)
+    return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed, config.limits)
 
 
 def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
@@ -86,4 +86,5 @@ def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
         ema=config.optimizer.ema_decay > 0,
         anchor=config.frozen_dtype if "start" in needs(config.objective) else None,
         measured=measured_losses(config.objective),
+        recent_losses=0 if config.limits.spike == "off" else config.limits.spike_window,
     )

@@ -23,10 +23,11 @@ from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
-from uno_jax.parallel.hosts import gather_shares
+from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.lock import locked
+from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
@@ -34,7 +35,8 @@ from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
 from uno_jax.run.start import Start, run_source, start_params, tokenizer_directory
-from uno_jax.training.checkpoints import Checkpoints
+from uno_jax.training.checkpoints import Checkpoints, DataState
+from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
 from uno_jax.training.profiler import Profiler
@@ -80,7 +82,15 @@ def run(
     with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
         if not holds:
             console.print(f"{workdir} is on a file system without locks: start no other run in it.", soft_wrap=True)
-        return _run(config, workdir, make_generate_pictures, console, resume_step, accept_changes)
+        begin = functools.partial(_run, config, workdir, make_generate_pictures, console, accept_changes)
+        position: DataState | None = None
+        for left in reversed(range(config.limits.max_rewinds + 1)):
+            try:
+                return begin(resume_step if position is None else None, position, left)
+            except Rewind as rewind:
+                console.print(str(rewind), soft_wrap=True, markup=False, highlight=False)
+                position = rewind.data_state
+        raise AssertionError("the last attempt cannot rewind")
 
 
 def _run(
@@ -88,9 +98,12 @@ def _run(
     workdir: Path,
     make_generate_pictures: Callable[[RunContext], GeneratePictures] | None,
     console: rich.console.Console,
-    resume_step: int | None,
     accept_changes: bool,
+    resume_step: int | None,
+    position: DataState | None,
+    rewinds: int,
 ) -> bool:
+    """Trains until the end, a signal or a rewind. A resumed run goes on with the data at `position`, if it is given."""
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
@@ -112,7 +125,7 @@ def _run(
     else:
         # Checkpoints keep the latch. Resuming clears it and tries the same batch again.
         state = dataclasses.replace(resumed.state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
-        config_errors(batches.set_state, resumed.data_state)
+        config_errors(batches.set_state, resumed.data_state if position is None else position)
         params = merge(state.trainable, state.frozen)
         start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
 
@@ -126,6 +139,14 @@ def _run(
         return True
     with contextlib.ExitStack() as closing:
         # Closed in the opposite order, the checkpoints first. What fails meanwhile does not keep the others open.
+        watchdog = closing.enter_context(
+            Watchdog(
+                60 * config.watchdog_minutes,
+                log=workdir / _numbered("watchdog.txt"),
+                detail=batches.awaited,
+                tell=report_failure,
+            )
+        )
         closing.callback(batches.close)
         writer = None
         if jax.process_index() == 0:
@@ -139,7 +160,15 @@ def _run(
         saver = Saver(checkpoints, config.checkpoint, say)
         held_out = _held_out(context, state, console)
         parts = _parts(context, state, held_out, saver, writer, progress, make_generate_pictures)
-        parts = dataclasses.replace(parts, train_step=profiler.around(parts.train_step))
+        limit = SkipLimit(config.limits.max_consecutive_skips, say)
+        parts = dataclasses.replace(
+            parts,
+            train_step=profiler.around(parts.train_step),
+            skip_limit=limit,
+            rewinds=rewinds,
+            workdir=workdir,
+            watchdog=watchdog,
+        )
         state, finished = run_loop(state, batches, parts, _schedule(config))
     if finished:
         _print_held_out(workdir, config.steps, console)

@@ -87,6 +87,10 @@ class Watched:
     def set_state(self, state: Any) -> None:
         self._batches.set_state(state)
 
+    def awaited(self) -> str:
+        awaited: str = self._batches.awaited()
+        return awaited
+
     def close(self) -> None:
         self._batches.close()
 

@@ -54,7 +54,7 @@ _CONCURRENT_GB = 1
 _CHUNK_BYTES = 2**26
 
 # Fields of TrainState in the item `training`. Parameters and EMA are separate items.
-_TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped")
+_TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped", "recent_losses")
 RUN_ITEMS = ("params", "training", "data", "assets")
 """Items that every checkpoint of a run has."""
 _DATA_FILE = "metadata"
@@ -140,7 +140,7 @@ class Checkpoints:
         self._raise_together(_why_unwritable(self.directory))
         trees: dict[str, Any] = {
             "params": merge(state.trainable, state.frozen),
-            "training": {name: getattr(state, name) for name in _TRAINING},
+            "training": _training(state),
         }
         trees |= {name: tree for name in ("ema", "anchor") if (tree := getattr(state, name)) is not None}
         if autoencoder:
@@ -222,13 +222,19 @@ class Checkpoints:
             self._manager.close()
 
 
+def _training(state: TrainState) -> dict[str, Any]:
+    """Returns the item `training` of a state."""
+    return {name: part for name in _TRAINING if (part := getattr(state, name)) is not None}
+
+
 def restore_state(checkpoint: Path, target: TrainState) -> tuple[TrainState, DataState]:
     """Restores the state of a run and the data position of all hosts' shards. Every array is checked.
 
     `target` is a TrainState of arrays or of `jax.ShapeDtypeStruct` with shardings. It determines shapes, dtypes and
     shardings, so the mesh may differ from the one that saved the checkpoint. If the checkpoint has no EMA but `target`
     does, the EMA starts from the parameters. Gradient norms of losses missing from the checkpoint start at 0 (not
-    measured), and those of losses missing from `target` are dropped. Called by all hosts.
+    measured), and those of losses missing from `target` are dropped. So are recent losses of another number. Called by
+    all hosts.
 
     Raises:
       CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
@@ -243,11 +249,15 @@ def restore_state(checkpoint: Path, target: TrainState) -> tuple[TrainState, Dat
 def _read_state(directory: Path, target: TrainState) -> tuple[dict[str, Any], DataState]:
     """Reads the trees of a run's checkpoint in their stored dtypes, unchecked, and its data position."""
     saved = saved_leaves(directory / "training")
-    training = {name: getattr(target, name) for name in _TRAINING}
+    training = _training(target)
     training["gradient_norms"] = {
         name: leaf for name, leaf in target.gradient_norms.items() if f"gradient_norms/{name}" in saved
     }
-    unknown = [name for name in saved if name.startswith("gradient_norms/") and name not in named_leaves(training)]
+    recent = "recent_losses"
+    if recent in training and (recent not in saved or saved[recent].shape != training[recent].shape):
+        del training[recent]
+    unknown = [name for name in saved if name.startswith("gradient_norms/") or name == recent]
+    unknown = [name for name in unknown if name not in named_leaves(training)]
     trees = {
         "params": read_tree(directory / "params", merge(target.trainable, target.frozen)),
         "training": read_tree(directory / "training", training, ignored=unknown),
@@ -261,8 +271,8 @@ def _read_state(directory: Path, target: TrainState) -> tuple[dict[str, Any], Da
 
 def _assemble(trees: Mapping[str, Any], target: TrainState) -> TrainState:
     """Returns the state of the trees, in the dtypes of `target`, with what the checkpoint lacks."""
-    wanted = {name: getattr(target, name) for name in _TRAINING}
-    norms = wanted["gradient_norms"]
+    wanted = {name: part for name, part in _training(target).items() if name in trees["training"]}
+    norms = target.gradient_norms
     wanted["gradient_norms"] = {name: norms[name] for name in trees["training"]["gradient_norms"]}
     training = cast_tree(trees["training"], wanted)
     new = {
@@ -271,6 +281,8 @@ def _assemble(trees: Mapping[str, Any], target: TrainState) -> TrainState:
         if name not in wanted["gradient_norms"]
     }
     training["gradient_norms"] = training["gradient_norms"] | new
+    if (recent := target.recent_losses) is not None and "recent_losses" not in training:
+        training["recent_losses"] = jax.device_put(jnp.full(recent.shape, jnp.inf, recent.dtype), recent.sharding)
     paths = ["/".join(path) for path in flatten_dict(target.trainable)]
     params = cast_tree(trees["params"], merge(target.trainable, target.frozen))
     trainable, frozen = partition(params, paths)

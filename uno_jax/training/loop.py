@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 from uno_jax.batch import Batch, PixelBatch
 from uno_jax.config import ConfigError
-from uno_jax.objectives.losses import LOSSES
 from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import stop_event
+from uno_jax.process.watchdog import Watchdog
 from uno_jax.training.checkpoints import DataState
+from uno_jax.training.limits import Rewind, SkipLimit, reason, write_description
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 
 Metrics = dict[str, Any]
+
+# Seconds that the watchdog gives, at least, to what may compile a program.
+_COMPILATION = 2 * 3600.0
 
 # Seconds of further attempts if the last state cannot be saved. A process that was told to stop is soon killed.
 _PATIENCE_WHEN_STOPPED, _PATIENCE_AT_THE_END = 10.0, 60.0
@@ -74,6 +80,13 @@ class Parts:
     on_evaluate: Callable[[int, TrainState], None] | None = None
     """Also called before the first step and after the last."""
     on_pictures: Callable[[int, Params], None] | None = None
+    skip_limit: SkipLimit = field(default_factory=lambda: SkipLimit(0))
+    rewinds: int = 0
+    """How often the run may still rewind at a spike of the loss."""
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0))
+    """Told what the loop waits for."""
+    workdir: Path | None = None
+    """Folder for descriptions of bad steps; None = nothing is written."""
 
 
 class StepCounts(NamedTuple):
@@ -93,7 +106,10 @@ class _Dispatched(NamedTuple):
     metrics: Metrics
     sample_ids: Sequence[Sequence[str]]
     data_before: DataState
+    data_after: DataState
     counts: StepCounts
+    patience: float
+    """Seconds that it may take at least, because it may be compiled."""
 
 
 def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
@@ -105,50 +121,65 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     Raises:
       CheckpointError: the last state could not be saved.
       ConfigError: the batches end before the last step. The message names the checkpoint that was saved.
-      FloatingPointError: a loss or gradient was not finite, so the step was not applied. A checkpoint of the state
-        before it was saved. The message names the step, the losses, the samples and the checkpoint.
+      FloatingPointError: a step was not applied, because a loss or gradient was not finite or at a spike of the loss,
+        and a checkpoint of the state before it was saved; or too many batches in a row were skipped, and nothing was
+        saved. The message names the step, the losses, the samples and the checkpoint.
+      Rewind: at a spike of the loss, if the run may rewind.
     """
     step = int(jax.device_get(state.step))
     data_state = batches.get_state()
     waiting: _Dispatched | None = None
-    ended = False
+    ended = postponed = False
+    first, patience = True, _COMPILATION
     with stop_event() as stop:
         if step == 0:
             _look(0, state, parts, schedule, first=True)
         asked = agree(lambda: stop.is_set() or parts.saver.wants())
         while step < schedule.steps:
+            _await(parts, f"step {step} and the other hosts", patience)
             stopping, saving = _requests(stop, parts.saver) if asked() else (False, False)
             if stopping:
                 break
             asked = agree(lambda: stop.is_set() or parts.saver.wants())
             data_before = data_state
+            parts.watchdog.awaits(f"the batch of step {step + 1}")
             packed = next(batches, None)
             if packed is None:  # at the same step on all hosts
                 ended = True
                 break
             data_state = batches.get_state()
+            probing = parts.probe is not None and _due(step, schedule.probe_every)
+            patience = _COMPILATION if first or probing else 0.0
+            first = False
+            _await(parts, f"step {step + 1}", patience)
             batch = parts.put(packed.batch)
             probed: Metrics = {}
             with jax.transfer_guard("disallow"):
-                if parts.probe is not None and _due(step, schedule.probe_every):
+                if parts.probe is not None and probing:
                     state, probed = parts.probe(state, batch)
                 state, metrics = parts.train_step(state, batch)
             step += 1
-            dispatched = _Dispatched(step, metrics | probed, packed.sample_ids, data_before, count_tokens(packed))
+            dispatched = _Dispatched(
+                step, metrics | probed, packed.sample_ids, data_before, data_state, count_tokens(packed), patience
+            )
             if waiting is not None:
                 _read(waiting, state, parts)
             waiting = dispatched
             last = step == schedule.steps
-            saving = saving or parts.saver.due(step)
+            saving = saving or postponed or parts.saver.due(step)
             if last or saving or _due_any(step, schedule):
                 # This step's metrics tell whether the state latched. A latched state must not be saved or evaluated.
                 _read(waiting, state, parts)
                 waiting = None
                 _look(step, state, parts, schedule, last=last)
-                if saving and not last:
+                # While batches are skipped, nothing is saved, so that good checkpoints are not deleted for such states.
+                postponed = saving and parts.skip_limit.in_a_row > 0
+                if saving and not last and not postponed:
+                    _await(parts, f"the checkpoint of step {step}")
                     parts.saver.save(step, state, data_state, parts.autoencoder)
         if waiting is not None:
             _read(waiting, state, parts)
+        _await(parts, f"the checkpoint of step {step}")
         if stop.is_set():
             parts.saver.save_last(step, state, data_state, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED)
         else:
@@ -177,6 +208,11 @@ def _requests(stop: Event, saver: Saver) -> tuple[bool, bool]:
     return any(stopping for stopping, _ in requests), any(saving for _, saving in requests)
 
 
+def _await(parts: Parts, what: str, at_least: float = 0.0) -> None:
+    """Tells the watchdog what this host and any others wait for."""
+    parts.watchdog.awaits(what, at_least=at_least, shared=jax.process_count() > 1)
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -191,35 +227,70 @@ def _look(
     """Evaluates held-out losses and generates pictures if they are due."""
     always = first or last
     if parts.on_evaluate is not None and (always or _due(step, schedule.evaluate_every)):
+        _await(parts, f"the evaluation of step {step}", _COMPILATION)
         parts.on_evaluate(step, state)
     if parts.on_pictures is not None and schedule.pictures_every and (always or _due(step, schedule.pictures_every)):
+        _await(parts, f"the pictures of step {step}", _COMPILATION)
         parts.on_pictures(step, merge(state.trainable, state.frozen))
 
 
 def _read(dispatched: _Dispatched, state: TrainState, parts: Parts) -> None:
     """Fetches the metrics of a step and reports them. Stops the run if the step was not applied."""
+    _await(parts, f"step {dispatched.step}", dispatched.patience)
     metrics = {name: np.asarray(value).item() for name, value in jax.device_get(dispatched.metrics).items()}
     if metrics["latched"]:
-        before = dispatched.step - 1
-        try:
-            parts.saver.save_last(
-                before, state, dispatched.data_before, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED
-            )
-            kept = f"The state before the step is in {parts.saver.checkpoints.directory / str(before)}."
-        except (CheckpointError, FloatingPointError) as error:
-            kept = f"The state before the step could not be saved: {error}."
-        raise FloatingPointError(_nonfinite_message(dispatched, metrics, kept))
+        _end(dispatched, metrics, state, parts)
+    if parts.skip_limit.reached(dispatched.step, metrics):
+        samples = _samples(dispatched)
+        described = write_description(parts.workdir, dispatched.step, metrics, samples)
+        raise FloatingPointError(
+            f"{parts.skip_limit.in_a_row} batches in a row were skipped, the last one in step {dispatched.step}: "
+            f"{reason(metrics)}.{described} Nothing was saved since; {_newest(_whole_steps(parts.saver))}. Resume from "
+            "it or, with --resume_step, from an earlier one, with a lower optimizer.learning_rate or another "
+            "limits.max_consecutive_skips"
+        )
     parts.on_metrics(dispatched.step, {name: float(value) for name, value in metrics.items()}, dispatched.counts)
 
 
-def _nonfinite_message(dispatched: _Dispatched, metrics: Metrics, kept: str) -> str:
-    shown = ("loss", *(loss.name for loss in LOSSES), "gradient_norm")
-    losses = ", ".join(f"{name} {metrics[name]:g}" for name in shown if name in metrics)
-    rows = [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
-    samples = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(rows) if ids)
-    return (
-        f"step {dispatched.step}: the loss or gradient is not finite ({losses}). The update was not applied.\n"
-        f"Samples of the batch:\n{samples}\n"
-        f"{kept} The same command resumes from it with the same batch. "
-        "Set optimizer.nonfinite to 'skip' to skip such batches, or lower optimizer.learning_rate."
+def _end(dispatched: _Dispatched, metrics: Metrics, state: TrainState, parts: Parts) -> NoReturn:
+    """Raises for a step that latched the state."""
+    samples, step = _samples(dispatched), dispatched.step
+    described = write_description(parts.workdir, step, metrics, samples)
+    if metrics["finite"] and parts.rewinds and (saved := _whole_steps(parts.saver)):
+        raise Rewind(
+            f"Step {step}: {reason(metrics)}.{described} Going back to the checkpoint of step {saved[-1]} and on with "
+            f"the data after this batch; {parts.rewinds - 1} more rewinds are allowed.",
+            dispatched.data_after,
+        )
+    try:
+        parts.saver.save_last(
+            step - 1, state, dispatched.data_before, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED
+        )
+        kept = f"The state before the step is in {parts.saver.checkpoints.directory / str(step - 1)}."
+    except (CheckpointError, FloatingPointError) as error:
+        kept = f"The state before the step could not be saved: {error}."
+    rows = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(samples) if ids)
+    setting = "limits.spike" if metrics["finite"] else "optimizer.nonfinite"
+    raise FloatingPointError(
+        f"step {step}: {reason(metrics)}. The update was not applied.\n"
+        f"Samples of the batch:\n{rows}\n"
+        f"{kept}{described} The same command resumes from it with the same batch. "
+        f"Set {setting} to 'skip' to skip such batches, or lower optimizer.learning_rate."
     )
+
+
+def _samples(dispatched: _Dispatched) -> list[list[str]]:
+    """Ids of the samples of each row of all hosts. Called by all hosts."""
+    return [ids for host in gather_json([list(ids) for ids in dispatched.sample_ids]) for ids in host]
+
+
+def _whole_steps(saver: Saver) -> list[int]:
+    """Steps of the finished checkpoints, as host 0 finds them. Called by all hosts."""
+    with contextlib.suppress(CheckpointError):
+        saver.checkpoints.wait()
+    steps: list[int] = gather_json(saver.checkpoints.steps())[0]
+    return steps
+
+
+def _newest(saved: Sequence[int]) -> str:
+    return f"the newest checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint"

@@ -86,7 +86,7 @@ class LogWindow:
 
     _LATEST = ("learning_rate", "skipped", "weight/", "gradient_norm/", "gradient_cosine/", "constant/")
     _SUMS = ("samples", "filtered", "without_caption")  # and all that begin with one of these and a slash
-    _DROPPED = ("finite", "latched", "tokens/")
+    _DROPPED = ("finite", "latched", "spike", "tokens/")
 
     def __init__(self, every: int, gather: Callable[[Any], list[Any]] = lambda value: [value]):
         """`gather` returns the values of all hosts that make rows. Every host must call `add` for every step."""

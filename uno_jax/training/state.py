@@ -1,4 +1,4 @@
-"""The train state: trainable and frozen parameters, optimizer state, EMA, and the latch for non-finite steps."""
+"""The train state: trainable and frozen parameters, optimizer state, EMA, and the latch for bad steps."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ class TrainState:
     gradient_norms: dict[str, Float[Array, ""]]
     """Running estimate of each loss's gradient norm into the generation expert; 0 = not measured yet."""
     latched: Bool[Array, ""]
-    """Whether a loss or gradient was not finite. Later steps then change nothing."""
+    """Whether a loss or gradient was not finite, or a spike to rewind from. Later steps then change nothing."""
     skipped: Int[Array, ""]
-    """Number of batches skipped because of a non-finite loss or gradient."""
+    """Number of batches skipped because of a non-finite loss or gradient, or a spike of the loss."""
+    recent_losses: Float[Array, " window"] | None = None
+    """Losses of the last updates, the newest at the end, infinite before the first; None unless spikes matter."""
 
 
 def partition(params: Params, trainable: Sequence[str]) -> tuple[Params, Params]:
@@ -108,6 +110,7 @@ def create_state(
     ema: bool,
     anchor: Dtype | None = None,
     measured: Iterable[str] = ALWAYS_MEASURED,
+    recent_losses: int = 0,
 ) -> TrainState:
     """Creates the state before the first step.
 
@@ -118,6 +121,7 @@ def create_state(
       ema: whether to keep an EMA.
       anchor: dtype of the copy of the trainable leaves at the start; None keeps none.
       measured: losses whose gradient norms are measured.
+      recent_losses: number of last losses to keep; 0 keeps none.
     """
     train, frozen = partition(params, trainable)
     return TrainState(
@@ -131,4 +135,5 @@ def create_state(
         gradient_norms={name: jnp.zeros((), jnp.float32) for name in measured},
         latched=jnp.zeros((), bool),
         skipped=jnp.zeros((), jnp.int32),
+        recent_losses=jnp.full(recent_losses, jnp.inf, jnp.float32) if recent_losses else None,
     )

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
@@ -32,6 +32,7 @@ from uno_jax.objectives.losses import (
     token_losses,
     total_loss,
 )
+from uno_jax.training.limits import LimitsConfig, spike_metrics, with_loss
 from uno_jax.training.optimizer import OptimizerConfig, ema_decay, learning_rate_schedule, make_optimizer
 from uno_jax.training.state import ADDED_PARTS, Params, TrainState, merge, partition
 
@@ -48,6 +49,7 @@ class StepConfig:
     optimizer: OptimizerConfig
     steps: int
     seed: int
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 def draw_for(batch: Batch, config: StepConfig) -> Draws:
@@ -94,10 +96,10 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
 
     The rows of the batch, `[rows, ...]`, are split into `accumulation` microbatches. Losses are divided by the token
     counts of all microbatches, so the update equals that of the full batch. A non-finite loss or gradient is never
-    applied.
+    applied, nor is a spike of the loss, if the config names a reaction to it.
 
     Metrics: `loss`, each loss and its time bins and tasks, `weight/<loss>`, `gradient_norm`, `learning_rate`,
-    `finite`, `latched`, `skipped`.
+    `finite`, `latched`, `skipped`, and those of `spike_metrics`.
     """
     optimizer = make_optimizer(config.optimizer, config.steps)
     schedule = learning_rate_schedule(config.optimizer, config.steps)
@@ -121,13 +123,15 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
         gradients = _warm_up_mask(gradients, _updates(state), config.optimizer)
         norm = optax.global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new_state = _guarded_update(state, gradients, finite, optimizer, config.optimizer)
+        spikes = spike_metrics(loss, state.recent_losses, config.limits)
+        spike = finite & spikes.get("spike", False)
+        new_state = _guarded_update(state, gradients, loss, finite, spike, optimizer, config)
         metrics = {"loss": loss, **reduced, "gradient_norm": norm, "learning_rate": schedule(_updates(state))}
         # Only the splits. The totals above come from the objective, with its weights over t.
         metrics |= {name: total / jnp.maximum(n, 1) for name, (total, n) in sums.items() if "/" in name}
         metrics |= {f"tokens/{name}": n for name, (_, n) in sums.items()}
         metrics |= {f"weight/{name}": jnp.asarray(weights[name], jnp.float32) for name in reduced}
-        metrics |= {"finite": finite, "latched": new_state.latched, "skipped": new_state.skipped}
+        metrics |= {"finite": finite, "latched": new_state.latched, "skipped": new_state.skipped, **spikes}
         return new_state, metrics
 
     return step
@@ -175,37 +179,42 @@ def _warm_up_mask(tree: Params, updates: Array, config: OptimizerConfig) -> Para
 def _guarded_update(
     state: TrainState,
     gradients: Params,
+    loss: Array,
     finite: Array,
+    spike: Array,
     optimizer: optax.GradientTransformation,
-    config: OptimizerConfig,
+    config: StepConfig,
 ) -> TrainState:
     """Returns the state after the update.
 
-    Parameters, optimizer state and EMA are unchanged if `finite` is False or the state is latched.
+    Parameters, optimizer state and EMA are unchanged if `finite` is False, at a spike, or if the state is latched.
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
-    updates = _warm_up_mask(updates, _updates(state), config)
+    updates = _warm_up_mask(updates, _updates(state), config.optimizer)
     trainable = optax.apply_updates(state.trainable, updates)
-    old_ema = ema = jax.device_put(state.ema, jax.memory.Space.Device) if config.ema_memory == "host" else state.ema
+    on_host = config.optimizer.ema_memory == "host"
+    old_ema = ema = jax.device_put(state.ema, jax.memory.Space.Device) if on_host else state.ema
     if ema is not None:
-        decay = ema_decay(config, _updates(state))
+        decay = ema_decay(config.optimizer, _updates(state))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(jnp.float32), ema, trainable)
-    applied = finite & ~state.latched
+    applied = finite & ~spike & ~state.latched
     trainable, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(applied, new, old),
         (trainable, opt_state, ema),
         (state.trainable, state.opt_state, old_ema),
     )
-    rejected = ~finite & ~state.latched
-    skip = config.nonfinite == "skip"
+    stopping = (~finite & (config.optimizer.nonfinite == "stop")) | (spike & (config.limits.spike == "rewind"))
+    latched = state.latched | stopping
+    skipped = ~applied & ~latched
     return dataclasses.replace(
         state,
-        step=state.step + jnp.where(applied | (rejected & skip), 1, 0),
+        step=state.step + jnp.where(applied | skipped, 1, 0),
         trainable=trainable,
         opt_state=opt_state,
         ema=ema,
-        latched=state.latched | (rejected & (not skip)),
-        skipped=state.skipped + jnp.where(rejected & skip, 1, 0),
+        latched=latched,
+        skipped=state.skipped + jnp.where(skipped, 1, 0),
+        recent_losses=with_loss(state.recent_losses, loss, applied),
     )
 
 
