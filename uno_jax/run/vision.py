@@ -57,7 +57,7 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
     with Progress(*columns, console=console) as progress:
         pictures, labels = _read(config, data.split, plan.scenes, progress)
         tested, wanted = _read(config, config.evaluation.split, TESTED, progress)
-        params = init_params(config.model, config.seed)
+        params = dict(init_params(config.model, config.seed))
         optimizer = OptimizerConfig(
             rule="muon",
             learning_rate=plan.learning_rate,

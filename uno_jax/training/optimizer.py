@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,7 +110,7 @@ def _matrices(params: optax.Params) -> optax.Params:
 
 
 def _like_adam(update: jax.Array) -> jax.Array:
-    return 0.2 * max(update.shape[-2:]) ** 0.5 * update
+    return update * (0.2 * math.sqrt(max(update.shape[-2:])))
 
 
 def decay_mask(params: optax.Params) -> optax.Params:

@@ -62,11 +62,10 @@ def train_vision(
     Returns the trained parameters of the encoder, and of the heads, by which `patch_accuracies` measures it.
     """
     reader, rule = PatchReader(config), make_optimizer(optimizer, steps)
-    heads = reader.init(jax.random.key(seed), jnp.asarray(pictures[:1]))["params"]
-    params = {**heads, "vision": vision}
+    params = {**_heads(reader, seed, pictures[:1]), "vision": vision}
 
-    def loss(params: Params, pictures: Array, labels: PatchLabels) -> Float[Array, ""]:
-        said = reader.apply({"params": params}, pictures)
+    def loss(params: dict[str, Any], pictures: Array, labels: PatchLabels) -> Float[Array, ""]:
+        said: Any = reader.apply({"params": params}, pictures)
         classes = [
             optax.softmax_cross_entropy_with_integer_labels(said[kind], getattr(labels, kind)).mean()
             for kind in NUMBERS
@@ -75,9 +74,10 @@ def train_vision(
         return sum(classes, jnp.mean(distance, where=labels.shape > 0))
 
     @jax.jit
-    def step(params: Params, state: optax.OptState, *batch: Any) -> tuple[Params, optax.OptState]:
+    def step(params: dict[str, Any], state: optax.OptState, *batch: Any) -> tuple[dict[str, Any], optax.OptState]:
         updates, state = rule.update(jax.grad(loss)(params, *batch), state, params)
-        return optax.apply_updates(params, updates), state
+        updated: dict[str, Any] = optax.apply_updates(params, updates)
+        return updated, state
 
     state, draws = rule.init(params), np.random.default_rng(seed)
     for number in range(1, steps + 1):
@@ -85,7 +85,13 @@ def train_vision(
         params, state = step(params, state, pictures[chosen], PatchLabels(*(kind[chosen] for kind in labels)))
         on_step(number)
     jax.block_until_ready(params)
-    return params.pop("vision"), params
+    return params["vision"], {name: head for name, head in params.items() if name != "vision"}
+
+
+def _heads(reader: PatchReader, seed: int, pictures: Pictures) -> dict[str, Any]:
+    """Initialises the parameters of the heads at random."""
+    variables: Any = reader.init(jax.random.key(seed), jnp.asarray(pictures))
+    return {name: head for name, head in variables["params"].items() if name != "vision"}
 
 
 def patch_accuracies(

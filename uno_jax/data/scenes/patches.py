@@ -35,4 +35,5 @@ def patch_labels(scene: Scene, side: int) -> PatchLabels:
         for labels, (names, name) in zip(classes, kinds, strict=True):
             labels[on] = 1 + names.index(name)
         centre[on] = side * np.stack(np.broadcast_arrays(right, down), axis=-1)[on]
-    return PatchLabels(*classes.reshape(3, -1), centre.reshape(-1, 2))
+    shape, colour, size = classes.reshape(3, -1)
+    return PatchLabels(shape, colour, size, centre.reshape(-1, 2))
