@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer, task_numbers
 from uno_jax.data.config import DataConfig
-from uno_jax.data.pipeline import Batches, PackedBatch, batches_of_records
+from uno_jax.data.pipeline import Batches, PackedBatch, TooManySkipped, batches_of_records
+from uno_jax.data.samples import Skipped
 from uno_jax.data.workers import WorkerBatches, WorkerError, open_batches
 
 COUNT = 2
@@ -74,6 +76,28 @@ def test_workers_end_with_the_last_epoch():
 def test_an_error_of_a_worker_is_raised_here():
     with pytest.raises(ValueError, match="part 0 of 2 cannot be opened"):
         WorkerBatches(broken, range(COUNT), COUNT)
+
+
+class Unusable:
+    """Batches of which all samples are skipped."""
+
+    def __next__(self) -> PackedBatch:
+        raise TooManySkipped("9 of 9 samples were skipped", [Skipped("r9", "record_damaged", "file: record 9")])
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+
+def unusable(part: int, of: int) -> Unusable:
+    return Unusable()
+
+
+def test_skipped_samples_that_end_a_worker_are_known_here():
+    batches = WorkerBatches(unusable, range(1), 1)
+    with pytest.raises(TooManySkipped, match=r"9 of 9 samples were skipped\. The last one: file: record 9") as error:
+        next(batches)
+    assert [skipped.id for skipped in error.value.skipped] == ["r9"]
+    batches.close()
 
 
 def test_a_worker_that_was_killed_is_an_error(workers):
