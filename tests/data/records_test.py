@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from uno_jax.batch import TASKS
-from uno_jax.data.record import Record
+from uno_jax.data.record import Record, RecordError
 from uno_jax.data.records import open_records, record_tasks, write_records
 from uno_jax.process.errors import UserError
 
@@ -122,6 +122,27 @@ def test_damage_is_found_before_a_run_begins_and_its_file_is_named(directory, tm
     damage(tmp_path / "toy")
     with pytest.raises(UserError, match=rf"{message}.*Copy the dataset again, or prepare it again"):
         open_records(tmp_path / "toy", "train").check()
+
+
+@pytest.mark.parametrize("changed", [lambda content: content[::-1], lambda content: content[:100], lambda content: b""])
+def test_a_file_that_changes_while_it_is_open_is_named_with_the_record(directory, tmp_path, changed):
+    shutil.copytree(directory, tmp_path / "toy")
+    records = open_records(tmp_path / "toy", "train")
+    assert records[0]
+    file = records_file(tmp_path / "toy")
+    file.write_bytes(changed(file.read_bytes()))
+    with pytest.raises(RecordError, match=r"toy-train\.array_record-00000-of-00001: record 1 cannot be read"):
+        records[1]
+
+
+def test_a_file_that_is_deleted_or_replaced_while_it_is_open_is_read_to_its_end(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "toy")
+    records = open_records(tmp_path / "toy", "train")
+    first = records[0]
+    records_file(tmp_path / "toy").unlink()
+    records_file(tmp_path / "toy").write_bytes(b"another file")
+    assert [record.id for record in records] == [record.id for record in open_records(directory, "train")]
+    assert records[0] == first
 
 
 def test_an_unknown_task_is_rejected(tmp_path):

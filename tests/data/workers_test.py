@@ -5,16 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer, task_numbers
+from tests.helpers.paths import ROOT
 from uno_jax.data.config import DataConfig
-from uno_jax.data.pipeline import Batches, PackedBatch, batches_of_records
+from uno_jax.data.pipeline import Batches, PackedBatch, TooManySkipped, batches_of_records
+from uno_jax.data.samples import Skipped
 from uno_jax.data.workers import WorkerBatches, WorkerError, open_batches
+from uno_jax.process.watchdog import EXIT_STATUS
 
 COUNT = 2
 
@@ -76,10 +83,44 @@ def test_an_error_of_a_worker_is_raised_here():
         WorkerBatches(broken, range(COUNT), COUNT)
 
 
+class Unusable:
+    """Batches of which all samples are skipped."""
+
+    def __next__(self) -> PackedBatch:
+        raise TooManySkipped("9 of 9 samples were skipped", [Skipped("r9", "record_damaged", "file: record 9")])
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+
+def unusable(part: int, of: int) -> Unusable:
+    return Unusable()
+
+
+def test_skipped_samples_that_end_a_worker_are_known_here():
+    batches = WorkerBatches(unusable, range(1), 1)
+    with pytest.raises(TooManySkipped, match=r"9 of 9 samples were skipped\. The last one: file: record 9") as error:
+        next(batches)
+    assert [skipped.id for skipped in error.value.skipped] == ["r9"]
+    batches.close()
+
+
 def test_a_worker_that_was_killed_is_an_error(workers):
     os.kill(workers._processes[0].pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match=r"has ended.*Lower data\.workers"):
         take(workers, 3)
+
+
+def test_a_worker_that_hangs_is_named_with_its_stack_and_ends_with_the_process():
+    command = [sys.executable, "-m", "tests.helpers.hanging_worker", "2"]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == EXIT_STATUS, ended.stderr
+    hanging = ended.stdout.split()[2]
+    expected = f"waiting for the batch of step 7 (of data worker 1, process {hanging}). Ending the process"
+    assert expected in ended.stderr
+    assert "in wait_for_ever" in ended.stderr  # the worker's own stack
+    assert "in _answers" in ended.stderr
+    assert not Path(f"/proc/{hanging}/exe").exists()
 
 
 def test_shards_that_cannot_be_shared_equally_are_refused():

@@ -22,7 +22,9 @@ from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.run.config import PicturesConfig, RunConfig, check_config
 from uno_jax.run.context import RunContext
 from uno_jax.run.pictures import caption_inputs, choose_records, make_generate_pictures
+from uno_jax.run.run import warning_if_unwritten
 from uno_jax.sheets.samples import Example, Picture, make_sheet
+from uno_jax.training.state import Params
 
 TOKENIZER = small_tokenizer()
 
@@ -99,6 +101,20 @@ def test_a_sheet_is_written_per_step_and_depends_only_on_the_parameters(config, 
     first, same, other = (sheet[50:] for sheet in sheets)
     np.testing.assert_array_equal(first, same)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("problem", ["a file in place of the folder", "a full disk"])
+def test_pictures_that_cannot_be_written_are_a_warning(tmp_path, problem):
+    def generate(step: int, params: Params) -> None:
+        if problem == "a full disk":
+            Path("/dev/full").write_bytes(bytes(10_000))
+        (tmp_path / "pictures").mkdir()
+
+    (tmp_path / "pictures").touch()
+    said: list[str] = []
+    warning_if_unwritten(generate, said.append)(3, {})
+    reason = "No space left on device" if problem == "a full disk" else "File exists"
+    assert said == [f"warning: the pictures of step 3 cannot be written ({reason}). Training goes on."]
 
 
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (200, 0, 200)]

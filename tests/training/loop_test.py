@@ -20,6 +20,7 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
+from uno_jax.process.errors import UserError
 from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, find_checkpoint, restore_state
 from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, run_loop
@@ -253,6 +254,32 @@ def test_a_spike_ends_the_run_if_it_cannot_go_back(checkpoints, every, rewinds):
     ):
         run_loop(new_state(), Numbers(), recorded.parts, Schedule(steps=9))
     assert restore(checkpoints, 4)[1] == {"shard": {"next": 4}}
+
+
+class Broken(Numbers):
+    """Batches of which the fourth cannot be made."""
+
+    def __next__(self) -> Packed:
+        if self.count == 3:
+            raise UserError("file: record 9 cannot be read")
+        return super().__next__()
+
+
+def test_when_a_batch_cannot_be_made_the_state_is_saved(checkpoints):
+    recorded = Recorded(checkpoints)
+    with pytest.raises(UserError, match=r"record 9 cannot be read\. The state of step 3 is saved in .*/3$"):
+        run_loop(new_state(), Broken(), recorded.parts, Schedule(steps=9))
+    state, data = restore(checkpoints, 3)
+    assert (float(state.trainable["weight"]), data) == (6.0, {"shard": {"next": 3}})
+    assert [event for event in recorded.events if event[0] == "metrics"][-1] == ("metrics", 3, 3.0)
+
+
+def test_when_the_first_batch_cannot_be_made_nothing_is_saved(checkpoints):
+    numbers = Broken()
+    numbers.count = 3
+    with pytest.raises(UserError, match=r"record 9 cannot be read\. There is no checkpoint$"):
+        run_loop(new_state(), numbers, Recorded(checkpoints).parts, Schedule(steps=9))
+    assert checkpoints.steps() == []
 
 
 def test_when_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(checkpoints):

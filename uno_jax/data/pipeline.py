@@ -50,6 +50,11 @@ class TooManySkipped(UserError):
         super().__init__(f"{problem}. The last one: {skipped[-1].message}")
         self.skipped = skipped
         """Samples skipped since the last batch or sample."""
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It is raised in a data worker and sent to the process that trains."""
+        return TooManySkipped, (self._problem, self.skipped)
 
 
 class PackedBatch(NamedTuple):

@@ -26,12 +26,13 @@ from uno_jax.batch import Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.pipeline import Batches, PackedBatch, make_batches
 from uno_jax.data.tokenizer import Tokenizer
+from uno_jax.process.errors import UserError
 
 MakeBatches = Callable[[int, int], Batches]
 """Makes the iterator of a part of the shards, from the number of the part and the number of parts."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError):
     """Raised if a process ended that makes batches."""
 
 

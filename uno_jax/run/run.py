@@ -154,7 +154,7 @@ def _run(
             closing.callback(writer.close)
         progress = Progress(console, config.steps, config.log_every, start=int(state.step))
         closing.callback(progress.close)
-        profiler = Profiler(config.profile, workdir / "profile")
+        profiler = Profiler(config.profile, workdir / "profile", say)
         closing.callback(profiler.close)
         closing.callback(_close, checkpoints, say)
         saver = Saver(checkpoints, config.checkpoint, say)
@@ -164,6 +164,7 @@ def _run(
         parts = dataclasses.replace(
             parts,
             train_step=profiler.around(parts.train_step),
+            on_pictures=parts.on_pictures and warning_if_unwritten(parts.on_pictures, say),
             skip_limit=limit,
             rewinds=rewinds,
             workdir=workdir,
@@ -175,6 +176,19 @@ def _run(
     else:
         console.print(f"Stopped at step {int(state.step)} and saved a checkpoint. Run the same command to resume.")
     return finished
+
+
+def warning_if_unwritten(generate: GeneratePictures, say: Callable[[str], None]) -> GeneratePictures:
+    """Wraps a function that writes pictures: if it cannot, for example because the disk is full, it says so."""
+
+    def generate_pictures(step: int, params: Params) -> None:
+        try:
+            generate(step, params)
+        except OSError as error:
+            reason = error.strerror or error
+            say(f"warning: the pictures of step {step} cannot be written ({reason}). Training goes on.")
+
+    return generate_pictures
 
 
 def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:

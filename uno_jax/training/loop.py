@@ -15,7 +15,7 @@ import numpy as np
 from uno_jax.batch import Batch, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.parallel.hosts import agree, gather_json
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import CheckpointError, UserError
 from uno_jax.process.signals import stop_event
 from uno_jax.process.watchdog import Watchdog
 from uno_jax.training.checkpoints import DataState
@@ -121,12 +121,13 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
     Raises:
       CheckpointError: the last state could not be saved.
       ConfigError: the batches end before the last step. The message names the checkpoint that was saved.
+      UserError: a batch could not be made. With one host, the state was saved.
       FloatingPointError: a step was not applied, because a loss or gradient was not finite or at a spike of the loss,
         and a checkpoint of the state before it was saved; or too many batches in a row were skipped, and nothing was
         saved. The message names the step, the losses, the samples and the checkpoint.
       Rewind: at a spike of the loss, if the run may rewind.
     """
-    step = int(jax.device_get(state.step))
+    started = step = int(jax.device_get(state.step))
     data_state = batches.get_state()
     waiting: _Dispatched | None = None
     ended = postponed = False
@@ -143,7 +144,13 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
             asked = agree(lambda: stop.is_set() or parts.saver.wants())
             data_before = data_state
             parts.watchdog.awaits(f"the batch of step {step + 1}")
-            packed = next(batches, None)
+            try:
+                packed = next(batches, None)
+            except UserError as error:
+                if waiting is not None:
+                    _read(waiting, state, parts)
+                kept = _keep_on_this_host(step, step > started, state, data_state, parts)
+                raise UserError(f"{error}. {kept}") from error
             if packed is None:  # at the same step on all hosts
                 ended = True
                 break
@@ -262,21 +269,33 @@ def _end(dispatched: _Dispatched, metrics: Metrics, state: TrainState, parts: Pa
             f"the data after this batch; {parts.rewinds - 1} more rewinds are allowed.",
             dispatched.data_after,
         )
-    try:
-        parts.saver.save_last(
-            step - 1, state, dispatched.data_before, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED
-        )
-        kept = f"The state before the step is in {parts.saver.checkpoints.directory / str(step - 1)}."
-    except (CheckpointError, FloatingPointError) as error:
-        kept = f"The state before the step could not be saved: {error}."
+    kept = _keep(step - 1, state, dispatched.data_before, parts)
     rows = "\n".join(f"  row {row}: {', '.join(ids)}" for row, ids in enumerate(samples) if ids)
     setting = "limits.spike" if metrics["finite"] else "optimizer.nonfinite"
     raise FloatingPointError(
         f"step {step}: {reason(metrics)}. The update was not applied.\n"
         f"Samples of the batch:\n{rows}\n"
-        f"{kept}{described} The same command resumes from it with the same batch. "
+        f"{kept}.{described} The same command resumes from it with the same batch. "
         f"Set {setting} to 'skip' to skip such batches, or lower optimizer.learning_rate."
     )
+
+
+def _keep(step: int, state: TrainState, data_state: DataState, parts: Parts) -> str:
+    """Saves a state that the run ends with, and says where it is. Called by all hosts."""
+    _await(parts, f"the checkpoint of step {step}")
+    try:
+        parts.saver.save_last(step, state, data_state, parts.autoencoder, patience=_PATIENCE_WHEN_STOPPED)
+        return f"The state of step {step} is saved in {parts.saver.checkpoints.directory / str(step)}"
+    except (CheckpointError, FloatingPointError) as error:
+        return f"The state of step {step} could not be saved: {error}"
+
+
+def _keep_on_this_host(step: int, new: bool, state: TrainState, data_state: DataState, parts: Parts) -> str:
+    """Saves the state if it is new, unless there are other hosts, which do not know that this one fails."""
+    if new and jax.process_count() == 1:
+        return _keep(step, state, data_state, parts)
+    saved = _newest(parts.saver.checkpoints.steps())
+    return saved[0].upper() + saved[1:]
 
 
 def _samples(dispatched: _Dispatched) -> list[list[str]]:

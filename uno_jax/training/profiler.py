@@ -25,8 +25,9 @@ class ProfileConfig:
 class Profiler:
     """Profiles some calls of a step. Writes `directory/plugins/profile/<time>/<host>.xplane.pb`, one per host."""
 
-    def __init__(self, config: ProfileConfig, directory: Path):
-        self._config = config
+    def __init__(self, config: ProfileConfig, directory: Path, say: Callable[[str], None] = print):
+        """`say` shows a warning to the user: a profile that cannot be written does not end a run."""
+        self._config, self._say = config, say
         self._directory = directory
         self._calls = 0
         self._running = False
@@ -39,8 +40,7 @@ class Profiler:
         def profiled(*arguments: Any) -> Outputs:
             first = self._config.after
             if self._calls == first:
-                jax.profiler.start_trace(str(self._directory))
-                self._running = True
+                self._running = self._tried(self._start)
             with jax.profiler.StepTraceAnnotation("train", step_num=self._calls):
                 outputs = step(*arguments)
             self._calls += 1
@@ -55,4 +55,18 @@ class Profiler:
         """Ends an incomplete profile and writes it."""
         if self._running:
             self._running = False
-            jax.profiler.stop_trace()
+            self._tried(jax.profiler.stop_trace)
+
+    def _start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)  # the profiler only notices at the end
+        jax.profiler.start_trace(str(self._directory))
+
+    def _tried(self, act: Callable[[], None]) -> bool:
+        """Whether the profiler could do something."""
+        try:
+            act()
+        except (OSError, RuntimeError) as error:  # of the file system, or of the profiler in C++
+            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+            self._say(f"warning: {self._directory}: the profile cannot be written ({reason}). Training goes on.")
+            return False
+        return True
