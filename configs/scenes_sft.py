@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
     config.model.align_layer = 0
     data = config.data
     data.method = "sft"
-    data.rows, data.max_samples_per_row = 64, 1
+    data.task_weights = {"text_to_image": 1.0}
+    data.rows, data.virtual_shards, data.max_samples_per_row = 64, 8, 1
     data.text_tokens, data.vit_tokens, data.latent_tokens = 16, 0, 64
     config.objective.update(answer_weight=0.0, align_weight=0.0)
     config.objective.balance.every = 50
