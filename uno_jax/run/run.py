@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
 from uno_jax.config import ConfigError, json_file
-from uno_jax.data.records import has_split, open_records
+from uno_jax.data.records import has_split, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.workers import open_batches
@@ -25,7 +25,7 @@ from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
 from uno_jax.parallel.hosts import gather_shares
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import CheckpointError, UserError
 from uno_jax.process.lock import locked
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
@@ -33,7 +33,7 @@ from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
-from uno_jax.run.start import Start, run_source, start_params, tokenizer_directory
+from uno_jax.run.start import Start, check_trainable, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics
@@ -94,7 +94,8 @@ def _run(
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
-    _check_held_out(config)
+    check_trainable(config)
+    _check_data(config)
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
     source = run_source(config, None if resumed is None else resumed.checkpoint)
@@ -167,11 +168,15 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
     return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
 
 
-def _check_held_out(config: RunConfig) -> None:
-    """Requires the held-out split to exist if the run reads it."""
+def _check_data(config: RunConfig) -> None:
+    """Requires the dataset to exist, and its held-out split if the run reads it."""
+    try:
+        record_tasks(config.data.directory, config.data.split)
+    except UserError as error:
+        raise ConfigError(f"config.data.directory: {error}") from error
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
-    if used and Path(config.data.directory).is_dir() and not has_split(config.data.directory, config.evaluation.split):
+    if used and not has_split(config.data.directory, config.evaluation.split):
         raise ConfigError(
             f"{config.data.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
             f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
