@@ -17,6 +17,7 @@ FREE = (
     "random_frozen",
     "log_every",
     "tensorboard",
+    "wandb",
     "checkpoint",
     "evaluation",
     "pictures",

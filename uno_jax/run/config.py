@@ -83,6 +83,8 @@ class RunConfig:
     """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
     """Whether to write TensorBoard event files in addition to metrics.jsonl."""
+    wandb: str = ""
+    """Project at Weights & Biases that the metrics are written to as well; "" = none. Needs the extra `wandb`."""
 
 
 def with_local_paths(config: RunConfig) -> RunConfig:

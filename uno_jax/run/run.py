@@ -15,7 +15,7 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
-from uno_jax.config import ConfigError, json_file
+from uno_jax.config import ConfigError, json_file, to_json
 from uno_jax.data.records import has_split, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -42,6 +42,7 @@ from uno_jax.training.report import held_out_table, startup_table
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 from uno_jax.training.step import make_gradient_probe, make_train_step
+from uno_jax.training.wandb_run import WandbRun, check_wandb
 
 HELD_OUT = "held_out/"
 
@@ -76,6 +77,7 @@ def run(
     workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
     config = with_local_paths(config)
     check_config(config)
+    check_wandb(config.wandb)
     check_workdir(workdir)
     with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
         if not holds:
@@ -130,7 +132,7 @@ def _run(
         closing.callback(batches.close)
         writer = None
         if jax.process_index() == 0:
-            writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard, say=say)
+            writer = _open_metrics(config, workdir, int(state.step), say)
             closing.callback(writer.close)
         progress = Progress(console, config.steps, config.log_every, start=int(state.step))
         closing.callback(progress.close)
@@ -147,6 +149,11 @@ def _run(
     else:
         console.print(f"Stopped at step {int(state.step)} and saved a checkpoint. Run the same command to resume.")
     return finished
+
+
+def _open_metrics(config: RunConfig, workdir: Path, step: int, say: Callable[[str], None]) -> MetricsWriter:
+    wandb_run = WandbRun(config.wandb, workdir, to_json(config), step) if config.wandb else None
+    return MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard, wandb_run=wandb_run, say=say)
 
 
 def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:

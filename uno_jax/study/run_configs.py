@@ -21,7 +21,7 @@ from uno_jax.study.unit import flat
 # Paths, and fields that change neither what a run computes nor how it is measured.
 _FREE = (
     *("init_from", "data.directory"),
-    *("pictures", "profile", "log_every", "tensorboard"),
+    *("pictures", "profile", "log_every", "tensorboard", "wandb"),
     *("data.prefetch", "data.workers", "data.read_threads", "data.max_skipped_share"),
 )
 
