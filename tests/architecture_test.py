@@ -12,7 +12,7 @@ from tests.helpers.paths import ROOT
 LAYERS = (
     ("__main__",),
     ("study",),
-    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "sample", "train"),
+    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "pretrain_vision", "sample", "train"),
     ("inside", "planning"),
     ("run",),
     ("inference",),

@@ -21,6 +21,7 @@ from uno_jax.process.errors import UserError
 T = TypeVar("T")
 
 _LARGEST_INT = 2**1023  # larger ones are no floats
+_MAX_PROBLEMS = 20  # a config of another command has a hundred
 
 Dtype = Literal["float32", "bfloat16"]
 """Floating-point dtypes of config fields."""
@@ -42,7 +43,8 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict, cls:
     problems: list[str] = []
     value: T = _convert(config, cls, path, problems)
     if problems:
-        raise ConfigError("\n".join(problems))
+        more = [f"and {len(problems) - _MAX_PROBLEMS} more"] if len(problems) > _MAX_PROBLEMS else []
+        raise ConfigError("\n".join([*problems[:_MAX_PROBLEMS], *more]))
     return value
 
 

@@ -22,16 +22,18 @@ from uno_jax.interop.compare import compare, comparison_table, config_difference
 from uno_jax.interop.exports import ExportConfig, export_public, rounded
 from uno_jax.interop.imports import import_public
 from uno_jax.interop.merge import without_adapters
+from uno_jax.interop.public_files import is_public_directory
 from uno_jax.interop.public_json import not_public, public_code_fields
 from uno_jax.interop.source import OrbaxCheckpoint, PublicDirectory, find_source, read_tokenizer
 from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_table, read_parts
 from uno_jax.parallel.flags import define_hosts, define_mesh, joined_hosts, mesh_config
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError, exit_with_message
+from uno_jax.process.files import is_empty
 from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
 from uno_jax.process.paths import local_path
 from uno_jax.process.signals import exit_on_signals
-from uno_jax.training.checkpoints import read_asset
+from uno_jax.training.checkpoints import find_checkpoint, read_asset
 
 
 class Command(NamedTuple):
@@ -124,7 +126,23 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([a-zA-Z]*)", text)
     if not match or match[2].upper() not in units:
         raise ValueError(f"{text!r} is not a size: expected a value such as 5GB, 500MB or 2GiB")
-    return int(float(match[1]) * units[match[2].upper()])
+    size = int(float(match[1]) * units[match[2].upper()])
+    if size < 1:  # 0 would mean a single file
+        raise ValueError(f"{text!r}: expected at least one byte")
+    return size
+
+
+def _check_replaced(destination: str, *, overwrite: bool) -> None:
+    """Requires that `--overwrite` replaces a checkpoint, or an empty folder, and nothing else.
+
+    Raises:
+      CheckpointError: something else is at the destination.
+    """
+    path = Path(destination)
+    if not overwrite or not path.exists() or (path.is_dir() and is_empty(path)):
+        return
+    if not path.is_dir() or (find_checkpoint(path) is None and not is_public_directory(path)):
+        raise CheckpointError(f"{path} is not a checkpoint, and --overwrite replaces only those; choose another path")
 
 
 def _import(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
@@ -135,6 +153,7 @@ def _import(options: flags.FlagValues, paths: Sequence[str], console: Console) -
 
 def _import_here(options: flags.FlagValues, source_path: str, destination: str, console: Console) -> None:
     """Runs this host's part of an import."""
+    _check_replaced(destination, overwrite=options.overwrite)
     source = find_source(source_path)
     if not isinstance(source, PublicDirectory):
         raise CheckpointError(
@@ -162,6 +181,7 @@ def _import_here(options: flags.FlagValues, source_path: str, destination: str, 
 
 def _export(options: flags.FlagValues, paths: Sequence[str], console: Console) -> bool:
     source_path, destination = paths
+    _check_replaced(destination, overwrite=options.overwrite)
     source = find_source(source_path)
     if not isinstance(source, OrbaxCheckpoint):
         raise CheckpointError(f"{source.path} is already in the public layout; expected an Orbax checkpoint")

@@ -26,7 +26,7 @@ from uno_jax.data.sources.source import DataSource, Rejection, Values
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.files import is_empty, new_folder
+from uno_jax.process.files import check_folder, is_empty, new_folder
 from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.process.signals import exit_on_signals
@@ -157,6 +157,7 @@ def prepare(request: Request, console: Console) -> None:
             raise PrepareError(
                 f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
             )
+    check_folder(out)
     with new_folder(out) as partial:
         with _progress(console) as progress:
             reporter = _Reporter(progress)

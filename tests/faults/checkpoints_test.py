@@ -226,7 +226,7 @@ def test_the_second_of_two_runs_in_a_workdir_is_refused_and_the_first_loses_noth
     with train(tmp_path / "run") as first:
         first.wait_until(lambda: len(_logged(tmp_path / "run")) > 2)
         with train(tmp_path / "run") as second:
-            assert second.finish(60) == 1
+            assert second.finish() == 1
             assert f"run: in use by process {first.process.pid} on " in second.printed
             assert_no_traceback(second.printed)
         assert first.finish() == 0, first.printed

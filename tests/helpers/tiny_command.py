@@ -47,7 +47,7 @@ class Training:
         self._output.seek(0)
         return self._output.read()
 
-    def wait_until(self, happened: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, happened: Callable[[], bool], seconds: float = 600) -> None:
         """Waits until something has happened while the process runs."""
         deadline = time.monotonic() + seconds
         while not happened():
@@ -55,11 +55,11 @@ class Training:
             assert time.monotonic() < deadline, f"not within {seconds} s:\n{self.printed}"
             time.sleep(0.02)
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str, seconds: float = 600) -> None:
         """Waits until the process has printed a text."""
         self.wait_until(lambda: text in self.printed, seconds)
 
-    def finish(self, seconds: float = 300) -> int:
+    def finish(self, seconds: float = 1200) -> int:
         """Waits for the end and returns the exit status."""
         return self.process.wait(seconds)
 

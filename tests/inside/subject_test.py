@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.damage import remove_checksums
+from tests.helpers.paths import REFERENCE
 from tests.helpers.small_checkpoint import write_checkpoint
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.small_subject import RECORDS, small_subject
@@ -33,6 +34,12 @@ def test_a_checkpoint_has_the_objective_and_transforms_of_its_run(tmp_path):
 def test_without_a_metaquery_transform_there_is_a_patch_for_every_metaquery(tmp_path):
     [found] = find_checkpoints([saved(tmp_path / "small")])
     assert found.inputs.metaquery_transform.max_side == 8  # 2 x 2 patches of 4 pixels; the table has 4 rows
+
+
+def test_a_published_checkpoint_has_no_metaqueries_and_can_be_looked_into():
+    [found] = find_checkpoints([str(REFERENCE)])
+    assert found.config.num_metaqueries == 0
+    assert found.inputs.metaquery_transform.max_side == found.config.vision.patch_size  # a single patch, never used
 
 
 def test_names_are_the_last_folders_that_differ(tmp_path):

@@ -354,6 +354,11 @@ def test_export_replaces_nothing_without_overwrite(ours, tmp_path):
     (tmp_path / "out" / "mine").write_text("precious")
     assert "already exists" in fail("export", ours[0] / "run", tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "precious"
+    assert "is not a checkpoint" in fail("export", ours[0] / "run", tmp_path / "out", "--overwrite")
+    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    shutil.rmtree(tmp_path / "out")
+    shutil.copytree(ours[0] / "exported", tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_text("{}")
     succeed("export", ours[0] / "run", tmp_path / "out", "--overwrite")
     assert bytes_of(tmp_path / "out") == bytes_of(ours[0] / "exported")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

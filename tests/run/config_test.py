@@ -9,7 +9,12 @@ from tests.helpers.tiny_run import (
     tiny_uno,
 )
 from uno_jax.config import ConfigError, dictionary_fields
+from uno_jax.data.check import check_data_config
+from uno_jax.models.config import training_layout
+from uno_jax.parallel.mesh import make_mesh
+from uno_jax.run.changes import config_fields
 from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.programs import config_errors
 from uno_jax.run.run import run
 
 
@@ -61,6 +66,44 @@ def test_inconsistent_sizes_are_rejected(dataset, changes, expected):
 def test_a_run_rejects_settings_that_would_fail_later(dataset, tmp_path, changes, expected):
     with pytest.raises(ConfigError, match=expected):
         run(tiny_uno(dataset, **changes), tmp_path, console=quiet())
+
+
+def is_refused(dataset, name: str, value: float) -> bool:
+    """Whether the checks before a run refuse a value of a field, and name the field."""
+    try:
+        config = tiny_uno(dataset, **{name: value})
+        check_config(config)
+        make_mesh(config.mesh)
+        config_errors(check_data_config, config.data, training_layout(config.model), ("text_to_image",))
+    except ConfigError as error:
+        field = "config.mesh.dcn" if name.startswith("mesh.dcn.") else name.split(".")[-1]  # slices are named together
+        return field in str(error)
+    return False
+
+
+def test_every_number_of_a_config_has_a_range(dataset):
+    numbers = {name: value for name, value in config_fields(tiny_uno(dataset)) if type(value) in (int, float)}
+    absurd = {int: (-(10**6), 10**30), float: (float("nan"), float("inf"), -1e30)}
+    tried = [(name, value) for name, default in numbers.items() for value in absurd[type(default)]]
+    assert len(tried) > 160
+    assert [(name, value) for name, value in tried if not is_refused(dataset, name, value)] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trainable": ("decoder/layers/genration",)}, "names 'decoder/layers/genration', which is no part of the"),
+        ({"trainable": ()}, "so nothing would be trained: give beginnings of paths such as connector, decoder"),
+        ({"trainable": ("align_head",)}, "so nothing would be trained"),
+        ({"data.directory": "nowhere"}, "config.data.directory: 'nowhere': there is no such folder"),
+        ({"data.split": "tests"}, "config.data.directory: .*split 'tests' .* is missing .*It has test, train"),
+        ({"data.workers": -1}, "data.workers is -1, expected at least 0"),
+        ({"data.task_weights": {"editing": float("nan")}}, "gives editing the weight nan, expected a finite number"),
+    ],
+)
+def test_a_run_names_what_it_cannot_begin_with(dataset, tmp_path, changes, expected):
+    with pytest.raises(ConfigError, match=expected):
+        run(tiny_uno(dataset, **changes), tmp_path / "run", console=quiet())
 
 
 def test_entries_of_dictionaries_can_be_overridden_on_the_command_line():

@@ -42,6 +42,22 @@ def test_a_wrong_plan_is_named(plan, expected):
         run_config(plan)
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def get_config():\n    return {}['steps']\n", "the config file .*mine.py:2 raised KeyError: 'steps'"),
+        ("import nothing\n", "the config file .*mine.py:1 raised ModuleNotFoundError: No module named 'nothing'"),
+        ("get_config = 1\n", "the config file .*mine.py cannot be used .'int' object is not callable"),
+        ("A config.\n", "the config file .*mine.py cannot be used .invalid syntax"),
+        ("def get_config():\n    pass\n", r"the config file .*mine.py: get_config\(\) returned None; expected a"),
+    ],
+)
+def test_an_error_of_a_config_file_is_named(tmp_path, source, expected):
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(ConfigError, match=expected):
+        run_config(RunPlan(str(tmp_path / "mine.py")))
+
+
 def test_what_determines_a_run_are_the_fields_that_differ_from_the_defaults():
     before, after = (identity(run_config(UNO, (f"objective.caption_weight={weight}",))) for weight in ("0.25", "0.1"))
     assert "objective.caption_weight" not in before  # the default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from uno_jax.batch import REGIONS, TASKS, Layout
@@ -36,8 +37,8 @@ def _check_choices(config: DataConfig) -> None:
     for task, weight in config.task_weights.items():
         if task not in TASKS:
             raise ValueError(f"data.task_weights names {task!r}, which is not a task. Tasks are {', '.join(TASKS)}")
-        if weight < 0:
-            raise ValueError(f"data.task_weights gives {task} the weight {weight}, expected at least 0")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"data.task_weights gives {task} the weight {weight}, expected a finite number, 0 or more")
     for name in (
         *("text_dropout", "vae_dropout", "vit_dropout"),
         *("understanding_share", "latent_share", "noised_share", "noised_time_scale", "max_skipped_share"),
@@ -49,13 +50,14 @@ def _check_choices(config: DataConfig) -> None:
 
 
 def _check_rows(config: DataConfig, host_count: int) -> None:
-    for name in ("rows", "virtual_shards", "packing_bins", "max_picture_pixels"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 1")
+    counts = dict.fromkeys(("rows", "virtual_shards", "packing_bins", "max_picture_pixels"), 1)
     lengths = (f"{region}_tokens" for region in REGIONS)
-    for name in ("epochs", "prefetch", "workers", "read_threads", "max_samples_per_row", *lengths):
-        if getattr(config, name) < 0:
-            raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least 0")
+    counts |= dict.fromkeys(("epochs", "prefetch", "workers", "read_threads", "max_samples_per_row", *lengths), 0)
+    for name, least in counts.items():
+        if getattr(config, name) < least:
+            raise ValueError(f"data.{name} is {getattr(config, name)}, expected at least {least}")
+        if getattr(config, name) >= 2**31:
+            raise ValueError(f"data.{name} is {getattr(config, name)}, expected less than 2**31")
     if config.rows % config.virtual_shards:
         raise ValueError(
             f"data.rows is {config.rows}, not a multiple of data.virtual_shards = {config.virtual_shards}. Every "

@@ -32,6 +32,11 @@ class ImageTransform:
                 f"an image transform needs 0 < stride <= max_side and 0 < min_side <= max_side, got max_side="
                 f"{self.max_side}, min_side={self.min_side}, stride={self.stride}"
             )
+        if max(self.max_side, self.max_pixels) >= 2**31 or self.max_pixels < 1:
+            raise ValueError(
+                f"an image transform needs max_side, min_side and stride below 2**31, and max_pixels from 1 to below "
+                f"2**31, got max_side={self.max_side} and max_pixels={self.max_pixels}"
+            )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Returns width and height after the transform."""

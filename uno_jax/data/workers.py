@@ -44,7 +44,7 @@ def open_batches(
     Raises:
       ValueError: as for `make_batches`, or `workers` does not divide the virtual shards of a host.
     """
-    if not config.workers:
+    if config.workers < 1:  # a negative number is refused by the checks of `make_batches`
         return make_batches(config, layout, tokenizer, host_index=host_index, host_count=host_count)
     of = host_count * config.workers
     if config.virtual_shards % of:

@@ -61,7 +61,13 @@ class Prompt(NamedTuple):
 def prompts_of_arguments(
     prompts: Sequence[str], images: Sequence[str | Path], settings: PictureSettings
 ) -> list[Prompt]:
-    """Returns the prompts of a command line. Each has all of the pictures in its context."""
+    """Returns the prompts of a command line. Each has all of the pictures in its context.
+
+    Raises:
+      PromptError: a prompt is empty.
+    """
+    if not all(text.strip() for text in prompts):
+        raise PromptError("--prompt is empty; describe the picture, or the change")
     pictures = tuple(Path(image) for image in images)
     return [
         Prompt(f"--prompt {number}", _default_id(number, text), Request((*pictures, text), settings))

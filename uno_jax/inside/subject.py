@@ -136,7 +136,7 @@ def _training(source: Source, model: ModelConfig) -> tuple[ObjectiveConfig, Imag
     file = source.path / "assets" / "config.json"
     fields = read_object(file) if isinstance(source, OrbaxCheckpoint) else {}
     objective, data = (section(fields, name, str(file)) for name in ("objective", "data"))
-    side = math.isqrt(model.num_metaqueries) * model.vision.patch_size
+    side = max(math.isqrt(model.num_metaqueries), 1) * model.vision.patch_size  # never used without metaqueries
     square: dict[str, Any] = {"max_side": side, "min_side": side, "stride": model.vision.patch_size}
     transform = data.get("metaquery_transform", square)
     try:

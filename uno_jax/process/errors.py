@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 _MAX_LINES = 20
 
@@ -39,6 +41,16 @@ def user_message(error: BaseException) -> str | None:
         reason = (str(error) or "the host has no more").splitlines()[0]
         return f"MemoryError: not enough memory ({reason}). Use smaller batches, pictures or texts, or more devices"
     return None
+
+
+def raised_in(error: BaseException, file: str | Path) -> str | None:
+    """Says what a user's file raised, and in which line; None if the error has not passed through the file."""
+    path = Path(file).resolve()
+    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).resolve() == path]
+    if not lines:
+        return None
+    text = " ".join(str(error).split())
+    return f"{file}:{lines[-1]} raised {type(error).__name__}{f': {text}' if text else ''}"
 
 
 @contextlib.contextmanager

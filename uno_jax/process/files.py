@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def atomic_file(file: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path) -> None:
-    """Requires a folder to exist, or to be creatable as far as can be seen without doing so.
+    """Requires a folder to exist and to be writable, or to be creatable. Leaves nothing behind.
 
     Raises:
       UserError: the message says why it cannot be.
@@ -36,8 +37,11 @@ def check_folder(path: Path) -> None:
     existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise UserError(f"{existing} is a file, not a folder. Give another path than {path}")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{existing} cannot be written. Give another path than {path}, or change its permissions")
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=_PARTIAL):
+            pass
+    except OSError as error:
+        raise UserError(f"{existing} cannot be written ({error.strerror}). Give another path than {path}") from error
 
 
 @contextlib.contextmanager

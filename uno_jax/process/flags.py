@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import io
+import math
 import re
 import shutil
 import sys
@@ -22,6 +23,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from absl import flags
 from ml_collections import config_flags
 
+from uno_jax.process.errors import raised_in
 from uno_jax.process.paths import local_path
 
 T = TypeVar("T")
@@ -200,16 +202,14 @@ def parse_flags(
         config = flag_values["config"].value if "config" in flag_values else None
         getattr(config, "keys", None)  # raises the error of a config file that could not be read
         _set_entries(flag_values)
-    except (flags.Error, _ConfigFileError) as error:
-        fail_usage(usage, str(error))
-    except OSError as error:
-        fail_usage(usage, f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}")
-    except (AttributeError, KeyError, TypeError) as error:
-        overrides = [argument for argument in arguments if argument.startswith("--config.")]
-        if not overrides:
-            raise  # an error in the code of the config file
-        reason = str(error.args[0] if error.args else error).replace("\n", " ").strip("'\" ")
-        fail_usage(usage, f"an override names an unknown config field: {reason} (given: {' '.join(overrides)})")
+        _reject_nan(flag_values)
+    except Exception as error:
+        message = _usage_error(error, arguments)
+        if message is None:
+            raise
+        fail_usage(usage, message)
+    if "config" in flag_values and flag_values["config"].present and not hasattr(config, "keys"):
+        fail_usage(usage, f"--config: get_config() returned {config!r}; expected a ConfigDict, as in configs/base.py")
     missing = [f"--{name}" for name in required if flag_values[name].value in (None, [])]
     if missing:
         fail_usage(usage, f"missing {' and '.join(missing)}")
@@ -218,6 +218,62 @@ def parse_flags(
     if len(given) != len(positional):
         fail_usage(usage, f"expected {' '.join(positional)}, got {' '.join(given) or 'no argument'}")
     return given
+
+
+def _reject_nan(flag_values: flags.FlagValues) -> None:
+    """Refuses flags that are not a number, which no bound of absl does. Fields of configs have their own checks."""
+    for name in flag_values:
+        value = flag_values[name].value
+        if isinstance(value, float) and math.isnan(value) and not name.startswith("config."):
+            raise flags.IllegalFlagValueError(f"flag --{name}={value}: expected a number")
+
+
+def _usage_error(error: Exception, arguments: Sequence[str]) -> str | None:
+    """Returns what is wrong with a command line or its config file; None for an error of the program."""
+    if message := _raised_by_config(error, arguments):
+        return message
+    if isinstance(error, (flags.Error, _ConfigFileError)):
+        return _plain(str(error))
+    if isinstance(error, OSError):
+        return f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}"
+    overrides = [argument for argument in arguments if argument.startswith("--config.")]
+    if overrides and isinstance(error, (AttributeError, KeyError, TypeError)):
+        reason = str(error.args[0] if error.args else error)
+        reason = " ".join(reason.replace("\\n", " ").replace("\\'", "'").split()).strip('" ')
+        if reason.startswith("'") and reason.endswith("'"):  # a quoted text within the error
+            reason = reason[1:-1]
+        return f"an override names an unknown config field: {reason} (given: {' '.join(overrides)})"
+    return None
+
+
+# How Python and absl say that a value has the wrong type, and how a person does.
+_TYPES = (
+    (r"invalid literal for int\(\) with base \d+: .*", "expected a whole number"),
+    (r"could not convert string to float: .*", "expected a number"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
+)
+
+
+def _plain(message: str) -> str:
+    for pattern, words in _TYPES:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def _raised_by_config(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """Returns what the code of the config file raised, and in which line; None if the error is another one."""
+    paths = [text for argument in arguments for text in argument.removeprefix("--config=").split(":", 1)[:1]]
+    seen: BaseException | None = error
+    while seen is not None:
+        for path in paths:
+            if path.endswith(".py") and (message := raised_in(seen, path)):
+                return f"--config: {message}"
+        if str(seen).startswith("Error whilst parsing config file") and seen.__context__ is not None:
+            first = seen.__context__  # of the call of get_config itself
+            if not any(raised_in(first, path) for path in paths):
+                return f"--config: get_config cannot be called: {first}"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 class _ConfigFileError(ValueError):
@@ -243,19 +299,26 @@ def _config_file(given: str) -> str:
     try:
         path = local_path(given)
         file = Path(path.partition(":")[0])  # the rest is an argument of get_config
-        source = file.read_text(encoding="utf-8")
-        ast.parse(source)
+        source = ast.parse(file.read_text(encoding="utf-8"))
     except OSError as error:
-        near = difflib.get_close_matches(file.name, [found.name for found in file.parent.glob("*.py")], n=1)
+        others = [found.name for found in file.parent.glob("*.py") if found.name != file.name]
+        near = difflib.get_close_matches(file.name, others, n=1)
         hint = f"; did you mean {file.parent / near[0]}?" if near else ""
         raise _ConfigFileError(f"--config: {file} cannot be read ({error.strerror or error}){hint}") from error
     except SyntaxError as error:
         raise _ConfigFileError(f"--config: {file}:{error.lineno or 1} is not Python ({error.msg})") from error
     except ValueError as error:
         raise _ConfigFileError(f"--config: {given!r} is not a Python file ({error})") from error
-    if "get_config" not in source:
+    if not any(_defines(node, "get_config") for node in ast.walk(source)):
         raise _ConfigFileError(f"--config: {file} has no get_config(); expected a file such as those in configs/")
     return path
+
+
+def _defines(node: ast.AST, name: str) -> bool:
+    """Whether a part of a file may give a value to a name."""
+    if isinstance(node, ast.alias):
+        return (node.asname or node.name) in (name, "*")
+    return getattr(node, "name", getattr(node, "id", None)) == name
 
 
 def _set_entries(flag_values: flags.FlagValues) -> None:

@@ -18,6 +18,7 @@ FREE = (
     "log_every",
     "watchdog_minutes",
     "tensorboard",
+    "wandb",
     "checkpoint",
     "limits",
     "evaluation",
@@ -70,10 +71,10 @@ def changes(config: RunConfig, saved: Mapping[str, Any], model: ModelConfig) -> 
       saved: the checkpoint's `config.json`.
       model: the checkpoint's model.
     """
-    defaults = dict(_fields(RunConfig()))
+    defaults = dict(config_fields(RunConfig()))
     sizes = model_differences(config.model, model)
     found = []
-    for name, now in _fields(config):
+    for name, now in config_fields(config):
         before = _lookup(saved, name, defaults[name])
         if name.startswith("model."):
             fixed = name.removeprefix("model.") in sizes
@@ -85,12 +86,12 @@ def changes(config: RunConfig, saved: Mapping[str, Any], model: ModelConfig) -> 
     return found
 
 
-def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def config_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the dotted name and the JSON value of every field that is not a dataclass."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _fields(value, f"{prefix}{field.name}.")
+            yield from config_fields(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, to_json(value)
 
@@ -111,7 +112,7 @@ def learning_rate_line(config: RunConfig, saved: Mapping[str, Any], step: int) -
     """Says how the learning rate goes on after `step`, if the steps or the schedule differ from the checkpoint's."""
     names = ("steps", *(f"optimizer.{name}" for name in ("learning_rate", "schedule", "warmup_steps")))
     names += ("optimizer.final_learning_rate",)
-    now = dict(_fields(config))
+    now = dict(config_fields(config))
     before = {name: _lookup(saved, name, now[name]) for name in names}
     if step >= config.steps or all(before[name] == now[name] for name in names):
         return None

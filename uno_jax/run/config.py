@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,8 @@ class RunConfig:
     """Steps between lines of metrics. Each line averages over the steps since the previous one."""
     tensorboard: bool = True
     """Whether to write TensorBoard event files in addition to metrics.jsonl."""
+    wandb: str = ""
+    """Project at Weights & Biases that the metrics are written to as well; "" = none. Needs the extra `wandb`."""
 
 
 def with_local_paths(config: RunConfig) -> RunConfig:
@@ -156,8 +159,8 @@ def check_config(config: RunConfig) -> None:
             "decoder",
         ),
         (
-            config.objective.time_shift > 0,
-            f"config.objective.time_shift is {config.objective.time_shift}: give a positive number",
+            0 < config.objective.time_shift < math.inf,
+            f"config.objective.time_shift is {config.objective.time_shift}: give a positive number that is finite",
         ),
         (
             balance.every > 0 or not any(loss.balance_in(config.objective) for loss in SUPERVISION),
@@ -187,46 +190,86 @@ def check_config(config: RunConfig) -> None:
 
 
 _INFINITY = float("inf")
+_LARGEST_INT = 2**31  # steps and sizes are int32 on devices
 # Minimum (inclusive) and end (exclusive). An end of infinity excludes infinity itself, and every range excludes NaN.
 _RANGES = (
-    ("steps", 1, _INFINITY),
-    ("log_every", 1, _INFINITY),
+    ("seed", 0, 2**32),
+    ("steps", 1, _LARGEST_INT),
+    ("log_every", 1, _LARGEST_INT),
     ("watchdog_minutes", 0, _INFINITY),
-    ("model.num_metaqueries", 0, _INFINITY),
-    ("model.align_layer", 0, _INFINITY),
-    ("model.decoder.num_layers", 1, _INFINITY),
-    ("model.decoder.head_dim", 2, _INFINITY),
-    ("model.decoder.context_length", 1, _INFINITY),
-    ("model.decoder.scan_unroll", 1, _INFINITY),
-    ("model.decoder.adapter_rank", 0, _INFINITY),
-    ("model.vision.num_layers", 1, _INFINITY),
-    ("model.vision.scan_unroll", 1, _INFINITY),
+    ("model.latent_patch_size", 1, _LARGEST_INT),
+    ("model.max_latent_size", 1, _LARGEST_INT),
+    ("model.num_metaqueries", 0, _LARGEST_INT),
+    ("model.align_layer", 0, _LARGEST_INT),
+    ("model.decoder.hidden_size", 4, _LARGEST_INT),
+    ("model.decoder.num_layers", 1, _LARGEST_INT),
+    ("model.decoder.num_heads", 1, _LARGEST_INT),
+    ("model.decoder.num_kv_heads", 1, _LARGEST_INT),
+    ("model.decoder.head_dim", 2, _LARGEST_INT),
+    ("model.decoder.mlp_size", 1, _LARGEST_INT),
+    ("model.decoder.vocab_size", 1, _LARGEST_INT),
+    ("model.decoder.rope_theta", 1, _INFINITY),
+    ("model.decoder.norm_eps", 0, 1),
+    ("model.decoder.context_length", 1, _LARGEST_INT),
+    ("model.decoder.scan_unroll", 1, _LARGEST_INT),
+    ("model.decoder.adapter_rank", 0, _LARGEST_INT),
+    ("model.decoder.adapter_scale", 0, _INFINITY),
+    ("model.vision.hidden_size", 1, _LARGEST_INT),
+    ("model.vision.num_layers", 1, _LARGEST_INT),
+    ("model.vision.num_heads", 1, _LARGEST_INT),
+    ("model.vision.mlp_size", 1, _LARGEST_INT),
+    ("model.vision.patch_size", 1, _LARGEST_INT),
+    ("model.vision.table_side", 1, _LARGEST_INT),
+    ("model.vision.norm_eps", 0, 1),
+    ("model.vision.scan_unroll", 1, _LARGEST_INT),
+    ("model.autoencoder.base_channels", 1, _LARGEST_INT),
+    ("model.autoencoder.num_residual_blocks", 1, _LARGEST_INT),
+    ("model.autoencoder.latent_channels", 1, _LARGEST_INT),
+    ("model.autoencoder.downsample", 1, _LARGEST_INT),
+    ("model.autoencoder.scale", 1e-9, _INFINITY),
+    ("model.autoencoder.shift", -_LARGEST_INT, _LARGEST_INT),
+    ("objective.flow_weight", 0, _INFINITY),
+    ("objective.caption_weight", 0, _INFINITY),
+    ("objective.visual_weight", 0, _INFINITY),
+    ("objective.answer_weight", 0, _INFINITY),
+    ("objective.align_weight", 0, _INFINITY),
+    ("objective.anchor_weight", 0, _INFINITY),
+    ("objective.flow_time_power", 0, _INFINITY),
+    ("objective.caption_time_power", 0, _INFINITY),
+    ("objective.visual_time_power", 0, _INFINITY),
+    ("objective.align_time_power", 0, _INFINITY),
+    ("objective.balance.caption", 0, _INFINITY),
+    ("objective.balance.visual", 0, _INFINITY),
+    ("objective.balance.align", 0, _INFINITY),
+    ("objective.balance.every", 0, _LARGEST_INT),
     ("objective.balance.decay", 0, 1),
     ("optimizer.learning_rate", 0, _INFINITY),
     ("optimizer.final_learning_rate", 0, _INFINITY),
-    ("optimizer.warmup_steps", 0, _INFINITY),
-    ("optimizer.metaquery_warmup_steps", 0, _INFINITY),
+    ("optimizer.warmup_steps", 0, _LARGEST_INT),
+    ("optimizer.metaquery_warmup_steps", 0, _LARGEST_INT),
     ("optimizer.beta1", 0, 1),
     ("optimizer.beta2", 0, 1),
+    ("optimizer.epsilon", 0, 1),
     ("optimizer.weight_decay", 0, _INFINITY),
     ("optimizer.clip_norm", 0, _INFINITY),
     ("optimizer.ema_decay", 0, 1),
-    ("limits.max_consecutive_skips", 0, _INFINITY),
+    ("limits.max_consecutive_skips", 0, _LARGEST_INT),
     ("limits.spike_factor", 1, _INFINITY),
-    ("limits.spike_window", 2, _INFINITY),
-    ("limits.max_rewinds", 0, _INFINITY),
-    ("checkpoint.every", 0, _INFINITY),
+    ("limits.spike_window", 2, _LARGEST_INT),
+    ("limits.max_rewinds", 0, _LARGEST_INT),
+    ("checkpoint.every", 0, _LARGEST_INT),
     ("checkpoint.every_minutes", 0, _INFINITY),
-    ("checkpoint.keep", 1, _INFINITY),
-    ("checkpoint.keep_every", 0, _INFINITY),
-    ("evaluation.every", 0, _INFINITY),
-    ("evaluation.records", 0, _INFINITY),
-    ("pictures.every", 0, _INFINITY),
-    ("pictures.examples", 1, _INFINITY),
-    ("pictures.timesteps", 2, _INFINITY),
-    ("pictures.caption_tokens", 2, _INFINITY),
-    ("profile.steps", 0, _INFINITY),
-    ("profile.after", 0, _INFINITY),
+    ("checkpoint.keep", 1, _LARGEST_INT),
+    ("checkpoint.keep_every", 0, _LARGEST_INT),
+    ("evaluation.every", 0, _LARGEST_INT),
+    ("evaluation.records", 0, _LARGEST_INT),
+    ("pictures.every", 0, _LARGEST_INT),
+    ("pictures.examples", 1, _LARGEST_INT),
+    ("pictures.timesteps", 2, _LARGEST_INT),
+    ("pictures.text_scale", 0, _INFINITY),
+    ("pictures.caption_tokens", 2, _LARGEST_INT),
+    ("profile.steps", 0, _LARGEST_INT),
+    ("profile.after", 0, _LARGEST_INT),
 )
 
 
@@ -234,7 +277,9 @@ def _ranges(config: RunConfig) -> Iterator[tuple[bool, str]]:
     """Yields for every field of `_RANGES` whether its value is in range, and the message if it is not."""
     for name, lowest, end in _RANGES:
         value = operator.attrgetter(name)(config)
-        expected = f"at least {lowest}" if end == _INFINITY else f"a number from {lowest} to below {end}"
-        if value == _INFINITY:
-            expected += ", and finite"
+        # A large end is of interest only to a value beyond it.
+        if end == _INFINITY:
+            expected = f"at least {lowest}" + (", and finite" if value == _INFINITY else "")
+        else:
+            expected = f"a number from {lowest} to below {end}" if end == 1 or value >= end else f"at least {lowest}"
         yield lowest <= value < end, f"config.{name} is {value}: give {expected}"

@@ -15,8 +15,8 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
-from uno_jax.config import ConfigError, json_file
-from uno_jax.data.records import has_split, open_records
+from uno_jax.config import ConfigError, json_file, to_json
+from uno_jax.data.records import has_split, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.workers import open_batches
@@ -25,7 +25,7 @@ from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
 from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
-from uno_jax.process.errors import CheckpointError
+from uno_jax.process.errors import CheckpointError, UserError
 from uno_jax.process.lock import locked
 from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
@@ -34,7 +34,7 @@ from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
-from uno_jax.run.start import Start, run_source, start_params, tokenizer_directory
+from uno_jax.run.start import Start, check_trainable, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -44,6 +44,7 @@ from uno_jax.training.report import held_out_table, startup_table
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge
 from uno_jax.training.step import make_gradient_probe, make_train_step
+from uno_jax.training.wandb_run import WandbRun, check_wandb
 
 HELD_OUT = "held_out/"
 
@@ -78,6 +79,7 @@ def run(
     workdir, console = Path(workdir), console or rich.console.Console(quiet=jax.process_index() > 0)
     config = with_local_paths(config)
     check_config(config)
+    check_wandb(config.wandb)
     check_workdir(workdir)
     with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
         if not holds:
@@ -107,7 +109,8 @@ def _run(
     mesh = make_mesh(config.mesh)
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
-    _check_held_out(config)
+    check_trainable(config)
+    _check_data(config)
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
     source = run_source(config, None if resumed is None else resumed.checkpoint)
@@ -150,7 +153,7 @@ def _run(
         closing.callback(batches.close)
         writer = None
         if jax.process_index() == 0:
-            writer = MetricsWriter(workdir, resume_step=int(state.step), tensorboard=config.tensorboard, say=say)
+            writer = _open_metrics(config, workdir, int(state.step), say)
             closing.callback(writer.close)
         progress = Progress(console, config.steps, config.log_every, start=int(state.step))
         closing.callback(progress.close)
@@ -191,6 +194,11 @@ def warning_if_unwritten(generate: GeneratePictures, say: Callable[[str], None])
     return generate_pictures
 
 
+def _open_metrics(config: RunConfig, workdir: Path, step: int, say: Callable[[str], None]) -> MetricsWriter:
+    wandb_run = WandbRun(config.wandb, workdir, to_json(config), step) if config.wandb else None
+    return MetricsWriter(workdir, resume_step=step, tensorboard=config.tensorboard, wandb_run=wandb_run, say=say)
+
+
 def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
     """Finishes the checkpoint that is being written. Its failure must not hide the error that ends the run."""
     try:
@@ -210,11 +218,15 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
     return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
 
 
-def _check_held_out(config: RunConfig) -> None:
-    """Requires the held-out split to exist if the run reads it."""
+def _check_data(config: RunConfig) -> None:
+    """Requires the dataset to exist, and its held-out split if the run reads it."""
+    try:
+        record_tasks(config.data.directory, config.data.split)
+    except UserError as error:
+        raise ConfigError(f"config.data.directory: {error}") from error
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
-    if used and Path(config.data.directory).is_dir() and not has_split(config.data.directory, config.evaluation.split):
+    if used and not has_split(config.data.directory, config.evaluation.split):
         raise ConfigError(
             f"{config.data.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
             f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"

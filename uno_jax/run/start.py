@@ -29,7 +29,7 @@ from uno_jax.training.initialise import (
     init_params,
     leaf_dtype,
 )
-from uno_jax.training.state import Params, is_under_any, merge, partition
+from uno_jax.training.state import OPTIONAL_PARTS, Params, is_under_any, merge, partition
 
 # Fields of ModelConfig for optional parts, in which a checkpoint may differ from the run.
 _ADDITIONS = ("num_metaqueries", "metaquery_target", "align_layer", "decoder.adapter_rank", "decoder.adapter_scale")
@@ -129,6 +129,21 @@ def _reject_random(config: RunConfig, parts: tuple[str, ...]) -> None:
             f"config.trainable does not name them: {', '.join(frozen)}. Give a model that has them as "
             "config.init_from, or set config.random_frozen=True if this is what you want"
         )
+
+
+def check_trainable(config: RunConfig) -> None:
+    """Requires `config.trainable` to name parameters. Optional parts may be named although the model lacks them.
+
+    Raises:
+      ConfigError: a prefix names nothing, or no parameter would be trained.
+    """
+    paths = ["/".join(path) for path in flatten_dict(abstract_params(config.model))]
+    expected = f"give beginnings of paths such as {', '.join(sorted({path.partition('/')[0] for path in paths}))}"
+    for prefix in config.trainable:
+        if not is_under_any(prefix, OPTIONAL_PARTS) and not any(is_under_any(path, [prefix]) for path in paths):
+            raise ConfigError(f"config.trainable names {prefix!r}, which is no part of the model: {expected}")
+    if not any(is_under_any(path, config.trainable) for path in paths):
+        raise ConfigError(f"config.trainable is {config.trainable}, so nothing would be trained: {expected}")
 
 
 def _is_trained(config: RunConfig, path: tuple[str, ...]) -> bool:

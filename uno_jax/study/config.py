@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -172,6 +174,35 @@ def _rules(config: StudyConfig) -> Iterator[tuple[bool, str]]:
         bool(config.base.stages) != bool(config.base.checkpoint),
         "config.base: give either stages to train or a checkpoint to start from",
     )
+    ranges = (
+        ("tuning.steps", 0),
+        ("tuning.records", 1),
+        ("sampling.timesteps", 2),
+        ("sampling.batch", 1),
+        ("sampling.caption_tokens", 2),
+        ("sampling.pictures", 0),
+        ("score_every", 0),
+        ("reading.records", 1),
+    )
+    for name, least in ranges:
+        value = operator.attrgetter(name)(config)
+        yield value >= least, f"config.{name} is {value}: give at least {least}"
+    for place in ("curve", "final"):
+        for number, evaluation in enumerate(getattr(config, place)):
+            at = f"config.{place}[{number}]"
+            yield evaluation.records >= 1, f"{at}.records is {evaluation.records}: give at least 1"
+            yield 0 <= evaluation.scale < math.inf, f"{at}.scale is {evaluation.scale}: give a finite number, 0 or more"
+    for number, scale in enumerate(config.tuning.scales):
+        yield 0 < scale < math.inf, f"config.tuning.scales[{number}] is {scale}: give a positive, finite number"
+    for number, time in enumerate(config.sampling.times):
+        yield 0 <= time <= 1, f"config.sampling.times[{number}] is {time}: give a number from 0 to 1"
+    for arm in config.arms:
+        yield (
+            0 < arm.scale < math.inf,
+            f"config.arms: scale of {arm.name} is {arm.scale}: give a positive, finite number",
+        )
+        yield arm.seeds >= 0, f"config.arms: seeds of {arm.name} is {arm.seeds}: give at least 0"
+    yield 0 < config.difference < 1, f"config.difference is {config.difference}: give a number between 0 and 1"
     yield config.base.count >= 1, f"config.base.count is {config.base.count}: give at least 1"
     yield config.seeds >= 1, f"config.seeds is {config.seeds}: give at least 1"
     yield config.steps >= 1, f"config.steps is {config.steps}: give at least 1"
@@ -186,7 +217,7 @@ def _rules(config: StudyConfig) -> Iterator[tuple[bool, str]]:
         "config.tuning.scales is empty: give the guidance scales to choose from",
     )
     yield (
-        config.score_every == 0 or config.steps % config.score_every == 0,
+        config.score_every <= 0 or config.steps % config.score_every == 0,
         f"config.score_every is {config.score_every}: give a divisor of config.steps ({config.steps}), or 0",
     )
     yield (

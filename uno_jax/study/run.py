@@ -14,6 +14,7 @@ from absl import flags, logging
 from uno_jax.config import ConfigError
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
+from uno_jax.process.files import check_folder
 from uno_jax.process.logs import hide_logs
 from uno_jax.process.memory import keep_freed_memory
 from uno_jax.study.plan import STAGES, Study, units
@@ -69,6 +70,7 @@ def run_study(study: Study, choice: Choice, console: rich.console.Console) -> bo
       ConfigError: the choice fits nothing, or the config differs from that of units of the study.
       MissingUnits: a chosen unit needs one that is neither done nor chosen.
     """
+    check_folder(study.folder)
     study.folder.mkdir(parents=True, exist_ok=True)
     everything = units(study)
     chosen = chosen_units(everything, choice)
@@ -105,8 +107,10 @@ def chosen_units(everything: Sequence[Unit], choice: Choice) -> list[Unit]:
     """Returns the units of the chosen stages whose name fits one of the patterns.
 
     Raises:
-      ConfigError: there is no such stage, or a pattern fits no unit.
+      ConfigError: no stage is given, there is no such stage, or a pattern fits no unit.
     """
+    if not choice.stages:
+        raise ConfigError(f"--stages names no stage; expected some of {', '.join(ALL_STAGES)}")
     unknown = [stage for stage in choice.stages if stage not in ALL_STAGES]
     if unknown:
         raise ConfigError(f"--stages: there is no stage {', '.join(unknown)}; expected {', '.join(ALL_STAGES)}")

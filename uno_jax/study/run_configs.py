@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from uno_jax.config import ConfigError, from_config_dict, to_json
+from uno_jax.process.errors import raised_in
 from uno_jax.run.config import RunConfig, check_config
 from uno_jax.study.config import RunPlan
 from uno_jax.study.unit import flat
@@ -20,7 +21,7 @@ from uno_jax.study.unit import flat
 # Paths, and fields that change neither what a run computes nor how it is measured.
 _FREE = (
     *("init_from", "data.directory"),
-    *("pictures", "profile", "log_every", "tensorboard"),
+    *("pictures", "profile", "log_every", "tensorboard", "wandb"),
     *("data.prefetch", "data.workers", "data.read_threads", "data.max_skipped_share"),
 )
 
@@ -55,19 +56,30 @@ def read_config(name: str) -> ConfigDict:
       ConfigError: there is no such config.
     """
     if name.endswith(".py"):
-        found = importlib.util.spec_from_file_location(f"config_{Path(name).stem}", name)
-        if found is None or found.loader is None or not Path(name).is_file():
-            raise ConfigError(f"the config file {name} does not exist")
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(f"configs.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"configs.{name}":
-                raise
-            raise ConfigError(f"there is no built-in config {name!r}: give its name or the path of a file") from None
+        return _config_of_file(name)
+    try:
+        module = importlib.import_module(f"configs.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"configs.{name}":
+            raise
+        raise ConfigError(f"there is no built-in config {name!r}: give its name or the path of a file") from None
     config: ConfigDict = module.get_config()
+    return config
+
+
+def _config_of_file(name: str) -> ConfigDict:
+    """Reads a user's config file, whose errors are the user's."""
+    found = importlib.util.spec_from_file_location(f"config_{Path(name).stem}", name)
+    if found is None or found.loader is None or not Path(name).is_file():
+        raise ConfigError(f"the config file {name} does not exist")
+    module = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+        config: ConfigDict = module.get_config()
+    except Exception as error:
+        raise ConfigError(f"the config file {raised_in(error, name) or f'{name} cannot be used ({error})'}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"the config file {name}: get_config() returned {config!r}; expected a ConfigDict")
     return config
 
 

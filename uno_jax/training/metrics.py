@@ -17,6 +17,7 @@ import rich.progress
 from uno_jax.objectives.losses import LOSSES
 from uno_jax.process.files import AppendedFile, atomic_file
 from uno_jax.process.json_reader import JsonError, parse_json
+from uno_jax.training.wandb_run import WandbRun
 
 Scalars = Mapping[str, float]
 Say = Callable[[str], None]
@@ -122,12 +123,20 @@ class LogWindow:
 
 
 class MetricsWriter:
-    """Writes scalars to `metrics.jsonl` and to a TensorBoard event file.
+    """Writes scalars to `metrics.jsonl`, a TensorBoard event file and a run at Weights & Biases.
 
     What cannot be written, for example because the disk is full, is reported once, and written later.
     """
 
-    def __init__(self, workdir: str | Path, *, resume_step: int = 0, tensorboard: bool = True, say: Say = print):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        resume_step: int = 0,
+        tensorboard: bool = True,
+        wandb_run: WandbRun | None = None,
+        say: Say = print,
+    ):
         """Opens the files and drops what they hold after `resume_step`. `say` shows a warning to the user.
 
         Raises:
@@ -141,6 +150,8 @@ class MetricsWriter:
 
             drop_later_events(Path(workdir) / "tensorboard", resume_step)
             self._files["TensorBoard events"] = EventFileWriter(Path(workdir) / "tensorboard")
+        if wandb_run is not None:
+            self._files["Weights & Biases"] = wandb_run
 
     def write(self, step: int, scalars: Scalars) -> None:
         """Writes the scalars of one step."""

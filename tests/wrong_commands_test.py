@@ -1,0 +1,118 @@
+"""What a hasty user types: every wrong command ends in one sentence, with exit status 1 or 2 and no traceback."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers.paths import REFERENCE
+from tests.helpers.tiny_run import write_config, write_dataset
+
+TRAIN = "train --config=config.py --workdir=run"
+SAMPLE = f"sample --checkpoint={REFERENCE} --out=out"
+STUDY = "study.__main__ --workdir=study --config=configs/study/scenes.py --list"
+LOOK = f"look_inside --checkpoint={REFERENCE} --data=data --out=out"
+CONVERT = f"convert import {REFERENCE}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a dataset and a config file, and with everything that is given in place of something else."""
+    folder = tmp_path_factory.mktemp("wrong")
+    write_dataset(folder / "data")
+    write_config(folder / "config.py", folder / "data", {})
+    (folder / "raises.py").write_text("raise RuntimeError('no accelerator')\ndef get_config():\n    pass\n")
+    (folder / "folder.py").mkdir()
+    (folder / "nothing").mkdir()
+    (folder / "precious").mkdir()
+    (folder / "precious" / "photo.png").write_bytes(b"photo")
+    (folder / "blank.txt").write_text("\n  \n")
+    (folder / "number.jsonl").write_text('{"prompt": 3}\n')
+    (folder / "empty.jsonl").write_text('{"prompt": " "}\n')
+    Image.new("RGB", (8, 8)).save(folder / "picture.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (f"{TRAIN} --config.optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan: give at least 0"),
+        (f"{TRAIN} --config.steps=many", "flag --config.steps=many: expected a whole number"),
+        (f"{TRAIN} --config.tensorboard=maybe", "flag --config.tensorboard=maybe: expected true or false"),
+        (
+            f"{TRAIN} --config.steps=99999999999",
+            "config.steps is 99999999999: give a number from 1 to below",
+        ),
+        (f"{TRAIN} --config.seed={10**30}", "give a number from 0 to below 4294967296"),
+        (f"{TRAIN} --config.stepz=3", 'unknown config field: \'stepz\' Did you mean "steps" instead of "stepz"?'),
+        (f"{TRAIN} --config.data.method=unoo", "data.method is 'unoo', expected one of uno, uno_caption"),
+        (f"{TRAIN} --config.data.text_tokens=1", "data.text_tokens is 1, but one text_to_image sample"),
+        (f"{TRAIN} --config.mesh.fsdp=3", "config.mesh.fsdp (3) does not equal the number of devices, 1"),
+        (f"{TRAIN} --config.model.decoder.hidden_size=0", "config.model.decoder.hidden_size is 0: give at least 4"),
+        (f"{TRAIN} --config.model.decoder.num_heads=0", "config.model.decoder.num_heads is 0: give at least 1"),
+        (f"{TRAIN} --config.model.vision.patch_size=0", "config.model.vision.patch_size is 0: give at least 1"),
+        (
+            f"{TRAIN} --config.data.directory=picture.png",
+            "config.data.directory: 'picture.png': there is no such",
+        ),
+        (f"{TRAIN} --config.data.directory=nothing", "config.data.directory: nothing: split 'train'"),
+        (f"{TRAIN} --config.init_from=nothing", "config.init_from: nothing: no checkpoint found"),
+        (f"{TRAIN} --workdir=picture.png", "picture.png: cannot be written (File exists)"),
+        (f"{TRAIN} --workdir=/proc/run", "/proc/run: cannot be written"),
+        ("train --config=folder.py --workdir=run", "--config: folder.py cannot be read (Is a directory)"),
+        ("train --config=raises.py --workdir=run", "--config: raises.py:1 raised RuntimeError: no accelerator"),
+        (f"{SAMPLE} --prompt=x --seed=abc", "flag --seed=abc: expected a whole number"),
+        (f"{SAMPLE} --prompt=x --seed=-1", "seed is -1: expected 0 to 2147483647"),
+        (f"{SAMPLE} --prompt=x --timesteps=1000000000", "timesteps is 1000000000: expected 2 to 10000"),
+        (f"{SAMPLE} --prompt=x --promt=y", "Unknown command line flag 'promt'. Did you mean: prompt, prompts ?"),
+        (f"{SAMPLE} --prompt=x --text_scale=nan", "flag --text_scale=nan: expected a number"),
+        (f"{SAMPLE} --prompt=x --out=/proc/out", "/proc cannot be written (No such file or directory)"),
+        (f"{SAMPLE} --prompt=", "--prompt is empty; describe the picture, or the change"),
+        (f"{SAMPLE} --prompts=blank.txt", "blank.txt: no prompts; write one per line"),
+        (f"{SAMPLE} --prompts=nothing", "nothing: cannot be read (Is a directory)"),
+        (f"{SAMPLE} --prompts=number.jsonl", "number.jsonl:1: prompt is 3: expected a text"),
+        ("sample --checkpoint=picture.png --prompt=x --out=out", "picture.png: no checkpoint found"),
+        (f"chat --checkpoint={REFERENCE} --out=picture.png", "picture.png is a file, not a folder"),
+        (f"chat --checkpoint={REFERENCE} --temperature=nan", "flag --temperature=nan: expected a number"),
+        ("chat --checkpoint=nothing", "nothing: no checkpoint found"),
+        (f"{CONVERT} picture.png --overwrite", "picture.png is not a checkpoint, and --overwrite replaces only those"),
+        (f"{CONVERT} precious --overwrite", "precious is not a checkpoint, and --overwrite replaces only those"),
+        (f"convert export {REFERENCE} new --shard_size=0", "flag --shard_size=0: '0': expected at least one byte"),
+        ("convert imprt a b", "unknown command imprt: did you mean import?"),
+        ("convert inspect nothing", "nothing: no checkpoint found"),
+        ("prepare_data --dataset=imagenet --out=new", "value should be one of <openmoji|scenes|jsonl>"),
+        ("prepare_data --dataset=openmoji --out=/proc/new", "/proc cannot be written (No such file or directory)"),
+        ("prepare_data --dataset=jsonl --out=new --test_fraction=nan", "flag --test_fraction=nan: expected a number"),
+        ("prepare_data --dataset=jsonl --out=new", "--dataset=jsonl requires --jsonl"),
+        ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
+        ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
+        (f"{STUDY} --config.difference=nan", "config.difference is nan: give a number between 0 and 1"),
+        (f"{STUDY} --config.sampling.batch=0", "config.sampling.batch is 0: give at least 1"),
+        (f"{STUDY} --config.sampling.timesteps=0", "config.sampling.timesteps is 0: give at least 2"),
+        (f"{STUDY} --stages=", "--stages names no stage; expected some of data, base"),
+        (f"{STUDY} --stages=tunee", "there is no stage tunee; expected data, base"),
+        ("study.__main__ --workdir=study --config=config.py", "and "),
+        ("look_inside --checkpoint=nothing --data=data --out=out", "nothing: no checkpoint found"),
+        (f"{LOOK} --layers=99", "--layers names 99, but "),
+        (f"{LOOK} --times=nan", "flag --times=nan: 'nan': expected numbers from 0 to 1"),
+        (f"{LOOK} --out=/proc/out", "/proc cannot be written (No such file or directory)"),
+        (f"{LOOK} --data=picture.png", "picture.png"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_sentence(folder, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "1000")
+    name, *arguments = command.replace("configs/", f"{Path(__file__).parents[1]}/configs/").split(" ")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"uno_jax.{name}").main(arguments)
+    printed = capsys.readouterr().err
+    said = ended.value.code if isinstance(ended.value.code, str) else printed
+    assert isinstance(ended.value.code, str) or ended.value.code in (1, 2)
+    assert message in said
+    assert "Traceback" not in said + printed
+    assert len(said.splitlines()) <= 22  # a usage line, or several fields of one config
+    assert sorted(path.name for path in (folder / "precious").iterdir()) == ["photo.png"]
+    assert not (folder / "new").exists()
