@@ -84,7 +84,9 @@ def study() -> StudyConfig:
                 "vocab_size=512",
             )
         ),
-        base=BasePlan(stages=(RunPlan("scenes_pretrain"),), count=2, vision_steps=VISION_STEPS),
+        base=BasePlan(
+            stages=(RunPlan("scenes_latents"), RunPlan("scenes_pretrain")), count=2, vision_steps=VISION_STEPS
+        ),
         arms=ARMS,
         seeds=3,
         steps=STEPS,
