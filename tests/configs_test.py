@@ -71,9 +71,9 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("override", "status", "expected"),
     [
         ("--config.data.rosw=3", 2, ('Did you mean "rows"', "--config.data.rosw=3")),
-        ("--config.data.rows=many", 2, ("--config.data.rows=many", "invalid literal for int")),
+        ("--config.data.rows=many", 2, ("--config.data.rows=many", "expected a whole number")),
         ("--config.optimizer.nonfinite=stopp", 1, ("config.optimizer.nonfinite is 'stopp'", "did you mean stop?")),
-        ("--config.data.directory=nowhere", 1, ("nowhere/tokenizer", "prepare_data")),
+        ("--config.data.directory=nowhere", 1, ("'nowhere': there is no such folder", "prepare_data")),
     ],
 )
 def test_a_wrong_override_is_one_message_and_no_traceback(tmp_path, override, status, expected):

@@ -159,7 +159,7 @@ def test_invalid_prompts_are_named_before_the_checkpoint_is_opened(tmp_path):
         nothing, tmp_path / "out", f"--prompts={tmp_path / 'prompts.jsonl'}"
     )
     assert "expected either --prompt or --prompts" in fail(nothing, tmp_path / "out")
-    assert "text_scale is nan" in fail(nothing, tmp_path / "out", "--prompt=a", "--text_scale=nan")
+    assert "text_scale is inf" in fail(nothing, tmp_path / "out", "--prompt=a", "--text_scale=inf")
     assert "timesteps is 1" in fail(nothing, tmp_path / "out", "--prompt=a", "--timesteps=1")
     assert "top_p is 2" in fail(nothing, tmp_path / "out", "--prompt=a", "--think_top_p=2")
     assert "nothing: no checkpoint found" in fail(nothing, tmp_path / "out", "--prompt=a")

@@ -50,7 +50,8 @@ def test_a_reconstruction_needs_no_text():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_question_needs_a_picture_and_an_answer_under_every_method(method):
-    assert needed(method, "understanding") == (DELIMITERS + PROMPT + ANSWER, PICTURE, 0, 0, 0)
+    latents = PICTURE if method == "pretrain" else 0  # which shows some pictures as latents
+    assert needed(method, "understanding") == (DELIMITERS + PROMPT + ANSWER, PICTURE, 0, 0, latents)
 
 
 @pytest.mark.parametrize(
