@@ -21,6 +21,8 @@ from uno_jax.run.config import RunConfig
 from uno_jax.training.initialise import init_params
 from uno_jax.training.stored_trees import read_tree
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CONFIG = Path(__file__).parent.parent / "configs/scenes_pretrain.py"
 SMALL = (
     f"--config={CONFIG}",

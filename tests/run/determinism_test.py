@@ -7,6 +7,8 @@ import pytest
 from tests.helpers.tiny_run import assert_same_run, quiet, tiny_uno
 from uno_jax.run.run import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_runs_of_a_config_are_equal_bit_for_bit(dataset, unbroken, tmp_path):
     assert run(tiny_uno(dataset), tmp_path / "again", console=quiet())

@@ -38,6 +38,7 @@ def test_a_non_finite_loss_stops_the_run_with_step_losses_and_samples(dataset, t
     assert find_checkpoint(tmp_path).name == "0"
 
 
+@pytest.mark.slow
 def test_too_many_skipped_batches_end_the_run_and_save_nothing(dataset, tmp_path):
     limited = {"optimizer.nonfinite": "skip", "limits.max_consecutive_skips": 3, "checkpoint.every": 1}
     console = quiet()
@@ -48,6 +49,7 @@ def test_too_many_skipped_batches_end_the_run_and_save_nothing(dataset, tmp_path
     assert json.loads((tmp_path / "bad_step_000003.json").read_text())["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_at_a_spike_and_on_with_the_data_after_it(dataset, tmp_path):
     """The loss of step 5 is twice the median of the four before. The newest checkpoint is of step 3."""
     console = quiet()

@@ -21,6 +21,8 @@ from uno_jax.study.results import lines_of
 from uno_jax.study.run import Choice, run_study
 from uno_jax.study.work import MissingUnits
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
