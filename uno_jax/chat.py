@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from absl import flags, logging
+from absl import flags
 from rich.console import Console
 
 from uno_jax.inference.contexts import read_picture
@@ -42,12 +42,11 @@ from uno_jax.inference.options import (
 from uno_jax.inference.picture_files import write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.picture_settings import PictureSettings
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message, user_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.flags import define_path, define_paths, parse_flags, section_of
-from uno_jax.process.memory import keep_freed_memory
 from uno_jax.process.paths import local_path
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.sampling.text import TextConfig
 
 _COMMANDS = "\n".join(line for line in (__doc__ or "").splitlines() if line.startswith("    /"))
@@ -187,10 +186,7 @@ def main(arguments: Sequence[str], console: Console | None = None, source: io.Te
     console, lines = console or Console(soft_wrap=True), source or sys.stdin
     if isinstance(lines, io.TextIOWrapper):
         lines.reconfigure(errors="surrogateescape")  # invalid UTF-8 must not end the conversation
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    keep_compiled_programs()
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     with exit_with_message():
         settings, text = picture_settings(options), text_config(options)
         check_folder(Path(options.out))

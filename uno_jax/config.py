@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
+import operator
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import ml_collections
@@ -82,6 +84,22 @@ def dictionary_fields(cls: Any, prefix: str = "") -> dict[str, Any]:
         elif typing.get_origin(kind) is Mapping:
             found[prefix + name] = typing.get_args(kind)[1]
     return found
+
+
+def range_rules(config: Any, ranges: Iterable[tuple[str, float, float]]) -> Iterator[tuple[bool, str]]:
+    """Yields for each range whether the value of its field is in it, and the message if it is not.
+
+    A range is the dotted name of the field, the minimum (inclusive) and the end (exclusive). An end of infinity
+    excludes infinity itself, and every range excludes NaN.
+    """
+    for name, lowest, end in ranges:
+        value = operator.attrgetter(name)(config)
+        # A large end is of interest only to a value beyond it.
+        if end == math.inf:
+            expected = f"at least {lowest}" + (", and finite" if value == math.inf else "")
+        else:
+            expected = f"a number from {lowest} to below {end}" if end == 1 or value >= end else f"at least {lowest}"
+        yield lowest <= value < end, f"config.{name} is {value}: give {expected}"
 
 
 def _convert(value: Any, kind: Any, path: str, problems: list[str]) -> Any:

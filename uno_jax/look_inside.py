@@ -7,7 +7,6 @@ See docs/look_inside.md.
 
 from __future__ import annotations
 
-import os
 import sys
 import typing
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -32,11 +31,10 @@ from uno_jax.inside.subject import Checkpoint, find_checkpoints, load_subject
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import fixed_weights
 from uno_jax.parallel.flags import define_mesh, mesh_config
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.files import atomic_file, check_folder
 from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
-from uno_jax.process.memory import keep_freed_memory
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.run.pictures import TASKS_WITH_TARGET
 
 LAYERS = 7  # at most, without --layers
@@ -50,10 +48,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     _define(options)
     parse_flags(options, arguments, command="look_inside", about=__doc__, required=("checkpoint", "data", "out"))
     console = console or Console(soft_wrap=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    keep_compiled_programs()
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     with exit_with_message():
         check_folder(Path(options.out))
         _look_inside(options, console)

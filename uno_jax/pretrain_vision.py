@@ -7,21 +7,19 @@ Pre-training starts from that folder: `config.init_from`. See docs/study.md.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 from rich.console import Console
 
 from uno_jax.config import dictionary_fields, from_config_dict
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
-from uno_jax.process.memory import keep_freed_memory
-from uno_jax.run.config import RunConfig, with_local_paths
+from uno_jax.process.start_up import set_up_jax
+from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.vision import VisionPlan, pretrain_vision
 from uno_jax.training.checkpoints import find_checkpoint
 
@@ -40,10 +38,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     flags.DEFINE_integer("scenes", plan.scenes, note, lower_bound=1, **place)
     parse_flags(options, arguments, command="pretrain_vision", about=__doc__, required=("config", "out"))
     console = console or Console(soft_wrap=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    keep_compiled_programs()
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     with exit_with_message():
         out = Path(options.out)
         check_folder(out)
@@ -51,6 +46,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
             console.print(f"{out} has a model already", markup=False, highlight=False)
             return
         config = with_local_paths(from_config_dict(options.config, RunConfig))
+        check_config(config)
         plan = VisionPlan(options.steps, options.batch, options.learning_rate, options.scenes)
         right = pretrain_vision(config, plan, out, console)
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in right.items())

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from absl import flags, logging
+from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,12 +32,11 @@ from uno_jax.inference.picture_files import read_settings, write_picture, write_
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, prompts_of_arguments, read_prompts
 from uno_jax.parallel.flags import define_hosts, joined_hosts
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
-from uno_jax.process.memory import keep_freed_memory
 from uno_jax.process.signals import exit_on_signals
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.sheets.samples import Example, Picture, make_sheet
 
 
@@ -58,10 +56,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     _define(options)
     parse_flags(options, arguments, command="sample", about=__doc__, required=("checkpoint", "out"))
     console = console or Console(soft_wrap=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    keep_compiled_programs()
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     with exit_on_signals(), exit_with_message():
         prompts = _prompts(options)
         check_folder(Path(options.out))

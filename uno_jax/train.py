@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import os
 import sys
 from collections.abc import Sequence
 
@@ -11,11 +10,10 @@ from absl import flags, logging
 
 from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.parallel.flags import define_hosts, joined_hosts
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
 from uno_jax.process.logs import hide_logs
-from uno_jax.process.memory import keep_freed_memory
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.run.config import RunConfig
 from uno_jax.run.pictures import make_generate_pictures
 from uno_jax.run.run import run
@@ -37,13 +35,10 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_boolean("accept_changes", False, about, **section_of(options, "run"))
     define_hosts(options)
     parse_flags(options, arguments, command="train", about=__doc__, required=("config", "workdir"))
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     faulthandler.enable(2)  # crashes in native code print the Python stack to stderr
     logging.use_absl_handler()  # prefixes log lines with the time
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     hide_logs("orbax")  # and what a run reports in one line, with tracebacks
-    keep_compiled_programs()
     with exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
         finished = run(

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from uno_jax.batch import TASKS
+from uno_jax.config import ConfigError
 from uno_jax.data.record import Record, RecordError
 from uno_jax.process.errors import UserError
 from uno_jax.process.json_reader import read_json_object
@@ -107,6 +108,19 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
     if tasks.dtype != np.int32 or tasks.ndim != 1 or not np.all((tasks >= 0) & (tasks < len(TASKS))):
         raise UserError(f"{path}: expected numbers of tasks from 0 to {len(TASKS) - 1}. {_AGAIN}")
     return tasks
+
+
+def first_records(directory: Path, split: str, task: str, count: int) -> list[Record]:
+    """Returns the first `count` records of a task in a split; fewer if there are fewer.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    numbers = np.flatnonzero(record_tasks(directory, split) == TASKS.index(task))
+    if not len(numbers):
+        raise ConfigError(f"split {split!r} of {directory} has no record of {task}: choose another split, or more data")
+    source = open_records(directory, split)
+    return [source[int(number)] for number in numbers[:count]]
 
 
 def has_split(directory: str | Path, split: str) -> bool:

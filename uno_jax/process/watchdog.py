@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 EXIT_STATUS = 75
-"""Of a process that hung (EX_TEMPFAIL): launchers start it again, and count a failure."""
+"""Exit status of a process that hung (EX_TEMPFAIL). Launchers start it again, and count a failure."""
 
 _STDERR = 2  # the file, whatever sys.stderr is
 # The C timer of faulthandler, which needs no Python thread, ends the process after so many times the limit.

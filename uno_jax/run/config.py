@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from uno_jax.config import ConfigError, Dtype
+from uno_jax.config import ConfigError, Dtype, range_rules
 from uno_jax.data.config import DataConfig
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig
@@ -168,7 +166,7 @@ def check_config(config: RunConfig) -> None:
             f"{' and '.join(loss.name for loss in SUPERVISION)} of config.objective.balance need are never "
             "measured: give at least 1, or set these to 0",
         ),
-        *_ranges(config),
+        *range_rules(config, _RANGES),
         (
             optimizer.accumulation > 0 and config.data.rows % optimizer.accumulation == 0,
             f"config.data.rows is {config.data.rows}, not a multiple of config.optimizer.accumulation "
@@ -189,9 +187,9 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError("\n".join(problems))
 
 
-_INFINITY = float("inf")
+_INFINITY = math.inf
 _LARGEST_INT = 2**31  # steps and sizes are int32 on devices
-# Minimum (inclusive) and end (exclusive). An end of infinity excludes infinity itself, and every range excludes NaN.
+# As `range_rules` takes them.
 _RANGES = (
     ("seed", 0, 2**32),
     ("steps", 1, _LARGEST_INT),
@@ -271,15 +269,3 @@ _RANGES = (
     ("profile.steps", 0, _LARGEST_INT),
     ("profile.after", 0, _LARGEST_INT),
 )
-
-
-def _ranges(config: RunConfig) -> Iterator[tuple[bool, str]]:
-    """Yields for every field of `_RANGES` whether its value is in range, and the message if it is not."""
-    for name, lowest, end in _RANGES:
-        value = operator.attrgetter(name)(config)
-        # A large end is of interest only to a value beyond it.
-        if end == _INFINITY:
-            expected = f"at least {lowest}" + (", and finite" if value == _INFINITY else "")
-        else:
-            expected = f"a number from {lowest} to below {end}" if end == 1 or value >= end else f"at least {lowest}"
-        yield lowest <= value < end, f"config.{name} is {value}: give {expected}"

@@ -15,10 +15,9 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
-from uno_jax.config import ConfigError, json_file, to_json
+from uno_jax.config import ConfigError, to_json
 from uno_jax.data.records import has_split, open_records, record_tasks
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
@@ -34,7 +33,7 @@ from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
-from uno_jax.run.start import Start, check_trainable, run_source, start_params, tokenizer_directory
+from uno_jax.run.start import Start, check_trainable, model_assets, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoints import Checkpoints, DataState
 from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
@@ -119,7 +118,7 @@ def _run(
     batches: Any = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
-    assets = _assets(config, files) | provenance.with_trained(config.trainable).assets()
+    assets = model_assets(config, files) | provenance.with_trained(config.trainable).assets()
     assets |= {DATA_FILE: data_file(config)}
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets, config.checkpoint.keep_every)
     if resumed is None:
@@ -311,15 +310,6 @@ def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Cal
             writer.write(at, {HELD_OUT + name: value for name, value in losses.items()})
 
     return evaluate
-
-
-def _assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
-    """Returns the files that make a checkpoint usable on another machine, by name."""
-    files = {
-        "config.json": json_file(config),
-        "model.json": json_file(config.model),
-    }
-    return files | {name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
 
 
 def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start) -> Any:

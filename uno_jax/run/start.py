@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from uno_jax.config import ConfigError
+from uno_jax.config import ConfigError, json_file
+from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import LeafPath
 from uno_jax.interop.source import OrbaxCheckpoint, Source, find_source
 from uno_jax.models.adapters import ADAPTERS
@@ -96,6 +97,15 @@ def tokenizer_directory(config: RunConfig, source: Source | None) -> Path:
     if config.data.tokenizer:
         return Path(config.data.tokenizer)
     return Path(config.data.directory) / "tokenizer" if source is None else source.tokenizer_directory
+
+
+def model_assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
+    """Returns the files that make a checkpoint usable on another machine, by name."""
+    files = {
+        "config.json": json_file(config),
+        "model.json": json_file(config.model),
+    }
+    return files | {name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
 
 
 def _new_parts(wanted: ModelConfig, saved: ModelConfig) -> tuple[str, ...]:

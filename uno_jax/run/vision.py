@@ -9,20 +9,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uno_jax.batch import TASKS
-from uno_jax.config import json_file
 from uno_jax.data.decoding import decode_rgb
-from uno_jax.data.records import open_records, record_tasks
+from uno_jax.data.records import first_records
 from uno_jax.data.scenes.generate import example_of
 from uno_jax.data.scenes.patches import PatchLabels, patch_labels
-from uno_jax.data.tokenizer_files import TOKENIZER_FILES
+from uno_jax.data.transforms import patchify
 from uno_jax.process.errors import UserError
 from uno_jax.process.files import new_folder
 from uno_jax.run.config import RunConfig
+from uno_jax.run.start import model_assets, tokenizer_directory
 from uno_jax.training.checkpoints import save_model
 from uno_jax.training.initialise import init_autoencoder, init_params
 from uno_jax.training.optimizer import OptimizerConfig
-from uno_jax.training.vision import Accuracies, Pictures, patch_accuracies, train_vision
+from uno_jax.training.vision import Accuracies, Patches, patch_accuracies, train_vision
 
 TESTED = 500
 """Pictures of the evaluation split that the accuracies are measured on."""
@@ -55,7 +54,7 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
     data, vision = config.data, config.model.vision
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        pictures, labels = _read(config, data.split, plan.scenes, progress)
+        patches, labels = _read(config, data.split, plan.scenes, progress)
         tested, wanted = _read(config, config.evaluation.split, TESTED, progress)
         params = dict(init_params(config.model, config.seed))
         optimizer = OptimizerConfig(
@@ -71,7 +70,7 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
             params["vision"],
             vision,
             optimizer,
-            pictures,
+            patches,
             labels,
             steps=plan.steps,
             batch=plan.batch,
@@ -79,36 +78,27 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
             on_step=lambda step: progress.update(task, completed=step),
         )
     params["vision"] = trained
-    tokenizer = Path(data.tokenizer or Path(data.directory) / "tokenizer")
-    assets = {
-        "config.json": json_file(config),
-        "model.json": json_file(config.model),
-        **{name: (tokenizer / name).read_bytes() for name in TOKENIZER_FILES},
-    }
+    assets = model_assets(config, tokenizer_directory(config, None))
     with new_folder(out) as partial:
         save_model(partial / "checkpoints" / "0", params, init_autoencoder(config.model, config.seed), assets)
     return patch_accuracies(trained, heads, vision, tested, wanted)
 
 
-def _read(config: RunConfig, split: str, limit: int, progress: Progress) -> tuple[Pictures, PatchLabels]:
-    """Reads the first pictures of a split of scenes, as the vision encoder sees them, and labels their patches.
+def _read(config: RunConfig, split: str, limit: int, progress: Progress) -> tuple[Patches, PatchLabels]:
+    """Reads the patches of the first pictures of a split of scenes, as the vision encoder sees them, and labels them.
 
     Raises:
-      UserError: a record is no scene.
+      UserError: a record is no scene, or there is none.
     """
     data, size = config.data, config.model.vision.patch_size
-    records = open_records(data.directory, split)
-    of_scenes = np.flatnonzero(record_tasks(data.directory, split) == TASKS.index("text_to_image"))[:limit]
-    if not len(of_scenes):
-        raise UserError(f"config.data.directory={data.directory}: split {split!r} has no text-to-image records")
-    pictures, labels = [], []
-    for number in progress.track(of_scenes, description=f"reading {split}"):
-        record = records[int(number)]
+    records = first_records(Path(data.directory), split, "text_to_image", limit)
+    patches, labels = [], []
+    for record in progress.track(records, description=f"reading {split}"):
         try:
             scene = example_of(record.id).scene
         except ValueError as error:
             raise UserError(f"config.data.directory={data.directory}: {error}") from None
         picture = data.vit_transform.resize(decode_rgb(record.image, record.id))
-        pictures.append(picture)
+        patches.append(patchify(picture, size))
         labels.append(patch_labels(scene, len(picture) // size))
-    return np.stack(pictures), PatchLabels(*map(np.stack, zip(*labels, strict=True)))
+    return np.stack(patches), PatchLabels(*map(np.stack, zip(*labels, strict=True)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from uno_jax.config import ConfigError
+from uno_jax.config import ConfigError, range_rules
 
 BEFORE = "base"
 """Name under which the base itself is scored, beside the arms."""
@@ -184,9 +183,7 @@ def _rules(config: StudyConfig) -> Iterator[tuple[bool, str]]:
         ("score_every", 0),
         ("reading.records", 1),
     )
-    for name, least in ranges:
-        value = operator.attrgetter(name)(config)
-        yield value >= least, f"config.{name} is {value}: give at least {least}"
+    yield from range_rules(config, ((name, least, math.inf) for name, least in ranges))
     for place in ("curve", "final"):
         for number, evaluation in enumerate(getattr(config, place)):
             at = f"config.{place}[{number}]"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uno_jax.data.decoding import decode_rgb
+from uno_jax.data.records import first_records
 from uno_jax.data.scenes.edits import edit_of
 from uno_jax.data.scenes.generate import example_of
 from uno_jax.data.scenes.score import judge, judge_edit
@@ -16,7 +17,6 @@ from uno_jax.inference.generate import GeneratedImage
 from uno_jax.inference.picture_files import write_png
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.study.config import Evaluation, SamplingPlan
-from uno_jax.study.dataset import first_records
 from uno_jax.study.job import Job, Line, Scored, seed_of, spread_evenly
 
 

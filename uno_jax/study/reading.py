@@ -21,6 +21,7 @@ from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch
 from uno_jax.data.decoding import decode_rgb
 from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Plan, Text, VitImage
+from uno_jax.data.records import first_records
 from uno_jax.data.sampling_rows import caption_parts, context_batch
 from uno_jax.data.scenes.generate import example_of
 from uno_jax.data.scenes.scene import Scene
@@ -33,7 +34,6 @@ from uno_jax.parallel.mesh import put_rows
 from uno_jax.sampling.cache import read_context
 from uno_jax.sampling.text import TextConfig, write_text, written_ids
 from uno_jax.study.config import Evaluation, SamplingPlan
-from uno_jax.study.dataset import first_records
 from uno_jax.study.job import Job, Line, Scored, seed_of
 
 

@@ -39,6 +39,10 @@ class Measured:
         """Returns the mask of the records whose line fits."""
         return np.array([holds(line) for line in self.lines], bool)
 
+    def of_category(self, category: str) -> Bool[np.ndarray, " records"]:
+        """Returns the mask of the records of a category."""
+        return self.where(lambda line: bool(line["category"] == category))
+
     def categories(self) -> list[str]:
         """Returns the categories of the records, sorted."""
         return sorted({line["category"] for line in self.lines if "category" in line})

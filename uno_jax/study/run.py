@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import rich.console
-from absl import flags, logging
+from absl import flags
 
 from uno_jax.config import ConfigError
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.logs import hide_logs
-from uno_jax.process.memory import keep_freed_memory
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.study.plan import STAGES, Study, units
 from uno_jax.study.processes import run_beside
 from uno_jax.study.progress import progress_table
@@ -46,12 +44,9 @@ class Choice:
 
 def set_up() -> None:
     """Sets up a process that works on units. Must be called before the first compilation."""
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        keep_freed_memory()
+    set_up_jax()
     flags.FLAGS.mark_as_parsed()  # grain reads them
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
     hide_logs("orbax")
-    keep_compiled_programs()
 
 
 def run_study(study: Study, choice: Choice, console: rich.console.Console) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import rich.table
 
 from uno_jax.study.config import BEFORE, Evaluation
 from uno_jax.study.parts.part import names_of, title_of
 from uno_jax.study.plan import Study
-from uno_jax.study.results import Line, measured
+from uno_jax.study.results import measured
 
 
 def summary_table(study: Study) -> rich.table.Table | None:
@@ -35,11 +33,7 @@ def _table(study: Study, evaluation: Evaluation) -> rich.table.Table | None:
     for heading in ("all", *categories):
         table.add_column(heading.replace("_", " "), justify="right")
     for name, each in found.items():
-        masks = [each.where(functools.partial(_is_of, category)) for category in categories]
+        masks = [each.of_category(category) for category in categories]
         shares = [each.accuracy().mean, *(each.accuracy(mask).mean for mask in masks)]
         table.add_row("before" if name == BEFORE else name, *(f"{100 * share:.1f}" for share in shares))
     return table
-
-
-def _is_of(category: str, line: Line) -> bool:
-    return bool(line["category"] == category)

@@ -6,6 +6,7 @@ takes minutes. Without this, a model that learns to see from captions alone name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +18,14 @@ import optax
 from jaxtyping import Array, Float, Int, UInt8
 
 from uno_jax.data.scenes.patches import NUMBERS, PatchLabels
-from uno_jax.models.autoencoder import patchify_latents
+from uno_jax.data.transforms import position_ids
 from uno_jax.models.config import VisionConfig
+from uno_jax.models.positions import pixels_to_float
 from uno_jax.models.vision import VisionEncoder
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import Params
 
-Pictures = UInt8[np.ndarray, "pictures height width 3"]
+Patches = UInt8[np.ndarray, "pictures patches values"]
 Accuracies = dict[str, float]
 
 
@@ -33,14 +35,16 @@ class PatchReader(nn.Module):
     config: VisionConfig
 
     @nn.compact
-    def __call__(self, pictures: UInt8[Array, "pictures height width 3"]) -> dict[str, Array]:
-        """Returns logits by kind of label, `[pictures, patches, classes]`, and `centre`, `[pictures, patches, 2]`."""
-        size = self.config.patch_size
-        patches = patchify_latents(pictures.astype(jnp.float32) / 127.5 - 1, size)
-        rows, columns = pictures.shape[1] // size, pictures.shape[2] // size
-        places = np.arange(rows)[:, None] * self.config.table_side + np.arange(columns)
-        positions = jnp.broadcast_to(places.reshape(-1), patches.shape[:2])
-        features = VisionEncoder(self.config, name="vision")(patches, positions, jnp.ones(patches.shape[:2], jnp.int32))
+    def __call__(self, patches: UInt8[Array, "pictures patches values"]) -> dict[str, Array]:
+        """Returns logits by kind of label, `[pictures, patches, classes]`, and `centre`, `[pictures, patches, 2]`.
+
+        `patches` are those of square pictures, row by row.
+        """
+        pictures, count, _ = patches.shape
+        side = math.isqrt(count)
+        positions = jnp.broadcast_to(position_ids(side, side, self.config.table_side), (pictures, count))
+        image = jnp.ones((pictures, count), jnp.int32)
+        features = VisionEncoder(self.config, name="vision")(pixels_to_float(patches), positions, image)
         heads = NUMBERS | {"centre": 2}
         return {kind: nn.Dense(outputs, name=kind)(features) for kind, outputs in heads.items()}
 
@@ -49,7 +53,7 @@ def train_vision(
     vision: Params,
     config: VisionConfig,
     optimizer: OptimizerConfig,
-    pictures: Pictures,
+    patches: Patches,
     labels: PatchLabels,
     *,
     steps: int,
@@ -62,10 +66,10 @@ def train_vision(
     Returns the trained parameters of the encoder, and of the heads, by which `patch_accuracies` measures it.
     """
     reader, rule = PatchReader(config), make_optimizer(optimizer, steps)
-    params = {**_heads(reader, seed, pictures[:1]), "vision": vision}
+    params = {**_heads(reader, seed, patches[:1]), "vision": vision}
 
-    def loss(params: dict[str, Any], pictures: Array, labels: PatchLabels) -> Float[Array, ""]:
-        said: Any = reader.apply({"params": params}, pictures)
+    def loss(params: dict[str, Any], patches: Array, labels: PatchLabels) -> Float[Array, ""]:
+        said: Any = reader.apply({"params": params}, patches)
         classes = [
             optax.softmax_cross_entropy_with_integer_labels(said[kind], getattr(labels, kind)).mean()
             for kind in NUMBERS
@@ -81,27 +85,28 @@ def train_vision(
 
     state, draws = rule.init(params), np.random.default_rng(seed)
     for number in range(1, steps + 1):
-        chosen = draws.integers(len(pictures), size=batch)
-        params, state = step(params, state, pictures[chosen], PatchLabels(*(kind[chosen] for kind in labels)))
+        chosen = draws.integers(len(patches), size=batch)
+        params, state = step(params, state, patches[chosen], PatchLabels(*(kind[chosen] for kind in labels)))
         on_step(number)
     jax.block_until_ready(params)
     return params["vision"], {name: head for name, head in params.items() if name != "vision"}
 
 
-def _heads(reader: PatchReader, seed: int, pictures: Pictures) -> dict[str, Any]:
+def _heads(reader: PatchReader, seed: int, patches: Patches) -> dict[str, Any]:
     """Initialises the parameters of the heads at random."""
-    variables: Any = reader.init(jax.random.key(seed), jnp.asarray(pictures))
+    variables: Any = reader.init(jax.random.key(seed), jnp.asarray(patches))
     return {name: head for name, head in variables["params"].items() if name != "vision"}
 
 
 def patch_accuracies(
-    vision: Params, heads: Params, config: VisionConfig, pictures: Pictures, labels: PatchLabels, batch: int = 100
+    vision: Params, heads: Params, config: VisionConfig, patches: Patches, labels: PatchLabels, batch: int = 100
 ) -> Accuracies:
     """Returns the share of patches that are labelled right, by kind of label, among those with a thing on them."""
-    read = jax.jit(lambda pictures: PatchReader(config).apply({"params": {**heads, "vision": vision}}, pictures))
+    # Parameters are an argument, because the compiler would take time to fold constants.
+    read, variables = jax.jit(PatchReader(config).apply), {"params": {**heads, "vision": vision}}
     right: dict[str, list[Int[np.ndarray, " patches"]]] = {kind: [] for kind in NUMBERS}
-    for start in range(0, len(pictures), batch):
-        said = read(pictures[start : start + batch])
+    for start in range(0, len(patches), batch):
+        said = read(variables, patches[start : start + batch])
         on = labels.shape[start : start + batch] > 0
         for kind in NUMBERS:
             wanted = getattr(labels, kind)[start : start + batch]

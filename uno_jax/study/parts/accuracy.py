@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from uno_jax.study.config import BEFORE, Evaluation, StudyConfig
 from uno_jax.study.document import Block, Figure, Paragraph, Table
 from uno_jax.study.parts.part import Part, names_of, percent, points, title_of
 from uno_jax.study.plan import Study, curve_steps
-from uno_jax.study.results import Line, Measured, measured
+from uno_jax.study.results import Measured, measured
 from uno_jax.study.statistics import Estimate, Spread, pair_interval, pairs_needed, smallest_difference, spread
 
 Found = dict[str, Measured]
@@ -54,7 +53,7 @@ def _by_category(study: Study, folder: Path, kind: str, figure: str) -> Part | N
         groups: dict[str, dict[str, Estimate]] = {}
         differences: dict[str, dict[str, Estimate]] = {}
         for category in next(iter(found.values())).categories():
-            masks = {name: each.where(functools.partial(_is_of, category)) for name, each in found.items()}
+            masks = {name: each.of_category(category) for name, each in found.items()}
             groups[category] = {name: each.accuracy(masks[name]) for name, each in found.items()}
             differences[category] = _differences(found, config, masks)
         title = title_of(evaluation)
@@ -244,7 +243,3 @@ def _run_count(name: str, found: Sequence[Found]) -> str:
 
 def _of_kind(evaluations: Sequence[Evaluation], kind: str) -> Iterator[Evaluation]:
     return (evaluation for evaluation in evaluations if evaluation.kind == kind)
-
-
-def _is_of(category: str, line: Line) -> bool:
-    return bool(line["category"] == category)
