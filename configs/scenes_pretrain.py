@@ -1,9 +1,9 @@
 """Pre-trains a small unified model on scenes at 64 pixels, on two CPU cores. It can see already.
 
-The vision encoder comes from `python -m uno_jax.pretrain_vision` and stays frozen; the generation expert comes from
-`scenes_latents`. The losses are flow matching, captions and answers, and the alignment of the generation expert with
-vision features. Most of what is read is clean or noised latents, because the understanding expert must read noised
-latents to supervise the generation expert later. The configs `scenes_*` of post-training start from this checkpoint.
+The vision encoder and the autoencoder come from `python -m uno_jax.pretrain_vision`, and stay frozen. The losses are
+flow matching, captions and answers. Most of what is read is clean or noised latents, because the understanding expert
+must read noised latents to supervise the generation expert later. The configs `scenes_*` of post-training start from
+this checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -16,16 +16,21 @@ SIDE = 64
 def get_config() -> ConfigDict:
     """Returns the settings of pre-training and the model sizes, which the post-training configs share."""
     config = openmoji_pretrain.get_config()
-    config.init_from = "runs/scenes_latents"
-    config.trainable = ("connector", "decoder", "latent_in", "latent_out", "timestep_embedder", "align_head")
-    config.steps = 6000
+    config.init_from = "runs/scenes_vision"
+    config.trainable = ("connector", "decoder", "latent_in", "latent_out", "timestep_embedder")
+    config.steps = 8000
 
     model = config.model
     model.decoder.update(
         hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32, mlp_size=384, vocab_size=512
     )
     model.vision.update(hidden_size=96, num_layers=3, num_heads=3, mlp_size=192, scan_unroll=3)
-    model.align_layer = 3
+    # One latent token is 8 x 8 pixels: 64 tokens per image with 16 features each.
+    model.autoencoder.update(kind="transformer", downsample=8, latent_channels=16, scale=1.0, shift=0.0)
+    model.autoencoder.transformer.update(
+        hidden_size=96, num_layers=3, num_heads=3, mlp_size=192, patch_size=8, table_side=SIDE // 8, scan_unroll=3
+    )
+    model.latent_patch_size = 1
 
     data = config.data
     data.directory = "data/scenes"
@@ -41,7 +46,7 @@ def get_config() -> ConfigDict:
     data.metaquery_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
 
     # The gradient of captions and answers into the generation expert is many times as large as the flow gradient.
-    config.objective.update(answer_weight=0.3, align_weight=0.5, align_time_power=0.5, time_shift=1.0)
+    config.objective.update(answer_weight=0.3, time_shift=4.0)
     config.objective.balance.every = 0
     config.optimizer.update(rule="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998)
     config.checkpoint.every = 250

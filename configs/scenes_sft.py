@@ -16,13 +16,12 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/scenes_pretrain"
     config.trainable = UNO_TRAINABLE
     config.steps = 800
-    config.model.align_layer = 0
     data = config.data
     data.method = "sft"
     data.task_weights = {"text_to_image": 1.0}
     data.rows, data.virtual_shards, data.max_samples_per_row = 64, 8, 1
     data.text_tokens, data.vit_tokens, data.latent_tokens = 16, 0, 64
-    config.objective.update(answer_weight=0.0, align_weight=0.0, align_time_power=0.0, time_shift=4.0)
+    config.objective.answer_weight = 0.0
     config.objective.balance.every = 50
     config.optimizer.update(rule="adamw", learning_rate=1e-3, warmup_steps=20, ema_decay=0.99)
     config.checkpoint.every = 200

@@ -1,4 +1,4 @@
-"""Pre-trains the vision encoder of a small model on scenes, and writes a model whose other parts are random.
+"""Pre-trains the vision encoder and the autoencoder of a small model on scenes. The rest of the model stays random.
 
     python -m uno_jax.pretrain_vision --config=configs/scenes_pretrain.py --out=runs/scenes_vision
 
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     define_config(options, arguments, dictionary_fields(RunConfig))
     define_path(options, "out", None, "folder of the model; if it has one, nothing is done", "output")
     place, plan = section_of(options, "training"), VisionPlan()
-    flags.DEFINE_integer("steps", plan.steps, "number of steps", lower_bound=1, **place)
+    flags.DEFINE_integer("steps", plan.steps, "number of steps of the vision encoder", lower_bound=1, **place)
+    note = "number of steps of the autoencoder, if it has parameters"
+    flags.DEFINE_integer("autoencoder_steps", plan.autoencoder_steps, note, lower_bound=1, **place)
     flags.DEFINE_integer("batch", plan.batch, "pictures per step", lower_bound=1, **place)
     note = "highest learning rate, of Muon and AdamW"
     flags.DEFINE_float("learning_rate", plan.learning_rate, note, lower_bound=0.0, **place)
@@ -47,10 +49,15 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
             return
         config = with_local_paths(from_config_dict(options.config, RunConfig))
         check_config(config)
-        plan = VisionPlan(options.steps, options.batch, options.learning_rate, options.scenes)
+        plan = VisionPlan(
+            options.steps, options.autoencoder_steps, options.batch, options.learning_rate, options.scenes
+        )
         right = pretrain_vision(config, plan, out, console)
+        redrawn = right.pop("redrawn", None)
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in right.items())
         console.print(f"{out}: patches of held-out pictures labelled right: {shares}", markup=False, highlight=False)
+        if redrawn is not None:
+            console.print(f"held-out pictures right after encoding and decoding: {redrawn:.1%}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from uno_jax.study.config import (
 
 # Sizes, all here: change these first.
 SCENES, OTHER_SCENES = 60_000, 3_000
-VISION_STEPS, STEPS = 4_000, 800
+VISION_STEPS, AUTOENCODER_STEPS, STEPS = 4_000, 2_000, 800
 TUNING_PROMPTS, CURVE_PROMPTS, PROMPTS, EDITS, READ = 600, 600, 3_000, 500, 300
 SCALES = (1.0, 1.5, 2.0, 3.0)
 
@@ -85,7 +85,10 @@ def study() -> StudyConfig:
             )
         ),
         base=BasePlan(
-            stages=(RunPlan("scenes_latents"), RunPlan("scenes_pretrain")), count=2, vision_steps=VISION_STEPS
+            stages=(RunPlan("scenes_pretrain"),),
+            count=2,
+            vision_steps=VISION_STEPS,
+            autoencoder_steps=AUTOENCODER_STEPS,
         ),
         arms=ARMS,
         seeds=3,

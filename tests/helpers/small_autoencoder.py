@@ -9,10 +9,16 @@ import numpy as np
 
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import BatchShape, PixelBatch, TokenSource, padding_batch
-from uno_jax.models.config import AutoencoderConfig, ModelConfig
+from uno_jax.models.config import AutoencoderConfig, ModelConfig, VisionConfig
 
 FLUX = AutoencoderConfig(
     base_channels=32, channel_multipliers=(1, 1), num_residual_blocks=1, latent_channels=2, downsample=2
+)
+TRANSFORMER = AutoencoderConfig(
+    kind="transformer",
+    latent_channels=4,
+    downsample=2,
+    transformer=VisionConfig(8, num_layers=1, num_heads=2, mlp_size=8, patch_size=2, table_side=8),
 )
 PIXEL = AutoencoderConfig(kind="pixel", latent_channels=12, downsample=2)
 SIDE = 4  # side of the latent position table

@@ -32,7 +32,14 @@ RUN = RunConfig(
 
 
 def write_checkpoint(
-    directory: Path, *, ema: bool = True, model=MODEL, tokenizer=TOKENIZER, params=None, trainable=UNO_TRAINABLE
+    directory: Path,
+    *,
+    ema: bool = True,
+    model=MODEL,
+    tokenizer=TOKENIZER,
+    params=None,
+    trainable=UNO_TRAINABLE,
+    autoencoder=None,
 ):
     """Writes a run's checkpoint of step 3, whose EMA is the trained parameters plus 1."""
     params = small_params(MODEL) if params is None else params
@@ -46,6 +53,6 @@ def write_checkpoint(
         **Provenance(trained=trainable).assets(),
     }
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, assets=assets)
-    checkpoints.save(3, state, {})
+    checkpoints.save(3, state, {}, autoencoder)
     checkpoints.close()
     return state

@@ -34,7 +34,9 @@ from uno_jax.interop.names import (
 )
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.models.config import AutoencoderConfig, VisionConfig
 from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
+from uno_jax.training.initialise import init_autoencoder
 from uno_jax.training.state import ADAPTERS_TRAINABLE, UNO_TRAINABLE, create_state, is_under
 
 FILES = ("ema.safetensors", "ae.safetensors")
@@ -224,7 +226,7 @@ def ours(tmp_path_factory):
 
 def test_an_export_with_a_pixel_autoencoder_is_reported_as_unsupported(ours):
     directory, printed = ours
-    sentence = "its autoencoder is the parameter-free pixel autoencoder, not FLUX's"
+    sentence = "its autoencoder is the pixel autoencoder, not FLUX's"
     assert f"Not supported by the public implementation: {sentence}" in printed
     assert json.loads((directory / "exported/config.json").read_text())["uno_jax"]["not_public"] == [sentence]
     assert not (directory / "exported/ae.safetensors").exists()
@@ -239,6 +241,21 @@ def test_an_export_that_predicts_x0_is_reported_as_unsupported(tmp_path):
     write_checkpoint(tmp_path / "run", model=model, params=small_params(model))
     assert "predicts x0, not the velocity" in succeed("export", tmp_path / "run", tmp_path / "out")
     assert load_model(tmp_path / "out").config == model
+
+
+def test_a_transformer_autoencoder_is_exported_and_read_back(tmp_path):
+    sizes = VisionConfig(8, num_layers=2, num_heads=2, mlp_size=12, patch_size=4, table_side=6)
+    autoencoder = AutoencoderConfig(
+        "transformer", latent_channels=6, downsample=4, scale=2.0, shift=0.5, transformer=sizes
+    )
+    model = small_model(decoder={"vocab_size": 640}, autoencoder=autoencoder)
+    run, params = tmp_path / "run", small_params(model)
+    write_checkpoint(run, model=model, params=params, autoencoder=init_autoencoder(model, 3))
+    assert "its autoencoder is the transformer autoencoder" in succeed("export", run, tmp_path / "out")
+    before, after = load_model(run), load_model(tmp_path / "out")
+    assert after.config == before.config
+    assert_same(after.autoencoder_params, before.autoencoder_params)
+    assert_same(after.autoencoder_params, init_autoencoder(model, 3))
 
 
 def test_metaqueries_and_their_head_are_in_a_separate_file(ours):

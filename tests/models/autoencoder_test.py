@@ -19,6 +19,7 @@ from tests.helpers.small_autoencoder import (
     FLUX,
     PIXEL,
     TOKENS,
+    TRANSFORMER,
     batch_of,
     model_config,
     pictures,
@@ -86,7 +87,23 @@ def test_flux_halves_the_sides_in_every_level_but_the_last():
     assert moments.shape == (1, 2, 4, 2 * FLUX.latent_channels)
 
 
-@pytest.mark.parametrize("config", [FLUX, PIXEL])
+def test_latents_of_the_transformer_autoencoder_are_normalised_over_their_channels_and_exact():
+    autoencoder = make_autoencoder(TRANSFORMER)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3)).astype(np.float32)
+    moments = np.asarray(encode(autoencoder, variables_of(autoencoder), images))
+    assert moments.shape == (2, 2, 3, 8)
+    np.testing.assert_allclose(moments[..., :4].mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(moments[..., :4].std(-1), 1, atol=1e-2)
+    assert np.all(np.exp(moments[..., 4:] / 2) < 1e-12)
+
+
+def test_a_picture_with_more_patches_than_the_transformer_autoencoder_has_positions_raises_an_error():
+    autoencoder = make_autoencoder(TRANSFORMER)
+    with pytest.raises(ValueError, match=r"9 x 1 patches.*positions for 8 along each side"):
+        encode(autoencoder, variables_of(autoencoder), np.zeros((1, 18, 2, 3), np.float32))
+
+
+@pytest.mark.parametrize("config", [FLUX, TRANSFORMER, PIXEL], ids=lambda config: config.kind)
 def test_sides_that_downsampling_does_not_divide_raise_an_error(config):
     autoencoder = make_autoencoder(config)
     with pytest.raises(ValueError, match="multiples of 2"):
@@ -98,6 +115,7 @@ def test_sides_that_downsampling_does_not_divide_raise_an_error(config):
     [
         (AutoencoderConfig(downsample=4), "autoencoder.downsample"),
         (AutoencoderConfig(base_channels=20), "autoencoder.base_channels"),
+        (AutoencoderConfig(kind="transformer"), "autoencoder.transformer.patch_size"),
         (AutoencoderConfig(kind="pixel"), "autoencoder.latent_channels"),
     ],
 )
@@ -107,7 +125,7 @@ def test_the_error_for_contradictory_sizes_names_the_field(config, field):
 
 
 @pytest.mark.parametrize("pixels_at_once", [1, 2**20])
-@pytest.mark.parametrize("autoencoder_config", [FLUX, PIXEL], ids=["flux", "pixel"])
+@pytest.mark.parametrize("autoencoder_config", [FLUX, TRANSFORMER, PIXEL], ids=lambda config: config.kind)
 def test_encoding_a_batch_equals_encoding_each_image_alone(autoencoder_config, pixels_at_once):
     config = model_config(autoencoder_config)
     autoencoder = make_autoencoder(autoencoder_config)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uno_jax.models.config import AutoencoderConfig, ModelConfig
+from uno_jax.models.config import AutoencoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.positions import TIME_FEATURES
 
 LeafPath = tuple[str, ...]
@@ -97,14 +97,19 @@ def fixed_tables(config: ModelConfig) -> list[FixedTable]:
 
 def model_tensors(config: ModelConfig) -> list[TensorName]:
     """Returns the tensors of `ema.safetensors`, without the fixed tables."""
-    return [*_decoder_tensors(config), *_glue_tensors(config), *_vision_tensors(config)]
+    vision = _vision_tensors(config.vision, "vit_model.vision_model", "vision", 3 * config.vision.patch_size**2)
+    return [*_decoder_tensors(config), *_glue_tensors(config), *vision]
 
 
 def autoencoder_tensors(config: AutoencoderConfig) -> list[TensorName]:
     """Returns the tensors of `ae.safetensors`; none for the pixel autoencoder, which has no parameters."""
-    if config.kind == "pixel":
-        return []
-    return [*_encoder_half(config), *_decoder_half(config)]
+    match config.kind:
+        case "flux":
+            return [*_encoder_half(config), *_decoder_half(config)]
+        case "transformer":
+            return list(_transformer_autoencoder(config))
+        case "pixel":
+            return []
 
 
 def uno_tensors(config: ModelConfig) -> list[TensorName]:
@@ -187,26 +192,34 @@ def _glue_tensors(config: ModelConfig) -> Iterator[TensorName]:
     yield from _linear("connector.fc2", "connector/fc2", features, features)
 
 
-def _vision_tensors(config: ModelConfig) -> Iterator[TensorName]:
-    vision = config.vision
-    features, model = vision.hidden_size, "vit_model.vision_model"
+def _vision_tensors(vision: VisionConfig, model: str, part: str, inputs: int) -> Iterator[TensorName]:
+    """Names a vision encoder: the tensors of `model`, our subtree `part`, and the width of a patch."""
+    features = vision.hidden_size
     yield TensorName(
         f"{model}.embeddings.position_embedding.weight",
         (vision.table_side**2, features),
-        ("vision", "position_table"),
+        (part, "position_table"),
         TABLE,
     )
-    pixels = 3 * vision.patch_size**2
-    yield from _linear(f"{model}.embeddings.patch_embedding", "vision/patch_embedding", pixels, features)
-    yield from _norm(f"{model}.post_layernorm", "vision/norm", features, bias=True)
+    yield from _linear(f"{model}.embeddings.patch_embedding", f"{part}/patch_embedding", inputs, features)
+    yield from _norm(f"{model}.post_layernorm", f"{part}/norm", features, bias=True)
     for layer in range(vision.num_layers):
-        public, path = f"{model}.encoder.layers.{layer}", "vision/layers"
+        public, path = f"{model}.encoder.layers.{layer}", f"{part}/layers"
         yield from _norm(f"{public}.layer_norm1", f"{path}/attention_norm", features, True, layer)
         yield from _norm(f"{public}.layer_norm2", f"{path}/mlp_norm", features, True, layer)
         for theirs, ours in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "output")):
             yield from _linear(f"{public}.self_attn.{theirs}", f"{path}/{ours}", features, features, layer=layer)
         yield from _linear(f"{public}.mlp.fc1", f"{path}/fc1", features, vision.mlp_size, layer=layer)
         yield from _linear(f"{public}.mlp.fc2", f"{path}/fc2", vision.mlp_size, features, layer=layer)
+
+
+def _transformer_autoencoder(config: AutoencoderConfig) -> Iterator[TensorName]:
+    """Names the transformer autoencoder. Each half has the names of a vision encoder; no public checkpoint has one."""
+    sizes, pixels = config.transformer, 3 * config.downsample**2
+    yield from _vision_tensors(sizes, "encoder", "encoder", pixels)
+    yield from _linear("to_latents", "to_latents", sizes.hidden_size, config.latent_channels)
+    yield from _vision_tensors(sizes, "decoder", "decoder", config.latent_channels)
+    yield from _linear("to_pixels", "to_pixels", sizes.hidden_size, pixels)
 
 
 def _convolution(public: str, path: str, inputs: int, outputs: int, side: int = 3) -> Iterator[TensorName]:

@@ -57,9 +57,9 @@ def public_json(
 
 def not_public(config: ModelConfig) -> list[str]:
     """Returns one sentence for each property of the model that the public implementation does not support."""
-    heads = config.decoder.num_heads * config.decoder.head_dim
+    heads, kind = config.decoder.num_heads * config.decoder.head_dim, config.autoencoder.kind
     facts = (
-        (config.autoencoder.kind == "pixel", "its autoencoder is the parameter-free pixel autoencoder, not FLUX's"),
+        (kind != "flux", f"its autoencoder is the {kind} autoencoder, not FLUX's"),
         (config.prediction != "velocity", f"its output projection predicts {config.prediction}, not the velocity"),
         (heads != config.decoder.hidden_size, "heads times head size is not the hidden size of its decoder"),
     )
@@ -134,6 +134,9 @@ def _autoencoder(config: AutoencoderConfig) -> dict[str, Any]:
     common = {"downsample": config.downsample, "scale_factor": config.scale, "shift_factor": config.shift}
     if config.kind == "pixel":
         return {"kind": "pixel", **common}
+    if config.kind == "transformer":
+        transformer = _vision(config.transformer)
+        return {"kind": "transformer", "z_channels": config.latent_channels, "transformer": transformer, **common}
     return {
         "ch": config.base_channels,
         "ch_mult": list(config.channel_multipliers),

@@ -9,6 +9,7 @@ from uno_jax.interop.json_object import number, read_object, section
 from uno_jax.models.autoencoder import GROUP_NORM_GROUPS
 from uno_jax.models.config import (
     AutoencoderConfig,
+    AutoencoderKind,
     DecoderConfig,
     MetaqueryTarget,
     ModelConfig,
@@ -120,6 +121,18 @@ def _require_plain_rope(fields: _Fields) -> None:
 
 
 def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
+    sizes = _vision_sizes(fields)
+    fixed_side = top.integer("vit_max_num_patch_per_side", VisionConfig().table_side)
+    if sizes.table_side != fixed_side:
+        raise CheckpointError(
+            f"{fields.where}: image_size and patch_size give a learned position table of side {sizes.table_side}, but "
+            f"vit_max_num_patch_per_side of {top.where} (default {VisionConfig().table_side}) is {fixed_side}; "
+            "the same position ids index both tables, so the sides must agree"
+        )
+    return sizes
+
+
+def _vision_sizes(fields: _Fields) -> VisionConfig:
     fields.require(_VISION_CHOICES)
     defaults = VisionConfig()
     hidden = fields.integer("hidden_size", defaults.hidden_size)
@@ -127,14 +140,6 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
     if hidden % heads:
         raise CheckpointError(f"{fields.where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     patch = fields.integer("patch_size", defaults.patch_size)
-    learned_side = fields.integer("image_size", defaults.table_side * defaults.patch_size) // patch
-    fixed_side = top.integer("vit_max_num_patch_per_side", defaults.table_side)
-    if learned_side != fixed_side:
-        raise CheckpointError(
-            f"{fields.where}: image_size and patch_size give a learned position table of side {learned_side}, but "
-            f"vit_max_num_patch_per_side of {top.where} (default {defaults.table_side}) is {fixed_side}; "
-            "the same position ids index both tables, so the sides must agree"
-        )
     layers_in_json = fields.integer("num_hidden_layers", defaults.num_layers + 1, most=_MOST_LAYERS)
     if layers_in_json < 2:
         raise CheckpointError(
@@ -147,7 +152,7 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
         num_heads=heads,
         mlp_size=fields.integer("intermediate_size", defaults.mlp_size),
         patch_size=patch,
-        table_side=fixed_side,
+        table_side=fields.integer("image_size", defaults.table_side * defaults.patch_size) // patch,
         norm_eps=fields.number("layer_norm_eps", defaults.norm_eps, positive=True),
     )
 
@@ -155,7 +160,10 @@ def _vision(fields: _Fields, top: _Fields) -> VisionConfig:
 def _autoencoder(fields: _Fields) -> AutoencoderConfig:
     fields.require(_AUTOENCODER_CHOICES)
     defaults = AutoencoderConfig()
-    if fields.choice("kind", ("flux", "pixel")) == "pixel":
+    kind = fields.choice("kind", get_args(AutoencoderKind))
+    if kind == "transformer":
+        return _transformer_autoencoder(fields)
+    if kind == "pixel":
         downsample = fields.integer("downsample", None)
         return AutoencoderConfig(
             kind="pixel",
@@ -194,6 +202,23 @@ def _autoencoder(fields: _Fields) -> AutoencoderConfig:
         downsample=downsample,
         scale=fields.number("scale_factor", defaults.scale),
         shift=fields.number("shift_factor", defaults.shift),
+    )
+
+
+def _transformer_autoencoder(fields: _Fields) -> AutoencoderConfig:
+    transformer, downsample = _vision_sizes(fields.section("transformer")), fields.integer("downsample", None)
+    if transformer.patch_size != downsample:
+        raise CheckpointError(
+            f"{fields.where}: downsample is {downsample}, but patch_size of its transformer is "
+            f"{transformer.patch_size}; a latent is written for each patch, so they must agree"
+        )
+    return AutoencoderConfig(
+        kind="transformer",
+        latent_channels=fields.integer("z_channels", None),
+        downsample=downsample,
+        scale=fields.number("scale_factor", 1.0),
+        shift=fields.number("shift_factor", 0.0),
+        transformer=transformer,
     )
 
 

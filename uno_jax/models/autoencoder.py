@@ -1,28 +1,33 @@
-"""Autoencoders between images and latents: the FLUX autoencoder, and a parameter-free one for laptops.
+"""Autoencoders between images and latents: the FLUX autoencoder, and two for laptops, one without parameters.
 
-Both have the same two methods. `encode` returns the moments (mean | log-variance) of a Gaussian, from which
+All have the same two methods. `encode` returns the moments (mean | log-variance) of a Gaussian, from which
 `sample_latents` draws scaled latents. `decode` maps scaled latents to pixels.
 """
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from uno_jax.attention.attend import Attention, attend, visibility
 from uno_jax.attention.metadata import whole_images
 from uno_jax.models.config import AutoencoderConfig
+from uno_jax.models.vision import VisionEncoder
 
 GROUP_NORM_EPS = 1e-6
 GROUP_NORM_GROUPS = 32
-# exp(0.5 * -60) is 1e-13, so that a sample of the pixel autoencoder equals its mean.
-PIXEL_LOG_VARIANCE = -60.0
+# exp(0.5 * -60) is 1e-13, so that a sample equals the mean.
+EXACT_LOG_VARIANCE = -60.0
 
 
-def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoencoder:
+Autoencoder: TypeAlias = "FluxAutoencoder | TransformerAutoencoder | PixelAutoencoder"
+
+
+def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     """Makes the autoencoder of `config.kind`.
 
     Raises:
@@ -42,6 +47,13 @@ def make_autoencoder(config: AutoencoderConfig) -> FluxAutoencoder | PixelAutoen
                     f"multiple of {GROUP_NORM_GROUPS}, the number of groups of the group norms"
                 )
         return FluxAutoencoder(config)
+    if config.kind == "transformer":
+        if config.transformer.patch_size != config.downsample:
+            raise ValueError(
+                f"autoencoder.transformer.patch_size is {config.transformer.patch_size}: expected "
+                f"autoencoder.downsample, {config.downsample}, because a latent is written for each patch"
+            )
+        return TransformerAutoencoder(config)
     if config.kind == "pixel":
         if config.latent_channels != 3 * config.downsample**2:
             raise ValueError(
@@ -80,6 +92,57 @@ def unpatchify_latents(
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(tokens.shape[0], rows * patch, columns * patch, -1)
 
 
+class TransformerAutoencoder(nn.Module):
+    """Two small transformers over square patches: one writes a latent for each patch, the other draws the patches.
+
+    Latents have a mean of zero and a variance of one over their channels. The encoder adds no noise.
+    """
+
+    config: AutoencoderConfig
+
+    def setup(self) -> None:
+        sizes, patch = self.config.transformer, self.config.downsample
+        self.encoder, self.decoder = VisionEncoder(sizes), VisionEncoder(sizes)
+        self.to_latents, self.to_pixels = nn.Dense(self.config.latent_channels), nn.Dense(3 * patch**2)
+        self.normalise = nn.LayerNorm(use_bias=False, use_scale=False, use_fast_variance=False)
+
+    def __call__(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images height width 3"]:
+        """Encodes and decodes, so that `init` creates the parameters of both halves."""
+        return _reconstruct(self, images)
+
+    def encode(self, images: Float[Array, "images height width 3"]) -> Float[Array, "images rows columns moments"]:
+        """Encodes images in [-1, 1] to moments with a variance of nearly zero.
+
+        Raises:
+          ValueError: a side is not a multiple of `downsample`, or the image has more patches along a side than
+            `transformer.table_side`.
+        """
+        patch = self.config.downsample
+        _check_sides(images, patch)
+        rows, columns = images.shape[1] // patch, images.shape[2] // patch
+        features = self.encoder(patchify_latents(images, patch), *self._places(len(images), rows, columns))
+        mean = self.normalise(self.to_latents(features)).reshape(len(images), rows, columns, -1)
+        return jnp.concatenate([mean, jnp.full_like(mean, EXACT_LOG_VARIANCE)], axis=-1)
+
+    def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
+        """Decodes scaled latents to images, about [-1, 1] and not clipped."""
+        count, rows, columns, channels = latents.shape
+        latents = latents / self.config.scale + self.config.shift
+        features = self.decoder(latents.reshape(count, -1, channels), *self._places(count, rows, columns))
+        return unpatchify_latents(self.to_pixels(features), rows, columns, self.config.downsample)
+
+    def _places(self, images: int, rows: int, columns: int) -> tuple[Array, Array]:
+        """Returns the position of every patch, and the number of its image."""
+        side = self.config.transformer.table_side
+        if max(rows, columns) > side:
+            raise ValueError(
+                f"an image has {rows} x {columns} patches: the autoencoder has positions for {side} along each side "
+                "(autoencoder.transformer.table_side)"
+            )
+        positions = (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1)
+        return jnp.broadcast_to(positions, (images, rows * columns)), jnp.ones((images, rows * columns), jnp.int32)
+
+
 class PixelAutoencoder(nn.Module):
     """Lossless space-to-depth without parameters: a latent is the square of pixels under it."""
 
@@ -95,7 +158,7 @@ class PixelAutoencoder(nn.Module):
         count, height, width, _ = images.shape
         size = self.config.downsample
         mean = patchify_latents(images, size).reshape(count, height // size, width // size, -1)
-        return jnp.concatenate([mean, jnp.full_like(mean, PIXEL_LOG_VARIANCE)], axis=-1)
+        return jnp.concatenate([mean, jnp.full_like(mean, EXACT_LOG_VARIANCE)], axis=-1)
 
     def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
         """Decodes scaled latents to images, not clipped: in [-1, 1] if the latents came from such images."""
@@ -132,7 +195,7 @@ class FluxAutoencoder(nn.Module):
         return self.decoder(latents / self.config.scale + self.config.shift).astype(jnp.float32)
 
 
-def _reconstruct(autoencoder: FluxAutoencoder | PixelAutoencoder, images: Array) -> Array:
+def _reconstruct(autoencoder: Autoencoder, images: Array) -> Array:
     """Decodes the mean of the encoded images."""
     config = autoencoder.config
     moments = autoencoder.encode(images)

@@ -16,6 +16,7 @@ Remat = Literal["none", "dots", "save_projections", "save_attention", "full", "o
 """Rematerialisation policies, from no recomputation to the least device memory (`DecoderConfig.remat`)."""
 MetaqueryTarget = Literal["vision", "connector"]
 Prediction = Literal["velocity", "x0"]
+AutoencoderKind = Literal["flux", "transformer", "pixel"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,13 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The FLUX autoencoder (`kind="flux"`), or a parameter-free space-to-depth (`kind="pixel"`) for laptops."""
+    """The autoencoder between images and latents.
 
-    kind: Literal["flux", "pixel"] = "flux"
+    `flux` is the published one. Two are for small models: `transformer`, which `uno_jax.pretrain_vision` trains, and
+    `pixel`, a space-to-depth without parameters.
+    """
+
+    kind: AutoencoderKind = "flux"
     base_channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 4, 4)
     num_residual_blocks: int = 2
@@ -84,6 +89,8 @@ class AutoencoderConfig:
     """Pixels per latent along each side. Must be 2 ** (len(channel_multipliers) - 1) for the FLUX autoencoder."""
     scale: float = 0.3611
     shift: float = 0.1159
+    transformer: VisionConfig = field(default_factory=VisionConfig)
+    """Sizes of each half of the transformer autoencoder. `patch_size` must be `downsample`."""
     attention: Attention = "auto"
     """Like `DecoderConfig.attention`."""
 
@@ -130,6 +137,9 @@ _FREE_FIELDS = (
     "vision.scan_unroll",
     "vision.remat",
     "vision.attention",
+    "autoencoder.transformer.scan_unroll",
+    "autoencoder.transformer.remat",
+    "autoencoder.transformer.attention",
     "autoencoder.attention",
     "compute_dtype",
 )
@@ -147,8 +157,12 @@ def model_differences(first: ModelConfig, second: ModelConfig) -> dict[str, tupl
 
 def _idle_fields(model: ModelConfig) -> set[str]:
     """Fields that a model does not use."""
-    flux = ("base_channels", "channel_multipliers", "num_residual_blocks")
-    idle = {f"autoencoder.{name}" for name in flux} if model.autoencoder.kind == "pixel" else set()
+    unused = set()
+    if model.autoencoder.kind != "flux":
+        unused |= {"base_channels", "channel_multipliers", "num_residual_blocks"}
+    if model.autoencoder.kind != "transformer":
+        unused |= {f"transformer.{sizes.name}" for sizes in dataclasses.fields(VisionConfig)}
+    idle = {f"autoencoder.{name}" for name in unused}
     idle |= set() if model.decoder.adapter_rank else {"decoder.adapter_scale"}
     return idle | (set() if model.num_metaqueries else {"metaquery_target"})
 

@@ -115,7 +115,7 @@ def check_config(config: RunConfig) -> None:
     Raises:
       ConfigError: fields are invalid. The message names each of them and says what to do.
     """
-    decoder, vision, model, optimizer = config.model.decoder, config.model.vision, config.model, config.optimizer
+    decoder, model, optimizer = config.model.decoder, config.model, config.optimizer
     balance = config.objective.balance
     rules = (
         (
@@ -131,10 +131,13 @@ def check_config(config: RunConfig) -> None:
             decoder.hidden_size % 4 == 0,
             f"config.model.decoder.hidden_size is {decoder.hidden_size}: give a multiple of 4 for the position tables",
         ),
-        (
-            vision.num_heads > 0 and vision.hidden_size % vision.num_heads == 0,
-            f"config.model.vision.hidden_size is {vision.hidden_size}, "
-            f"not a multiple of num_heads ({vision.num_heads})",
+        *(
+            (
+                sizes.num_heads > 0 and sizes.hidden_size % sizes.num_heads == 0,
+                f"config.model.{name}.hidden_size is {sizes.hidden_size}, not a multiple of num_heads "
+                f"({sizes.num_heads})",
+            )
+            for name, sizes in (("vision", model.vision), ("autoencoder.transformer", model.autoencoder.transformer))
         ),
         (
             model.num_metaqueries > 0 or config.data.query_tokens == 0,
@@ -212,14 +215,20 @@ _RANGES = (
     ("model.decoder.scan_unroll", 1, _LARGEST_INT),
     ("model.decoder.adapter_rank", 0, _LARGEST_INT),
     ("model.decoder.adapter_scale", 0, _INFINITY),
-    ("model.vision.hidden_size", 1, _LARGEST_INT),
-    ("model.vision.num_layers", 1, _LARGEST_INT),
-    ("model.vision.num_heads", 1, _LARGEST_INT),
-    ("model.vision.mlp_size", 1, _LARGEST_INT),
-    ("model.vision.patch_size", 1, _LARGEST_INT),
-    ("model.vision.table_side", 1, _LARGEST_INT),
-    ("model.vision.norm_eps", 0, 1),
-    ("model.vision.scan_unroll", 1, _LARGEST_INT),
+    *(
+        (f"model.{part}.{name}", least, most)
+        for part in ("vision", "autoencoder.transformer")
+        for name, least, most in (
+            ("hidden_size", 1, _LARGEST_INT),
+            ("num_layers", 1, _LARGEST_INT),
+            ("num_heads", 1, _LARGEST_INT),
+            ("mlp_size", 1, _LARGEST_INT),
+            ("patch_size", 1, _LARGEST_INT),
+            ("table_side", 1, _LARGEST_INT),
+            ("norm_eps", 0, 1),
+            ("scan_unroll", 1, _LARGEST_INT),
+        )
+    ),
     ("model.autoencoder.base_channels", 1, _LARGEST_INT),
     ("model.autoencoder.num_residual_blocks", 1, _LARGEST_INT),
     ("model.autoencoder.latent_channels", 1, _LARGEST_INT),

@@ -41,7 +41,10 @@ class BasePlan:
     stages: tuple[RunPlan, ...] = ()
     """Consecutive runs, each of which starts from the one before."""
     vision_steps: int = 0
-    """Steps that the vision encoder of the first run is pre-trained for, alone; 0 = it begins random."""
+    """Steps that the vision encoder of the first run is pre-trained for, alone; 0 = it begins random, and so does the
+    autoencoder."""
+    autoencoder_steps: int = 4000
+    """Steps that the autoencoder is pre-trained for after the vision encoder, if it has parameters."""
     count: int = 1
     """Number of bases, which differ in their seed."""
     checkpoint: str = ""

@@ -183,7 +183,8 @@ def _base_units(study: Study) -> Iterator[Unit]:
         before, fields = "", {"seed": number, "data__seed": number}
         if base.vision_steps:
             before = f"base/b{number}/vision"
-            yield _vision_pretraining(study, before, base.stages[0], VisionPlan(base.vision_steps), fields)
+            vision = VisionPlan(base.vision_steps, base.autoencoder_steps)
+            yield _vision_pretraining(study, before, base.stages[0], vision, fields)
         for stage, plan in enumerate(base.stages, start=1):
             name = f"base/b{number}/stage{stage}"
             yield _training(study, name, "base", f"base stage {stage}", plan, before=before, fields=fields)
@@ -308,7 +309,7 @@ def _training(
 
 
 def _vision_pretraining(study: Study, name: str, run: RunPlan, plan: VisionPlan, fields: Mapping[str, Any]) -> Unit:
-    """Makes the unit that pre-trains the vision encoder of a run."""
+    """Makes the unit that pre-trains the vision encoder and the autoencoder of a run."""
     config = run_config(run, data__directory=str(study.dataset), **fields)
 
     def work(folder: Path, done: Done) -> Json:
@@ -323,7 +324,12 @@ def _vision_pretraining(study: Study, name: str, run: RunPlan, plan: VisionPlan,
         amount=plan.steps,
         needs=("data",),
         inputs=("data",),
-        determined_by=lambda done: {"plan": to_json(plan), "vision": to_json(config.model.vision), "seed": config.seed},
+        determined_by=lambda done: {
+            "plan": to_json(plan),
+            "vision": to_json(config.model.vision),
+            "autoencoder": to_json(config.model.autoencoder),
+            "seed": config.seed,
+        },
         work=work,
     )
 
