@@ -1,4 +1,5 @@
-# make train   set up, build the data, pre-train a tiny model, post-train it with UNO, print held-out losses
+# make train   set up, post-train a small model of scenes with UNO and without, print how many prompts are drawn right
+# make train DATASET=openmoji   set up, pre-train a tiny model on OpenMoji, post-train it with UNO, print held-out losses
 # make test    set up and run the tests
 # make test-faults  set up and run the tests of docs/reliability.md, which kill, fill, cut and flip
 # make lint    set up, check style and types
@@ -12,6 +13,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 JAX    ?=
+DATASET ?= scenes
 DATA   ?= data/openmoji
 RUNS   ?= runs
 PYTEST ?= -q -n 2
@@ -20,9 +22,14 @@ export JAX_PLATFORMS ?= cpu
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-faults lint format clean same_python
+.PHONY: train train-scenes train-openmoji test test-faults lint format clean same_python
 
-train: $(VENV)/runtime
+train: train-$(DATASET)
+
+train-scenes: $(VENV)/runtime
+	$(VENV)/bin/python -m uno_jax.study --config=configs/study/first_look.py --workdir=$(RUNS)/first_look
+
+train-openmoji: $(VENV)/runtime
 	$(VENV)/bin/python -m uno_jax.prepare_data --dataset=openmoji --out=$(DATA)
 	$(VENV)/bin/python -m uno_jax.train --config=configs/openmoji_pretrain.py --workdir=$(RUNS)/openmoji_pretrain \
 	  --config.data.directory=$(DATA)

@@ -34,13 +34,13 @@ def get_config() -> ConfigDict:
 
     data = config.data
     data.directory = "data/scenes"
-    data.task_weights = {"text_to_image": 0.5, "understanding": 0.5}
-    data.understanding_share, data.latent_share = 0.3, 0.8
+    data.task_weights = {"text_to_image": 0.7, "understanding": 0.3}
+    data.understanding_share, data.latent_share = 0.2, 0.7
     data.noised_time_scale = 0.7
     data.rows = 12
     data.virtual_shards = 4
-    # Rows of about three samples: two with latents, one with ViT patches.
-    data.text_tokens, data.vit_tokens, data.latent_tokens = 80, 64, 128
+    # Rows of up to four samples: three with latents, one with ViT patches.
+    data.text_tokens, data.vit_tokens, data.latent_tokens = 64, 64, 192
     # Pictures for ViT patches and for metaqueries have the same size, because the encoder learns only one.
     data.vit_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
     data.metaquery_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
@@ -48,7 +48,9 @@ def get_config() -> ConfigDict:
     # The gradient of captions and answers into the generation expert is many times as large as the flow gradient.
     config.objective.update(answer_weight=0.3, time_shift=4.0)
     config.objective.balance.every = 0
-    config.optimizer.update(rule="muon", learning_rate=3e-3, warmup_steps=100, ema_decay=0.998)
+    config.optimizer.update(
+        rule="muon", learning_rate=2e-3, final_learning_rate=5e-5, warmup_steps=100, ema_decay=0.998
+    )
     config.checkpoint.every = 250
     config.evaluation.update(every=500, records=128)
     config.pictures.update(every=1000, text_scale=2.0, caption_tokens=36)

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     data.text_tokens, data.vit_tokens, data.latent_tokens = 16, 0, 64
     config.objective.answer_weight = 0.0
     config.objective.balance.every = 50
-    config.optimizer.update(rule="adamw", learning_rate=1e-3, warmup_steps=20, ema_decay=0.99)
+    config.optimizer.update(learning_rate=1e-3, final_learning_rate=0.0, warmup_steps=20, ema_decay=0.99)
     config.checkpoint.every = 200
     config.evaluation.every = 200
     config.pictures.every = 400

@@ -1,6 +1,7 @@
 """A part of the study on scenes in under half an hour on two CPU cores: `sft` and `uno` from a given base, one seed.
 
-`--config.base.checkpoint=DIR` names the base: a run of `scenes_pretrain`, or a base of another study.
+The base is that in `pretrained/`. `--config.base.checkpoint=DIR` names another: a run of `scenes_pretrain`, or a base
+of another study.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ from ml_collections import ConfigDict
 
 from configs.study import scenes
 from uno_jax.config import to_config_dict
-from uno_jax.study.config import Arm, BasePlan, Evaluation
+from uno_jax.study.config import Arm, BasePlan, DatasetPlan, Evaluation, StudyConfig
 
-PROMPTS = 1_000
+BASE = "pretrained/scenes_base"
+SCENES, OTHER_SCENES, STEPS, PROMPTS = 20_000, 1_000, 300, 1_000
 
 
-def get_config() -> ConfigDict:
-    """Returns the study with two arms as they are configured, and fewer prompts."""
-    config = dataclasses.replace(
+def study() -> StudyConfig:
+    """Returns the study with two arms as they are configured, and fewer scenes, steps and prompts."""
+    return dataclasses.replace(
         scenes.study(),
-        base=BasePlan(checkpoint="runs/scenes_pretrain"),
+        data=DatasetPlan(
+            ("dataset=scenes", f"scenes={SCENES}", f"other_scenes={OTHER_SCENES}", "vocab_size=512"),
+        ),
+        base=BasePlan(checkpoint=BASE),
         arms=(Arm("sft", "scenes_sft", scale=2.0), Arm("uno", "scenes_uno", scale=2.0)),
         seeds=1,
+        steps=STEPS,
         score_every=0,
         curve=(),
         final=(
@@ -32,4 +38,8 @@ def get_config() -> ConfigDict:
         ),
         reading=Evaluation("read", "test", 100),
     )
-    return to_config_dict(config)
+
+
+def get_config() -> ConfigDict:
+    """Returns the study."""
+    return to_config_dict(study())

@@ -108,7 +108,7 @@ class SamplingPlan:
     caption_tokens: int = 64
     """Maximum length of a written text in tokens, start token included."""
     ema: bool = False
-    """Whether EMA weights are scored instead of the parameters."""
+    """Whether EMA weights are scored instead of the parameters. A base that is given may have none."""
     times: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Times t of the noised latents that captions are read from."""
     pictures: int = 24

@@ -18,6 +18,7 @@ from uno_jax.study.config import Evaluation, SamplingPlan
 from uno_jax.study.drawing import draw_jobs, drawn_lines, edit_jobs, edited_lines
 from uno_jax.study.job import Job, Line, Scored, line_texts, read_lines
 from uno_jax.study.reading import read_jobs, read_lines_of
+from uno_jax.training.checkpoints import has_ema
 from uno_jax.training.initialise import abstract_params
 
 LINES = "lines.jsonl"
@@ -54,7 +55,7 @@ def score(
         temporary.write_bytes(line_texts(lines))
     done = {line["job"] for line in lines}
     left = [job for job in kind.jobs(dataset, evaluation, sampling) if job.name not in done]
-    scored = Scored(_generator(checkpoint, sampling.ema), evaluation, sampling, folder)
+    scored = Scored(_generator(checkpoint, sampling.ema and has_ema(checkpoint)), evaluation, sampling, folder)
     with stop_event() as stop, contextlib.closing(AppendedFile(file)) as out:
         for batch in _batches(left, sampling.batch):
             if stop.is_set():

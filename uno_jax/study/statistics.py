@@ -106,11 +106,11 @@ class Spread(NamedTuple):
     """Standard deviations behind a difference of two arms, by source."""
 
     runs: float
-    """Of the true difference, from pair to pair."""
+    """Standard deviation of the true difference from pair to pair."""
     prompts: float
-    """Of the difference of a prompt averaged over pairs, from prompt to prompt: a part that more runs cannot reduce."""
+    """Standard deviation from prompt to prompt of the difference averaged over pairs: more runs cannot reduce it."""
     draws: float
-    """The rest: of the difference of one prompt in one pair."""
+    """Standard deviation of the rest: the difference of one prompt in one pair."""
 
 
 def spread(differences: Results) -> Spread:

@@ -1,0 +1,29 @@
+"""A first look at UNO on two CPU cores: `sft` and `uno` from the base in `pretrained/`, judged by the exact scorer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from configs.study import scenes_quick
+from uno_jax.config import to_config_dict
+from uno_jax.study.config import DatasetPlan, Evaluation
+
+SCENES, OTHER_SCENES, STEPS, PROMPTS = 8_000, 1_000, 200, 300
+
+
+def get_config() -> ConfigDict:
+    """Returns `scenes_quick` with fewer scenes, steps and prompts."""
+    quick = scenes_quick.study()
+    config = dataclasses.replace(
+        quick,
+        title="A first look: before UNO, after UNO, and after flow matching alone",
+        data=DatasetPlan(
+            ("dataset=scenes", f"scenes={SCENES}", f"other_scenes={OTHER_SCENES}", "vocab_size=512"),
+        ),
+        steps=STEPS,
+        final=(Evaluation("draw", "test", PROMPTS),),
+        reading=Evaluation("read", "test", 50),
+    )
+    return to_config_dict(config)
