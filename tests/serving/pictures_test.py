@@ -64,8 +64,8 @@ def test_a_picture_is_that_of_sample_with_the_seed(tmp_path):
 
 
 def test_several_pictures_have_consecutive_seeds(client):
-    items = generated(client, seed=3, n=3)["data"]
-    assert [item["seed"] for item in items] == [3, 4, 5]
+    items = generated(client, seed=3, n=2)["data"]
+    assert [item["seed"] for item in items] == [3, 4]
     for item in items:
         [expected] = small_generator().generate_images(["thing"], QUICK_SETTINGS, seeds=[item["seed"]])
         assert np.abs(pixels(item).astype(int) - np.asarray(expected.image)).max() <= 1  # a batch changes rounding
@@ -79,10 +79,8 @@ def test_without_a_seed_one_is_drawn_and_told(client):
 
 
 def test_settings_of_a_request_replace_those_of_the_server(client):
-    reply = generated(client, seed=1, size="16x8", negative="number", text_scale=2.0, timesteps=4)
-    settings = dataclasses.replace(
-        QUICK_SETTINGS, seed=1, size="16x8", negative="number", text_scale=2.0, timesteps=4
-    )
+    reply = generated(client, seed=1, size="16x8", negative="number", text_scale=2.0)
+    settings = dataclasses.replace(QUICK_SETTINGS, seed=1, size="16x8", negative="number", text_scale=2.0)
     [expected] = small_generator().generate_images(["thing"], settings)
     assert reply["size"] == "16x8"
     np.testing.assert_array_equal(pixels(reply["data"][0]), np.asarray(expected.image))
@@ -98,6 +96,7 @@ def test_a_picture_can_be_a_data_url(client):
     assert item["url"] == f"data:image/png;base64,{expected['b64_json']}"
 
 
+@pytest.mark.slow
 def test_a_thought_is_told_with_its_picture(client):
     generator = small_generator()
     thinking = dataclasses.replace(generator.thinking, text=dataclasses.replace(generator.thinking.text, max_length=7))
@@ -135,7 +134,6 @@ def test_an_edit_reads_the_pictures_of_the_form(client, field):
         ({"stream": True}, "stream is not supported by this server; leave it out"),
         ({"output_format": "jpeg"}, "request.output_format is 'jpeg': expected one of 'png'"),
         ({"promt": "x"}, "unknown field 'promt'; did you mean 'prompt'?"),
-        ({"prompt": "\ud83d"}, "prompt has half of a surrogate pair"),
         ({"prompt": "thing " * 20_000}, "more than the context length of 2,048 of this model"),
         ({"negative": "thing " * 20_000}, "more than the context length of 2,048 of this model"),
     ],
@@ -159,6 +157,7 @@ def test_another_model_is_refused(client):
         (b"{", "the body is not valid JSON"),
         (b"[]", "the body is a JSON list; send one JSON object"),
         (b'{"prompt": "a", "prompt": "b"}', "the key 'prompt' occurs twice"),
+        (rb'{"prompt": "\ud83d"}', "prompt has half of a surrogate pair, which is not valid Unicode"),
     ],
 )
 def test_a_body_that_is_no_object_is_refused(client, body, message):
