@@ -25,6 +25,7 @@ from uno_jax.inference.options import (
 )
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.flags import define_fields, field_values, parse_flags, section_of
+from uno_jax.process.signals import exit_on_signals
 from uno_jax.process.start_up import set_up_jax
 
 try:
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     _define(options)
     parse_flags(options, arguments, command="serve", about=__doc__, required=("checkpoint",))
     set_up_jax()
-    with exit_with_message():
+    with exit_on_signals(), exit_with_message():
         limits = Limits(**field_values(options, _LIMITS))
         settings, text, thoughts = picture_settings(options), text_config(options), thought_config(options)
         with _bound(options.host, options.port) as listener:

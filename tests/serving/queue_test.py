@@ -34,7 +34,7 @@ def test_a_batch_is_the_oldest_job_and_others_of_its_kind():
 
 def test_jobs_beyond_the_limit_are_refused_together():
     queue = filled(job(), job())
-    with pytest.raises(Refusal, match="2 pictures and answers are waiting, and 2 more would exceed the maximum of 3"):
+    with pytest.raises(Refusal, match="2 of the 3 places in the queue are taken, and the request needs 2"):
         queue.put([job(), job()], limit=3)
     assert len(queue) == 2
     queue.put([job()], limit=3)

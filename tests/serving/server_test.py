@@ -85,7 +85,7 @@ def test_a_request_beyond_the_queue_is_answered_with_429(pool):
     assert reply.status_code == 429
     assert reply.headers["retry-after"] == "1"
     assert reply.json()["error"] == {
-        "message": "1 pictures and answers are waiting, and 1 more would exceed the maximum of 1; ask again later",
+        "message": "1 of the 1 places in the queue are taken, and the request needs 1; ask again later",
         "type": "rate_limit_error",
         "param": None,
         "code": "queue_full",
@@ -205,6 +205,21 @@ def test_an_error_of_the_program_is_not_told_and_costs_no_other_request(pool, ca
     assert bad.status_code == 500
     assert bad.json()["error"]["message"] == "the server failed at this request; its log says why"
     assert "a fault of the program" in caplog.text
+
+
+class Ended(Held):
+    """Ends the thread of the model at its first batch."""
+
+    def generate(self, requests, batch_size=1):
+        raise SystemExit
+
+
+def test_the_server_is_not_healthy_without_the_thread_of_its_model():
+    with served(Ended(small_generator().reader), limits=Limits(timeout=1.0)) as address, connected(address) as client:
+        assert client.post(DRAW, json={"prompt": "thing"}).status_code == 504
+        reply = client.get("/health")
+    assert reply.status_code == 503
+    assert reply.json()["error"]["message"] == "the model has stopped; start the server again"
 
 
 @pytest.mark.slow

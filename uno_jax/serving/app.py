@@ -60,6 +60,7 @@ def make_app(server: Server) -> FastAPI:
         await run_in_threadpool(worker.join)
 
     app = FastAPI(title="uno_jax", lifespan=running, openapi_url=None)
+    app.state.worker = worker
     for path, method, handler in ENDPOINTS:
         app.add_api_route(path, _endpoint(handler, server, open_to_all=path == "/health"), methods=[method])
     app.add_exception_handler(HTTPException, _other_error)
@@ -147,6 +148,8 @@ async def describe_model(server: Server, request: HttpRequest, deadline: float) 
 
 async def health(server: Server, request: HttpRequest, deadline: float) -> Response:
     """Says that the server takes requests. The model is loaded before the server starts."""
+    if not request.app.state.worker.is_alive():
+        raise Refusal(503, "the model has stopped; start the server again", "stopped")
     return JSONResponse({"status": "ok", "model": server.name, "waiting": len(server.queue)})
 
 

@@ -36,8 +36,8 @@ class JobQueue:
                 raise Refusal(503, "the server is stopping; ask again later", "stopping")
             if len(self._jobs) + len(jobs) > limit:
                 message = (
-                    f"{len(self._jobs)} pictures and answers are waiting, and {len(jobs)} more would exceed the "
-                    f"maximum of {limit}; ask again later"
+                    f"{len(self._jobs)} of the {limit} places in the queue are taken, and the request needs "
+                    f"{len(jobs)}; ask again later"
                 )
                 raise Refusal(429, message, "queue_full", {"Retry-After": "1"})
             self._jobs += jobs
