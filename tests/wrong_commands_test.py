@@ -81,7 +81,7 @@ def folder(tmp_path_factory) -> Path:
         ("serve --checkpoint=nothing --port=0", "nothing: no checkpoint found"),
         ("serve --checkpoint=nothing --queue=0", "queue is 0 and batch is 4: expected at least 1"),
         ("serve --checkpoint=nothing --timeout=nan", "flag --timeout=nan: expected a number"),
-        ("serve --checkpoint=nothing --host=nowhere.invalid", "cannot listen on nowhere.invalid:8000"),
+        ("serve --checkpoint=nothing --host=203.0.113.1", "cannot listen on 203.0.113.1:8000"),
         (f"{CONVERT} picture.png --overwrite", "picture.png is not a checkpoint, and --overwrite replaces only those"),
         (f"{CONVERT} precious --overwrite", "precious is not a checkpoint, and --overwrite replaces only those"),
         (f"convert export {REFERENCE} new --shard_size=0", "flag --shard_size=0: '0': expected at least one byte"),
