@@ -214,6 +214,7 @@ class Ended(Held):
         raise SystemExit
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_server_is_not_healthy_without_the_thread_of_its_model():
     with served(Ended(small_generator().reader), limits=Limits(timeout=1.0)) as address, connected(address) as client:
         assert client.post(DRAW, json={"prompt": "thing"}).status_code == 504
