@@ -70,7 +70,7 @@ $(VENV)/runtime: requirements.txt | same_python
 	$(if $(JAX),$(PIP) jax==$(JAX))
 	touch $@
 
-$(VENV)/development: requirements.txt requirements-demo.txt requirements-dev.txt | same_python
+$(VENV)/development: requirements.txt requirements-serve.txt requirements-demo.txt requirements-dev.txt | same_python
 	$(PIP) -r requirements-dev.txt
 	$(PIP) --no-deps -r requirements-demo.txt
 	$(if $(JAX),$(PIP) jax==$(JAX))

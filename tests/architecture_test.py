@@ -12,8 +12,8 @@ from tests.helpers.paths import ROOT
 LAYERS = (
     ("__main__",),
     ("study",),
-    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "pretrain_vision", "sample", "train"),
-    ("inside", "planning"),
+    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "pretrain_vision", "sample", "serve", "train"),
+    ("inside", "planning", "serving"),
     ("run",),
     ("inference",),
     ("interop",),

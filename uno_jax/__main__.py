@@ -13,6 +13,7 @@ COMMANDS = {
     "sample": "generate and edit pictures",
     "chat": "chat with a model in a terminal",
     "demo": "generate, edit and ask on a web page",
+    "serve": "serve a model to programs, with the endpoints of OpenAI's API",
     "convert": "import, export, inspect and compare checkpoints",
     "study": "compare post-training methods with an exact scorer",
     "look_inside": "see and measure what checkpoints compute of noised pictures",

@@ -209,8 +209,19 @@ class Generator:
         """
         groups: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
-            groups.setdefault(self._kind(request), []).append(number)
+            groups.setdefault(self.kind(request), []).append(number)
         return sorted(chunk for group in groups.values() for chunk in _chunks(group, batch_size))
+
+    def kind(self, request: Request) -> Any:
+        """Returns what the requests of a batch have in common, as a key.
+
+        Raises:
+          ValueError: as for `size_of`.
+        """
+        height, width = self.size_of(request)
+        tokens = height * width // self.reader.model.config.pixels_per_token**2
+        plain = dataclasses.replace(request.settings, seed=0, negative="", size="", aspect="")
+        return plain, latent_bucket(tokens), any(not isinstance(part, str) for part in request.context)
 
     def size_of(self, request: Request) -> tuple[int, int]:
         """Returns height and width in pixels of the requested picture.
@@ -267,12 +278,6 @@ class Generator:
                 raise UserError(f"stop {text!r} is not one token of this model: expected exactly one")
             found.append(token)
         return tuple(found)
-
-    def _kind(self, request: Request) -> Any:
-        height, width = self.size_of(request)
-        tokens = height * width // self.reader.model.config.pixels_per_token**2
-        plain = dataclasses.replace(request.settings, seed=0, negative="", size="", aspect="")
-        return plain, latent_bucket(tokens), any(not isinstance(part, str) for part in request.context)
 
     def _generate_list(
         self,

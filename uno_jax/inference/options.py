@@ -1,4 +1,4 @@
-"""Command-line flags shared by `sample`, `chat` and `demo`: model, mesh, thinking, pictures and text."""
+"""Command-line flags shared by `sample`, `chat`, `demo` and `serve`: model, mesh, thinking, pictures and text."""
 
 from __future__ import annotations
 
@@ -67,9 +67,13 @@ def load_from_flags(flag_values: flags.FlagValues, thoughts: TextConfig) -> Gene
     return load_generator(flag_values.checkpoint, ema=flag_values.ema, dtype=dtype, mesh=mesh, thinking=thinking)
 
 
-def define_pictures(flag_values: flags.FlagValues) -> None:
-    """Defines the flags of `picture_settings`: one for each field of `PictureSettings` except `think`."""
-    define_fields(flag_values, PictureSettings(), _PICTURES, "pictures")
+def define_pictures(flag_values: flags.FlagValues, *, seed: bool = True) -> None:
+    """Defines the flags of `picture_settings`: one for each field of `PictureSettings` except `think`.
+
+    Without `seed`, there is no flag for it either.
+    """
+    notes = {name: note for name, note in _PICTURES.items() if seed or name != "seed"}
+    define_fields(flag_values, PictureSettings(), notes, "pictures")
 
 
 def picture_settings(flag_values: flags.FlagValues, **changes: Any) -> PictureSettings:
@@ -78,7 +82,8 @@ def picture_settings(flag_values: flags.FlagValues, **changes: Any) -> PictureSe
     Raises:
       ConfigError: a flag is out of range. The message names it.
     """
-    return PictureSettings(**(field_values(flag_values, _PICTURES) | changes))
+    defined = [name for name in _PICTURES if name in flag_values]
+    return PictureSettings(**(field_values(flag_values, defined) | changes))
 
 
 def define_metadata(flag_values: flags.FlagValues, section: str, note: str) -> None:
