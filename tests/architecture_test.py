@@ -12,8 +12,8 @@ from tests.helpers.paths import ROOT
 LAYERS = (
     ("__main__",),
     ("study",),
-    ("aot", "chat", "convert", "demo", "look_inside", "prepare_data", "pretrain_vision", "sample", "train"),
-    ("inside", "planning"),
+    ("aot", "chat", "convert", "demo", "evaluate", "look_inside", "prepare_data", "pretrain_vision", "sample", "train"),
+    ("evaluation", "inside", "planning"),
     ("run",),
     ("inference",),
     ("interop",),

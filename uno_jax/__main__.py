@@ -14,6 +14,7 @@ COMMANDS = {
     "chat": "chat with a model in a terminal",
     "demo": "generate, edit and ask on a web page",
     "convert": "import, export, inspect and compare checkpoints",
+    "evaluate": "generate, score and report public benchmarks",
     "study": "compare post-training methods with an exact scorer",
     "look_inside": "see and measure what checkpoints compute of noised pictures",
     "aot": "compile a run for a TPU slice without its hardware, and check that it fits",
