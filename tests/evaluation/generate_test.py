@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.evaluate_command import QUICK_FLAGS, fail, succeed
-from tests.helpers.published import GENEVAL, write_geneval
+from tests.helpers.published import DPG, GENEVAL, encoded_picture, write_dpg, write_gedit, write_geneval, write_wise
 from tests.helpers.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax.evaluation.benchmark import seed_of
 from uno_jax.inference.picture_settings import PictureSettings
@@ -141,3 +141,36 @@ def test_processes_share_the_items(checkpoint, tmp_path):
     second = generate(checkpoint, "geneval", data, tmp_path / "out", "--samples=1", "--part=1/2")
     assert "1 generated, 0 kept\n" in second
     assert json.loads((tmp_path / "out/record.json").read_text())["pictures_made"] == 3
+
+
+def test_dpg_has_a_grid_of_four_samples_per_prompt_and_nothing_else(checkpoint, tmp_path):
+    generate(checkpoint, "dpg", write_dpg(tmp_path / "data"), tmp_path / "out", "--batch=12", "--nothink")
+    assert files_of(tmp_path / "out/images") == sorted(f"{name}.png" for name in DPG)
+    grid = np.asarray(Image.open(tmp_path / "out/images/1234.png"))
+    for number, (row, column) in enumerate([(0, 0), (0, 16), (16, 0), (16, 16)]):
+        sample = np.asarray(Image.open(tmp_path / f"out/samples/1234_{number}.png"))
+        assert np.array_equal(grid[row : row + 16, column : column + 16], sample)
+    record = json.loads((tmp_path / "out/record.json").read_text())
+    assert record["prefix"] == "Generate an image: "
+    assert record["settings"]["text_scale"] == 3.0
+
+
+def test_wise_has_a_picture_per_prompt_id(checkpoint, tmp_path):
+    generate(checkpoint, "wise", write_wise(tmp_path / "data"), tmp_path / "out", "--batch=12")
+    ids = [1, 400, 401, 568, 701, 801, 901]
+    assert files_of(tmp_path / "out/images") == sorted(f"{number}.png" for number in ids)
+
+
+def test_gedit_has_an_edit_and_its_source_by_kind_and_language(checkpoint, tmp_path):
+    data = write_gedit(tmp_path / "data")
+    generate(checkpoint, "gedit_en", data, tmp_path / "out", "--name=mine", "--size=16x16")
+    folder = tmp_path / "out/images/mine/fullset"
+    assert files_of(folder) == [
+        "color_alter/en/0a1b.png",
+        "color_alter/en/0a1b_SRCIMG.png",
+        "subject-add/en/2c3d.png",
+        "subject-add/en/2c3d_SRCIMG.png",
+    ]
+    assert (folder / "color_alter/en/0a1b_SRCIMG.png").read_bytes() == encoded_picture((10, 200, 30))
+    with Image.open(tmp_path / "out/sources/color_alter/0a1b.png") as source:
+        assert source.size == (24, 16)

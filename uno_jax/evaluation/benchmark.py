@@ -66,9 +66,11 @@ class Score:
     averages: Mapping[str, float]
     """Name -> value. The first is the published one; the others are averagings that are also in use."""
     categories: Mapping[str, float]
-    """Category -> value, as in the official breakdown."""
+    """Category of the items -> value."""
     items: Mapping[str, float]
     """Item -> mean over its samples."""
+    pictures: int
+    """Number of pictures with a score."""
     failed: int = 0
     """Outputs without a score, such as failed requests to a judge. They are in no average."""
 
@@ -93,8 +95,8 @@ class Benchmark:
     """How the official scorer is run, with `{images}` and `{name}` for the folder and the name of the model."""
     any_samples: bool = False
     """Whether the scorer accepts any number of pictures per item."""
-    unpack: Callable[[Path, Path, Sequence[Item]], None] | None = None
-    """Writes the pictures to edit: path of the published files, output folder, items."""
+    unpack: Callable[[Path, Path, Sequence[Item], str], None] | None = None
+    """Writes the pictures to edit: path of the published files, output folder, items, name of the model."""
     finish: Callable[[Path, Item, str, Sequence[Path]], None] | None = None
     """Writes what the scorer reads beside the pictures of an item, once these exist: output folder, item, name of the
     model, pictures. Called again after a resume."""

@@ -30,6 +30,8 @@ class Job(NamedTuple):
     preset_name: str
     preset: Preset
     """The preset, with the changes of the command line."""
+    changes: Mapping[str, Any]
+    """These changes, as JSON."""
     name: str
     """Name of the model in reports, and in folders that a scorer names after it."""
     checkpoint: Mapping[str, Any]
@@ -76,6 +78,7 @@ def record_of(job: Job, generator: Generator) -> Record:
             **{name: value for name, value in to_json(preset.settings).items() if name != "seed"},
             "time_shift": preset.settings.flow(model.time_shift).time_shift,
         },
+        "changes": dict(job.changes),
         "thoughts": _thoughts(generator) if preset.settings.think else None,
         "prefix": preset.prefix,
         "seeds": "the first 31 bits of SHA-256(benchmark/item/sample)",
@@ -123,7 +126,7 @@ def generate(job: Job, generator: Generator, published: Path, console: Console) 
     check_same(job.out, record.head)
     job.out.mkdir(parents=True, exist_ok=True)
     if job.benchmark.unpack is not None:
-        job.benchmark.unpack(published, job.out, job.data.items)
+        job.benchmark.unpack(published, job.out, job.data.items, job.name)
     requests = _requests(job, record)
     for _ in check_prompts([_prompt(item, request) for item, _, request in requests], generator):
         pass

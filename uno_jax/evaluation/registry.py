@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from uno_jax.evaluation.benchmark import Benchmark
+from uno_jax.evaluation.benchmarks.dpg import DPG
+from uno_jax.evaluation.benchmarks.gedit import GEDIT_CN, GEDIT_EN
 from uno_jax.evaluation.benchmarks.geneval import GENEVAL, GENEVAL_LONG
+from uno_jax.evaluation.benchmarks.wise import WISE, WISE_VERIFIED
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (GENEVAL, GENEVAL_LONG)}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (GENEVAL, GENEVAL_LONG, DPG, WISE, WISE_VERIFIED, GEDIT_EN, GEDIT_CN)
+}

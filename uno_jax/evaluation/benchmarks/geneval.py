@@ -97,6 +97,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
         },
         categories=tags,
         items={item: float(np.mean(values)) for item, values in by_item.items()},
+        pictures=len(seen),
     )
 
 
