@@ -58,7 +58,7 @@ def write_tables(out: Path, runs: Sequence[Run]) -> None:
     """Writes `table.md`, `table.csv`, `table.json` and `table.tex` to a folder."""
     table, models = make_table(runs), list(dict.fromkeys(run.model for run in runs))
     contents = {
-        "table.md": _markdown(table, models) + _unscored(runs),
+        "table.md": "\n".join(filter(None, [_markdown(table, models) if table else "", _unscored(runs)])),
         "table.csv": _csv(table),
         "table.json": json.dumps(_json(table, runs), ensure_ascii=False, indent=1) + "\n",
         "table.tex": _latex(table, models),
@@ -84,7 +84,7 @@ def _markdown(table: Table, models: Sequence[str]) -> str:
 
 def _unscored(runs: Sequence[Run]) -> str:
     missing = [f"- {run.benchmark}, {run.model}, {run.settings}" for run in runs if run.score is None]
-    return "\nNot scored yet:\n\n" + "\n".join(missing) + "\n" if missing else ""
+    return "Not scored yet:\n\n" + "\n".join(missing) + "\n" if missing else ""
 
 
 def _csv(table: Table) -> str:
