@@ -108,9 +108,9 @@ def test_the_record_says_what_the_pictures_depend_on(geneval, checkpoint):
 def test_it_continues_where_it_stopped(geneval, checkpoint, tmp_path):
     out, _ = geneval
     data = write_geneval(tmp_path)
-    generate(checkpoint, "geneval", data, tmp_path / "out", "--samples=2", "--items=1")
+    generate(checkpoint, "geneval", data, tmp_path / "out", "--samples=2", "--items=1", "--batch=3")
     (tmp_path / "out/images/00000/samples/00001.png").unlink()
-    printed = generate(checkpoint, "geneval", data, tmp_path / "out", "--samples=2")
+    printed = generate(checkpoint, "geneval", data, tmp_path / "out", "--samples=2", "--batch=3")
     assert "5 to make, 1 present" in printed
     for name in files_of(out / "images"):
         if name.endswith(".png"):
@@ -144,7 +144,7 @@ def test_processes_share_the_items(checkpoint, tmp_path):
 
 
 def test_dpg_has_a_grid_of_four_samples_per_prompt_and_nothing_else(checkpoint, tmp_path):
-    generate(checkpoint, "dpg", write_dpg(tmp_path / "data"), tmp_path / "out", "--batch=12", "--nothink")
+    generate(checkpoint, "dpg", write_dpg(tmp_path / "data"), tmp_path / "out", "--batch=3", "--nothink")
     assert files_of(tmp_path / "out/images") == sorted(f"{name}.png" for name in DPG)
     grid = np.asarray(Image.open(tmp_path / "out/images/1234.png"))
     for number, (row, column) in enumerate([(0, 0), (0, 16), (16, 0), (16, 16)]):
@@ -156,7 +156,7 @@ def test_dpg_has_a_grid_of_four_samples_per_prompt_and_nothing_else(checkpoint, 
 
 
 def test_wise_has_a_picture_per_prompt_id(checkpoint, tmp_path):
-    generate(checkpoint, "wise", write_wise(tmp_path / "data"), tmp_path / "out", "--batch=12")
+    generate(checkpoint, "wise", write_wise(tmp_path / "data"), tmp_path / "out", "--batch=3")
     ids = [1, 400, 401, 568, 701, 801, 901]
     assert files_of(tmp_path / "out/images") == sorted(f"{number}.png" for number in ids)
 

@@ -7,10 +7,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers.evaluate_command import fail, succeed
 from tests.helpers.evaluated import write_evaluated
+from uno_jax.evaluation.differences import _interval
 
 ITEMS = {"00000": "single_object", "00001": "counting"}
 
@@ -46,11 +48,34 @@ def two(tmp_path) -> tuple[Path, Path]:
 
 def test_a_table_has_a_row_per_average_and_a_column_per_model(two, tmp_path):
     table = (report(tmp_path / "report", *two) / "table.md").read_text()
-    assert table.splitlines() == [
+    assert table.splitlines()[:3] == [
         "| benchmark | average | settings | judge | base | uno |",
         "| --- | --- | --- | --- | ---: | ---: |",
         "| geneval | mean_of kinds | bagel | detector | 0.7800 | 0.8200 (1 of 2) |",
     ]
+
+
+def test_differences_are_over_paired_items(tmp_path):
+    items = {str(number): "any" for number in range(4)}
+    runs = [write_evaluated(tmp_path / name, "wise", items, name=name) for name in ("base", "uno")]
+    for run, scores in zip(runs, ([0.0, 0.5, 0.5, 1.0], [0.5, 1.0, 1.0, None]), strict=True):
+        write_score(run, 0.5)
+        content = json.loads((run / "score.json").read_text())
+        content["items"] = {str(number): score for number, score in enumerate(scores) if score is not None}
+        (run / "score.json").write_text(json.dumps(content))
+    out = report(tmp_path / "report", *runs)
+    assert (
+        "| wise | bagel | detector | uno - base | 3 | +0.5000 | +0.5000 | +0.5000 |" in (out / "table.md").read_text()
+    )
+    [difference] = json.loads((out / "table.json").read_text())["differences"]
+    assert (difference["items"], difference["value"]) == (3, pytest.approx(0.5))
+
+
+def test_the_interval_of_a_difference_covers_its_mean(tmp_path):
+    pairs = np.array([0.0, 1.0] * 50)
+    low, high = _interval(pairs)
+    # The standard error is 0.05, so that the interval is about 0.4 to 0.6.
+    assert (low, high) == (pytest.approx(0.4, abs=0.03), pytest.approx(0.6, abs=0.03))
 
 
 def test_numbers_of_other_judges_or_settings_are_in_other_rows(tmp_path):
@@ -68,7 +93,7 @@ def test_numbers_of_other_judges_or_settings_are_in_other_rows(tmp_path):
 def test_folders_without_a_score_are_named(tmp_path):
     run = write_evaluated(tmp_path / "base", "geneval", ITEMS)
     table = (report(tmp_path / "report", run) / "table.md").read_text()
-    assert "Not scored yet:\n\n- geneval, base, bagel" in table
+    assert table == "Not scored yet:\n\n- geneval, base, bagel: 2 of 2 pictures made\n"
 
 
 def test_csv_and_json_have_a_line_per_number(two, tmp_path):

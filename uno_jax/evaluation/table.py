@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uno_jax.evaluation.differences import differences
 from uno_jax.evaluation.runs import Run
 from uno_jax.process.files import atomic_file
 
@@ -58,7 +59,7 @@ def write_tables(out: Path, runs: Sequence[Run]) -> None:
     """Writes `table.md`, `table.csv`, `table.json` and `table.tex` to a folder."""
     table, models = make_table(runs), list(dict.fromkeys(run.model for run in runs))
     contents = {
-        "table.md": "\n".join(filter(None, [_markdown(table, models) if table else "", _unscored(runs)])),
+        "table.md": "\n".join(filter(None, [_markdown(table, models), _differences(runs), _unscored(runs)])),
         "table.csv": _csv(table),
         "table.json": json.dumps(_json(table, runs), ensure_ascii=False, indent=1) + "\n",
         "table.tex": _latex(table, models),
@@ -77,14 +78,35 @@ def _lines(table: Table, models: Sequence[str]) -> list[list[str]]:
 
 
 def _markdown(table: Table, models: Sequence[str]) -> str:
-    head, *lines = ([cell.replace("|", "/") for cell in line] for line in _lines(table, models))
-    rule = [*["---"] * 4, *["---:"] * len(models)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *lines])
+    return _markdown_lines(_lines(table, models), 4) if table else ""
+
+
+def _markdown_lines(lines: Sequence[Sequence[str]], texts: int) -> str:
+    """Formats lines, head first, with `texts` columns of text and then columns of numbers."""
+    head, *rest = ([cell.replace("|", "/") for cell in line] for line in lines)
+    rule = [*["---"] * texts, *["---:"] * (len(head) - texts)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rest])
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    lines = [
+        [each.benchmark, each.settings, each.judge, f"{each.model} - {each.minus}", f"{each.items:,}"]
+        + [f"{value:+.4f}" for value in (each.value, each.low, each.high)]
+        for each in differences(runs)
+    ]
+    head = ["benchmark", "settings", "judge", "difference", "items", "mean", "low", "high"]
+    title = "Differences over the same items, all of one weight, with 95% intervals over items:\n\n"
+    return title + _markdown_lines([head, *lines], 4) if lines else ""
 
 
 def _unscored(runs: Sequence[Run]) -> str:
-    missing = [f"- {run.benchmark}, {run.model}, {run.settings}" for run in runs if run.score is None]
-    return "Not scored yet:\n\n" + "\n".join(missing) + "\n" if missing else ""
+    lines = []
+    for run in runs:
+        if run.score is None:
+            expected = len(run.record.pictures)
+            made = expected - len(run.record.missing(run.out))
+            lines.append(f"- {run.benchmark}, {run.model}, {run.settings}: {made:,} of {expected:,} pictures made\n")
+    return "Not scored yet:\n\n" + "".join(lines) if lines else ""
 
 
 def _csv(table: Table) -> str:
@@ -114,7 +136,8 @@ def _json(table: Table, runs: Sequence[Run]) -> dict[str, Any]:
         }
         for run in runs
     ]
-    return {"numbers": numbers, "runs": sources}
+    compared = [each._asdict() for each in differences(runs)]
+    return {"numbers": numbers, "differences": compared, "runs": sources}
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
