@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from tests.helpers.evaluate_command import QUICK_FLAGS, fail, succeed
-from tests.helpers.published import DPG, GENEVAL, encoded_picture, write_dpg, write_gedit, write_geneval, write_wise
+from tests.helpers.published import (
+    DPG,
+    GENEVAL,
+    encoded_picture,
+    write_dpg,
+    write_gedit,
+    write_geneval,
+    write_imgedit,
+    write_wise,
+)
 from tests.helpers.small_loaded import QUICK, save_small_checkpoint, small_generator
 from uno_jax.evaluation.benchmark import seed_of
 from uno_jax.inference.picture_settings import PictureSettings
@@ -174,3 +183,10 @@ def test_gedit_has_an_edit_and_its_source_by_kind_and_language(checkpoint, tmp_p
     assert (folder / "color_alter/en/0a1b_SRCIMG.png").read_bytes() == encoded_picture((10, 200, 30))
     with Image.open(tmp_path / "out/sources/color_alter/0a1b.png") as source:
         assert source.size == (24, 16)
+
+
+def test_imgedit_has_an_edit_per_key(checkpoint, tmp_path):
+    data = write_imgedit(tmp_path / "data")
+    generate(checkpoint, "imgedit", data, tmp_path / "out", "--size=16x16")
+    assert files_of(tmp_path / "out/images") == ["412.png", "7.png"]
+    assert files_of(tmp_path / "out/sources") == ["412.jpg", "7.jpg"]

@@ -172,6 +172,25 @@ def test_an_edit_of_gedit_without_ratings_is_counted_and_no_score(tmp_path):
     assert (found["items_scored"], found["failed"], found["items_expected"]) == (1, 1, 3)
 
 
+def test_imgedit_averages_edits_and_kinds(tmp_path):
+    out = write_evaluated(tmp_path / "out", "imgedit", {"1": "add", "2": "add", "3": "remove", "4": "remove"})
+    answers = {
+        "1": "Brief reasoning: good.\nPrompt Compliance: 5\nVisual Seamlessness: 4\nPhysical & Detail Fidelity: 3",
+        "2": "**Prompt Compliance:** 2\n**Visual Seamlessness:** 2/5\n- Physical & Detail Fidelity: 2.",
+        "3": "Prompt Compliance: 1\nVisual Seamlessness: 1\nPhysical & Detail Fidelity: 1\n",
+        "4": {"error": "timeout"},
+    }
+    results = tmp_path / "result.json"
+    results.write_text(json.dumps(answers))
+    found = score(out, results)
+    # Edits: 4, 2 and 1. Kinds: 3 and 1.
+    assert found["averages"] == {
+        "mean of edits (BAGEL's copy)": pytest.approx(7 / 3),
+        "mean of kinds": pytest.approx(2.0),
+    }
+    assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
+
+
 def test_a_folder_without_a_record_is_refused(tmp_path):
     assert "there is no record.json" in failing(tmp_path, tmp_path / "results.jsonl")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -91,4 +92,46 @@ def write_gedit(folder: Path) -> Path:
         for task, key, language, common in GEDIT
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+IMGEDIT = {"412": ("animal/1.jpg", "remove"), "7": ("daily object/2.jpg", "add")}
+
+
+def write_imgedit(folder: Path) -> Path:
+    """Writes two edits and their pictures. Returns the folder."""
+    records = {}
+    for key, (picture, kind) in IMGEDIT.items():
+        (folder / "singleturn" / picture).parent.mkdir(parents=True)
+        (folder / "singleturn" / picture).write_bytes(encoded_picture((200, 40, 40), "JPEG"))
+        records[key] = {"id": picture, "prompt": "thing", "edit_type": kind}
+    (folder / "basic_edit.json").write_text(json.dumps(records))
+    return folder
+
+
+UNIGEN = {
+    "0": ("thing", '{"Primary Categories": "Style ", "Testpoints": ["Style"]}'),
+    "509": ("a number, and more", '{"Primary Categories": "Style" "Testpoints": []}'),
+}
+
+
+def write_unigen(folder: Path, kind: str = "en") -> Path:
+    """Writes two prompts, one with broken categories. Returns the folder that holds `data`."""
+    (folder / "data").mkdir(parents=True)
+    language = kind.split("_")[0]
+    with (folder / "data" / f"test_prompts_{kind}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", f"prompt_{language}", f"sub_dims_{language}"])
+        writer.writerows([index, *texts] for index, texts in UNIGEN.items())
+    return folder
+
+
+def write_geneval2(folder: Path) -> Path:
+    """Writes two prompts. Returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [
+        {"prompt": "thing", "atom_count": 3, "vqa_list": [["How many?", "two"]], "skills": ["count"]},
+        {"prompt": "two numbers", "atom_count": 10, "vqa_list": [["Any?", "Yes"]], "skills": ["object"]},
+    ]
+    (folder / "geneval2_data.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     return folder
