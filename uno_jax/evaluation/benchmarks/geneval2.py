@@ -60,6 +60,7 @@ GENEVAL2 = Benchmark(
     read=_read,
     picture=_picture,
     scorer="python evaluation.py --benchmark_data geneval2_data.jsonl "
-    "--image_filepath_data {images}/../image_paths.json --method soft_tifa_am --output_file SCORES (in a checkout of facebookresearch/GenEval2)",
+    "--image_filepath_data {images}/../image_paths.json --method soft_tifa_am --output_file SCORES "
+    "(in a checkout of facebookresearch/GenEval2)",
     unpack=_write_paths,
 )
