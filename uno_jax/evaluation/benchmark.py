@@ -105,7 +105,8 @@ class Benchmark:
 
 
 def seed_of(benchmark: str, item: str, sample: int) -> int:
-    """Returns the seed of a picture: the first 31 bits of the SHA-256 of `benchmark/item/sample`."""
+    """Returns the seed of a picture: the lower 31 of the first 32 bits of the SHA-256 of
+    `benchmark/item/sample`."""
     digest = hashlib.sha256(f"{benchmark}/{item}/{sample}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & LARGEST_SEED
 

@@ -81,7 +81,7 @@ def record_of(job: Job, generator: Generator) -> Record:
         "changes": dict(job.changes),
         "thoughts": _thoughts(generator) if preset.settings.think else None,
         "prefix": preset.prefix,
-        "seeds": "the first 31 bits of SHA-256(benchmark/item/sample)",
+        "seeds": "the lower 31 of the first 32 bits of SHA-256(benchmark/item/sample)",
         "data": {
             "files": [file.name for file in job.data.files],
             "sha256": hash_files(job.data.files),
