@@ -94,7 +94,7 @@ def folder(tmp_path_factory) -> Path:
         ("evaluate", "missing command: expected generate, score, report"),
         ("evaluate genrate", "unknown command genrate: did you mean generate?"),
         ("evaluate generate --benchmark=geneval --data=number.jsonl", "missing --checkpoint and --out"),
-        (f"{EVALUATE} --benchmark=imagenet --data=nothing", "value should be one of <geneval|geneval_long|dpg|"),
+        (f"{EVALUATE} --benchmark=imagenet --data=nothing", "value should be one of <geneval|geneval_long|geneval2|"),
         (f"{EVALUATE} --benchmark=geneval --data=nothing", "nothing: there is no evaluation_metadata.jsonl"),
         (f"{EVALUATE} --benchmark=geneval --data=missing", "missing: there is no such file; expected evaluation_"),
         (f"{EVALUATE} --benchmark=geneval --data=number.jsonl", "number.jsonl:1: prompt is 3: expected str"),
