@@ -13,6 +13,7 @@ from tests.helpers.tiny_run import write_config, write_dataset
 
 TRAIN = "train --config=config.py --workdir=run"
 SAMPLE = f"sample --checkpoint={REFERENCE} --out=out"
+EVALUATE = f"evaluate generate --checkpoint={REFERENCE} --out=out"
 STUDY = "study.__main__ --workdir=study --config=configs/study/scenes.py --list"
 LOOK = f"look_inside --checkpoint={REFERENCE} --data=data --out=out"
 CONVERT = f"convert import {REFERENCE}"
@@ -31,6 +32,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "precious" / "photo.png").write_bytes(b"photo")
     (folder / "blank.txt").write_text("\n  \n")
     (folder / "number.jsonl").write_text('{"prompt": 3}\n')
+    (folder / "evaluation_metadata_long.jsonl").write_text('{"prompt": 3}\n')
     (folder / "empty.jsonl").write_text('{"prompt": " "}\n')
     Image.new("RGB", (8, 8)).save(folder / "picture.png")
     return folder
@@ -93,6 +95,26 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=jsonl --out=new", "--dataset=jsonl requires --jsonl"),
         ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
         ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
+        ("evaluate", "missing command: expected generate, score, report"),
+        ("evaluate genrate", "unknown command genrate: did you mean generate?"),
+        ("evaluate generate --benchmark=geneval --data=number.jsonl", "missing --checkpoint and --out"),
+        (f"{EVALUATE} --benchmark=imagenet --data=nothing", "value should be one of <geneval|geneval_long|geneval2|"),
+        (f"{EVALUATE} --benchmark=geneval --data=nothing", "nothing: there is no evaluation_metadata.jsonl"),
+        (f"{EVALUATE} --benchmark=geneval --data=missing", "missing: there is no such file; expected evaluation_"),
+        (f"{EVALUATE} --benchmark=geneval --data=number.jsonl", "number.jsonl:1: prompt is 3: expected str"),
+        (f"{EVALUATE} --benchmark=geneval --data=picture.png", "picture.png: not UTF-8 text"),
+        (
+            f"{EVALUATE} --benchmark=geneval --data=evaluation_metadata_long.jsonl",
+            "evaluation_metadata_long.jsonl belongs to another benchmark",
+        ),
+        (f"{EVALUATE} --benchmark=dpg --data=nothing", "nothing: there are no .txt files"),
+        (f"{EVALUATE} --benchmark=dpg --data=nothing --samples=2", "--samples is 2, but the scorer of dpg reads 4"),
+        (f"{EVALUATE} --benchmark=dpg --data=nothing --preset=bagel", "--preset is 'bagel': dpg has reca, ours"),
+        (f"{EVALUATE} --benchmark=geneval --data=nothing --name=a/b", "--name is 'a/b': expected letters"),
+        (f"{EVALUATE} --benchmark=wise --data=blank.txt", "blank.txt: not valid JSON"),
+        (f"{EVALUATE} --benchmark=gedit_en --data=picture.png", "picture.png: cannot be read as Parquet"),
+        ("evaluate score --out=nothing --results=blank.txt", "nothing: there is no record.json"),
+        ("evaluate report --run=nothing --out=new", "nothing: there is no record.json"),
         (f"{STUDY} --config.difference=nan", "config.difference is nan: give a number between 0 and 1"),
         (f"{STUDY} --config.sampling.batch=0", "config.sampling.batch is 0: give at least 1"),
         (f"{STUDY} --config.sampling.timesteps=0", "config.sampling.timesteps is 0: give at least 2"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "generate, edit and ask on a web page",
     "serve": "serve a model to programs, with the endpoints of OpenAI's API",
     "convert": "import, export, inspect and compare checkpoints",
+    "evaluate": "generate, score and report public benchmarks",
     "study": "compare post-training methods with an exact scorer",
     "look_inside": "see and measure what checkpoints compute of noised pictures",
     "aot": "compile a run for a TPU slice without its hardware, and check that it fits",

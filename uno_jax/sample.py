@@ -22,6 +22,7 @@ from uno_jax.inference.generate import BATCH, Generator, Request
 from uno_jax.inference.options import (
     define_metadata,
     define_model,
+    define_part,
     define_pictures,
     define_thoughts,
     load_from_flags,
@@ -34,7 +35,7 @@ from uno_jax.inference.prompt_files import Prompt, PromptError, check_prompts, p
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
-from uno_jax.process.flags import ValueParser, define_path, define_paths, parse_flags, section_of
+from uno_jax.process.flags import define_path, define_paths, parse_flags, section_of
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.sheets.samples import Example, Picture, make_sheet
@@ -80,21 +81,10 @@ def _define(options: flags.FlagValues) -> None:
     flags.DEFINE_integer("batch", BATCH, "pictures per batch", lower_bound=1, **place)
     note = "maximum pictures on sheet.png; 0: no sheet"
     flags.DEFINE_integer("sheet", 48, note, 0, 1000, **place)
-    note = "I/N: process I of N, from 0, generates every N-th picture; default: by JAX's process index"
-    flags.DEFINE(ValueParser(_part), "part", None, note, **place)
+    define_part(options, "output")
     define_hosts(options)
     define_pictures(options)
     define_thoughts(options)
-
-
-def _part(text: str) -> tuple[int, int]:
-    try:
-        number, count = (int(digits) for digits in text.split("/"))
-    except ValueError:
-        number, count = -1, 0
-    if not 0 <= number < count:
-        raise ValueError(f"{text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
-    return number, count
 
 
 def _prompts(options: flags.FlagValues) -> list[Prompt]:

@@ -1,7 +1,8 @@
-"""Command-line flags shared by `sample`, `chat`, `demo` and `serve`: model, mesh, thinking, pictures and text."""
+"""Command-line flags that commands which load a model share: model, mesh, thinking, pictures and text."""
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from typing import Any
 
@@ -12,7 +13,7 @@ from uno_jax.inference.generate import Generator, load_generator
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.thinking import ThinkingConfig
 from uno_jax.parallel.flags import define_mesh, mesh_config
-from uno_jax.process.flags import define_fields, define_path, field_values, section_of
+from uno_jax.process.flags import ValueParser, define_fields, define_path, define_typed, field_values, section_of
 from uno_jax.sampling.text import TextConfig
 
 _PICTURES = {
@@ -74,6 +75,42 @@ def define_pictures(flag_values: flags.FlagValues, *, seed: bool = True) -> None
     """
     notes = {name: note for name, note in _PICTURES.items() if seed or name != "seed"}
     define_fields(flag_values, PictureSettings(), notes, "pictures")
+
+
+def define_changes(flag_values: flags.FlagValues, section: str) -> None:
+    """Defines the flags of `changed_settings`: one for each field of `PictureSettings` except `seed`, all optional."""
+    kinds = typing.get_type_hints(PictureSettings)
+    for name, note in _PICTURES.items():
+        if name != "seed":
+            define_typed(flag_values, name, kinds[name], None, note, section)
+    define_typed(flag_values, "think", bool, None, "write a plan of the picture first", section)
+
+
+def changed_settings(flag_values: flags.FlagValues, settings: PictureSettings) -> PictureSettings:
+    """Returns settings with the flags that were given.
+
+    Raises:
+      ConfigError: a flag is out of range. The message names it.
+    """
+    names = [field.name for field in dataclasses.fields(settings) if field.name != "seed"]
+    given: dict[str, Any] = {name: flag_values[name].value for name in names if flag_values[name].present}
+    return dataclasses.replace(settings, **given)
+
+
+def define_part(flag_values: flags.FlagValues, section: str) -> None:
+    """Defines `--part`, the share of one of several processes: a pair of its index and their number, or None."""
+    note = "I/N: process I of N, from 0, generates every N-th picture; default: by JAX's process index"
+    flags.DEFINE(ValueParser(_part), "part", None, note, **section_of(flag_values, section))
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        number, count = (int(digits) for digits in text.split("/"))
+    except ValueError:
+        number, count = -1, 0
+    if not 0 <= number < count:
+        raise ValueError(f"{text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
+    return number, count
 
 
 def picture_settings(flag_values: flags.FlagValues, **changes: Any) -> PictureSettings:

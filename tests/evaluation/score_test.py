@@ -1,0 +1,200 @@
+"""`evaluate score`: the official averages, on cases that were computed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.evaluate_command import fail, succeed
+from tests.helpers.evaluated import write_evaluated
+
+
+def score(out: Path, results: Path, *more: str) -> dict:
+    succeed("score", f"--out={out}", f"--results={results}", *more)
+    return json.loads((out / "score.json").read_text())
+
+
+def failing(out: Path, results: Path) -> str:
+    return fail("score", f"--out={out}", f"--results={results}")
+
+
+def write_lines(file: Path, lines: list[dict]) -> Path:
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return file
+
+
+GENEVAL = {"00000": "single_object", "00001": "counting", "00002": "counting"}
+
+
+def geneval_line(item: str, sample: int, correct: bool, tag: str = "") -> dict:
+    return {
+        "filename": f"images/{item}/samples/{sample:05d}.png",
+        "tag": tag or GENEVAL[item],
+        "prompt": "any",
+        "correct": correct,
+        "reason": "",
+        "metadata": "{}",
+        "details": "{}",
+    }
+
+
+def test_geneval_is_the_mean_of_kinds_each_a_mean_over_images(tmp_path):
+    out = write_evaluated(tmp_path / "out", "geneval", GENEVAL, samples=2)
+    correct = {"00000": [True, True], "00001": [True, False], "00002": [False, False]}
+    lines = [geneval_line(item, k, value) for item, values in correct.items() for k, value in enumerate(values)]
+    found = score(out, write_lines(tmp_path / "results.jsonl", lines), "--judge=detector 1")
+    # Kinds: 2/2 and 1/4. Images: 3 of 6. Prompts with a correct image: 2 of 3.
+    assert found["averages"] == {
+        "mean of kinds": pytest.approx(0.625),
+        "mean of images": pytest.approx(0.5),
+        "prompts with a correct image": pytest.approx(2 / 3),
+    }
+    assert found["categories"] == {"single_object": 1.0, "counting": 0.25}
+    assert found["items"] == {"00000": 1.0, "00001": 0.5, "00002": 0.0}
+    assert (found["items_scored"], found["items_expected"], found["judge"]) == (3, 3, "detector 1")
+
+
+def test_items_without_a_result_are_counted(tmp_path):
+    out = write_evaluated(tmp_path / "out", "geneval", GENEVAL)
+    found = score(out, write_lines(tmp_path / "results.jsonl", [geneval_line("00001", 0, True)]))
+    assert (found["items_scored"], found["items_expected"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([geneval_line("00000", 0, True)] * 2, "is also at"),
+        ([geneval_line("00000", 0, True, "position")], "item 00000 has 'single_object'"),
+        ([{**geneval_line("00000", 0, True), "filename": "99999/samples/0.png"}], "is no picture of this folder"),
+        ([{**geneval_line("00000", 0, True), "correct": "yes"}], "correct is 'yes': expected true or false"),
+    ],
+)
+def test_results_of_other_pictures_are_refused(tmp_path, lines, message):
+    out = write_evaluated(tmp_path / "out", "geneval", GENEVAL)
+    assert message in failing(out, write_lines(tmp_path / "results.jsonl", lines))
+    assert not (out / "score.json").exists()
+
+
+def test_dpg_is_the_mean_over_images_of_the_mean_over_crops(tmp_path):
+    out = write_evaluated(tmp_path / "out", "dpg", {"1": "numbered", "2": "numbered", "vrd3": "vrd"})
+    results = tmp_path / "dpg-bench_1_results.txt"
+    results.write_text(
+        "some, folder/1.png, 1.0, 0.5, 0.5, 0.0, 0.5\n"
+        "some, folder/2.png, 1.0, 1.0, 1.0, 1.0, 1.0\n"
+        "Model: images\nL1 category scores:\n\tentity: 12.5\nDPG-Bench score: 75.0\n"
+    )
+    found = score(out, results)
+    assert found["averages"] == {
+        "mean of scored images": pytest.approx(75.0),
+        "unscored images as 0": pytest.approx(50.0),
+    }
+    assert found["items"] == {"1": 50.0, "2": 100.0}
+    assert (found["items_scored"], found["items_expected"]) == (2, 3)
+
+
+def wise_line(number: int, ratings: tuple[float, float, float]) -> dict:
+    names = ("consistency", "realism", "aesthetic_quality")
+    return {"prompt_id": number, "Subcategory": "any", **dict(zip(names, ratings, strict=True))}
+
+
+def test_wise_weighs_ratings_and_groups(tmp_path):
+    ratings = {
+        1: (2, 2, 2),
+        2: (0, 0, 0),
+        401: (2, 0, 0),
+        568: (0, 2, 0),
+        701: (0, 0, 2),
+        801: (1, 1, 1),
+        901: (2, 2, 0),
+    }
+    out = write_evaluated(tmp_path / "out", "wise", {str(number): "any" for number in ratings})
+    lines = [wise_line(number, each) for number, each in ratings.items()]
+    found = score(out, write_lines(tmp_path / "scores.jsonl", lines))
+    groups = {"culture": 0.5, "time": 0.7, "space": 0.2, "biology": 0.1, "physics": 0.5, "chemistry": 0.9}
+    assert found["categories"] == pytest.approx(groups)
+    # 0.4 * 0.5 + 0.167 * 0.7 + 0.133 * 0.2 + 0.1 * (0.1 + 0.5 + 0.9) = 0.2 + 0.1169 + 0.0266 + 0.15
+    assert found["averages"]["official weights"] == pytest.approx(0.4935)
+    assert found["averages"]["equal weights (BAGEL's copy)"] == pytest.approx(2.9 / 6)
+
+
+@pytest.mark.parametrize("rating", [999, 9.9])
+def test_a_failed_judgement_of_wise_is_counted_and_no_score(tmp_path, rating):
+    out = write_evaluated(tmp_path / "out", "wise", {"1": "any", "2": "any"})
+    lines = [wise_line(1, (2, 2, 2)), wise_line(2, (rating, rating, rating))]
+    found = score(out, write_lines(tmp_path / "scores.jsonl", lines))
+    assert found["averages"]["mean of images"] == pytest.approx(1.0)
+    assert (found["items_scored"], found["failed"]) == (1, 1)
+
+
+GEDIT = {"color_alter/a": "color_alter", "color_alter/b": "color_alter", "subject-add/c": "subject-add"}
+
+
+def write_gedit_results(folder: Path, ratings: dict[str, tuple[object, object, bool]]) -> Path:
+    folder.mkdir()
+    head = "source_image,edited_image,instruction,sementics_score,quality_score,intersection_exist,instruction_language"
+    for task in {key.split("/")[0] for key in ratings}:
+        lines = [head]
+        for key, (semantics, quality, common) in ratings.items():
+            if key.startswith(f"{task}/"):
+                file = f"save/base/fullset/{task}/en/{key.split('/')[1]}.png"
+                lines.append(f'x.png,{file},"green, please",{semantics},{quality},{common},en')
+        (folder / f"base_{task}_gpt_score.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_gedit_is_the_mean_of_kinds_of_geometric_means(tmp_path):
+    out = write_evaluated(tmp_path / "out", "gedit_en", GEDIT)
+    ratings = {"color_alter/a": (4, 9, True), "color_alter/b": (0, 8, False), "subject-add/c": (8, 8, True)}
+    found = score(out, write_gedit_results(tmp_path / "results", ratings))
+    # O: 6, 0 and 8. Kinds: 3 and 8; in the intersection 6 and 8.
+    averages = {
+        "O": 5.5,
+        "SC": 5.0,
+        "PQ": 8.25,
+        "O, intersection": 7.0,
+        "SC, intersection": 6.0,
+        "PQ, intersection": 8.5,
+        "O, mean of edits": 14 / 3,
+    }
+    assert found["averages"] == pytest.approx(averages)
+    assert list(found["averages"])[0] == "O"
+    assert found["items"]["color_alter/a"] == pytest.approx(math.sqrt(36))
+
+
+def test_an_edit_of_gedit_without_ratings_is_counted_and_no_score(tmp_path):
+    out = write_evaluated(tmp_path / "out", "gedit_en", GEDIT)
+    ratings = {"color_alter/a": (4, 9, True), "subject-add/c": ("nan", "", True)}
+    found = score(out, write_gedit_results(tmp_path / "results", ratings))
+    assert found["averages"]["O"] == pytest.approx(6.0)
+    assert (found["items_scored"], found["failed"], found["items_expected"]) == (1, 1, 3)
+
+
+def test_imgedit_averages_edits_and_kinds(tmp_path):
+    out = write_evaluated(tmp_path / "out", "imgedit", {"1": "add", "2": "add", "3": "remove", "4": "remove"})
+    answers = {
+        "1": "Brief reasoning: good.\nPrompt Compliance: 5\nVisual Seamlessness: 4\nPhysical & Detail Fidelity: 3",
+        "2": "**Prompt Compliance:** 2\n**Visual Seamlessness:** 2/5\n- Physical & Detail Fidelity: 2.",
+        "3": "Prompt Compliance: 1\nVisual Seamlessness: 1\nPhysical & Detail Fidelity: 1\n",
+        "4": {"error": "timeout"},
+    }
+    results = tmp_path / "result.json"
+    results.write_text(json.dumps(answers))
+    found = score(out, results)
+    # Edits: 4, 2 and 1. Kinds: 3 and 1.
+    assert found["averages"] == {
+        "mean of edits (BAGEL's copy)": pytest.approx(7 / 3),
+        "mean of kinds": pytest.approx(2.0),
+    }
+    assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
+
+
+def test_a_folder_without_a_record_is_refused(tmp_path):
+    assert "there is no record.json" in failing(tmp_path, tmp_path / "results.jsonl")
+
+
+def test_a_benchmark_without_arithmetic_is_refused(tmp_path):
+    out = write_evaluated(tmp_path / "out", "wise_verified", {"1": "any"})
+    assert "results of wise_verified cannot be averaged here" in failing(out, tmp_path)

@@ -1,0 +1,178 @@
+"""Public benchmarks, from a checkpoint to a table: `python -m uno_jax.evaluate generate|score|report`.
+
+See docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import flags
+from rich.console import Console
+
+from uno_jax.config import to_json
+from uno_jax.evaluation.benchmark import IMAGES, Benchmark, BenchmarkError
+from uno_jax.evaluation.checkpoint import about_checkpoint, folder_name
+from uno_jax.evaluation.gallery import write_gallery
+from uno_jax.evaluation.generate import Job, check_samples, generate
+from uno_jax.evaluation.registry import BENCHMARKS
+from uno_jax.evaluation.runs import read_runs
+from uno_jax.evaluation.score import score_results
+from uno_jax.evaluation.table import write_tables
+from uno_jax.inference.generate import BATCH
+from uno_jax.inference.options import changed_settings, define_changes, define_model, define_part, load_from_flags
+from uno_jax.parallel.flags import define_hosts, joined_hosts
+from uno_jax.process.errors import exit_with_message
+from uno_jax.process.files import check_folder
+from uno_jax.process.flags import choose_command, define_path, define_paths, parse_flags, section_of
+from uno_jax.process.signals import exit_on_signals
+from uno_jax.process.start_up import set_up_jax
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    run: Callable[[flags.FlagValues, Console], None]
+    define: Callable[[flags.FlagValues], None]
+    about: str
+    required: tuple[str, ...]
+    positional: tuple[str, ...] = ()
+
+
+def main(arguments: Sequence[str], console: Console | None = None) -> None:
+    """Runs a subcommand, and reports an error in one message."""
+    name, command = choose_command("evaluate", _COMMANDS, arguments, __doc__)
+    options = flags.FlagValues()
+    command.define(options)
+    parse_flags(options, arguments[1:], command=f"evaluate {name}", about=command.about, required=command.required)
+    with exit_on_signals(), exit_with_message():
+        command.run(options, console or Console(soft_wrap=True))
+
+
+def _define_generate(options: flags.FlagValues) -> None:
+    place = section_of(options, "benchmark")
+    flags.DEFINE_enum("benchmark", None, list(BENCHMARKS), "the benchmark", **place)
+    define_path(options, "data", None, "its prompt file as published, or the folder of it", "benchmark")
+    note = "settings of the pictures: bagel as BAGEL published, ours as `sample`; default: the first of the benchmark"
+    flags.DEFINE_string("preset", None, note, **place)
+    flags.DEFINE_integer("samples", None, "pictures per prompt; default: as published", 1, 10_000, **place)
+    flags.DEFINE_integer("items", None, "only the first N prompts; default: all", 1, **place)
+    define_model(options)
+    note = "name of the model in reports; default: the last folder of the checkpoint's path"
+    flags.DEFINE_string("name", None, note, **section_of(options, "model"))
+    define_path(options, "out", None, "folder of the pictures; existing ones are kept", "output")
+    flags.DEFINE_integer("batch", BATCH, "pictures per batch", lower_bound=1, **section_of(options, "output"))
+    define_part(options, "output")
+    define_hosts(options)
+    define_changes(options, "changes of the preset")
+
+
+def _generate(options: flags.FlagValues, console: Console) -> None:
+    set_up_jax()
+    benchmark, out = BENCHMARKS[options.benchmark], Path(options.out)
+    preset_name = options.preset or next(iter(benchmark.presets))
+    if preset_name not in benchmark.presets:
+        known = ", ".join(benchmark.presets)
+        raise BenchmarkError(f"--preset is {preset_name!r}: {benchmark.name} has {known}")
+    preset = benchmark.presets[preset_name]
+    settings = changed_settings(options, preset.settings)
+    changes = {name: value for name, value in to_json(settings).items() if to_json(preset.settings)[name] != value}
+    preset = dataclasses.replace(preset, settings=settings)
+    samples = check_samples(benchmark, options.samples)
+    name = _model_name(options.name or folder_name(options.checkpoint))
+    data = benchmark.read(Path(options.data))
+    data = data._replace(items=data.items[: options.items])
+    check_folder(out)
+    with joined_hosts(options) if options.part is None else contextlib.nullcontext():
+        part = options.part or (jax.process_index(), jax.process_count())
+        checkpoint = {**about_checkpoint(options.checkpoint), "ema": options.ema}
+        generator = load_from_flags(options, preset.thoughts)
+        job = Job(benchmark, data, preset_name, preset, changes, name, checkpoint, out, samples, options.batch, part)
+        finished = generate(job, generator, Path(options.data), console)
+    elsewhere = f", {finished.missing:,} missing (of other parts)" if finished.missing else ""
+    lines = [f"{out}: {finished.generated:,} generated, {finished.kept:,} kept{elsewhere}"]
+    if not finished.missing:
+        lines.append(f"score them with: {_scorer(benchmark, out, name)}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _model_name(name: str) -> str:
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise BenchmarkError(
+            f"--name is {name!r}: expected letters, digits, '-', '_' and '.', because it names a folder"
+        )
+    return name
+
+
+def _scorer(benchmark: Benchmark, out: Path, name: str) -> str:
+    return benchmark.scorer.format(images=out / IMAGES, name=name)
+
+
+def _define_score(options: flags.FlagValues) -> None:
+    define_path(options, "out", None, "folder that `evaluate generate` has written; receives score.json", "scores")
+    define_paths(options, "results", "file that the official scorer has written, or a folder of such files", "scores")
+    note = "judge or detector with its version and date, for reports"
+    flags.DEFINE_string("judge", None, note, **section_of(options, "scores"))
+
+
+def _score(options: flags.FlagValues, console: Console) -> None:
+    out = Path(options.out)
+    content = score_results(out, [Path(path) for path in options.results], options.judge)
+    lines = [f"{name}: {value:.4f}" for name, value in content["averages"].items()]
+    lines += [f"  {name}: {value:.4f}" for name, value in content["categories"].items()]
+    failed = f", {content['failed']:,} failed" if content["failed"] else ""
+    lines.append(f"{content['items_scored']:,} of {content['items_expected']:,} items scored{failed}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _define_report(options: flags.FlagValues) -> None:
+    define_paths(options, "run", "folder that `evaluate generate` has written, once per folder", "report")
+    define_path(options, "out", None, "folder of table.md, table.csv, table.json, table.tex and gallery.html", "report")
+    note = "prompts per benchmark in gallery.html, evenly spaced; 0: no gallery"
+    flags.DEFINE_integer("gallery", 60, note, 0, 10_000, **section_of(options, "report"))
+
+
+def _report(options: flags.FlagValues, console: Console) -> None:
+    out = Path(options.out)
+    check_folder(out)
+    runs = read_runs([Path(path) for path in options.run])
+    out.mkdir(parents=True, exist_ok=True)
+    write_tables(out, runs)
+    if options.gallery:
+        write_gallery(out / "gallery.html", runs, options.gallery)
+    console.print((out / "table.md").read_text(), markup=False, highlight=False)
+
+
+_COMMANDS = {
+    "generate": Command(
+        _generate,
+        _define_generate,
+        "Generates the pictures of a benchmark, in the folders that its official scorer reads.",
+        ("benchmark", "data", "checkpoint", "out"),
+    ),
+    "score": Command(
+        _score,
+        _define_score,
+        "Computes the official averages from what the official scorer has written.",
+        ("out", "results"),
+    ),
+    "report": Command(
+        _report,
+        _define_report,
+        "Writes one table over checkpoints and benchmarks, and a page that shows pictures side by side.",
+        ("run", "out"),
+    ),
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

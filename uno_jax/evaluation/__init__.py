@@ -1,0 +1,1 @@
+"""Pictures for public benchmarks, their scores, and reports (see `docs/evaluation.md`)."""

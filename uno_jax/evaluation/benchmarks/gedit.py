@@ -1,0 +1,228 @@
+"""GEdit-Bench (stepfun-ai): edits of photographs by instructions in English or Chinese, judged by a language model."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+from uno_jax.data.decoding import decode_rgb
+from uno_jax.evaluation.benchmark import (
+    IMAGES,
+    SOURCES,
+    Benchmark,
+    BenchmarkError,
+    Data,
+    Item,
+    Preset,
+    Score,
+    check_unique,
+    field_of,
+    read_text,
+)
+from uno_jax.evaluation.presets import EDITING, LATE, OURS_EDITING
+from uno_jax.inference.picture_files import write_png
+from uno_jax.process.files import atomic_file
+
+_TEXTS = ["task_type", "key", "instruction", "instruction_language", "Intersection_exist"]
+_EDITED, _SHOWN = "input_image_raw", "input_image"
+"""Fields of the picture that a model edits, and of the one that the judge sees."""
+_SHOWN_SUFFIX = "_SRCIMG"
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _tables(path: Path) -> list[Path]:
+    """Returns the Parquet files of the split `train`."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.rglob("train-*.parquet")) or sorted(path.rglob("*.parquet"))
+    if not files:
+        raise BenchmarkError(f"{path}: there are no .parquet files; download the data set stepfun-ai/GEdit-Bench")
+    return files
+
+
+def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields every row of a table and its place. Few rows are in memory at a time."""
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            missing = set(columns) - set(table.schema_arrow.names)
+            if missing:
+                raise BenchmarkError(f"{file}: there is no column {', '.join(sorted(missing))}; download it again")
+            number = 0
+            for batch in table.iter_batches(batch_size=16, columns=list(columns)):
+                for row in batch.to_pylist():
+                    yield f"{file}[{number}]", row
+                    number += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BenchmarkError(f"{file}: cannot be read as Parquet ({error}); download it again") from error
+
+
+def _read(path: Path, language: str) -> Data:
+    files = _tables(path)
+    items = [
+        _item(row, where) for file in files for where, row in _rows(file, _TEXTS) if _language(row, where) == language
+    ]
+    if not items:
+        raise BenchmarkError(f"{path}: there are no rows with instruction_language {language!r}; download it again")
+    check_unique(items)
+    return Data(items, files)
+
+
+def _language(row: Mapping[str, Any], where: str) -> str:
+    return str(field_of(row, "instruction_language", str, where))
+
+
+def _item(row: Mapping[str, Any], where: str) -> Item:
+    task, key = field_of(row, "task_type", str, where), field_of(row, "key", str, where)
+    for name, value in (("task_type", task), ("key", key)):
+        if not re.fullmatch(r"\w[\w.-]*", value):
+            raise BenchmarkError(f"{where}: {name} is {value!r}, which is no file name; download it again")
+    kept = {"language": _language(row, where), "key": key, "intersection": bool(row.get("Intersection_exist"))}
+    source = f"{SOURCES}/{task}/{key}.png"
+    return Item(f"{task}/{key}", field_of(row, "instruction", str, where), task, where, kept, source)
+
+
+def _read_english(path: Path) -> Data:
+    """Reads the rows with English instructions."""
+    return _read(path, "en")
+
+
+def _read_chinese(path: Path) -> Data:
+    """Reads the rows with Chinese instructions."""
+    return _read(path, "cn")
+
+
+def _picture(item: Item, sample: int, name: str) -> str:
+    folder = f"{IMAGES}/{name}/fullset/{item.category}/{item.published['language']}"
+    return f"{folder}/{item.published['key']}.png"
+
+
+def _unpack(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
+    """Writes the pictures to edit, and those that the scorer shows its judge, unless they exist."""
+    missing: dict[tuple[str, str], Item] = {}
+    for item in items:
+        if not (out / str(item.source)).is_file() or not _shown(out, item, name).is_file():
+            missing[(item.id, item.published["language"])] = item
+    if not missing:
+        return
+    for file in _tables(path):
+        for where, row in _rows(file, [*_TEXTS, _EDITED, _SHOWN]):
+            found = missing.get((_item(row, where).id, _language(row, where)))
+            if found is not None:
+                _write_source(out / str(found.source), row[_EDITED], f"{where}: {_EDITED}")
+                _write_source(_shown(out, found, name), row[_SHOWN], f"{where}: {_SHOWN}")
+
+
+def _shown(out: Path, item: Item, name: str) -> Path:
+    picture = out / _picture(item, 0, name)
+    return picture.with_name(f"{picture.stem}{_SHOWN_SUFFIX}.png")
+
+
+def _write_source(file: Path, image: Any, where: str) -> None:
+    """Writes a picture of the table as PNG: its own bytes if they are PNG."""
+    content = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(content, bytes):
+        raise BenchmarkError(f"{where}: there are no bytes of a picture; download the file again")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = decode_rgb(content, where)
+    if content.startswith(_PNG):
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(content)
+    else:
+        write_png(file, Image.fromarray(pixels))
+
+
+def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
+    """Reads `<MODEL>_<task>_gpt_score.csv` of all kinds of edit, and averages them as `calculate_statistics.py` does.
+
+    The score of an edit is the geometric mean of semantics and quality. The published score is the unweighted mean
+    over the kinds of edit. The intersection is a subset, which is also published under the same name.
+    """
+    scores: dict[str, float] = {}
+    parts: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in _PARTS}
+    failed = 0
+    for file in files:
+        table = csv.DictReader(io.StringIO(read_text(file)))
+        for number, row in enumerate(table, start=2):
+            where = f"{file}:{number}"
+            path = str(row.get("edited_image")).replace("\\", "/").split("/")
+            name, language = "/".join([*path[-3:-2], path[-1].removesuffix(".png")]), "".join(path[-2:-1])
+            if name not in items or language != str(row.get("instruction_language")):
+                raise BenchmarkError(f"{where}: edited_image is no picture of this folder; give its own results")
+            if name in scores:
+                raise BenchmarkError(f"{where}: {name} occurs twice; give each result once")
+            ratings = [_rating(row.get(column)) for column in ("sementics_score", "quality_score")]
+            if None in ratings:
+                failed += 1
+                continue
+            semantics, quality = (float(rating or 0) for rating in ratings)
+            scores[name] = math.sqrt(semantics * quality)
+            values = {"O": scores[name], "SC": semantics, "PQ": quality}
+            subset = str(row.get("intersection_exist")).strip().lower() == "true"
+            for part, (kind, all_rows) in _PARTS.items():
+                if all_rows or subset:
+                    parts[part][items[name].category].append(values[kind])
+    if not scores:
+        raise BenchmarkError(f"{files[0]}: no edit has two ratings; expected <MODEL>_<task>_gpt_score.csv")
+    averages = {
+        part: float(np.mean([np.mean(values) for values in tasks.values()])) for part, tasks in parts.items() if tasks
+    }
+    averages["O, mean of edits"] = float(np.mean(list(scores.values())))
+    categories = {task: float(np.mean(values)) for task, values in sorted(parts["O"].items())}
+    return Score(averages, categories, scores, len(scores), failed)
+
+
+_PARTS = {
+    "O": ("O", True),
+    "SC": ("SC", True),
+    "PQ": ("PQ", True),
+    "O, intersection": ("O", False),
+    "SC, intersection": ("SC", False),
+    "PQ, intersection": ("PQ", False),
+}
+"""Average -> the score of an edit, and whether all edits are in it."""
+
+
+def _rating(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if 0 <= value <= 10 else None
+
+
+_PRESETS = {
+    "bagel": Preset("BAGEL's script", dataclasses.replace(EDITING, interval=LATE)),
+    "ours": OURS_EDITING,
+}
+
+
+def _benchmark(language: str, code: str, read: Callable[[Path], Data]) -> Benchmark:
+    return Benchmark(
+        name=f"gedit_{code}",
+        about=f"GEdit-Bench, {language} instructions",
+        published=606,
+        samples=1,
+        presets=_PRESETS,
+        read=read,
+        picture=_picture,
+        scorer=f"python test_gedit_score.py --model_name {{name}} --save_path {{images}} --backbone JUDGE, then "
+        f"calculate_statistics.py with --language {code} (in BAGEL's eval/gen/gedit)",
+        unpack=_unpack,
+        score=_score,
+    )
+
+
+GEDIT_EN = _benchmark("English", "en", _read_english)
+GEDIT_CN = _benchmark("Chinese", "cn", _read_chinese)

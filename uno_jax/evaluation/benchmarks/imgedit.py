@@ -1,0 +1,126 @@
+"""ImgEdit-Bench (PKU-YuanGroup/ImgEdit), the part "Basic": edits of nine kinds, judged by a language model."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from uno_jax.evaluation.benchmark import (
+    IMAGES,
+    SOURCES,
+    Benchmark,
+    BenchmarkError,
+    Data,
+    Item,
+    Preset,
+    Score,
+    check_unique,
+    field_of,
+    find_file,
+)
+from uno_jax.evaluation.presets import EDITING, OURS_EDITING
+from uno_jax.process.files import atomic_file
+from uno_jax.process.json_reader import read_json_object
+from uno_jax.process.paths import local_path
+
+_NAMES = ("basic_edit.json", "singleturn.json", "singleturn/singleturn.json", "Basic/basic_edit.json")
+_RATINGS = 3
+# A line such as "Prompt Compliance: 4", also in bold, or as 4/5.
+_RATING = re.compile(r"^[\s*_#-]*[A-Z][^:\n]{2,60}:[\s*_]*([1-5])(?:\s*/\s*5)?[\s*_.]*$", re.MULTILINE)
+
+
+def _read(path: Path) -> Data:
+    """Reads `basic_edit.json`, an object of edits by key. The pictures lie below its folder, or below `singleturn`."""
+    file = find_file(path, _NAMES)
+    items = []
+    for key, record in read_json_object(file).items():
+        where = f"{file}: {key}"
+        if not isinstance(record, dict) or not re.fullmatch(r"\w[\w-]*", key):
+            raise BenchmarkError(f"{where}: expected a key that names a file, and an object; download it again")
+        picture, prompt = field_of(record, "id", str, where), field_of(record, "prompt", str, where)
+        kind = field_of(record, "edit_type", str, where)
+        source = f"{SOURCES}/{key}{PurePosixPath(picture).suffix}"
+        items.append(Item(key, prompt, kind, where, {"picture": picture}, source))
+    check_unique(items)
+    return Data(items, [file])
+
+
+def _picture(item: Item, sample: int, name: str) -> str:
+    return f"{IMAGES}/{item.id}.png"
+
+
+def _unpack(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
+    """Copies the pictures to edit, unless they exist."""
+    folder = find_file(path, _NAMES).parent
+    for item in items:
+        file = out / str(item.source)
+        if file.is_file():
+            continue
+        picture = local_path(str(item.published["picture"]))
+        roots = (folder, folder / "singleturn", folder.parent / "singleturn", path)
+        found = next((root / picture for root in roots if (root / picture).is_file()), None)
+        if found is None:
+            raise BenchmarkError(f"{item.where}: there is no {folder / picture}; unpack Benchmark.tar beside {folder}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(found.read_bytes())
+
+
+def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
+    """Reads `result.json` of `basic_bench.py`: what the judge wrote of each edit, with three ratings from 1 to 5.
+
+    The score of an edit is the mean of its ratings. The official scripts average by kind of edit and state no overall
+    score; BAGEL's is the mean over edits. An answer without exactly three ratings is a failure.
+    """
+    scores: dict[str, float] = {}
+    failed = 0
+    for file in files:
+        for key, answer in read_json_object(file).items():
+            if key not in items:
+                raise BenchmarkError(f"{file}: {key} is no item of this folder; give its own results")
+            if key in scores:
+                raise BenchmarkError(f"{file}: {key} occurs twice; give each result once")
+            ratings = [int(digit) for digit in _RATING.findall(answer)] if isinstance(answer, str) else []
+            if len(ratings) == _RATINGS:
+                scores[key] = float(np.mean(ratings))
+            else:
+                failed += 1
+    if not scores:
+        raise BenchmarkError(f"{files[0]}: no answer has three ratings from 1 to 5; expected result.json")
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for key, score in scores.items():
+        kinds[items[key].category].append(score)
+    categories = {kind: float(np.mean(values)) for kind, values in sorted(kinds.items())}
+    return Score(
+        averages={
+            "mean of edits (BAGEL's copy)": float(np.mean(list(scores.values()))),
+            "mean of kinds": float(np.mean(list(categories.values()))),
+        },
+        categories=categories,
+        items=scores,
+        pictures=len(scores),
+        failed=failed,
+    )
+
+
+IMGEDIT = Benchmark(
+    name="imgedit",
+    about="ImgEdit-Bench, Basic",
+    published=737,
+    samples=1,
+    presets={
+        "bagel": Preset("BAGEL's script", dataclasses.replace(EDITING, interval=(0.0, 1.0))),
+        "ours": OURS_EDITING,
+    },
+    read=_read,
+    picture=_picture,
+    scorer="python basic_bench.py --result_img_folder {images} --edit_json basic_edit.json --origin_img_root ROOT "
+    "--prompts_json prompts.json (in Benchmark/Basic of PKU-YuanGroup/ImgEdit); it writes result.json into the folder",
+    unpack=_unpack,
+    score=_score,
+)

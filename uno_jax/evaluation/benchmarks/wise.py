@@ -1,0 +1,161 @@
+"""WISE (PKU-YuanGroup/WISE): prompts that need world knowledge, judged by a language model.
+
+Two protocols share the names of files: the legacy one of all numbers that BAGEL published, and `_verified`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uno_jax.evaluation.benchmark import (
+    IMAGES,
+    Benchmark,
+    BenchmarkError,
+    Data,
+    Item,
+    Preset,
+    Score,
+    check_unique,
+    field_of,
+    read_json_lines,
+    read_text,
+)
+from uno_jax.evaluation.presets import LATE, OURS, TEXT_TO_IMAGE, THOUGHTS
+from uno_jax.process.json_reader import JsonError, parse_json
+
+_FILES = ("cultural_common_sense", "spatio-temporal_reasoning", "natural_science")
+_GROUPS = {
+    "culture": (range(1, 401), 0.4),
+    "time": (range(401, 568), 0.167),
+    "space": (range(568, 701), 0.133),
+    "biology": (range(701, 801), 0.1),
+    "physics": (range(801, 901), 0.1),
+    "chemistry": (range(901, 1001), 0.1),
+}
+"""Legacy protocol: group -> its ids, and its weight in the overall score."""
+_WEIGHTS = {"consistency": 0.7, "realism": 0.2, "aesthetic_quality": 0.1}
+_LARGEST = 2  # of a rating
+
+
+def _read(path: Path, suffix: str) -> Data:
+    names = [f"{name}{suffix}.json" for name in _FILES]
+    folder = next((each for each in (path, path / "data") if any((each / name).is_file() for name in names)), path)
+    files = [path] if path.is_file() else [folder / name for name in names if (folder / name).is_file()]
+    if not files:
+        raise BenchmarkError(f"{path}: there is no {names[0]}; give the folder of the prompt files of WISE")
+    if path.is_file() and ("_verified" in path.name) != bool(suffix):
+        other = "wise" if suffix else "wise_verified"
+        raise BenchmarkError(f"{path} belongs to the other protocol of WISE; use --benchmark={other}")
+    items = []
+    for file in files:
+        for number, record in enumerate(_list(file)):
+            where = f"{file}[{number}]"
+            prompt = field_of(record, "Prompt", str, where)
+            category = f"{field_of(record, 'Category', str, where)} / {field_of(record, 'Subcategory', str, where)}"
+            items.append(Item(str(field_of(record, "prompt_id", int, where)), prompt, category, where))
+    check_unique(items)
+    return Data(items, files)
+
+
+def _list(file: Path) -> list[dict[str, Any]]:
+    try:
+        value = parse_json(read_text(file))
+    except JsonError as error:
+        raise BenchmarkError(f"{file}: {error}; download it again") from error
+    if not isinstance(value, list) or not value or not all(isinstance(record, dict) for record in value):
+        raise BenchmarkError(f"{file}: expected a JSON list of objects; download it again")
+    return value
+
+
+def _read_legacy(path: Path) -> Data:
+    """Reads the three files of the legacy protocol, or BAGEL's `final_data.json`."""
+    return _read(path, "")
+
+
+def _read_verified(path: Path) -> Data:
+    """Reads the three files of the verified protocol."""
+    return _read(path, "_verified")
+
+
+def _picture(item: Item, sample: int, name: str) -> str:
+    return f"{IMAGES}/{item.id}.png"
+
+
+def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
+    """Reads the three files of scores that `gpt_eval.py` writes, and averages them as `Calculate.py` does.
+
+    The score of an image is (0.7 consistency + 0.2 realism + 0.1 aesthetic quality) / 2. A rating above 2 marks a
+    failed request. BAGEL's copy of the scorer weighs the six groups equally.
+    """
+    scores: dict[str, float] = {}
+    failed: set[str] = set()
+    for file in files:
+        for where, line in read_json_lines(file):
+            name = str(field_of(line, "prompt_id", int, where))
+            if name not in items:
+                raise BenchmarkError(f"{where}: prompt_id {name} is no item of this folder; give its own results")
+            if name in scores or name in failed:
+                raise BenchmarkError(f"{where}: prompt_id {name} occurs twice; give each result once")
+            ratings = {rating: field_of(line, rating, (int, float), where) for rating in _WEIGHTS}
+            if all(0 <= value <= _LARGEST for value in ratings.values()):
+                scores[name] = sum(_WEIGHTS[rating] * value for rating, value in ratings.items()) / _LARGEST
+            else:
+                failed.add(name)
+    groups = {
+        group: float(np.mean(found))
+        for group, (ids, _) in _GROUPS.items()
+        if (found := [score for name, score in scores.items() if int(name) in ids])
+    }
+    if not groups:
+        raise BenchmarkError(f"{files[0]}: no image has three ratings from 0 to {_LARGEST}; run the judge again")
+    weights = {group: _GROUPS[group][1] for group in groups}
+    return Score(
+        averages={
+            "official weights": sum(weights[g] * value for g, value in groups.items()) / sum(weights.values()),
+            "equal weights (BAGEL's copy)": float(np.mean(list(groups.values()))),
+            "mean of images": float(np.mean(list(scores.values()))),
+        },
+        categories=groups,
+        items=scores,
+        pictures=len(scores),
+        failed=len(failed),
+    )
+
+
+_PRESETS = {
+    "bagel": Preset("BAGEL's script without thinking", dataclasses.replace(TEXT_TO_IMAGE, interval=LATE)),
+    "bagel_think": Preset(
+        "BAGEL's script with thinking, but our system prompt",
+        dataclasses.replace(TEXT_TO_IMAGE, interval=LATE, think=True),
+        THOUGHTS,
+    ),
+    "ours": OURS,
+}
+
+WISE = Benchmark(
+    name="wise",
+    about="WISE, the legacy protocol of published numbers",
+    published=1000,
+    samples=1,
+    presets=_PRESETS,
+    read=_read_legacy,
+    picture=_picture,
+    scorer="python gpt_eval.py --json_path PROMPTS --image_dir {images} .. for each of the three prompt files "
+    "(WISE_legacy in a checkout of PKU-YuanGroup/WISE)",
+    score=_score,
+)
+WISE_VERIFIED = Benchmark(
+    name="wise_verified",
+    about="WISE, the verified protocol of 2026",
+    published=1000,
+    samples=1,
+    presets=_PRESETS,
+    read=_read_verified,
+    picture=_picture,
+    scorer="IMAGE_DIR={images} bash eval_qwen.sh (in a checkout of PKU-YuanGroup/WISE)",
+)

@@ -1,0 +1,60 @@
+"""Differences of models on the same items, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from uno_jax.evaluation.runs import Run
+
+_RESAMPLES = 2000
+_TAIL = 0.025
+
+
+class Difference(NamedTuple):
+    """The mean difference of two models over the items that both have a score for, and its 95% interval."""
+
+    benchmark: str
+    settings: str
+    judge: str
+    model: str
+    minus: str
+    """The model that it is compared with."""
+    items: int
+    value: float
+    low: float
+    high: float
+
+
+def differences(runs: Sequence[Run]) -> list[Difference]:
+    """Compares every scored run with the first one of the same benchmark, settings and judge.
+
+    All items weigh the same, unlike in some official averages. The interval is over items only: it does not say how
+    much another seed, or another run of the judge, would change.
+    """
+    first: dict[tuple[str, str, str], Run] = {}
+    found = []
+    for run in runs:
+        if run.score is None:
+            continue
+        place = (run.benchmark, run.settings, str(run.score["judge"]))
+        before = first.setdefault(place, run)
+        if before is run or before.score is None:
+            continue
+        own, other = run.score["items"], before.score["items"]
+        pairs = np.array([own[item] - other[item] for item in own if item in other], np.float64)
+        if pairs.size:
+            low, high = _interval(pairs)
+            found.append(Difference(*place, run.model, before.model, pairs.size, float(pairs.mean()), low, high))
+    return found
+
+
+def _interval(pairs: Float[np.ndarray, " items"]) -> tuple[float, float]:
+    """Returns the percentile interval of the mean, from resamples of the items with replacement."""
+    random = np.random.default_rng(0)
+    counts = random.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), _RESAMPLES)
+    low, high = np.quantile(counts @ pairs / len(pairs), [_TAIL, 1 - _TAIL])
+    return float(low), float(high)

@@ -1,0 +1,244 @@
+"""Generates the pictures of a benchmark in batches, and continues where an earlier call stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from uno_jax.config import to_json
+from uno_jax.evaluation.benchmark import Benchmark, BenchmarkError, Data, Item, Preset, hash_files, seed_of
+from uno_jax.evaluation.record import Made, Record, check_same, write_record
+from uno_jax.inference.generate import Generator, Request
+from uno_jax.inference.picture_files import read_settings, write_picture
+from uno_jax.inference.picture_metadata import picture_metadata
+from uno_jax.inference.prompt_files import Prompt, check_prompts
+from uno_jax.training.versions import versions
+
+
+class Job(NamedTuple):
+    """What to generate."""
+
+    benchmark: Benchmark
+    data: Data
+    preset_name: str
+    preset: Preset
+    """The preset, with the changes of the command line."""
+    changes: Mapping[str, Any]
+    """These changes, as JSON."""
+    name: str
+    """Name of the model in reports, and in folders that a scorer names after it."""
+    checkpoint: Mapping[str, Any]
+    """From `about_checkpoint`, with `ema`."""
+    out: Path
+    samples: int
+    """Pictures per item."""
+    batch: int
+    """Maximum pictures per batch."""
+    part: tuple[int, int] = (0, 1)
+    """Index of this process, and number of processes."""
+
+
+class Wanted(NamedTuple):
+    """A picture to generate."""
+
+    made: Made
+    item: Item
+    request: Request
+    metadata: dict[str, Any]
+    """Metadata of the file."""
+
+
+class Finished(NamedTuple):
+    """Numbers of pictures after a call."""
+
+    generated: int
+    kept: int
+    """Pictures that existed."""
+    missing: int
+    """Pictures of other processes that do not exist yet."""
+
+
+def record_of(job: Job, generator: Generator) -> Record:
+    """Returns the record of all pictures of a job."""
+    model, preset = generator.reader.model, job.preset
+    head = {
+        "benchmark": job.benchmark.name,
+        "preset": job.preset_name,
+        "name": job.name,
+        "checkpoint": {"name": model.name, **job.checkpoint},
+        "dtype": model.config.compute_dtype,
+        "settings": {
+            **{name: value for name, value in to_json(preset.settings).items() if name != "seed"},
+            "time_shift": preset.settings.flow(model.time_shift).time_shift,
+        },
+        "changes": dict(job.changes),
+        "thoughts": _thoughts(generator) if preset.settings.think else None,
+        "prefix": preset.prefix,
+        "seeds": "the lower 31 of the first 32 bits of SHA-256(benchmark/item/sample)",
+        "data": {
+            "files": [file.name for file in job.data.files],
+            "sha256": hash_files(job.data.files),
+            "items": len(job.data.items),
+            "items_published": job.benchmark.published,
+        },
+        "samples": job.samples,
+        "versions": versions(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    pictures = [
+        Made(
+            item.id,
+            sample,
+            seed_of(job.benchmark.name, item.id, sample),
+            job.benchmark.picture(item, sample, job.name),
+        )
+        for item in job.data.items
+        for sample in range(job.samples)
+    ]
+    return Record(head, list(job.data.items), pictures)
+
+
+def _thoughts(generator: Generator) -> dict[str, Any]:
+    return {"drawing_prompt": generator.thinking.drawing_prompt, **to_json(generator.thinking.text)}
+
+
+def generate(job: Job, generator: Generator, published: Path, console: Console) -> Finished:
+    """Generates the pictures of a job that do not exist, and writes the record.
+
+    Args:
+      job: what to generate.
+      generator: the model.
+      published: path of the published files.
+      console: receives the numbers of pictures and the time left.
+
+    Raises:
+      BenchmarkError: the folder has pictures of another checkpoint or of other settings.
+      PromptError: the model cannot read a prompt or a picture, or does not support the size.
+    """
+    record = record_of(job, generator)
+    check_same(job.out, record.head)
+    job.out.mkdir(parents=True, exist_ok=True)
+    if job.benchmark.unpack is not None:
+        job.benchmark.unpack(published, job.out, job.data.items, job.name)
+    requests = _requests(job, record)
+    for _ in check_prompts([_prompt(item, request) for item, _, request in requests], generator):
+        pass
+    number, count = job.part
+    own = {item.id for item in job.data.items[number::count]}
+    wanted = [
+        Wanted(made, item, request, _without_place(picture_metadata(request, generator), job.checkpoint))
+        for item, made, request in requests
+        if item.id in own
+    ]
+    missing = [item for item in wanted if read_settings(job.out / item.made.file) != item.metadata]
+    _announce(job, wanted, missing, console)
+    write_record(job.out, record)
+    by_item: dict[str, list[Wanted]] = defaultdict(list)
+    for each in wanted:
+        by_item[each.made.item].append(each)
+    unmade = {item.made for item in missing}
+    _finish(job, [parts for parts in by_item.values() if not unmade.intersection(part.made for part in parts)])
+    for batch in _generated(job, generator, missing, console):
+        unmade.difference_update(batch)
+        done = [by_item[item] for item in dict.fromkeys(made.item for made in batch)]
+        _finish(job, [parts for parts in done if not unmade.intersection(part.made for part in parts)])
+    write_record(job.out, record)
+    return Finished(len(missing), len(wanted) - len(missing), len(record.missing(job.out)))
+
+
+def _requests(job: Job, record: Record) -> list[tuple[Item, Made, Request]]:
+    items = {item.id: item for item in job.data.items}
+    found = []
+    for made in record.pictures:
+        item = items[made.item]
+        text = f"{job.preset.prefix}{item.prompt}"
+        context = (text,) if item.source is None else (job.out / item.source, text)
+        settings = dataclasses.replace(job.preset.settings, seed=made.seed)
+        found.append((item, made, Request(context, settings)))
+    return found
+
+
+def _prompt(item: Item, request: Request) -> Prompt:
+    return Prompt(item.where, item.id, request)
+
+
+def _without_place(metadata: dict[str, Any], checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces the name of the checkpoint, which depends on its place, by its hash."""
+    return {**metadata, "checkpoint": checkpoint["sha256"], "ema": checkpoint["ema"]}
+
+
+def _announce(job: Job, wanted: Sequence[Wanted], missing: Sequence[Wanted], console: Console) -> None:
+    items, published = len(job.data.items), job.benchmark.published
+    lines = [
+        f"{job.benchmark.name}: {len(wanted):,} pictures ({items:,} items, {job.samples} each"
+        f"{f', part {job.part[0]} of {job.part[1]}' if job.part[1] > 1 else ''}), "
+        f"{len(missing):,} to make, {len(wanted) - len(missing):,} present"
+    ]
+    if items != published:
+        lines.append(f"note: the prompt file has {items:,} items, but {published:,} were published")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _generated(
+    job: Job, generator: Generator, missing: Sequence[Wanted], console: Console
+) -> Iterator[tuple[Made, ...]]:
+    """Generates and writes pictures, and yields those of each batch."""
+    requests = [item.request for item in missing]
+    batches = generator.batches(requests, job.batch)
+    started, timed, left = time.monotonic(), 0, len(missing)
+    for number, batch in enumerate(batches):
+        before = time.monotonic()
+        for index, generated in generator.generate([requests[i] for i in batch], len(batch)):
+            item = missing[batch[index]]
+            file = job.out / item.made.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(file, generated.image, item.metadata, generated.thought)
+        left -= len(batch)
+        now = time.monotonic()
+        if number == 0:
+            started = now
+            note = f"the first batch of {len(batch)} took {now - before:.1f} s, with compilation"
+            console.print(note, markup=False, highlight=False)
+        else:
+            timed += len(batch)
+            # Often at first, then less and less: after 1, 2, 4, 8 .. batches.
+            if number & (number - 1) == 0 or not left:
+                each = (now - started) / timed
+                made = len(missing) - left
+                note = f"{made:,} of {len(missing):,}: {each:.2f} s a picture, {_duration(each * left)} left"
+                console.print(note, markup=False, highlight=False)
+        yield tuple(missing[i].made for i in batch)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _finish(job: Job, items: Sequence[Sequence[Wanted]]) -> None:
+    """Writes what the scorer reads beside the pictures of complete items."""
+    if job.benchmark.finish is not None:
+        for parts in items:
+            files = [job.out / part.made.file for part in parts]
+            job.benchmark.finish(job.out, parts[0].item, job.name, files)
+
+
+def check_samples(benchmark: Benchmark, samples: int | None) -> int:
+    """Returns the number of pictures per item.
+
+    Raises:
+      BenchmarkError: the scorer of the benchmark needs another number.
+    """
+    if samples is None or samples == benchmark.samples:
+        return benchmark.samples
+    if not benchmark.any_samples:
+        raise BenchmarkError(f"--samples is {samples}, but the scorer of {benchmark.name} reads {benchmark.samples}")
+    return samples

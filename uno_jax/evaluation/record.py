@@ -1,0 +1,124 @@
+"""The record beside the pictures of a benchmark: everything that they depend on, in `record.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uno_jax.evaluation.benchmark import BenchmarkError, Item
+from uno_jax.process.files import atomic_file
+from uno_jax.process.json_reader import read_json_object
+
+RECORD = "record.json"
+_FORMAT = 1
+_FIXED = ("benchmark", "preset", "name", "checkpoint", "dtype", "settings", "thoughts", "prefix", "data")
+"""Fields that all pictures of a folder share."""
+
+_FREE = ("checkpoint.name", "checkpoint.files", "data.files", "data.items")
+"""Parts of these that may change: the place of a checkpoint, which its name depends on, and how many items are made."""
+
+
+class Made(NamedTuple):
+    """A picture of a benchmark."""
+
+    item: str
+    sample: int
+    seed: int
+    file: str
+    """Path below the output folder."""
+
+
+class Record(NamedTuple):
+    """The content of `record.json`."""
+
+    head: dict[str, Any]
+    """Everything except items and pictures, as JSON."""
+    items: list[Item]
+    pictures: list[Made]
+    """All pictures that are expected, made or not."""
+
+    def missing(self, out: Path) -> list[Made]:
+        """Returns the expected pictures that a folder lacks."""
+        return [picture for picture in self.pictures if not (out / picture.file).is_file()]
+
+
+def write_record(out: Path, record: Record) -> None:
+    """Writes `record.json`, with the number of pictures that exist now."""
+    missing = record.missing(out)
+    unfinished = {picture.item for picture in missing}
+    expected = {picture.item for picture in record.pictures}
+    content = {
+        "format": _FORMAT,
+        **record.head,
+        "items_made": len(expected - unfinished),
+        "items_expected": len(expected),
+        "pictures_made": len(record.pictures) - len(missing),
+        "pictures_expected": len(record.pictures),
+        "items": [_described(item) for item in record.items],
+        "pictures": [picture._asdict() for picture in record.pictures],
+    }
+    with atomic_file(out / RECORD) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _described(item: Item) -> dict[str, Any]:
+    source = {} if item.source is None else {"source": item.source}
+    return {"id": item.id, "prompt": item.prompt, "category": item.category, **source}
+
+
+def read_record(out: Path) -> Record:
+    """Reads the record of a folder.
+
+    Raises:
+      BenchmarkError: there is none, or it is of another version.
+    """
+    file = out / RECORD
+    if not file.is_file():
+        raise BenchmarkError(f"{out}: there is no {RECORD}; give a folder that `evaluate generate` has written")
+    content = read_json_object(file)
+    if content.get("format") != _FORMAT:
+        raise BenchmarkError(f"{file}: format is {content.get('format')!r}: expected {_FORMAT}; generate it again")
+    try:
+        items = [
+            Item(each["id"], each["prompt"], each["category"], str(file), source=each.get("source"))
+            for each in content.pop("items")
+        ]
+        pictures = [Made(**each) for each in content.pop("pictures")]
+    except (KeyError, TypeError) as error:
+        raise BenchmarkError(f"{file}: an item or a picture is incomplete ({error}); generate it again") from error
+    return Record(content, items, pictures)
+
+
+def check_same(out: Path, head: Mapping[str, Any]) -> None:
+    """Refuses to mix pictures: those of an existing record must have the settings of `head`.
+
+    Raises:
+      BenchmarkError: they differ. The message names the first field.
+    """
+    if not (out / RECORD).is_file():
+        return
+    before = read_record(out).head
+    for name, old, new in _differences(_FIXED, before, head):
+        raise BenchmarkError(
+            f"{out} has pictures with {name} {_shown(old)}, not {_shown(new)}; give another --out, or remove this one"
+        )
+
+
+def _differences(
+    names: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for name in names:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(list(before | after), before, after, f"{prefix}{name}.")
+        elif before != after and f"{prefix}{name}" not in _FREE:
+            found.append((f"{prefix}{name}", before, after))
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,81 @@
+"""The official averages of a folder, from the raw outputs of the official scorer, in `score.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from uno_jax.evaluation.benchmark import BenchmarkError, hash_files
+from uno_jax.evaluation.record import read_record
+from uno_jax.evaluation.registry import BENCHMARKS
+from uno_jax.process.files import atomic_file
+from uno_jax.process.json_reader import read_json_object
+
+SCORE = "score.json"
+
+
+def score_results(out: Path, results: Sequence[Path], judge: str | None) -> dict[str, Any]:
+    """Averages result files, and writes and returns `score.json` of the folder.
+
+    Args:
+      out: folder that `generate` has written.
+      results: files of the official scorer, or folders whose files are all such.
+      judge: name, version and date of the judge, or None.
+
+    Raises:
+      BenchmarkError: the folder or the results are not as expected.
+    """
+    record = read_record(out)
+    name = record.head["benchmark"]
+    benchmark = BENCHMARKS.get(name)
+    if benchmark is None or benchmark.score is None:
+        raise BenchmarkError(f"{out}: results of {name} cannot be averaged here; use its official scorer")
+    files = [file for path in results for file in _files(path)]
+    score = benchmark.score(files, {item.id: item for item in record.items})
+    content = {
+        "benchmark": name,
+        "judge": judge or "",
+        "averages": dict(score.averages),
+        "categories": dict(score.categories),
+        "items_scored": len(score.items),
+        "items_expected": len(record.items),
+        "pictures_scored": score.pictures,
+        "pictures_expected": len(record.pictures),
+        "failed": score.failed,
+        "checkpoint": record.head["checkpoint"]["sha256"],
+        "results": {"files": [file.name for file in files], "sha256": hash_files(files)},
+        "scored": datetime.now(UTC).isoformat(timespec="seconds"),
+        "items": dict(score.items),
+    }
+    with atomic_file(out / SCORE) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return content
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        if not found:
+            raise BenchmarkError(f"{path}: the folder has no files; give what the official scorer has written")
+        return found
+    if not path.is_file():
+        raise BenchmarkError(f"{path}: there is no such file; give what the official scorer has written")
+    return [path]
+
+
+def read_score(out: Path) -> dict[str, Any] | None:
+    """Reads `score.json` of a folder; None if there is none.
+
+    Raises:
+      BenchmarkError: it belongs to other pictures.
+    """
+    file = out / SCORE
+    if not file.is_file():
+        return None
+    content, head = read_json_object(file), read_record(out).head
+    if (content.get("benchmark"), content.get("checkpoint")) != (head["benchmark"], head["checkpoint"]["sha256"]):
+        raise BenchmarkError(f"{file} belongs to other pictures than those of {out}; score them again")
+    return content
