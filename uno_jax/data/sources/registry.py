@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from uno_jax.data.openmoji.dataset import OPENMOJI
 from uno_jax.data.scenes.dataset import SCENES
 from uno_jax.data.sources.jsonl import JSONL
+from uno_jax.data.sources.parquet import PARQUET
 from uno_jax.data.sources.source import DataSource, Option
 
-SOURCES = {source.name: source for source in (OPENMOJI, SCENES, JSONL)}
+SOURCES = {source.name: source for source in (OPENMOJI, SCENES, JSONL, PARQUET)}
 
 
 def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[str]]]:

@@ -1,0 +1,96 @@
+"""Files and folders of a source: on this machine, or at a URL that `etils.epath` reads, such as gs://bucket/folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from etils import epath
+
+from uno_jax.data.sources.source import DataSourceError
+from uno_jax.process.paths import local_path
+
+SCHEMES = {"gs": "gcs"}
+"""Schemes of URLs that can be read, and the extra that each of them needs."""
+
+_MOST_FILES = 1_000_000
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source."""
+
+    name: str
+    """Its path below the folder that the user gave, or its own name."""
+    path: epath.Path
+
+
+def location(option: str, text: str) -> epath.Path:
+    """Returns the file or folder that the value of an option names.
+
+    Raises:
+      DataSourceError: the text is no path, or a URL that cannot be read here. The message names the option.
+    """
+    if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
+        _check_scheme(option, text, match[1].lower())
+        return epath.Path(text)
+    try:
+        return epath.Path(local_path(text))
+    except ValueError as error:
+        raise DataSourceError(f"--{option}: {error}.") from error
+
+
+def _check_scheme(option: str, text: str, scheme: str) -> None:
+    known = " and ".join(f"{name}://" for name in SCHEMES)
+    if scheme not in SCHEMES:
+        raise DataSourceError(f"--{option}: nothing here reads {text!r}. Give a path of this machine, or {known}.")
+    try:
+        import fsspec
+
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        raise DataSourceError(
+            f"--{option}: {scheme}:// needs {error.name or 'gcsfs'}. Install the extra `{SCHEMES[scheme]}`: "
+            f"pip install '.[{SCHEMES[scheme]}]' (docs/install.md)"
+        ) from error
+
+
+def find_files(option: str, text: str, endings: Sequence[str], kind: str) -> list[SourceFile]:
+    """Returns the file that an option names, or all files with an ending below the folder that it names, by name.
+
+    Raises:
+      DataSourceError: there is none, or it cannot be read. The message names the option.
+    """
+    path = location(option, text)
+    if path.is_file():
+        return [SourceFile(path.name, path)]
+    if not path.is_dir():
+        raise DataSourceError(f"--{option}: there is no file or folder {text}. Give {kind}.")
+    files = sorted(_below(option, path, tuple(endings)), key=lambda file: file.name)
+    if not files:
+        raise DataSourceError(f"--{option}: no file in {text} ends with {' or '.join(endings)}. Give {kind}.")
+    return files
+
+
+def _below(option: str, folder: epath.Path, endings: tuple[str, ...]) -> Iterator[SourceFile]:
+    seen = 0
+    for inside, _, names in folder.walk():
+        for name in names:
+            seen += 1
+            if seen > _MOST_FILES:
+                found = f"more than {_MOST_FILES:,} files in {folder}"
+                raise DataSourceError(f"--{option}: {found}. Give a folder of shards.")
+            if name.lower().endswith(endings):
+                path = inside / name
+                yield SourceFile(str(path.relative_to(folder)), path)
+
+
+def state_of(files: Sequence[SourceFile]) -> str:
+    """Returns a hash of the names, sizes and modification times of files, without reading them."""
+    state = hashlib.sha256()
+    for file in files:
+        stat = file.path.stat()
+        state.update(f"{file.name}\0{stat.length}\0{stat.mtime}\n".encode())
+    return state.hexdigest()
