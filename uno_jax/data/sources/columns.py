@@ -17,13 +17,16 @@ _NAMES = {"image_list": "images", "instruction_list": "instructions"}
 _LISTS = ("captions", "sources", "images", "instructions", "turns")
 
 
-def choose_columns(names: Sequence[str], values: Values, where: str) -> dict[str, str]:
+def choose_columns(
+    names: Sequence[str], values: Values, where: str, own_names: Mapping[str, str] = _NAMES
+) -> dict[str, str]:
     """Returns the column of each field that a table has.
 
     Args:
       names: the columns of the table.
       values: the options `columns` and `ignore`.
       where: name of the table in messages.
+      own_names: names of fields in this format, besides those of the schema.
 
     Raises:
       DataSourceError: an option is wrong, or a column is neither a field nor ignored.
@@ -41,7 +44,7 @@ def choose_columns(names: Sequence[str], values: Values, where: str) -> dict[str
     taken = {column.partition(".")[0] for column in chosen.values()}
     rest = [name for name in names if name not in ignored | taken]
     for name in list(rest):
-        field = _NAMES.get(name, name)
+        field = own_names.get(name, name)
         if field in FIELDS and field not in chosen:
             chosen[field] = name
             rest.remove(name)
@@ -62,13 +65,18 @@ def fields_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, A
 
 
 def field_value(field: str, value: Any) -> Any:
-    """Returns the value of a column as that of a field: ids as text, lists from JSON, pictures from structs."""
+    """Returns the value of a column as that of a field: ids as text, lists from JSON, pictures from structs.
+
+    An empty list, task or answer is absent.
+    """
     if field == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if field in ("image", "images", "sources"):
-        return _picture(value)
+    if field in ("image", "images", "sources") and not isinstance(value, str):
+        return _picture(value) or None
     if field in _LISTS and isinstance(value, str):
         value = _list_of(value)
+    if field in (*_LISTS, "task", "answer") and value in ([], "", ()):
+        return None
     if field == "captions" and isinstance(value, list) and all(isinstance(item, tuple) for item in value):
         value = dict(value)  # a map of Arrow
     if field == "captions" and isinstance(value, dict):  # BAGEL: texts by name

@@ -17,8 +17,9 @@ from typing import Any
 
 from uno_jax.data.decoding import LARGEST_PICTURE
 from uno_jax.data.record import Record
-from uno_jax.data.sources.pictures import read_picture
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS, Checked, Problem, check_record
+from uno_jax.data.sources.lines import LONGEST_LINE, parse_line, read_lines
+from uno_jax.data.sources.pictures import folder_state, read_picture
+from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Checked, Problem, check_record
 from uno_jax.data.sources.source import (
     SPLITS,
     TEST_FRACTION,
@@ -31,10 +32,8 @@ from uno_jax.data.sources.source import (
     Values,
     split_of,
 )
-from uno_jax.process.json_reader import JsonError, parse_json
 
 _LINES_AT_A_TIME = 256
-_LONGEST_LINE = 2**20  # bytes; a longer line is read in parts of this size
 
 # What people have instead of JSONL: beginning of the file, its name, and how to convert it.
 _OTHER_FORMATS = (
@@ -68,7 +67,7 @@ class CheckedFile:
 def open_jsonl(values: Values, reporter: Reporter) -> Opened:
     """Checks the file `values["jsonl"]` with the pictures in `values["images"]`, and splits its accepted records."""
     jsonl, images = Path(values["jsonl"]), Path(values["images"])
-    advance = reporter.begin("Checking records", sum(1 for _ in _lines(jsonl)))
+    advance = reporter.begin("Checking records", sum(1 for _ in read_lines(jsonl)))
     largest = values["max_picture_pixels"]
     checked = check_jsonl(jsonl, images, advance, max_pixels=largest)
     for rejection in checked.rejections:
@@ -114,7 +113,7 @@ def check_jsonl(
     accepted: list[Accepted] = []
     rejections: list[Rejection] = []
     first_line: dict[str, int] = {}
-    lines = _lines(jsonl)
+    lines = read_lines(jsonl)
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(lines, _LINES_AT_A_TIME)):
             checked = threads.map(lambda item: _ids_and_problems(item[2], images, max_pixels), batch)
@@ -138,38 +137,17 @@ def read_records(
     with open(jsonl, "rb") as file:
         for entry in accepted:
             file.seek(entry.offset)
-            _, checked = _check_line(file.readline(_LONGEST_LINE + 1), Path(images), max_pixels)
+            _, checked = _check_line(file.readline(LONGEST_LINE + 1), Path(images), max_pixels)
             for field, problem, remedy, *_ in checked.problems:  # of a file that has changed since its check
                 raise DataSourceError(f"{jsonl}: record {entry.id!r}, field {field!r}: {problem}. {remedy}")
             yield from checked.records
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yields line number (from 1), byte offset and content of each non-empty line, without what follows its maximum."""
-    number = offset = 0
-    with open(path, "rb") as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            length, part = len(line), line
-            while len(part) > _LONGEST_LINE and not part.endswith(b"\n"):
-                part = file.readline(_LONGEST_LINE + 1)
-                length += len(part)
-            if line.strip():
-                yield number, offset, line
-            offset += length
-
-
 def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, Any], Checked]:
     """Returns the fields of a line, and their check."""
-    remedy = "Write one JSON object per line, as UTF-8 text"
-    if len(line) > _LONGEST_LINE:
-        return {}, Checked((), (("(line)", f"more than {_LONGEST_LINE:,} bytes", remedy),))
-    try:
-        fields = parse_json(line)
-    except JsonError as error:
-        return {}, Checked((), (("(line)", str(error), remedy),))
-    if not isinstance(fields, dict):
-        return {}, Checked((), (("(line)", f"a JSON {type(fields).__name__}, not an object", remedy),))
+    fields, problems = parse_line(line)
+    if problems:
+        return {}, Checked((), problems)
     return fields, check_record(fields, lambda path: read_picture(images, path, max_pixels))
 
 
@@ -194,7 +172,7 @@ def _identity(values: Values) -> dict[str, object]:
         "test_fraction": values["test_fraction"],
         "max_picture_pixels": values["max_picture_pixels"],
         "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
-        "images": _folder_state(images),
+        "images": folder_state(images),
     }
 
 
@@ -213,22 +191,12 @@ def _check_format(jsonl: Path) -> None:
         )
 
 
-def _folder_state(folder: Path) -> str:
-    """Returns a hash of the names, sizes and modification times of a folder's files, without reading them."""
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return state.hexdigest()
-
-
 JSONL = DataSource(
     name="jsonl",
     summary="your own records: a JSONL file and a folder of pictures",
     options=(
         Option("jsonl", Path, None, "file of records, one JSON object per line", required=True),
-        Option("images", Path, None, "base folder of the picture paths", required=True),
+        IMAGES,
         MAX_PICTURE_PIXELS,
         TEST_FRACTION,
     ),

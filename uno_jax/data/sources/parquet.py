@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
+from uno_jax.data.sources.arrow import import_pyarrow, reason_of, row_of
+from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns
 from uno_jax.data.sources.locations import SourceFile, find_files, state_of
-from uno_jax.data.sources.rows import Row, open_rows
+from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
 
@@ -16,29 +16,12 @@ _ROWS_AT_A_TIME = 16
 _BUFFER = 2**20  # bytes that are read of a column at once
 
 
-def import_pyarrow(name: str) -> Any:
-    """Imports pyarrow, or one of its modules.
-
-    Raises:
-      DataSourceError: it is not installed. The message says what to install.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DataSourceError(
-            f"{name} cannot be imported ({error}). Install the extra `arrow`: pip install '.[arrow]' (docs/install.md)"
-        ) from error
-
-
 def open_parquet(values: Values, reporter: Reporter) -> Opened:
     """Opens the files at `values["parquet"]`."""
     files = _files(values)
     columns = [_columns(file, values) for file in files]
-    return open_rows(
-        partial(_rows, files, columns), values, reporter, description=f"Records of {values['parquet']} (Parquet)."
-    )
+    rows = by_id(partial(_rows, files, columns), values)
+    return open_rows(rows, values, reporter, description=f"Records of {values['parquet']} (Parquet).")
 
 
 def _files(values: Values) -> list[SourceFile]:
@@ -52,7 +35,7 @@ def _columns(file: SourceFile, values: Values) -> dict[str, str]:
         with file.path.open("rb") as opened:
             names = parquet.ParquetFile(opened).schema_arrow.names
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataSourceError(f"{file.path}: not a Parquet file, or damaged ({_reason(error)}).") from error
+        raise DataSourceError(f"{file.path}: not a Parquet file, or damaged ({reason_of(error)}).") from error
     return choose_columns(names, values, str(file.path))
 
 
@@ -73,21 +56,8 @@ def _rows_of(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
                     number += 1
                     yield row_of(file.name, number, batch.slice(index, 1), columns)
         except (pyarrow.ArrowException, OSError) as error:
-            problem = ("(file)", f"cannot be read from here on ({_reason(error)})", "Write the file again", "damaged")
+            problem = ("(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged")
             yield Row(file.name, number + 1, {}, (problem,))
-
-
-def row_of(file: str, number: int, batch: Any, columns: Mapping[str, str]) -> Row:
-    """Returns the row of a record batch of Arrow that has one row."""
-    try:
-        [row] = batch.to_pylist()
-    except UnicodeDecodeError as error:
-        return Row(file, number, {}, (("(row)", f"text that is not UTF-8 ({error.reason})", "Write UTF-8"),))
-    return Row(file, number, fields_of(row, columns))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _identity(values: Values) -> dict[str, object]:

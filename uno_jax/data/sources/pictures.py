@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -50,3 +51,13 @@ def encode_rgb(encoded: bytes, max_pixels: int = LARGEST_PICTURE) -> bytes:
         if picture.format in ("PNG", "JPEG") and plain and orientation(picture) is None:
             return encoded
         return encode_png(Image.fromarray(rgb_pixels(picture)))
+
+
+def folder_state(folder: Path) -> str:
+    """Returns a hash of the names, sizes and modification times of a folder's files, without reading them."""
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()

@@ -32,8 +32,6 @@ class Row:
     fields: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
     """What is wrong with the row before its fields are looked at."""
-    split: str = ""
-    """Its split; empty: a hash of its id decides."""
     id: str = field(init=False)
     """The field `id`; without one, made of file and position."""
 
@@ -43,34 +41,44 @@ class Row:
         object.__setattr__(self, "id", own)
 
 
+def by_id(read: Callable[[], Iterable[Row]], values: Values) -> dict[str, Callable[[], Iterable[Row]]]:
+    """Splits rows by a hash of their ids, with the option `test_fraction`.
+
+    Args:
+      read: returns all rows, from the first one, whenever it is called. It is called once for each split.
+      values: the options of the source.
+    """
+    fraction = values["test_fraction"]
+
+    def rows(split: str) -> Iterator[Row]:
+        return (row for row in read() if split_of(row.id, fraction) == split)
+
+    return {split: partial(rows, split) for split in (SPLITS if fraction else SPLITS[:1])}
+
+
 def open_rows(
-    read: Callable[[], Iterable[Row]],
+    splits: Mapping[str, Callable[[], Iterable[Row]]],
     values: Values,
     reporter: Reporter,
     *,
     description: str,
     license: str = "The license of the original pictures and texts.",
-    splits: Iterable[str] = SPLITS,
     load: Load | None = None,
 ) -> Opened:
-    """Opens a source of rows. Rows are checked while they are read.
+    """Opens a source of rows, which are checked while they are read.
 
     Args:
-      read: returns the rows, from the first one, whenever it is called. It is called once for each split.
-      values: the options of the source, `max_picture_pixels` and mostly `test_fraction` among them.
+      splits: for each split, a function that returns its rows, such as those of `by_id`.
+      values: the options of the source, `max_picture_pixels` among them.
       reporter: receives rejections.
       description: description of the dataset.
       license: its license.
-      splits: the splits that rows may be in.
-      load: reads a picture of a field; None: the fields hold encoded pictures.
+      load: reads the picture of a field; None: the fields hold encoded pictures.
     """
-    fraction = values.get("test_fraction", 0.0)
     load = load or partial(read_bytes, max_pixels=values["max_picture_pixels"])
     found = {}
-    for split in splits:
-        if split == "test" and not fraction and splits is SPLITS:
-            continue
-        records = _records(read, split, fraction, load, reporter)
+    for split, read in splits.items():
+        records = _records(read, load, reporter)
         first = next(records, None)
         if first is not None:
             found[split] = partial(chain, [first], records)
@@ -92,14 +100,11 @@ def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
     return encode_rgb(value, max_pixels)
 
 
-def _records(
-    read: Callable[[], Iterable[Row]], split: str, fraction: float, load: Load, reporter: Reporter
-) -> Iterator[Record]:
-    """Yields the valid records of a split and reports its other rows."""
+def _records(read: Callable[[], Iterable[Row]], load: Load, reporter: Reporter) -> Iterator[Record]:
+    """Yields the records of valid rows and reports the others."""
     place: dict[str, tuple[str, int]] = {}
-    rows = (row for row in read() if (row.split or split_of(row.id, fraction)) == split)
     with ThreadPoolExecutor() as threads:
-        for batch in _batches(rows):
+        for batch in _batches(read()):
             for row, checked in zip(batch, threads.map(partial(_check, load=load), batch), strict=True):
                 here = (row.file, row.number)
                 problems = list(checked.problems)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from uno_jax.data.decoding import LARGEST_PICTURE, PictureError
@@ -18,6 +19,7 @@ from uno_jax.process.json_reader import half_pair
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer", "images", "instructions", "turns")
+IMAGES = Option("images", Path, None, "base folder of the picture paths", required=True)
 MAX_PICTURE_PIXELS = Option(
     "max_picture_pixels", int, LARGEST_PICTURE, "maximum number of pixels of a picture", minimum=1
 )
@@ -261,8 +263,8 @@ def _wording_problems(wordings: Sequence[Any], captions: Sequence[Any]) -> Itera
 
 
 def _foreign(present: Mapping[str, Any], own: Sequence[str], kind: str) -> Iterator[Problem]:
-    for field in present:
-        if field in FIELDS and field not in ("id", "task", *own):
+    for field, value in present.items():
+        if value and field in FIELDS and field not in ("id", "task", *own):
             yield field, f"{kind} have no such field", f"Remove it, or {' and '.join(own[:2])}"
 
 

@@ -1,0 +1,119 @@
+"""A CSV file with one record per row, and a folder of pictures. See `docs/data.md`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
+from uno_jax.data.sources.lines import LONGEST_LINE
+from uno_jax.data.sources.pictures import folder_state, read_picture
+from uno_jax.data.sources.rows import Row, by_id, open_rows
+from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS
+from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+
+_DELIMITERS = (",", "\t", ";")
+
+
+def open_csv(values: Values, reporter: Reporter) -> Opened:
+    """Opens the file `values["csv"]` with the pictures in `values["images"]`."""
+    path = Path(values["csv"])
+    names, delimiter = _header(path)
+    columns = choose_columns(names, values, str(path))
+    load = partial(read_picture, Path(values["images"]), max_pixels=values["max_picture_pixels"])
+    rows = by_id(partial(_rows, path, names, delimiter, columns), values)
+    return open_rows(rows, values, reporter, description=f"Records of {path.name}.", load=load)
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """Returns the names of the columns, and the delimiter: the one that the first line has most of."""
+    lines = _texts(path)
+    first = next(lines, "")
+    delimiter = max(_DELIMITERS, key=first.count)
+    names = next(csv.reader([first], delimiter=delimiter), []) if len(first) <= LONGEST_LINE else []
+    names = [name.strip() for name in names]
+    if not any(names) or len(set(names)) < len(names) or any("\udc80" <= letter <= "\udcff" for letter in first):
+        raise DataSourceError(
+            f"--csv: the first line of {path} is no list of different column names in UTF-8. Write one, such as "
+            "id,image,prompt."
+        )
+    return names, delimiter
+
+
+def _rows(path: Path, names: list[str], delimiter: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.reader(_texts(path), delimiter=delimiter)
+    next(reader)
+    number = reader.line_num
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(
+                path.name, number, {}, (("(row)", f"not CSV ({error})", "Quote texts, and double quotes in them"),)
+            )
+            continue
+        if cells:
+            yield _row(path.name, number, names, cells, columns)
+
+
+def _row(file: str, number: int, names: list[str], cells: list[str], columns: Mapping[str, str]) -> Row:
+    if len(cells) != len(names):
+        problem = ("(row)", f"{len(cells):,} cells for {len(names):,} columns", "Quote texts that hold a delimiter")
+        return Row(file, number, {}, (problem,))
+    if any("\udc80" <= letter <= "\udcff" for cell in cells for letter in cell):
+        return Row(file, number, {}, (("(row)", "text that is not UTF-8", "Write UTF-8"),))
+    fields = fields_of({name: cell or None for name, cell in zip(names, cells, strict=True)}, columns)
+    if isinstance(fields.get("sources"), str):
+        fields["sources"] = [fields["sources"]]
+    if fields.get("task") == "understanding" and "prompt" in columns and fields["prompt"] is None:
+        fields["prompt"] = ""
+    return Row(file, number, fields)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yields lines, with bytes that are not UTF-8 as halves of surrogate pairs. A line that is too long is cut."""
+    with path.open("rb") as file:
+        start = True
+        while line := file.readline(LONGEST_LINE + 2):
+            part = line
+            while len(part) > LONGEST_LINE and not part.endswith(b"\n"):
+                part = file.readline(LONGEST_LINE + 2)
+            yield line.decode("utf-8-sig" if start else "utf-8", "surrogateescape")
+            start = False
+
+
+def _identity(values: Values) -> dict[str, object]:
+    path, images = Path(values["csv"]), Path(values["images"])
+    if not path.is_file():
+        raise DataSourceError(f"--csv: there is no file {path}. Give the CSV file of your records.")
+    if not images.is_dir():
+        raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
+    names, _ = _header(path)
+    choose_columns(names, values, str(path))
+    with path.open("rb") as file:
+        records = hashlib.file_digest(file, "sha256").hexdigest()
+    options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
+    return {"records": records, "images": folder_state(images)} | {name: values[name] for name in options}
+
+
+CSV = DataSource(
+    name="csv",
+    summary="a CSV file and a folder of pictures",
+    options=(
+        Option("csv", Path, None, "file of records, one per row, with column names in the first line", required=True),
+        IMAGES,
+        COLUMNS,
+        IGNORE,
+        MAX_PICTURE_PIXELS,
+        TEST_FRACTION,
+    ),
+    identity=_identity,
+    open=open_csv,
+)
