@@ -292,7 +292,8 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: {name} is missing. {_AGAIN}")
-    check_features(directory / "features.json")
+    features = directory / "features.json"
+    check_features(read_json_object(features), str(features))
     try:
         builder = tfds.builder_from_directory(directory)
         keep = KeepEncoded()
@@ -303,20 +304,20 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
         raise UserError(f"{directory}: the dataset cannot be opened ({_first_line(error)}). {_AGAIN}") from error
 
 
-def check_features(file: Path) -> None:
+def check_features(features: dict[str, Any], file: str) -> None:
     """Refuses features of other packages: TFDS would import, and so run, any module that the file names.
 
     Raises:
       UserError: the file names a feature that is none of TFDS itself.
     """
-    nodes: list[Any] = [read_json_object(file)]
+    nodes: list[Any] = [features]
     while nodes:
         node = nodes.pop()
         nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
         for key in ("pythonClassName", "python_class_name"):
             name = node.get(key, _FEATURES) if isinstance(node, dict) else _FEATURES
             if not isinstance(name, str) or not name.startswith(_FEATURES):
-                raise UserError(f"{file}: {name!r} is no feature of a dataset of prepare_data. {_AGAIN}")
+                raise UserError(f"{file}: {name!r} is no feature of TFDS itself. {_AGAIN}")
 
 
 def _first_line(error: Exception) -> str:

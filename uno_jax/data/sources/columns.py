@@ -72,7 +72,8 @@ def field_value(field: str, value: Any) -> Any:
     if field == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if field in ("image", "images", "sources") and not isinstance(value, str):
-        return _picture(value) or None
+        found = _picture(value)
+        return None if found == [] else found
     if field in _LISTS and isinstance(value, str):
         value = _list_of(value)
     if field in (*_LISTS, "task", "answer") and value in ([], "", ()):

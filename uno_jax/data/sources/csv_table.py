@@ -16,6 +16,7 @@ from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
 
 _DELIMITERS = (",", "\t", ";")
+_TOO_LONG = "\udc00"  # in the place of a line; no text that is decoded holds it
 
 
 def open_csv(values: Values, reporter: Reporter) -> Opened:
@@ -35,7 +36,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     delimiter = max(_DELIMITERS, key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), []) if len(first) <= LONGEST_LINE else []
     names = [name.strip() for name in names]
-    if not any(names) or len(set(names)) < len(names) or any("\udc80" <= letter <= "\udcff" for letter in first):
+    if not any(names) or len(set(names)) < len(names) or any("\udc00" <= letter <= "\udcff" for letter in first):
         raise DataSourceError(
             f"--csv: the first line of {path} is no list of different column names in UTF-8. Write one, such as "
             "id,image,prompt."
@@ -64,10 +65,12 @@ def _rows(path: Path, names: list[str], delimiter: str, columns: Mapping[str, st
 
 
 def _row(file: str, number: int, names: list[str], cells: list[str], columns: Mapping[str, str]) -> Row:
+    if any(_TOO_LONG in cell for cell in cells):
+        return Row(file, number, {}, (("(row)", f"a line of more than {LONGEST_LINE:,} bytes", "Shorten it"),))
     if len(cells) != len(names):
         problem = ("(row)", f"{len(cells):,} cells for {len(names):,} columns", "Quote texts that hold a delimiter")
         return Row(file, number, {}, (problem,))
-    if any("\udc80" <= letter <= "\udcff" for cell in cells for letter in cell):
+    if any("\udc00" <= letter <= "\udcff" for cell in cells for letter in cell):
         return Row(file, number, {}, (("(row)", "text that is not UTF-8", "Write UTF-8"),))
     fields = fields_of({name: cell or None for name, cell in zip(names, cells, strict=True)}, columns)
     if isinstance(fields.get("sources"), str):
@@ -78,14 +81,17 @@ def _row(file: str, number: int, names: list[str], cells: list[str], columns: Ma
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Yields lines, with bytes that are not UTF-8 as halves of surrogate pairs. A line that is too long is cut."""
+    """Yields lines, with bytes that are not UTF-8 as halves of surrogate pairs. `_TOO_LONG` replaces a line."""
     with path.open("rb") as file:
         start = True
-        while line := file.readline(LONGEST_LINE + 2):
+        while line := file.readline(LONGEST_LINE + 1):
             part = line
             while len(part) > LONGEST_LINE and not part.endswith(b"\n"):
-                part = file.readline(LONGEST_LINE + 2)
-            yield line.decode("utf-8-sig" if start else "utf-8", "surrogateescape")
+                part = file.readline(LONGEST_LINE + 1)
+            if len(line) > LONGEST_LINE:
+                yield f"{_TOO_LONG}\n"
+            else:
+                yield line.decode("utf-8-sig" if start else "utf-8", "surrogateescape")
             start = False
 
 

@@ -11,11 +11,10 @@ from etils import epath
 
 from uno_jax.data.sources.arrow import import_pyarrow, reason_of, row_of
 from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns
-from uno_jax.data.sources.locations import SourceFile, location, state_of
+from uno_jax.data.sources.locations import SourceFile, location, read_json, state_of
 from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
-from uno_jax.process.json_reader import LARGEST_FILE, JsonError, parse_json
 
 _OPTION = "hugging_face"
 _AGAIN = "Give a folder that datasets.save_to_disk wrote"
@@ -36,7 +35,7 @@ def _splits(values: Values) -> dict[str, list[SourceFile]]:
     """Returns the files of each split."""
     folder = location(_OPTION, values[_OPTION])
     if (folder / "dataset_dict.json").is_file():
-        names = _json(folder / "dataset_dict.json").get("splits")
+        names = read_json(folder / "dataset_dict.json", _AGAIN).get("splits")
         if not isinstance(names, list) or not all(
             isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names
         ):
@@ -55,7 +54,7 @@ def _splits(values: Values) -> dict[str, list[SourceFile]]:
 
 
 def _shards(folder: epath.Path, split: epath.Path) -> list[SourceFile]:
-    state = _json(split / "state.json")
+    state = read_json(split / "state.json", _AGAIN)
     entries = state.get("_data_files")
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     if state.get("_indices_data_files"):
@@ -66,18 +65,6 @@ def _shards(folder: epath.Path, split: epath.Path) -> list[SourceFile]:
         if not (split / name).is_file():
             raise DataSourceError(f"{split / name}: missing. {_AGAIN}.")
     return [SourceFile(str((split / name).relative_to(folder)), split / name) for name in names]
-
-
-def _json(path: epath.Path) -> dict[str, Any]:
-    try:
-        if path.stat().length > LARGEST_FILE:
-            raise JsonError("too large")
-        value = parse_json(path.read_bytes())
-    except (JsonError, OSError) as error:
-        raise DataSourceError(f"{path} cannot be read ({reason_of(error)}). {_AGAIN}.") from error
-    if not isinstance(value, dict):
-        raise DataSourceError(f"{path}: no JSON object. {_AGAIN}.")
-    return value
 
 
 def _open(file: SourceFile) -> Any:

@@ -6,10 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from etils import epath
 
 from uno_jax.data.sources.source import DataSourceError
+from uno_jax.process.json_reader import LARGEST_FILE, JsonError, parse_json
 from uno_jax.process.paths import local_path
 
 SCHEMES = {"gs": "gcs"}
@@ -94,3 +96,20 @@ def state_of(files: Sequence[SourceFile]) -> str:
         stat = file.path.stat()
         state.update(f"{file.name}\0{stat.length}\0{stat.mtime}\n".encode())
     return state.hexdigest()
+
+
+def read_json(path: epath.Path, remedy: str) -> dict[str, Any]:
+    """Reads a file with a JSON object.
+
+    Raises:
+      DataSourceError: it cannot be read, or is too large. The message names it and ends with the remedy.
+    """
+    try:
+        if path.stat().length > LARGEST_FILE:
+            raise JsonError("too large")
+        value = parse_json(path.read_bytes())
+    except (JsonError, OSError) as error:
+        raise DataSourceError(f"{path} cannot be read ({error}). {remedy}.") from error
+    if not isinstance(value, dict):
+        raise DataSourceError(f"{path}: no JSON object. {remedy}.")
+    return value

@@ -122,7 +122,8 @@ def _records(read: Callable[[], Iterable[Row]], load: Load, reporter: Reporter) 
 def _check(row: Row, load: Load) -> Checked:
     if row.problems:
         return Checked((), row.problems)
-    return check_record({"id": row.id, **row.fields}, load)
+    given = row.fields.get("id") is not None
+    return check_record(row.fields if given else {**row.fields, "id": row.id}, load)
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

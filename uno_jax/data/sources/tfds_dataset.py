@@ -5,21 +5,22 @@ TensorFlow itself is not needed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
 
 from uno_jax.data.records import KeepEncoded, check_features
 from uno_jax.data.sources.arrow import reason_of
 from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
-from uno_jax.data.sources.locations import SourceFile, location, state_of
+from uno_jax.data.sources.locations import SourceFile, location, read_json, state_of
 from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
-from uno_jax.process.errors import UserError
 
 
 def open_tfds(values: Values, reporter: Reporter) -> Opened:
@@ -44,23 +45,25 @@ def _builder(values: Values) -> Any:
     """Returns the builder of a dataset that is there as ArrayRecord files."""
     name = values["tfds"]
     folder = location("tfds_data_dir", values["tfds_data_dir"])
-    for file in (folder / name.partition("/")[0].partition(":")[0]).rglob("features.json"):
-        check_features(file)
-    try:
-        builder = tfds.builder(name, data_dir=str(folder))
+    if not re.fullmatch(r"[\w-]+(/[\w.-]+)?(:[\w.*]+)?", name):
+        raise DataSourceError(f"--tfds: {name!r} is no name of a dataset. Give NAME, NAME/CONFIG or NAME/CONFIG:1.0.0.")
+    for pattern in ("*/features.json", "*/*/features.json"):
+        for file in (folder / re.split("[/:]", name)[0]).glob(pattern):
+            check_features(read_json(file, "Prepare the dataset again"), str(file))
+    prepare = (
+        f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, data_dir={str(folder)!r}, '
+        "file_format='array_record').download_and_prepare()\""
+    )
+    try:  # from its files: the code of a dataset may import anything, and is not needed
+        builder = read_only_builder.builder_from_files(name, data_dir=str(folder))
         format_ = builder.info.file_format
-        there = builder.info.splits and (folder / builder.data_path).is_dir()
-    except UserError:
-        raise
-    except Exception as error:  # TFDS raises errors of any kind for unknown names and damaged files
+    except tfds.core.DatasetNotFoundError as error:
+        raise DataSourceError(f"--tfds: {name} is not in {folder}. Prepare it: {prepare}") from error
+    except Exception as error:  # TFDS raises errors of any kind for damaged files
         raise DataSourceError(f"--tfds: {name!r} in {folder} cannot be opened ({reason_of(error)}).") from error
-    if not there or format_ is not tfds.core.FileFormat.ARRAY_RECORD:
-        found = f"is there as {format_.value} files" if there else f"is not in {folder}"
-        raise DataSourceError(
-            f'--tfds: {name} {found}, and only ArrayRecord files are read. Prepare it: python -c "import '
-            f"tensorflow_datasets as tfds; tfds.builder({name!r}, data_dir={str(folder)!r}, "
-            f"file_format='array_record').download_and_prepare()\""
-        )
+    if format_ is not tfds.core.FileFormat.ARRAY_RECORD:
+        found = f"is there as {format_.value} files" if format_ else "has no known format"
+        raise DataSourceError(f"--tfds: {name} {found}; only ArrayRecord files are read. Prepare it: {prepare}")
     return builder
 
 
@@ -115,7 +118,7 @@ def _plain_list(feature: Any, values: Any) -> list[Any]:
 def _identity(values: Values) -> dict[str, object]:
     builder = _builder(values)
     choose_columns(list(builder.info.features), values, f"the dataset {values['tfds']}")
-    folder = location("tfds_data_dir", builder.data_path)
+    folder = location("tfds_data_dir", str(builder.data_path))
     files = [SourceFile(path.name, path) for path in sorted(folder.iterdir()) if path.is_file()]
     options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
     return {"tfds": builder.info.full_name, "files": state_of(files)} | {name: values[name] for name in options}
