@@ -97,7 +97,7 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=hugging_face --hugging_face=precious --out=new", "no dataset_dict.json"),
         ("prepare_data --dataset=tfds --tfds=../x --out=new", "'../x' is no name of a dataset"),
         ("prepare_data --dataset=prepared --prepared=precious --out=new", "precious is no dataset of prepare_data"),
-        ("prepare_data --dataset=csv --csv=gs://b/a.csv --out=new", "'gs://b/a.csv' is a URL"),
+        ("prepare_data --dataset=csv --csv=ftp://b/a.csv --images=. --out=new", "nothing here reads 'ftp://b/a.csv'"),
         ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
         ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
         (f"{STUDY} --config.difference=nan", "config.difference is nan: give a number between 0 and 1"),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from uno_jax.data.sources.columns import IGNORE
 from uno_jax.data.sources.lines import parse_line, read_lines
-from uno_jax.data.sources.pictures import folder_state, read_picture
+from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Problem
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.source import TEST_FRACTION, DataSource, Opened, Option, Reporter, Values
 
 _ASKS, _ANSWERS = ("human", "user"), ("gpt", "assistant")
 _PLACE = "<image>"
@@ -21,14 +23,14 @@ _PLACE = "<image>"
 
 def open_conversations(values: Values, reporter: Reporter) -> Opened:
     """Opens the file `values["conversations"]` with the pictures in `values["images"]`."""
-    path = Path(values["conversations"])
+    path, images = _places(values)
     ignored = {name.strip() for name in values["ignore"].split(",")}
-    load = partial(read_picture, Path(values["images"]), max_pixels=values["max_picture_pixels"])
+    load = partial(read_picture, images, max_pixels=values["max_picture_pixels"])
     rows = by_id(partial(_rows, path, ignored), values)
     return open_rows(rows, values, reporter, description=f"Conversations of {path.name}.", load=load)
 
 
-def _rows(path: Path, ignored: Collection[str]) -> Iterator[Row]:
+def _rows(path: Path | epath.Path, ignored: Collection[str]) -> Iterator[Row]:
     for number, _, line in read_lines(path):
         given, problems = parse_line(line)
         yield Row(path.name, number, {}, problems) if problems else _row(path.name, number, given, ignored)
@@ -79,23 +81,25 @@ def _turns(given: Any) -> tuple[list[list[str]], list[Problem]]:
     return [list(pair) for pair in zip(texts[::2], texts[1::2], strict=True)], []
 
 
+def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
+    return place("conversations", values["conversations"], "file", "a JSONL file of conversations"), place(
+        "images", values["images"], "folder", "the base folder of the picture paths"
+    )
+
+
 def _identity(values: Values) -> dict[str, object]:
-    path, images = Path(values["conversations"]), Path(values["images"])
-    if not path.is_file():
-        raise DataSourceError(f"--conversations: there is no file {path}. Give a JSONL file of conversations.")
-    if not images.is_dir():
-        raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
-    with path.open("rb") as file:
-        records = hashlib.file_digest(file, "sha256").hexdigest()
+    path, images = _places(values)
     options = ("test_fraction", "max_picture_pixels", "ignore")
-    return {"records": records, "images": folder_state(images)} | {name: values[name] for name in options}
+    return {"records": file_hash(path), "images": folder_state("images", images)} | {
+        name: values[name] for name in options
+    }
 
 
 CONVERSATIONS = DataSource(
     name="conversations",
     summary="questions on pictures in BAGEL's JSONL layout",
     options=(
-        Option("conversations", Path, None, "JSONL file of conversations", required=True),
+        Option("conversations", str, None, "JSONL file of conversations; a path or gs://", required=True),
         IMAGES,
         IGNORE,
         MAX_PICTURE_PIXELS,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from etils import epath
+
 from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
 from uno_jax.data.sources.lines import LONGEST_LINE
-from uno_jax.data.sources.pictures import folder_state, read_picture
+from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
@@ -21,15 +23,15 @@ _TOO_LONG = "\udc00"  # in the place of a line; no text that is decoded holds it
 
 def open_csv(values: Values, reporter: Reporter) -> Opened:
     """Opens the file `values["csv"]` with the pictures in `values["images"]`."""
-    path = Path(values["csv"])
+    path, images = _places(values)
     names, delimiter = _header(path)
     columns = choose_columns(names, values, str(path))
-    load = partial(read_picture, Path(values["images"]), max_pixels=values["max_picture_pixels"])
+    load = partial(read_picture, images, max_pixels=values["max_picture_pixels"])
     rows = by_id(partial(_rows, path, names, delimiter, columns), values)
     return open_rows(rows, values, reporter, description=f"Records of {path.name}.", load=load)
 
 
-def _header(path: Path) -> tuple[list[str], str]:
+def _header(path: Path | epath.Path) -> tuple[list[str], str]:
     """Returns the names of the columns, and the delimiter: the one that the first line has most of."""
     lines = _texts(path)
     first = next(lines, "")
@@ -44,7 +46,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _rows(path: Path, names: list[str], delimiter: str, columns: Mapping[str, str]) -> Iterator[Row]:
+def _rows(path: Path | epath.Path, names: list[str], delimiter: str, columns: Mapping[str, str]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(_texts(path), delimiter=delimiter)
     next(reader)
@@ -80,7 +82,7 @@ def _row(file: str, number: int, names: list[str], cells: list[str], columns: Ma
     return Row(file, number, fields)
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _texts(path: Path | epath.Path) -> Iterator[str]:
     """Yields lines, with bytes that are not UTF-8 as halves of surrogate pairs. `_TOO_LONG` replaces a line."""
     with path.open("rb") as file:
         start = True
@@ -95,25 +97,33 @@ def _texts(path: Path) -> Iterator[str]:
             start = False
 
 
+def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
+    return place("csv", values["csv"], "file", "the CSV file of your records"), place(
+        "images", values["images"], "folder", "the base folder of the picture paths"
+    )
+
+
 def _identity(values: Values) -> dict[str, object]:
-    path, images = Path(values["csv"]), Path(values["images"])
-    if not path.is_file():
-        raise DataSourceError(f"--csv: there is no file {path}. Give the CSV file of your records.")
-    if not images.is_dir():
-        raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
+    path, images = _places(values)
     names, _ = _header(path)
     choose_columns(names, values, str(path))
-    with path.open("rb") as file:
-        records = hashlib.file_digest(file, "sha256").hexdigest()
     options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
-    return {"records": records, "images": folder_state(images)} | {name: values[name] for name in options}
+    return {"records": file_hash(path), "images": folder_state("images", images)} | {
+        name: values[name] for name in options
+    }
 
 
 CSV = DataSource(
     name="csv",
     summary="a CSV file and a folder of pictures",
     options=(
-        Option("csv", Path, None, "file of records, one per row, with column names in the first line", required=True),
+        Option(
+            "csv",
+            str,
+            None,
+            "file of records, one per row, with column names in the first line; a path or gs://",
+            required=True,
+        ),
         IMAGES,
         COLUMNS,
         IGNORE,

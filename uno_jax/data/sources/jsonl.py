@@ -6,7 +6,6 @@ remedy.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from uno_jax.data.decoding import LARGEST_PICTURE
 from uno_jax.data.record import Record
 from uno_jax.data.sources.lines import LONGEST_LINE, parse_line, read_lines
-from uno_jax.data.sources.pictures import folder_state, read_picture
+from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Checked, Problem, check_record
 from uno_jax.data.sources.source import (
     SPLITS,
@@ -66,7 +68,7 @@ class CheckedFile:
 
 def open_jsonl(values: Values, reporter: Reporter) -> Opened:
     """Checks the file `values["jsonl"]` with the pictures in `values["images"]`, and splits its accepted records."""
-    jsonl, images = Path(values["jsonl"]), Path(values["images"])
+    jsonl, images = _places(values)
     advance = reporter.begin("Checking records", sum(1 for _ in read_lines(jsonl)))
     largest = values["max_picture_pixels"]
     checked = check_jsonl(jsonl, images, advance, max_pixels=largest)
@@ -88,8 +90,8 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
 
 
 def check_jsonl(
-    jsonl: str | Path,
-    images: str | Path,
+    jsonl: str | Path | epath.Path,
+    images: str | Path | epath.Path,
     on_record: Callable[[], None] = lambda: None,
     *,
     max_pixels: int = LARGEST_PICTURE,
@@ -105,7 +107,7 @@ def check_jsonl(
     Raises:
       FileNotFoundError: the file or the folder does not exist.
     """
-    jsonl, images = Path(jsonl), Path(images)
+    jsonl, images = epath.Path(jsonl), epath.Path(images)
     if not jsonl.is_file():
         raise FileNotFoundError(f"{jsonl}: no such file. Give the JSONL file of your records.")
     if not images.is_dir():
@@ -131,19 +133,23 @@ def check_jsonl(
 
 
 def read_records(
-    jsonl: str | Path, images: str | Path, accepted: Sequence[Accepted], *, max_pixels: int = LARGEST_PICTURE
+    jsonl: str | Path | epath.Path,
+    images: str | Path | epath.Path,
+    accepted: Sequence[Accepted],
+    *,
+    max_pixels: int = LARGEST_PICTURE,
 ) -> Iterator[Record]:
     """Yields the accepted records of a checked file, in order. Reads the pictures of one record at a time."""
-    with open(jsonl, "rb") as file:
+    with epath.Path(jsonl).open("rb") as file:
         for entry in accepted:
             file.seek(entry.offset)
-            _, checked = _check_line(file.readline(LONGEST_LINE + 1), Path(images), max_pixels)
+            _, checked = _check_line(file.readline(LONGEST_LINE + 1), epath.Path(images), max_pixels)
             for field, problem, remedy, *_ in checked.problems:  # of a file that has changed since its check
                 raise DataSourceError(f"{jsonl}: record {entry.id!r}, field {field!r}: {problem}. {remedy}")
             yield from checked.records
 
 
-def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, Any], Checked]:
+def _check_line(line: bytes, images: Path | epath.Path, max_pixels: int) -> tuple[dict[str, Any], Checked]:
     """Returns the fields of a line, and their check."""
     fields, problems = parse_line(line)
     if problems:
@@ -152,7 +158,7 @@ def _check_line(line: bytes, images: Path, max_pixels: int) -> tuple[dict[str, A
 
 
 def _ids_and_problems(
-    line: bytes, images: Path, max_pixels: int
+    line: bytes, images: Path | epath.Path, max_pixels: int
 ) -> tuple[str, str, tuple[str, ...], tuple[Problem, ...]]:
     """Returns id, task, ids of the records and problems of a line, without the pictures."""
     fields, checked = _check_line(line, images, max_pixels)
@@ -161,22 +167,24 @@ def _ids_and_problems(
     return id_ if isinstance(id_, str) else "", task, tuple(record.id for record in checked.records), checked.problems
 
 
+def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
+    return place("jsonl", values["jsonl"], "file", "the JSONL file of your records"), place(
+        "images", values["images"], "folder", "the base folder of the picture paths"
+    )
+
+
 def _identity(values: Values) -> dict[str, object]:
-    jsonl, images = Path(values["jsonl"]), Path(values["images"])
-    if not jsonl.is_file():
-        raise DataSourceError(f"--jsonl: there is no file {jsonl}. Give the JSONL file of your records.")
+    jsonl, images = _places(values)
     _check_format(jsonl)
-    if not images.is_dir():
-        raise DataSourceError(f"--images: there is no folder {images}. Give the base folder of the picture paths.")
     return {
         "test_fraction": values["test_fraction"],
         "max_picture_pixels": values["max_picture_pixels"],
-        "records": hashlib.sha256(jsonl.read_bytes()).hexdigest(),
-        "images": folder_state(images),
+        "records": file_hash(jsonl),
+        "images": folder_state("images", images),
     }
 
 
-def _check_format(jsonl: Path) -> None:
+def _check_format(jsonl: Path | epath.Path) -> None:
     """Refuses files of other formats, with the way to convert them, instead of every line of them."""
     with jsonl.open("rb") as file:
         start = file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -195,7 +203,7 @@ JSONL = DataSource(
     name="jsonl",
     summary="your own records: a JSONL file and a folder of pictures",
     options=(
-        Option("jsonl", Path, None, "file of records, one JSON object per line", required=True),
+        Option("jsonl", str, None, "file of records, one JSON object per line; a path or gs://", required=True),
         IMAGES,
         MAX_PICTURE_PIXELS,
         TEST_FRACTION,

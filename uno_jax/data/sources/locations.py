@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from etils import epath
 
@@ -15,7 +17,7 @@ from uno_jax.process.json_reader import LARGEST_FILE, JsonError, parse_json
 from uno_jax.process.paths import local_path
 
 SCHEMES = {"gs": "gcs"}
-"""Schemes of URLs that can be read, and the extra that each of them needs."""
+"""Schemes of URLs that can be read. The value is the name of both the extra and the file system of fsspec."""
 
 _MOST_FILES = 1_000_000
 
@@ -51,12 +53,50 @@ def _check_scheme(option: str, text: str, scheme: str) -> None:
     try:
         import fsspec
 
-        fsspec.get_filesystem_class(scheme)
+        fsspec.get_filesystem_class(SCHEMES[scheme])
     except ImportError as error:
         raise DataSourceError(
             f"--{option}: {scheme}:// needs {error.name or 'gcsfs'}. Install the extra `{SCHEMES[scheme]}`: "
             f"pip install '.[{SCHEMES[scheme]}]' (docs/install.md)"
         ) from error
+
+
+def _after(folder: epath.Path, inside: epath.Path) -> str:
+    """Returns the path from a folder to one inside, which libraries for URLs give without the scheme."""
+    start, end = (str(path).partition("://")[2] or str(path) for path in (folder, inside))
+    return end.strip("/").removeprefix(start.strip("/")).lstrip("/")
+
+
+def is_remote(path: Path | epath.Path) -> bool:
+    """Whether a path is a URL."""
+    return "://" in str(path)
+
+
+def place(option: str, text: str, kind: Literal["file", "folder"], purpose: str) -> Path | epath.Path:
+    """Returns the existing file or folder that the value of an option names.
+
+    Raises:
+      DataSourceError: as in `location`, or there is no such file or folder, or it cannot be reached.
+    """
+    found = location(option, text)
+    with reachable(option, found):
+        if not (found.is_file() if kind == "file" else found.is_dir()):
+            raise DataSourceError(f"--{option}: there is no {kind} {found}. Give {purpose}.")
+    return found if is_remote(found) else Path(found)
+
+
+@contextlib.contextmanager
+def reachable(option: str, path: epath.Path) -> Iterator[None]:
+    """Turns the errors of a library for URLs, such as missing credentials, into a DataSourceError."""
+    try:
+        yield
+    except DataSourceError:
+        raise
+    except Exception as error:  # of any kind: credentials, permissions, networks
+        if not is_remote(path):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataSourceError(f"--{option}: {path} cannot be read ({reason}).") from error
 
 
 def find_files(option: str, text: str, endings: Sequence[str], kind: str) -> list[SourceFile]:
@@ -66,11 +106,12 @@ def find_files(option: str, text: str, endings: Sequence[str], kind: str) -> lis
       DataSourceError: there is none, or it cannot be read. The message names the option.
     """
     path = location(option, text)
-    if path.is_file():
-        return [SourceFile(path.name, path)]
-    if not path.is_dir():
-        raise DataSourceError(f"--{option}: there is no file or folder {text}. Give {kind}.")
-    files = sorted(_below(option, path, tuple(endings)), key=lambda file: file.name)
+    with reachable(option, path):
+        if path.is_file():
+            return [SourceFile(path.name, path)]
+        if not path.is_dir():
+            raise DataSourceError(f"--{option}: there is no file or folder {text}. Give {kind}.")
+        files = sorted(_below(option, path, tuple(endings)), key=lambda file: file.name)
     if not files:
         raise DataSourceError(f"--{option}: no file in {text} ends with {' or '.join(endings)}. Give {kind}.")
     return files
@@ -85,8 +126,29 @@ def _below(option: str, folder: epath.Path, endings: tuple[str, ...]) -> Iterato
                 found = f"more than {_MOST_FILES:,} files in {folder}"
                 raise DataSourceError(f"--{option}: {found}. Give a folder of shards.")
             if name.lower().endswith(endings):
-                path = inside / name
-                yield SourceFile(str(path.relative_to(folder)), path)
+                relative = f"{_after(folder, inside)}/{name}".lstrip("/")
+                yield SourceFile(relative, folder / relative)
+
+
+def folder_state(option: str, folder: Path | epath.Path) -> str:
+    """Returns a hash of the names, sizes and modification times of a folder's files, without reading them."""
+    if is_remote(folder):
+        return state_of(sorted(_below(option, epath.Path(folder), ("",)), key=lambda file: file.name))
+    state = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()
+
+
+def file_hash(file: Path | epath.Path) -> str:
+    """Returns the SHA-256 of a file's contents."""
+    state = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(2**20):
+            state.update(part)
+    return state.hexdigest()
 
 
 def state_of(files: Sequence[SourceFile]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from uno_jax.data.decoding import LARGEST_PICTURE, PictureError
@@ -19,7 +18,7 @@ from uno_jax.process.json_reader import half_pair
 
 TASKS = ("text_to_image", "editing", "understanding")
 FIELDS = ("id", "task", "image", "prompt", "captions", "sources", "answer", "images", "instructions", "turns")
-IMAGES = Option("images", Path, None, "base folder of the picture paths", required=True)
+IMAGES = Option("images", str, None, "base folder of the picture paths; a path or gs://", required=True)
 MAX_PICTURE_PIXELS = Option(
     "max_picture_pixels", int, LARGEST_PICTURE, "maximum number of pixels of a picture", minimum=1
 )

@@ -83,7 +83,7 @@ def _rows(builder: Any, split: str, columns: Mapping[str, str]) -> Iterator[Row]
         yield Row(file, index + 1, fields_of(plain, columns))
 
 
-def _decoders(features: Mapping[str, Any]) -> dict[str, Any]:
+def _decoders(features: Any) -> dict[str, Any]:
     """Returns decoders that keep the pictures of some features encoded."""
     decoders: dict[str, Any] = {}
     for name, feature in features.items():
