@@ -37,15 +37,15 @@ from uno_jax.data.sources.source import (
 
 _LINES_AT_A_TIME = 256
 
-# What people have instead of JSONL: beginning of the file, its name, and how to convert it.
+# What people have instead of JSONL: beginning of the file, its name, and how to read or convert it.
 _OTHER_FORMATS = (
-    (b"PAR1", "Parquet", "pandas.read_parquet({name!r}).to_json({out!r}, orient='records', lines=True)"),
+    (b"PAR1", "Parquet", "--dataset=parquet --parquet={name}"),
     (b"ARROW1", "Arrow", "pandas.read_feather({name!r}).to_json({out!r}, orient='records', lines=True)"),
     (b"\x1f\x8b", "gzip", "gunzip {name}"),
-    (b"PK\x03\x04", "a zip archive, such as XLSX", "export it as CSV, and then to JSONL"),
+    (b"PK\x03\x04", "a zip archive, such as XLSX", "export it as CSV"),
     (b"[", "one JSON list", "pandas.read_json({name!r}).to_json({out!r}, orient='records', lines=True)"),
 )
-_CSV = "pandas.read_csv({name!r}).to_json({out!r}, orient='records', lines=True)"
+_CSV = "--dataset=csv --csv={name}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _identity(values: Values) -> dict[str, object]:
 
 
 def _check_format(jsonl: Path | epath.Path) -> None:
-    """Refuses files of other formats, with the way to convert them, instead of every line of them."""
+    """Refuses files of other formats, with the way to read or convert them, instead of every line of them."""
     with jsonl.open("rb") as file:
         start = file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
     found = [(kind, how) for magic, kind, how in _OTHER_FORMATS if start.startswith(magic)]
@@ -195,7 +195,7 @@ def _check_format(jsonl: Path | epath.Path) -> None:
     for kind, how in found:
         convert = how.format(name=str(jsonl), out=str(jsonl.with_suffix(".jsonl")))
         raise DataSourceError(
-            f"--jsonl: {jsonl} is {kind}, and not JSONL (one JSON object per line). To convert it: {convert}"
+            f"--jsonl: {jsonl} is {kind}, and not JSONL (one JSON object per line). Instead: {convert}"
         )
 
 
