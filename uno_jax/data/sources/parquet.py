@@ -12,7 +12,7 @@ from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
 
-_ROWS_AT_A_TIME = 16
+_ROWS_AT_A_TIME = 1  # rows of a dictionary page may all refer to one huge value
 _BUFFER = 2**20  # bytes that are read of a column at once
 
 
