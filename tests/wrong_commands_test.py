@@ -91,7 +91,7 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=jsonl --out=new --test_fraction=nan", "flag --test_fraction=nan: expected a number"),
         ("prepare_data --dataset=jsonl --out=new", "--dataset=jsonl requires --jsonl"),
         ("prepare_data --dataset=parquet --parquet=s3://b/a --out=new", "--parquet: nothing here reads 's3://b/a'"),
-        ("prepare_data --dataset=parquet --parquet=nothing --out=new", "there is no file or folder nothing"),
+        ("prepare_data --dataset=parquet --parquet=nothing --out=new", "no file in nothing ends with .parquet"),
         ("prepare_data --dataset=parquet --parquet=picture.png --out=new", "picture.png: not a Parquet file"),
         ("prepare_data --dataset=webdataset --webdataset=picture.png --out=new", "no sample of a tar file can be read"),
         ("prepare_data --dataset=hugging_face --hugging_face=precious --out=new", "no dataset_dict.json"),
