@@ -150,6 +150,18 @@ def test_no_training_records_is_an_error(user_data):
     assert everything_in(folder) == ["data.jsonl", "images"]
 
 
+def test_records_that_are_all_rejected_while_they_are_read_are_counted(user_data, capsys):
+    folder, _ = user_data
+    (folder / "data.csv").write_text("image,prompt\ngone.png,one\n0.png,\n")
+    arguments = [f"--csv={folder / 'data.csv'}", f"--images={folder / 'images'}", "--test_fraction=0"]
+    with pytest.raises(SystemExit, match="no training records"):
+        prepare_data.main(["--dataset=csv", f"--out={folder / 'out'}", *arguments])
+    assert (
+        "2 of 2 records rejected (rejections by field: image picture_missing: 1, prompt: 1)" in capsys.readouterr().out
+    )
+    assert not (folder / "out").exists()
+
+
 def test_given_tokenizer_files_are_copied(user_data):
     folder, _ = user_data
     assert prepare(folder, tokenizer=REFERENCE) == 0

@@ -251,6 +251,8 @@ def _write_records(directory: Path, request: Request, reporter: _Reporter) -> tu
         reporter.summarise(opened.total)
         reporter.check(opened.total, request)
     if "train" not in opened.splits:
+        if opened.total is None:
+            reporter.summarise(0)
         raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
     advance = reporter.begin("Writing records", opened.total)
     written = 0

@@ -98,7 +98,7 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
         several = ". One dataset must hold all records of a run" if "," in str(directory) else ""
         raise UserError(f"{str(directory)!r}: there is no such folder. Give a dataset of prepare_data{several}")
     if not path.exists():
-        found = ", ".join(sorted(path.stem.removeprefix("tasks-") for path in Path(directory).glob("tasks-*.npy")))
+        found = ", ".join(splits_of(directory))
         advice = f"It has {found}" if found else "Give the folder that `python -m uno_jax.prepare_data --out=DIR` wrote"
         raise UserError(f"{directory}: split {split!r} of a prepared dataset is missing ({path.name}). {advice}")
     try:
@@ -126,6 +126,11 @@ def first_records(directory: Path, split: str, task: str, count: int) -> list[Re
 def has_split(directory: str | Path, split: str) -> bool:
     """Whether a dataset directory has records in a split."""
     return _tasks_path(Path(directory), split).exists()
+
+
+def splits_of(directory: str | Path) -> list[str]:
+    """Returns the names of the splits of a dataset directory, in alphabetical order."""
+    return sorted(path.stem.removeprefix("tasks-") for path in Path(directory).glob("tasks-*.npy"))
 
 
 def write_records(
@@ -287,10 +292,11 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: {name} is missing. {_AGAIN}")
-    _check_features(directory / "features.json")
+    features = directory / "features.json"
+    check_features(read_json_object(features), str(features))
     try:
         builder = tfds.builder_from_directory(directory)
-        keep = _KeepEncoded()
+        keep = KeepEncoded()
         source = builder.as_data_source(split=split, decoders={"image": keep, "sources": keep})
         info = builder.info.splits[split]
         return _ArrayRecords(source, [Path(file) for file in info.filepaths], info.shard_lengths)
@@ -298,23 +304,27 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
         raise UserError(f"{directory}: the dataset cannot be opened ({_first_line(error)}). {_AGAIN}") from error
 
 
-def _check_features(file: Path) -> None:
-    """Refuses features of other packages: TFDS would import, and so run, any module that the file names."""
-    nodes: list[Any] = [read_json_object(file)]
+def check_features(features: dict[str, Any], file: str) -> None:
+    """Refuses features of other packages: TFDS would import, and so run, any module that the file names.
+
+    Raises:
+      UserError: the file names a feature that is none of TFDS itself.
+    """
+    nodes: list[Any] = [features]
     while nodes:
         node = nodes.pop()
         nodes += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
         for key in ("pythonClassName", "python_class_name"):
             name = node.get(key, _FEATURES) if isinstance(node, dict) else _FEATURES
             if not isinstance(name, str) or not name.startswith(_FEATURES):
-                raise UserError(f"{file}: {name!r} is no feature of a dataset of prepare_data. {_AGAIN}")
+                raise UserError(f"{file}: {name!r} is no feature of TFDS itself. {_AGAIN}")
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-class _KeepEncoded(tfds.decode.SkipDecoding):
+class KeepEncoded(tfds.decode.SkipDecoding):
     """Keeps pictures encoded. TFDS's `SkipDecoding` supports a single picture, but not a sequence."""
 
     def decode_batch_example_np(self, example: Any) -> Any:

@@ -127,13 +127,13 @@ def test_records_after_a_huge_line_are_read(tmp_path, images):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id,image,prompt\n1,a.png,x\n", r"is CSV.*pandas\.read_csv\('.*data\.csv'\)\.to_json\('.*data\.jsonl'"),
-        (b"PAR1\x15\x04", r"is Parquet.*read_parquet"),
+        (b"id,image,prompt\n1,a.png,x\n", r"is CSV.*--dataset=csv --csv=.*data\.csv"),
+        (b"PAR1\x15\x04", r"is Parquet.*--dataset=parquet --parquet="),
         (b'\xef\xbb\xbf [{"id": "1"}]', r"is one JSON list.*read_json"),
         (b"\x1f\x8b\x08", r"is gzip.*gunzip"),
     ],
 )
-def test_another_format_is_refused_with_the_way_to_convert_it(tmp_path, images, content, message):
+def test_another_format_is_refused_with_the_way_to_read_it(tmp_path, images, content, message):
     (tmp_path / "data.csv").write_bytes(content)
     values = {"jsonl": str(tmp_path / "data.csv"), "images": str(images), "test_fraction": 0, "max_picture_pixels": 1}
     with pytest.raises(DataSourceError, match=message):

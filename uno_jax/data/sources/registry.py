@@ -6,10 +6,31 @@ from collections.abc import Iterable
 
 from uno_jax.data.openmoji.dataset import OPENMOJI
 from uno_jax.data.scenes.dataset import SCENES
+from uno_jax.data.sources.conversations import CONVERSATIONS
+from uno_jax.data.sources.csv_table import CSV
+from uno_jax.data.sources.hugging_face import HUGGING_FACE
 from uno_jax.data.sources.jsonl import JSONL
+from uno_jax.data.sources.parquet import PARQUET
+from uno_jax.data.sources.prepared import PREPARED
 from uno_jax.data.sources.source import DataSource, Option
+from uno_jax.data.sources.tfds_dataset import TFDS
+from uno_jax.data.sources.webdataset import WEBDATASET
 
-SOURCES = {source.name: source for source in (OPENMOJI, SCENES, JSONL)}
+SOURCES = {
+    source.name: source
+    for source in (
+        OPENMOJI,
+        SCENES,
+        JSONL,
+        CSV,
+        CONVERSATIONS,
+        PARQUET,
+        WEBDATASET,
+        HUGGING_FACE,
+        TFDS,
+        PREPARED,
+    )
+}
 
 
 def all_options(sources: Iterable[DataSource]) -> dict[str, tuple[Option, list[str]]]:

@@ -1,0 +1,84 @@
+"""Parquet files with pictures in them: BAGEL's public layouts, or columns of the record schema. See `docs/data.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from uno_jax.data.sources.arrow import import_pyarrow, reason_of, row_of
+from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns
+from uno_jax.data.sources.locations import SourceFile, find_files, state_of
+from uno_jax.data.sources.rows import Row, by_id, open_rows
+from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
+from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+
+_ROWS_AT_A_TIME = 1  # rows of a dictionary page may all refer to one huge value
+_BUFFER = 2**20  # bytes that are read of a column at once
+
+
+def open_parquet(values: Values, reporter: Reporter) -> Opened:
+    """Opens the files at `values["parquet"]`."""
+    files = _files(values)
+    columns = [_columns(file, values) for file in files]
+    rows = by_id(partial(_rows, files, columns), values)
+    return open_rows(rows, values, reporter, description=f"Records of {values['parquet']} (Parquet).")
+
+
+def _files(values: Values) -> list[SourceFile]:
+    return find_files("parquet", values["parquet"], (".parquet",), "a Parquet file, or a folder of them")
+
+
+def _columns(file: SourceFile, values: Values) -> dict[str, str]:
+    """Returns the column of each field of a file, and refuses what is no Parquet file."""
+    pyarrow, parquet = import_pyarrow("pyarrow"), import_pyarrow("pyarrow.parquet")
+    try:
+        with file.path.open("rb") as opened:
+            names = parquet.ParquetFile(opened).schema_arrow.names
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataSourceError(f"{file.path}: not a Parquet file, or damaged ({reason_of(error)}).") from error
+    return choose_columns(names, values, str(file.path))
+
+
+def _rows(files: Sequence[SourceFile], columns: Sequence[Mapping[str, str]]) -> Iterator[Row]:
+    for file, fields in zip(files, columns, strict=True):
+        yield from _rows_of(file, fields)
+
+
+def _rows_of(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
+    pyarrow, parquet = import_pyarrow("pyarrow"), import_pyarrow("pyarrow.parquet")
+    number = 0
+    with file.path.open("rb") as opened:
+        try:
+            table = parquet.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
+            wanted = sorted({column.partition(".")[0] for column in columns.values()})
+            for batch in table.iter_batches(_ROWS_AT_A_TIME, columns=wanted, use_threads=False):
+                for index in range(len(batch)):
+                    number += 1
+                    yield row_of(file.name, number, batch.slice(index, 1), columns)
+        except (pyarrow.ArrowException, OSError) as error:
+            problem = ("(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged")
+            yield Row(file.name, number + 1, {}, (problem,))
+
+
+def _identity(values: Values) -> dict[str, object]:
+    import_pyarrow("pyarrow")
+    files = _files(values)
+    for file in files:
+        _columns(file, values)
+    names = ("test_fraction", "max_picture_pixels", "columns", "ignore")
+    return {"files": state_of(files)} | {name: values[name] for name in names}
+
+
+PARQUET = DataSource(
+    name="parquet",
+    summary="Parquet files in BAGEL's layouts, or with columns of the record schema",
+    options=(
+        Option("parquet", str, None, "Parquet file, or folder of them; a path or gs://", required=True),
+        COLUMNS,
+        IGNORE,
+        MAX_PICTURE_PIXELS,
+        TEST_FRACTION,
+    ),
+    identity=_identity,
+    open=open_parquet,
+)
