@@ -16,7 +16,7 @@ JAX    ?=
 DATASET ?= scenes
 DATA   ?= data/openmoji
 RUNS   ?= runs
-PYTEST ?= -q -n 2
+PYTEST ?= -q -n 2 --dist loadfile
 
 export JAX_PLATFORMS ?= cpu
 
