@@ -80,6 +80,7 @@ def assert_second_compiled_nothing(first: dict[str, int], second: dict[str, int]
     assert second["cache_hits"] == second["compile_requests_use_cache"]
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_and_has_the_same_losses_bit_for_bit(tmp_path):
     write_dataset(tmp_path / "squares")
     changes = {"steps": 2, "evaluation.every": 2, "checkpoint.every": 2}

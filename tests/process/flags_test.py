@@ -278,7 +278,18 @@ def test_only_options_that_name_no_file_are_plain_texts():
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("DEFINE_string", "DEFINE_multi_string")):
                 names.add(ast.literal_eval(node.args[0]))
-    assert names == {"prompt", "split", "stop", "coordinator", "host", "topology", "only"}
+    assert names == {
+        "prompt",
+        "split",
+        "stop",
+        "coordinator",
+        "host",
+        "topology",
+        "only",
+        "name",
+        "preset",
+        "judge",
+    }
 
 
 def test_a_terminal_that_does_not_know_a_character_gets_it_escaped():

@@ -160,6 +160,7 @@ def test_the_head_of_the_align_loss_is_added_to_a_checkpoint_without_it_and_may_
     assert "align_head" not in start_params(without, make_mesh(without.mesh)).params
 
 
+@pytest.mark.slow
 def test_an_anchored_run_resumes_with_its_own_start(dataset, unbroken, tmp_path):
     anchored = {"objective.anchor_weight": 0.5, "data.supervise": "hidden", "init_from": str(unbroken)}
     for steps in (2, 4):

@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import io
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -195,7 +196,18 @@ class Failing(Held):
         yield from small_generator().generate(requests, batch_size)
 
 
-def test_an_error_of_the_program_is_not_told_and_costs_no_other_request(pool, caplog):
+@pytest.fixture
+def worker_log(caplog, monkeypatch):
+    """What the thread of the model logs, whatever other tests have done to loggers."""
+    logger = logging.getLogger("uno_jax.serving.worker")
+    monkeypatch.setattr(logger, "disabled", False)
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.ERROR, logger=logger.name):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_an_error_of_the_program_is_not_told_and_costs_no_other_request(pool, worker_log):
     generator = Failing(small_generator().reader)
     with served(generator, limits=Limits(batch=2, batch_wait=5.0)) as address, connected(address) as client:
         sent = [pool.submit(client.post, DRAW, json={"prompt": prompt}) for prompt in ("bad", "thing")]
@@ -204,7 +216,7 @@ def test_an_error_of_the_program_is_not_told_and_costs_no_other_request(pool, ca
         assert client.get("/health").status_code == 200
     assert bad.status_code == 500
     assert bad.json()["error"]["message"] == "the server failed at this request; its log says why"
-    assert "a fault of the program" in caplog.text
+    assert "a fault of the program" in worker_log.text
 
 
 class Ended(Held):
