@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from uno_jax.attention.metadata import TokenMetadata
 
@@ -35,6 +35,17 @@ class Layout:
     num_metaqueries: int = 256
     align: bool = False
     """Whether noised targets carry the ViT patches that the align loss needs, one per latent token."""
+
+
+def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:
+    """Returns indices into a `side` x `side` position table, in row-major order over a grid of patches.
+
+    Raises:
+      ValueError: the grid is larger than the table.
+    """
+    if rows > side or columns > side:
+        raise ValueError(f"a grid of {rows}x{columns} patches is larger than the position table of {side}x{side}")
+    return (np.arange(rows, dtype=np.int32)[:, None] * side + np.arange(columns, dtype=np.int32)).reshape(-1)
 
 
 AnyBatch = TypeVar("AnyBatch", bound="TokenBatch")

@@ -6,9 +6,9 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from configs.study import scenes_quick
+from configs.study import scenes, scenes_quick
 from uno_jax.config import to_config_dict
-from uno_jax.study.config import DatasetPlan, Evaluation
+from uno_jax.study.config import Evaluation
 
 SCENES, OTHER_SCENES, STEPS, PROMPTS = 8_000, 1_000, 200, 300
 
@@ -19,9 +19,7 @@ def get_config() -> ConfigDict:
     config = dataclasses.replace(
         quick,
         title="A first look: before UNO, after UNO, and after flow matching alone",
-        data=DatasetPlan(
-            ("dataset=scenes", f"scenes={SCENES}", f"other_scenes={OTHER_SCENES}", "vocab_size=512"),
-        ),
+        data=scenes.dataset(SCENES, OTHER_SCENES),
         steps=STEPS,
         final=(Evaluation("draw", "test", PROMPTS),),
         reading=Evaluation("read", "test", 50),

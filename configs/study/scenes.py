@@ -73,17 +73,15 @@ ARMS = (
 )
 
 
+def dataset(scenes: int, others: int) -> DatasetPlan:
+    """Returns a dataset of `scenes` training scenes, and `others` in each other split."""
+    return DatasetPlan(("dataset=scenes", f"scenes={scenes}", f"other_scenes={others}", "vocab_size=512"))
+
+
 def study() -> StudyConfig:
     """Returns the study, which the others change."""
     return StudyConfig(
-        data=DatasetPlan(
-            (
-                "dataset=scenes",
-                f"scenes={SCENES}",
-                f"other_scenes={OTHER_SCENES}",
-                "vocab_size=512",
-            )
-        ),
+        data=dataset(SCENES, OTHER_SCENES),
         base=BasePlan(
             stages=(RunPlan("scenes_pretrain"),),
             count=2,

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs.study import scenes
 from uno_jax.config import to_config_dict
-from uno_jax.study.config import Arm, BasePlan, DatasetPlan, Evaluation, StudyConfig
+from uno_jax.study.config import Arm, BasePlan, Evaluation, StudyConfig
 
 BASE = "pretrained/scenes_base"
 SCENES, OTHER_SCENES, STEPS, PROMPTS = 20_000, 1_000, 300, 1_000
@@ -22,9 +22,7 @@ def study() -> StudyConfig:
     """Returns the study with two arms as they are configured, and fewer scenes, steps and prompts."""
     return dataclasses.replace(
         scenes.study(),
-        data=DatasetPlan(
-            ("dataset=scenes", f"scenes={SCENES}", f"other_scenes={OTHER_SCENES}", "vocab_size=512"),
-        ),
+        data=scenes.dataset(SCENES, OTHER_SCENES),
         base=BasePlan(checkpoint=BASE),
         arms=(Arm("sft", "scenes_sft", scale=2.0), Arm("uno", "scenes_uno", scale=2.0)),
         seeds=1,

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_jax.data.transforms import ImageTransform, patchify, position_ids
+from uno_jax.batch import position_ids
+from uno_jax.data.transforms import ImageTransform, patchify
 
 
 @pytest.mark.parametrize(

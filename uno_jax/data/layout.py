@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED
-from uno_jax.batch import REGIONS, TASKS, Layout
+from uno_jax.batch import REGIONS, TASKS, Layout, position_ids
 from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.data.transforms import patchify, position_ids, resize
+from uno_jax.data.transforms import patchify, resize
 
 Regions = dict[str, np.ndarray]
 """Structured array of each region, `[tokens of the sample]`, with dtype `region_dtypes(layout)[region]`."""

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 # 1344 x 1344: the maximum number of pixels per image in BAGEL's public implementation.
@@ -95,14 +95,3 @@ def patchify(pixels: UInt8[np.ndarray, "height width 3"], patch: int) -> UInt8[n
         raise ValueError(f"a picture of {width}x{height} pixels is not divisible into {patch}x{patch} patches")
     grid = pixels.reshape(height // patch, patch, width // patch, patch, channels)
     return grid.transpose(0, 2, 1, 3, 4).reshape(-1, patch * patch * channels)
-
-
-def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:
-    """Returns indices into a `side` x `side` position table, in row-major order over a grid of patches.
-
-    Raises:
-      ValueError: the grid is larger than the table.
-    """
-    if rows > side or columns > side:
-        raise ValueError(f"a grid of {rows}x{columns} patches is larger than the position table of {side}x{side}")
-    return (np.arange(rows, dtype=np.int32)[:, None] * side + np.arange(columns, dtype=np.int32)).reshape(-1)

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias, assert_never
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from uno_jax.attention.attend import Attention, attend, visibility
 from uno_jax.attention.metadata import whole_images
+from uno_jax.batch import position_ids
 from uno_jax.models.config import AutoencoderConfig
 from uno_jax.models.vision import VisionEncoder
 
@@ -122,7 +122,7 @@ class TransformerAutoencoder(nn.Module):
         rows, columns = images.shape[1] // patch, images.shape[2] // patch
         features = self.encoder(patchify_latents(images, patch), *self._places(len(images), rows, columns))
         mean = self.normalise(self.to_latents(features)).reshape(len(images), rows, columns, -1)
-        return jnp.concatenate([mean, jnp.full_like(mean, EXACT_LOG_VARIANCE)], axis=-1)
+        return _exact_moments(mean)
 
     def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
         """Decodes scaled latents to images, about [-1, 1] and not clipped."""
@@ -139,8 +139,8 @@ class TransformerAutoencoder(nn.Module):
                 f"an image has {rows} x {columns} patches: the autoencoder has positions for {side} along each side "
                 "(autoencoder.transformer.table_side)"
             )
-        positions = (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1)
-        return jnp.broadcast_to(positions, (images, rows * columns)), jnp.ones((images, rows * columns), jnp.int32)
+        shape = (images, rows * columns)
+        return jnp.broadcast_to(position_ids(rows, columns, side), shape), jnp.ones(shape, jnp.int32)
 
 
 class PixelAutoencoder(nn.Module):
@@ -158,7 +158,7 @@ class PixelAutoencoder(nn.Module):
         count, height, width, _ = images.shape
         size = self.config.downsample
         mean = patchify_latents(images, size).reshape(count, height // size, width // size, -1)
-        return jnp.concatenate([mean, jnp.full_like(mean, EXACT_LOG_VARIANCE)], axis=-1)
+        return _exact_moments(mean)
 
     def decode(self, latents: Float[Array, "images rows columns channels"]) -> Float[Array, "images height width 3"]:
         """Decodes scaled latents to images, not clipped: in [-1, 1] if the latents came from such images."""
@@ -201,6 +201,11 @@ def _reconstruct(autoencoder: Autoencoder, images: Array) -> Array:
     moments = autoencoder.encode(images)
     no_noise = jnp.zeros((*moments.shape[:-1], config.latent_channels))
     return autoencoder.decode(sample_latents(moments, no_noise, config.scale, config.shift))
+
+
+def _exact_moments(mean: Array) -> Array:
+    """Returns moments of which a sample is the mean."""
+    return jnp.concatenate([mean, jnp.full_like(mean, EXACT_LOG_VARIANCE)], axis=-1)
 
 
 def _check_sides(images: Array, downsample: int) -> None:

@@ -67,18 +67,6 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
         raise UserError("config.model.autoencoder.kind is 'flux', which pictures of scenes cannot train: give another")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-
-        def optimizer(steps: int) -> OptimizerConfig:
-            rate = plan.learning_rate
-            return OptimizerConfig(
-                rule="muon",
-                learning_rate=rate,
-                final_learning_rate=rate / 20,
-                schedule="cosine",
-                warmup_steps=min(50, steps),
-                beta2=0.99,
-            )
-
         seen = _read(config, data.split, plan.scenes, progress)
         tested = _read(config, config.evaluation.split, TESTED, progress)
         params = dict(init_params(model, config.seed))
@@ -87,7 +75,7 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
         params["vision"], heads = train_vision(
             params["vision"],
             model.vision,
-            optimizer(plan.steps),
+            _optimizer(plan.steps, plan.learning_rate),
             pictures,
             labels,
             steps=plan.steps,
@@ -104,7 +92,7 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
             autoencoder = train_autoencoder(
                 autoencoder,
                 model.autoencoder,
-                optimizer(plan.autoencoder_steps),
+                _optimizer(plan.autoencoder_steps, plan.learning_rate),
                 pictures,
                 labels,
                 steps=plan.autoencoder_steps,
@@ -120,6 +108,17 @@ def pretrain_vision(config: RunConfig, plan: VisionPlan, out: Path, console: Con
     with new_folder(out) as partial:
         save_model(partial / "checkpoints" / "0", params, autoencoder, assets)
     return right
+
+
+def _optimizer(steps: int, rate: float) -> OptimizerConfig:
+    return OptimizerConfig(
+        rule="muon",
+        learning_rate=rate,
+        final_learning_rate=rate / 20,
+        schedule="cosine",
+        warmup_steps=min(50, steps),
+        beta2=0.99,
+    )
 
 
 class _Scenes(NamedTuple):

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, UInt8
 
+from uno_jax.batch import position_ids
 from uno_jax.data.scenes.patches import NUMBERS, PatchLabels
-from uno_jax.data.transforms import position_ids
 from uno_jax.models.autoencoder import patchify_latents
 from uno_jax.models.config import VisionConfig
 from uno_jax.models.positions import pixels_to_float
