@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from uno_jax.batch import TASKS
 from uno_jax.config import ConfigError
 from uno_jax.data.record import Record, RecordError
-from uno_jax.process.errors import UserError
+from uno_jax.process.errors import UserError, reason_of
 from uno_jax.process.json_reader import read_json_object
 
 _FEATURES = "tensorflow_datasets.core.features."
@@ -274,7 +274,7 @@ class _ArrayRecords:
         with contextlib.suppress(Exception):  # which is `error` again
             if not self._source.data_source[index]:
                 return "the file is cut"
-        return _first_line(error)
+        return reason_of(error)
 
     def check(self, length: int) -> None:
         """Reads the first record of every file."""
@@ -301,7 +301,7 @@ def _open_array_records(directory: Path, split: str) -> _ArrayRecords:
         info = builder.info.splits[split]
         return _ArrayRecords(source, [Path(file) for file in info.filepaths], info.shard_lengths)
     except Exception as error:  # TFDS raises errors of any kind for damaged JSON files
-        raise UserError(f"{directory}: the dataset cannot be opened ({_first_line(error)}). {_AGAIN}") from error
+        raise UserError(f"{directory}: the dataset cannot be opened ({reason_of(error)}). {_AGAIN}") from error
 
 
 def check_features(features: dict[str, Any], file: str) -> None:
@@ -318,10 +318,6 @@ def check_features(features: dict[str, Any], file: str) -> None:
             name = node.get(key, _FEATURES) if isinstance(node, dict) else _FEATURES
             if not isinstance(name, str) or not name.startswith(_FEATURES):
                 raise UserError(f"{file}: {name!r} is no feature of TFDS itself. {_AGAIN}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 class KeepEncoded(tfds.decode.SkipDecoding):

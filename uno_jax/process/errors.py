@@ -43,6 +43,11 @@ def user_message(error: BaseException) -> str | None:
     return None
 
 
+def reason_of(error: Exception) -> str:
+    """Returns the first line of what a library says, or the kind of its error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def raised_in(error: BaseException, file: str | Path) -> str | None:
     """Says what a user's file raised, and in which line; None if the error has not passed through the file."""
     path = Path(file).resolve()

@@ -32,8 +32,3 @@ def row_of(file: str, number: int, batch: Any, columns: Mapping[str, str]) -> Ro
     except UnicodeDecodeError as error:
         return Row(file, number, {}, (("(row)", f"text that is not UTF-8 ({error.reason})", "Write UTF-8"),))
     return Row(file, number, fields_of(row, columns))
-
-
-def reason_of(error: Exception) -> str:
-    """Returns the first line of what a library says of a file."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

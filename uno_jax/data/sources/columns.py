@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uno_jax.data.sources.schema import FIELDS
-from uno_jax.data.sources.source import DataSourceError, Option, Values
+from uno_jax.data.sources.schema import FIELDS, MAX_PICTURE_PIXELS
+from uno_jax.data.sources.source import TEST_FRACTION, DataSourceError, Option, Values
 from uno_jax.process.json_reader import JsonError, parse_json
 
 COLUMNS = Option("columns", str, "", "columns of fields with another name, such as prompt=caption,image=jpg")
 IGNORE = Option("ignore", str, "", "columns to leave out, such as url,width; `rest` is every column that is no field")
+
+TABLE_OPTIONS = (COLUMNS, IGNORE, MAX_PICTURE_PIXELS, TEST_FRACTION)
+"""Options of all sources that read tables, which their records depend on."""
 
 # Names of BAGEL's layout.
 _NAMES = {"image_list": "images", "instruction_list": "instructions"}
@@ -41,7 +44,7 @@ def choose_columns(
             raise DataSourceError(f"--columns: {where} has no column {column!r}. It has {', '.join(names)}.")
         chosen[field] = column
     ignored = {name.strip() for name in values["ignore"].split(",")}
-    taken = {column.partition(".")[0] for column in chosen.values()}
+    taken = table_columns(chosen)
     rest = [name for name in names if name not in ignored | taken]
     for name in list(rest):
         field = own_names.get(name, name)
@@ -57,6 +60,11 @@ def choose_columns(
     if not chosen.keys() & {"image", "images"}:
         raise DataSourceError(f"{where} has no column of pictures (image, images or image_list). See docs/data.md.")
     return chosen
+
+
+def table_columns(columns: Mapping[str, str]) -> set[str]:
+    """Returns the columns of a table that have the fields, of which some have a part only."""
+    return {column.partition(".")[0] for column in columns.values()}
 
 
 def fields_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from etils import epath
 
 from uno_jax.data.sources.columns import IGNORE
 from uno_jax.data.sources.lines import parse_line, read_lines
-from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.rows import Row, by_id, open_rows
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Problem
@@ -82,9 +82,7 @@ def _turns(given: Any) -> tuple[list[list[str]], list[Problem]]:
 
 
 def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
-    return place("conversations", values["conversations"], "file", "a JSONL file of conversations"), place(
-        "images", values["images"], "folder", "the base folder of the picture paths"
-    )
+    return records_and_images("conversations", values, "a JSONL file of conversations")
 
 
 def _identity(values: Values) -> dict[str, object]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from etils import epath
 
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
-from uno_jax.data.sources.lines import LONGEST_LINE
-from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_of
+from uno_jax.data.sources.lines import LONGEST_LINE, bounded_lines
+from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
 from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.schema import IMAGES
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
 _DELIMITERS = (",", "\t", ";")
 _TOO_LONG = "\udc00"  # in the place of a line; no text that is decoded holds it
@@ -85,32 +85,22 @@ def _row(file: str, number: int, names: list[str], cells: list[str], columns: Ma
 def _texts(path: Path | epath.Path) -> Iterator[str]:
     """Yields lines, with bytes that are not UTF-8 as halves of surrogate pairs. `_TOO_LONG` replaces a line."""
     with path.open("rb") as file:
-        start = True
-        while line := file.readline(LONGEST_LINE + 1):
-            part = line
-            while len(part) > LONGEST_LINE and not part.endswith(b"\n"):
-                part = file.readline(LONGEST_LINE + 1)
+        for number, (line, _) in enumerate(bounded_lines(file)):
             if len(line) > LONGEST_LINE:
                 yield f"{_TOO_LONG}\n"
             else:
-                yield line.decode("utf-8-sig" if start else "utf-8", "surrogateescape")
-            start = False
+                yield line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
 
 
 def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
-    return place("csv", values["csv"], "file", "the CSV file of your records"), place(
-        "images", values["images"], "folder", "the base folder of the picture paths"
-    )
+    return records_and_images("csv", values, "the CSV file of your records")
 
 
 def _identity(values: Values) -> dict[str, object]:
     path, images = _places(values)
     names, _ = _header(path)
     choose_columns(names, values, str(path))
-    options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
-    return {"records": file_hash(path), "images": folder_state("images", images)} | {
-        name: values[name] for name in options
-    }
+    return {"records": file_hash(path), "images": folder_state("images", images)} | values_of(TABLE_OPTIONS, values)
 
 
 CSV = DataSource(
@@ -125,10 +115,7 @@ CSV = DataSource(
             required=True,
         ),
         IMAGES,
-        COLUMNS,
-        IGNORE,
-        MAX_PICTURE_PIXELS,
-        TEST_FRACTION,
+        *TABLE_OPTIONS,
     ),
     identity=_identity,
     open=open_csv,

@@ -9,12 +9,12 @@ from typing import Any
 
 from etils import epath
 
-from uno_jax.data.sources.arrow import import_pyarrow, reason_of, row_of
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns
-from uno_jax.data.sources.locations import SourceFile, location, read_json, state_of
-from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.arrow import import_pyarrow, row_of
+from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, table_columns
+from uno_jax.data.sources.locations import SourceFile, is_remote, location, read_json, state_of
+from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
+from uno_jax.process.errors import reason_of
 
 _OPTION = "hugging_face"
 _AGAIN = "Give a folder that datasets.save_to_disk wrote"
@@ -70,8 +70,8 @@ def _shards(folder: epath.Path, split: epath.Path) -> list[SourceFile]:
 def _open(file: SourceFile) -> Any:
     """Opens a stream of record batches; local files are mapped, so that only the rows in use are in memory."""
     pyarrow = import_pyarrow("pyarrow")
-    local = not str(file.path).startswith("gs://")
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file.path)) if local else file.path.open("rb"))
+    opened = file.path.open("rb") if is_remote(file.path) else pyarrow.memory_map(str(file.path))
+    return pyarrow.ipc.open_stream(opened)
 
 
 def _names(file: SourceFile) -> list[str]:
@@ -86,7 +86,7 @@ def _names(file: SourceFile) -> list[str]:
 
 def _rows(files: Sequence[SourceFile], columns: Mapping[str, str]) -> Iterator[Row]:
     pyarrow = import_pyarrow("pyarrow")
-    wanted = sorted({column.partition(".")[0] for column in columns.values()})
+    wanted = sorted(table_columns(columns))
     for file in files:
         number = 0
         try:
@@ -98,8 +98,7 @@ def _rows(files: Sequence[SourceFile], columns: Mapping[str, str]) -> Iterator[R
                         number += 1
                         yield _row(file.name, number, chosen.slice(index, 1), columns)
         except (pyarrow.ArrowException, OSError, KeyError) as error:
-            problem = ("(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged")
-            yield Row(file.name, number + 1, {}, (problem,))
+            yield Row(file.name, number + 1, {}, (cut_off(error),))
 
 
 def _row(file: str, number: int, batch: Any, columns: Mapping[str, str]) -> Row:
@@ -116,9 +115,8 @@ def _identity(values: Values) -> dict[str, object]:
     for split, files in splits.items():
         for file in files:
             choose_columns(_names(file), values, f"split {split!r}")
-    options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
     files_ = [file for files in splits.values() for file in files]
-    return {"files": state_of(files_), "splits": sorted(splits)} | {name: values[name] for name in options}
+    return {"files": state_of(files_), "splits": sorted(splits)} | values_of(TABLE_OPTIONS, values)
 
 
 HUGGING_FACE = DataSource(
@@ -126,10 +124,7 @@ HUGGING_FACE = DataSource(
     summary="a folder of datasets.save_to_disk",
     options=(
         Option(_OPTION, str, None, "folder that save_to_disk wrote; a path or gs://", required=True),
-        COLUMNS,
-        IGNORE,
-        MAX_PICTURE_PIXELS,
-        TEST_FRACTION,
+        *TABLE_OPTIONS,
     ),
     identity=_identity,
     open=open_hugging_face,

@@ -19,8 +19,9 @@ from etils import epath
 from uno_jax.data.decoding import LARGEST_PICTURE
 from uno_jax.data.record import Record
 from uno_jax.data.sources.lines import LONGEST_LINE, parse_line, read_lines
-from uno_jax.data.sources.locations import file_hash, folder_state, place
+from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
+from uno_jax.data.sources.rows import LICENSE
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Checked, Problem, check_record
 from uno_jax.data.sources.source import (
     SPLITS,
@@ -85,7 +86,7 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
         },
         total=sum(entry.records for entry in checked.accepted),
         description=f"Records of {jsonl.name}.",
-        license="The license of the original pictures and texts.",
+        license=LICENSE,
     )
 
 
@@ -168,9 +169,7 @@ def _ids_and_problems(
 
 
 def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
-    return place("jsonl", values["jsonl"], "file", "the JSONL file of your records"), place(
-        "images", values["images"], "folder", "the base folder of the picture paths"
-    )
+    return records_and_images("jsonl", values, "the JSONL file of your records")
 
 
 def _identity(values: Values) -> dict[str, object]:

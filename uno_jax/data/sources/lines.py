@@ -17,16 +17,21 @@ LONGEST_LINE = 2**20
 _REMEDY = "Write one JSON object per line, as UTF-8 text"
 
 
+def bounded_lines(file: Any) -> Iterator[tuple[bytes, int]]:
+    """Yields the lines of a binary file, without what follows their maximum, and their whole lengths in bytes."""
+    while line := file.readline(LONGEST_LINE + 1):
+        length, part = len(line), line
+        while len(part) > LONGEST_LINE and not part.endswith(b"\n"):
+            part = file.readline(LONGEST_LINE + 1)
+            length += len(part)
+        yield line, length
+
+
 def read_lines(path: Path | epath.Path) -> Iterator[tuple[int, int, bytes]]:
     """Yields line number (from 1), byte offset and content of each non-empty line, without what follows its maximum."""
-    number = offset = 0
+    offset = 0
     with path.open("rb") as file:
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            length, part = len(line), line
-            while len(part) > LONGEST_LINE and not part.endswith(b"\n"):
-                part = file.readline(LONGEST_LINE + 1)
-                length += len(part)
+        for number, (line, length) in enumerate(bounded_lines(file), 1):
             if line.strip():
                 yield number, offset, line
             offset += length

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from etils import epath
 
 from uno_jax.data.sources.source import DataSourceError
+from uno_jax.process.errors import reason_of
 from uno_jax.process.json_reader import LARGEST_FILE, JsonError, parse_json
 from uno_jax.process.paths import local_path
 
@@ -85,6 +86,18 @@ def place(option: str, text: str, kind: Literal["file", "folder"], purpose: str)
     return found if is_remote(found) else Path(found)
 
 
+def records_and_images(
+    option: str, values: Mapping[str, Any], records: str
+) -> tuple[Path | epath.Path, Path | epath.Path]:
+    """Returns the existing file that an option names, and the folder of the option `images`. `records` describes it.
+
+    Raises:
+      DataSourceError: as in `place`.
+    """
+    images = "the base folder of the picture paths"
+    return place(option, values[option], "file", records), place("images", values["images"], "folder", images)
+
+
 @contextlib.contextmanager
 def reachable(option: str, path: epath.Path) -> Iterator[None]:
     """Turns the errors of a library for URLs, such as missing credentials, into a DataSourceError."""
@@ -95,8 +108,7 @@ def reachable(option: str, path: epath.Path) -> Iterator[None]:
     except Exception as error:  # of any kind: credentials, permissions, networks
         if not is_remote(path):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataSourceError(f"--{option}: {path} cannot be read ({reason}).") from error
+        raise DataSourceError(f"--{option}: {path} cannot be read ({reason_of(error)}).") from error
 
 
 def find_files(option: str, text: str, endings: Sequence[str], kind: str) -> list[SourceFile]:
@@ -144,11 +156,8 @@ def folder_state(option: str, folder: Path | epath.Path) -> str:
 
 def file_hash(file: Path | epath.Path) -> str:
     """Returns the SHA-256 of a file's contents."""
-    state = hashlib.sha256()
     with file.open("rb") as opened:
-        while part := opened.read(2**20):
-            state.update(part)
-    return state.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def state_of(files: Sequence[SourceFile]) -> str:

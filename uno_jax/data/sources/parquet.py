@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from uno_jax.data.sources.arrow import import_pyarrow, reason_of, row_of
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns
+from uno_jax.data.sources.arrow import import_pyarrow, row_of
+from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, table_columns
 from uno_jax.data.sources.locations import SourceFile, find_files, state_of
-from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
+from uno_jax.process.errors import reason_of
 
 _ROWS_AT_A_TIME = 1  # rows of a dictionary page may all refer to one huge value
 _BUFFER = 2**20  # bytes that are read of a column at once
@@ -50,14 +50,13 @@ def _rows_of(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
     with file.path.open("rb") as opened:
         try:
             table = parquet.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
-            wanted = sorted({column.partition(".")[0] for column in columns.values()})
+            wanted = sorted(table_columns(columns))
             for batch in table.iter_batches(_ROWS_AT_A_TIME, columns=wanted, use_threads=False):
                 for index in range(len(batch)):
                     number += 1
                     yield row_of(file.name, number, batch.slice(index, 1), columns)
         except (pyarrow.ArrowException, OSError) as error:
-            problem = ("(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged")
-            yield Row(file.name, number + 1, {}, (problem,))
+            yield Row(file.name, number + 1, {}, (cut_off(error),))
 
 
 def _identity(values: Values) -> dict[str, object]:
@@ -65,8 +64,7 @@ def _identity(values: Values) -> dict[str, object]:
     files = _files(values)
     for file in files:
         _columns(file, values)
-    names = ("test_fraction", "max_picture_pixels", "columns", "ignore")
-    return {"files": state_of(files)} | {name: values[name] for name in names}
+    return {"files": state_of(files)} | values_of(TABLE_OPTIONS, values)
 
 
 PARQUET = DataSource(
@@ -74,10 +72,7 @@ PARQUET = DataSource(
     summary="Parquet files in BAGEL's layouts, or with columns of the record schema",
     options=(
         Option("parquet", str, None, "Parquet file, or folder of them; a path or gs://", required=True),
-        COLUMNS,
-        IGNORE,
-        MAX_PICTURE_PIXELS,
-        TEST_FRACTION,
+        *TABLE_OPTIONS,
     ),
     identity=_identity,
     open=open_parquet,

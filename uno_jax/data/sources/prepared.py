@@ -12,7 +12,7 @@ from etils import epath
 from uno_jax.data.record import RecordError
 from uno_jax.data.records import open_records, splits_of
 from uno_jax.data.sources.locations import SourceFile, state_of
-from uno_jax.data.sources.rows import Row, open_rows
+from uno_jax.data.sources.rows import LICENSE, Row, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values
 
@@ -22,10 +22,9 @@ def open_prepared(values: Values, reporter: Reporter) -> Opened:
     folder = Path(values["prepared"])
     splits = {split: partial(_rows, folder, split) for split in splits_of(folder)}
     description = f"Records of the dataset {folder.name}."
-    if (folder / "LICENSE").is_file():
-        license_ = (folder / "LICENSE").read_text(encoding="utf-8")
-        return open_rows(splits, values, reporter, description=description, license=license_)
-    return open_rows(splits, values, reporter, description=description)
+    own = folder / "LICENSE"
+    license_ = own.read_text(encoding="utf-8") if own.is_file() else LICENSE
+    return open_rows(splits, values, reporter, description=description, license=license_)
 
 
 def _rows(folder: Path, split: str) -> Iterator[Row]:

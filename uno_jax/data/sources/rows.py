@@ -17,7 +17,10 @@ from uno_jax.data.record import Record
 from uno_jax.data.sources.pictures import encode_rgb
 from uno_jax.data.sources.schema import Checked, Load, Problem, check_record
 from uno_jax.data.sources.source import SPLITS, Opened, Rejection, Reporter, Values, split_of
+from uno_jax.process.errors import reason_of
 
+LICENSE = "The license of the original pictures and texts."
+"""License of a dataset whose source names none."""
 _ROWS_AT_A_TIME = 256
 _BYTES_AT_A_TIME = 2**26
 
@@ -62,7 +65,7 @@ def open_rows(
     reporter: Reporter,
     *,
     description: str,
-    license: str = "The license of the original pictures and texts.",
+    license: str = LICENSE,
     load: Load | None = None,
 ) -> Opened:
     """Opens a source of rows, which are checked while they are read.
@@ -98,6 +101,11 @@ def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
         problem = f"{len(value):,} bytes, more than the maximum of {LARGEST_FILE:,}"
         raise PictureError("picture_size", problem, "Scale the picture down")
     return encode_rgb(value, max_pixels)
+
+
+def cut_off(error: Exception) -> Problem:
+    """Returns the problem of a file from which an error keeps the rest of its rows."""
+    return "(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged"
 
 
 def _records(read: Callable[[], Iterable[Row]], load: Load, reporter: Reporter) -> Iterator[Record]:

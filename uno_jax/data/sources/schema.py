@@ -60,7 +60,9 @@ def check_record(fields: Mapping[str, Any], load: Load) -> Checked:
     if task not in TASKS:
         return _rejected(*problems, ("task", f"unknown task {task!r}", f"Use one of {', '.join(TASKS)}"))
     _first_caption_as_prompt(present, task)
-    problems += _id_problems(present)
+    if id_problems := list(_id_problems(present)):
+        problems += id_problems
+        present["id"] = ""  # whatever else is wrong is found, too
     if "images" in present or "instructions" in present:
         make = _rounds
     elif "turns" in present:
@@ -109,7 +111,7 @@ def _single(present: Mapping[str, Any], task: str, load: Load) -> tuple[tuple[Re
     problems = [*_text_problems(present, task)]
     pictures, found = _pictures(present, task, load)
     problems += found
-    if problems or _id_problems_exist(present):
+    if problems:
         return (), problems
     record = Record(
         id=present["id"],
@@ -121,10 +123,6 @@ def _single(present: Mapping[str, Any], task: str, load: Load) -> tuple[tuple[Re
         answer=present.get("answer", ""),
     )
     return (record,), []
-
-
-def _id_problems_exist(present: Mapping[str, Any]) -> bool:
-    return any(True for _ in _id_problems(present))
 
 
 def _text_problems(present: Mapping[str, Any], task: str) -> Iterator[Problem]:
@@ -238,7 +236,7 @@ def _rounds(present: Mapping[str, Any], task: str, load: Load) -> tuple[tuple[Re
             for i in range(len(contents) - 1)
             if contents[i] == contents[i + 1]
         ]
-    if problems or _id_problems_exist(present):
+    if problems:
         return (), problems
     records = []
     for number, (texts, own) in enumerate(zip(wordings, captions, strict=True), 1):
@@ -286,7 +284,7 @@ def _turns(present: Mapping[str, Any], task: str, load: Load) -> tuple[tuple[Rec
         problems += _one_text(f"turns[{number}][1]", turn[1], "Write the answer, or remove the turn")
     pictures, found = _load_all({"image": present.get("image", "")}, load)
     problems += found
-    if problems or _id_problems_exist(present):
+    if problems:
         return (), problems
     records, earlier = [], ""
     for number, (question, answer) in enumerate(turns, 1):

@@ -7,7 +7,7 @@ its progress and its rejections, and writes its records.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -42,6 +42,11 @@ TEST_FRACTION = Option("test_fraction", float, 0.05, "fraction of the records in
 
 SPLITS = ("train", "test")
 """The splits of sources that hold out a part of their records. A source may have others."""
+
+
+def values_of(options: Sequence[Option], values: Values) -> dict[str, object]:
+    """Returns the values of some options by name, for `DataSource.identity`."""
+    return {option.name: values[option.name] for option in options}
 
 
 def split_of(id_: str, test_fraction: float) -> str:

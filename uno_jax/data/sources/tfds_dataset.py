@@ -15,12 +15,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from uno_jax.data.records import KeepEncoded, check_features
-from uno_jax.data.sources.arrow import reason_of
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
+from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_of, table_columns
 from uno_jax.data.sources.locations import SourceFile, location, read_json, state_of
-from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.rows import LICENSE, Row, by_id, open_rows
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
+from uno_jax.process.errors import reason_of
 
 
 def open_tfds(values: Values, reporter: Reporter) -> Opened:
@@ -37,7 +36,7 @@ def open_tfds(values: Values, reporter: Reporter) -> Opened:
         values,
         reporter,
         description=f"Records of the TFDS dataset {values['tfds']}.",
-        license=builder.info.redistribution_info.license or "The license of the original pictures and texts.",
+        license=builder.info.redistribution_info.license or LICENSE,
     )
 
 
@@ -69,7 +68,7 @@ def _builder(values: Values) -> Any:
 
 def _rows(builder: Any, split: str, columns: Mapping[str, str]) -> Iterator[Row]:
     features = builder.info.features
-    wanted = {column.partition(".")[0] for column in columns.values()}
+    wanted = table_columns(columns)
     file = f"{builder.info.name}/{split}"
     source = builder.as_data_source(split=split, decoders=_decoders(features))
     for index in range(len(source)):
@@ -120,8 +119,7 @@ def _identity(values: Values) -> dict[str, object]:
     choose_columns(list(builder.info.features), values, f"the dataset {values['tfds']}")
     folder = location("tfds_data_dir", str(builder.data_path))
     files = [SourceFile(path.name, path) for path in sorted(folder.iterdir()) if path.is_file()]
-    options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
-    return {"tfds": builder.info.full_name, "files": state_of(files)} | {name: values[name] for name in options}
+    return {"tfds": builder.info.full_name, "files": state_of(files)} | values_of(TABLE_OPTIONS, values)
 
 
 TFDS = DataSource(
@@ -130,10 +128,7 @@ TFDS = DataSource(
     options=(
         Option("tfds", str, None, "name of the dataset, such as coco_captions or name/config:1.0.0", required=True),
         Option("tfds_data_dir", str, "~/tensorflow_datasets", "folder of prepared TFDS datasets; a path or gs://"),
-        COLUMNS,
-        IGNORE,
-        MAX_PICTURE_PIXELS,
-        TEST_FRACTION,
+        *TABLE_OPTIONS,
     ),
     identity=_identity,
     open=open_tfds,

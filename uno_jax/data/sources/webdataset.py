@@ -18,13 +18,12 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from uno_jax.data.decoding import LARGEST_FILE
-from uno_jax.data.sources.arrow import reason_of
-from uno_jax.data.sources.columns import COLUMNS, IGNORE, choose_columns, fields_of
+from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_of
 from uno_jax.data.sources.lines import LONGEST_LINE, parse_line
 from uno_jax.data.sources.locations import SourceFile, find_files, state_of
-from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import FIELDS, MAX_PICTURE_PIXELS, Problem
-from uno_jax.data.sources.source import TEST_FRACTION, DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.schema import FIELDS, Problem
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _PICTURES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2", "ppm")
@@ -157,8 +156,7 @@ def _members(file: SourceFile) -> Iterator[tuple[str, str, bytes, Problem | None
                     if not member.isdir():
                         yield _member(archive, member, bounded)
         except _DAMAGE as error:
-            problem = f"cannot be read from here on ({reason_of(error)})"
-            yield "", "", b"", ("(file)", problem, "Write the file again", "damaged")
+            yield "", "", b"", cut_off(error)
 
 
 def _member(
@@ -206,8 +204,7 @@ def _identity(values: Values) -> dict[str, object]:
         columns, problems = _columns_of(first[1])
         if not problems:
             choose_columns(list(columns), values, f"{file.path}, sample {first[0]!r},", _NAMES)
-    options = ("test_fraction", "max_picture_pixels", "columns", "ignore")
-    return {"files": state_of(files)} | {name: values[name] for name in options}
+    return {"files": state_of(files)} | values_of(TABLE_OPTIONS, values)
 
 
 WEBDATASET = DataSource(
@@ -215,10 +212,7 @@ WEBDATASET = DataSource(
     summary="tar files in the layout of WebDataset",
     options=(
         Option("webdataset", str, None, "tar file, or folder of them; a path or gs://", required=True),
-        COLUMNS,
-        IGNORE,
-        MAX_PICTURE_PIXELS,
-        TEST_FRACTION,
+        *TABLE_OPTIONS,
     ),
     identity=_identity,
     open=open_webdataset,
