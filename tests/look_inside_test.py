@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
+from tests.helpers.commands import error_of, output_of
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.tiny_run import write_dataset
 from uno_jax import look_inside
@@ -38,20 +37,20 @@ def inputs(tmp_path_factory) -> Inputs:
     )
 
 
+def command(out: Path, *arguments: str) -> list[str]:
+    return [f"--out={out}", "--pictures=2", "--caption_tokens=4", *arguments]
+
+
 def succeed(out: Path, *arguments: str) -> str:
     """Returns the output of the command."""
-    console = Console(file=io.StringIO(), width=200)
-    look_inside.main([f"--out={out}", "--pictures=2", "--caption_tokens=4", *arguments], console)
-    return console.file.getvalue()
+    return output_of(look_inside.main, command(out, *arguments))
 
 
 def fail(out: Path, *arguments: str) -> str:
     """Returns the error message of the command, which is one sentence."""
-    with pytest.raises(SystemExit) as exit:
-        succeed(out, *arguments)
-    assert isinstance(exit.value.code, str)
+    message = error_of(look_inside.main, command(out, *arguments))
     assert not out.exists()
-    return exit.value.code
+    return message
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from rich.console import Console
 
+from tests.helpers.commands import error_of, output_of
 from tests.helpers.eight_device_process import run_with_eight_devices
 from tests.helpers.hosts import Hosts
 from tests.helpers.made_up_plans import latents_of
@@ -31,20 +30,20 @@ def checkpoint(tmp_path_factory) -> Path:
     return save_small_checkpoint(tmp_path_factory.mktemp("sample") / "checkpoint")
 
 
+def command(checkpoint: Path, out: Path, *arguments: str) -> list[str]:
+    return [f"--checkpoint={checkpoint}", f"--out={out}", "--batch=1", *QUICK_FLAGS, *arguments]
+
+
 def succeed(checkpoint: Path, out: Path, *arguments: str) -> str:
     """Returns the output of the command."""
-    console = Console(file=io.StringIO(), width=200)
-    sample.main([f"--checkpoint={checkpoint}", f"--out={out}", "--batch=1", *QUICK_FLAGS, *arguments], console)
-    return console.file.getvalue()
+    return output_of(sample.main, command(checkpoint, out, *arguments))
 
 
 def fail(checkpoint: Path, out: Path, *arguments: str) -> str:
     """Returns the error message of the command."""
-    with pytest.raises(SystemExit) as exit:
-        succeed(checkpoint, out, *arguments)
-    assert isinstance(exit.value.code, str)
+    message = error_of(sample.main, command(checkpoint, out, *arguments))
     assert not out.exists()
-    return exit.value.code
+    return message
 
 
 def written(out: Path) -> dict[str, bytes]:

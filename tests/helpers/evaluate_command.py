@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import pytest
-from rich.console import Console
-
+from tests.helpers.commands import error_of, output_of
 from tests.helpers.small_loaded import QUICK
 from uno_jax import evaluate
 
@@ -16,14 +13,9 @@ QUICK_FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
 
 def succeed(*arguments: str | Path) -> str:
     """Returns the output of the command."""
-    console = Console(file=io.StringIO(), width=300)
-    evaluate.main([str(argument) for argument in arguments], console)
-    return console.file.getvalue()
+    return output_of(evaluate.main, arguments, width=300)
 
 
 def fail(*arguments: str | Path) -> str:
     """Returns the error message of the command."""
-    with pytest.raises(SystemExit) as exit:
-        succeed(*arguments)
-    assert isinstance(exit.value.code, str)
-    return exit.value.code
+    return error_of(evaluate.main, arguments)

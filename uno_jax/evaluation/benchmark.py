@@ -104,6 +104,11 @@ class Benchmark:
     """Computes the official averages of result files, given the items by id. Raises BenchmarkError."""
 
 
+def one_picture(item: Item, sample: int, name: str) -> str:
+    """Returns the path of the picture of a benchmark that has one for each item, in one folder."""
+    return f"{IMAGES}/{item.id}.png"
+
+
 def seed_of(benchmark: str, item: str, sample: int) -> int:
     """Returns the seed of a picture: the lower 31 of the first 32 bits of the SHA-256 of
     `benchmark/item/sample`."""
@@ -199,8 +204,8 @@ def field_of(record: Mapping[str, Any], name: str, kind: type | tuple[type, ...]
     return value
 
 
-def check_unique(items: Sequence[Item]) -> None:
-    """Requires every id to occur once, and every prompt to have a text.
+def data_of(items: list[Item], files: list[Path]) -> Data:
+    """Returns the data of a benchmark, in which every id occurs once and every prompt has a text.
 
     Raises:
       BenchmarkError: the message names the first item.
@@ -212,3 +217,4 @@ def check_unique(items: Sequence[Item]) -> None:
         if not item.prompt.strip():
             raise BenchmarkError(f"{item.where}: the prompt is empty; download the file again")
         seen[item.id] = item.where
+    return Data(items, files)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uno_jax.evaluation.benchmark import BenchmarkError, Item
-from uno_jax.process.files import atomic_file
+from uno_jax.process.files import write_json
 from uno_jax.process.json_reader import read_json_object
 
 RECORD = "record.json"
@@ -59,8 +59,7 @@ def write_record(out: Path, record: Record) -> None:
         "items": [_described(item) for item in record.items],
         "pictures": [picture._asdict() for picture in record.pictures],
     }
-    with atomic_file(out / RECORD) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(out / RECORD, content)
 
 
 def _described(item: Item) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from uno_jax.evaluation.benchmark import BenchmarkError, hash_files
 from uno_jax.evaluation.record import read_record
 from uno_jax.evaluation.registry import BENCHMARKS
-from uno_jax.process.files import atomic_file
+from uno_jax.process.files import write_json
 from uno_jax.process.json_reader import read_json_object
 
 SCORE = "score.json"
@@ -50,8 +49,7 @@ def score_results(out: Path, results: Sequence[Path], judge: str | None) -> dict
         "scored": datetime.now(UTC).isoformat(timespec="seconds"),
         "items": dict(score.items),
     }
-    with atomic_file(out / SCORE) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(out / SCORE, content)
     return content
 
 

@@ -20,10 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uno_jax.inference.generate import GeneratedImage
 from uno_jax.serving.bodies import read_body, read_form
 from uno_jax.serving.chats import ChatOrder, read_chat
+from uno_jax.serving.fields import check_model
 from uno_jax.serving.jobs import Answered, Piece
 from uno_jax.serving.metrics import Counts
 from uno_jax.serving.pictures import PictureOrder, read_edit, read_generation
-from uno_jax.serving.refusals import ClientGone, Refusal, refusal_of
+from uno_jax.serving.refusals import ClientGone, Refusal, program_failed, refusal_of
 from uno_jax.serving.replies import (
     DONE,
     chat_chunk,
@@ -140,9 +141,7 @@ async def list_models(server: Server, request: HttpRequest, deadline: float) -> 
 
 async def describe_model(server: Server, request: HttpRequest, deadline: float) -> Response:
     """Describes the model."""
-    asked = request.path_params["name"]
-    if asked != server.name:
-        raise Refusal(404, f"there is no model {asked!r} here; use {server.name!r}", "model_not_found")
+    check_model(request.path_params["name"], server)
     return JSONResponse(model_reply(server.name, server.started))
 
 
@@ -211,7 +210,7 @@ async def _other_error(request: HttpRequest, error: Exception) -> Response:
 
 async def _program_error(request: HttpRequest, error: Exception) -> Response:
     """Replies to a request at which the program failed. The server logs the error."""
-    return _refused(Refusal(500, "the server failed at this request; its log says why", "internal_error"))
+    return _refused(program_failed())
 
 
 class _Counted:

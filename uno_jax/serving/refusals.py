@@ -36,6 +36,11 @@ class Refusal(Exception):
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
 
 
+def program_failed() -> Refusal:
+    """Returns the refusal of a request at which the program failed. The error itself is for the log."""
+    return Refusal(500, "the server failed at this request; its log says why", "internal_error")
+
+
 class ClientGone(Exception):
     """Raised when the client of a request has closed its connection."""
 

@@ -12,7 +12,7 @@ from uno_jax.sampling.text import TextConfig
 from uno_jax.serving.jobs import Answered, Finish, Job, Piece, Question
 from uno_jax.serving.metrics import Counts
 from uno_jax.serving.queue import JobQueue
-from uno_jax.serving.refusals import Refusal, refusal_of
+from uno_jax.serving.refusals import program_failed, refusal_of
 from uno_jax.serving.visible import visible
 
 _LOG = logging.getLogger(__name__)
@@ -102,5 +102,5 @@ def _reported(error: Exception) -> Exception:
     refusal = refusal_of(error)
     if refusal is None:
         _LOG.error("a batch failed", exc_info=error)
-        return Refusal(500, "the server failed at this request; its log says why", "internal_error")
+        return program_failed()
     return refusal

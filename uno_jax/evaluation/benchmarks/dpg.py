@@ -19,7 +19,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
-    check_unique,
+    data_of,
     read_text,
 )
 from uno_jax.evaluation.presets import OURS, TEXT_TO_IMAGE
@@ -36,8 +36,7 @@ def _read(path: Path) -> Data:
     if not files:
         raise BenchmarkError(f"{path}: there are no .txt files; give the folder dpg_bench/prompts of ELLA")
     items = [Item(file.stem, read_text(file).strip(), _category(file.stem), str(file)) for file in files]
-    check_unique(items)
-    return Data(items, files)
+    return data_of(items, files)
 
 
 def _category(name: str) -> str:

@@ -8,7 +8,8 @@ import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
-    check_unique,
+    data_of,
     field_of,
     read_text,
 )
@@ -69,14 +70,14 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, A
 
 
 def _read(path: Path, language: str) -> Data:
+    """Reads the rows with instructions in a language, `en` or `cn`."""
     files = _tables(path)
     items = [
         _item(row, where) for file in files for where, row in _rows(file, _TEXTS) if _language(row, where) == language
     ]
     if not items:
         raise BenchmarkError(f"{path}: there are no rows with instruction_language {language!r}; download it again")
-    check_unique(items)
-    return Data(items, files)
+    return data_of(items, files)
 
 
 def _language(row: Mapping[str, Any], where: str) -> str:
@@ -91,16 +92,6 @@ def _item(row: Mapping[str, Any], where: str) -> Item:
     kept = {"language": _language(row, where), "key": key, "intersection": bool(row.get("Intersection_exist"))}
     source = f"{SOURCES}/{task}/{key}.png"
     return Item(f"{task}/{key}", field_of(row, "instruction", str, where), task, where, kept, source)
-
-
-def _read_english(path: Path) -> Data:
-    """Reads the rows with English instructions."""
-    return _read(path, "en")
-
-
-def _read_chinese(path: Path) -> Data:
-    """Reads the rows with Chinese instructions."""
-    return _read(path, "cn")
 
 
 def _picture(item: Item, sample: int, name: str) -> str:
@@ -208,14 +199,14 @@ _PRESETS = {
 }
 
 
-def _benchmark(language: str, code: str, read: Callable[[Path], Data]) -> Benchmark:
+def _benchmark(language: str, code: str) -> Benchmark:
     return Benchmark(
         name=f"gedit_{code}",
         about=f"GEdit-Bench, {language} instructions",
         published=606,
         samples=1,
         presets=_PRESETS,
-        read=read,
+        read=partial(_read, language=code),
         picture=_picture,
         scorer=f"python test_gedit_score.py --model_name {{name}} --save_path {{images}} --backbone JUDGE, then "
         f"calculate_statistics.py with --language {code} (in BAGEL's eval/gen/gedit)",
@@ -224,5 +215,5 @@ def _benchmark(language: str, code: str, read: Callable[[Path], Data]) -> Benchm
     )
 
 
-GEDIT_EN = _benchmark("English", "en", _read_english)
-GEDIT_CN = _benchmark("Chinese", "cn", _read_chinese)
+GEDIT_EN = _benchmark("English", "en")
+GEDIT_CN = _benchmark("Chinese", "cn")

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
-    check_unique,
+    data_of,
     field_of,
     find_file,
     read_json_lines,
@@ -30,24 +31,14 @@ _SHORT, _LONG = "evaluation_metadata.jsonl", "evaluation_metadata_long.jsonl"
 
 
 def _read(path: Path, name: str, other: str) -> Data:
+    """Reads the file `name`; `other` is that of the other prompts."""
     file = find_file(path, (name, f"prompts/{name}"), not_named=other)
     items = []
     for number, (where, record) in enumerate(read_json_lines(file)):
         prompt, tag = field_of(record, "prompt", str, where), field_of(record, "tag", str, where)
         field_of(record, "include", list, where)
         items.append(Item(f"{number:05d}", prompt, tag, where, record))
-    check_unique(items)
-    return Data(items, [file])
-
-
-def _read_short(path: Path) -> Data:
-    """Reads `evaluation_metadata.jsonl`."""
-    return _read(path, _SHORT, _LONG)
-
-
-def _read_long(path: Path) -> Data:
-    """Reads `evaluation_metadata_long.jsonl`, BAGEL's rewritten prompts."""
-    return _read(path, _LONG, _SHORT)
+    return data_of(items, [file])
 
 
 def _picture(item: Item, sample: int, name: str) -> str:
@@ -101,35 +92,22 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     )
 
 
-_PRESETS = {"bagel": Preset("BAGEL's script", TEXT_TO_IMAGE), "ours": OURS}
-_SCORER = (
-    "python evaluation/evaluate_images.py {images} --outfile results.jsonl --model-path DETECTOR_DIR "
-    "(in a checkout of djghosh13/geneval)"
-)
+def _benchmark(name: str, about: str, file: str, other: str) -> Benchmark:
+    return Benchmark(
+        name=name,
+        about=about,
+        published=553,
+        samples=4,
+        presets={"bagel": Preset("BAGEL's script", TEXT_TO_IMAGE), "ours": OURS},
+        read=partial(_read, name=file, other=other),
+        picture=_picture,
+        scorer="python evaluation/evaluate_images.py {images} --outfile results.jsonl --model-path DETECTOR_DIR "
+        "(in a checkout of djghosh13/geneval)",
+        any_samples=True,
+        finish=_finish,
+        score=_score,
+    )
 
-GENEVAL = Benchmark(
-    name="geneval",
-    about="GenEval, short prompts as published",
-    published=553,
-    samples=4,
-    presets=_PRESETS,
-    read=_read_short,
-    picture=_picture,
-    scorer=_SCORER,
-    any_samples=True,
-    finish=_finish,
-    score=_score,
-)
-GENEVAL_LONG = Benchmark(
-    name="geneval_long",
-    about="GenEval, BAGEL's rewritten prompts",
-    published=553,
-    samples=4,
-    presets=_PRESETS,
-    read=_read_long,
-    picture=_picture,
-    scorer=_SCORER,
-    any_samples=True,
-    finish=_finish,
-    score=_score,
-)
+
+GENEVAL = _benchmark("geneval", "GenEval, short prompts as published", _SHORT, _LONG)
+GENEVAL_LONG = _benchmark("geneval_long", "GenEval, BAGEL's rewritten prompts", _LONG, _SHORT)

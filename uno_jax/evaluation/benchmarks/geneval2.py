@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from uno_jax.evaluation.benchmark import (
-    IMAGES,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
-    check_unique,
+    data_of,
     field_of,
     find_file,
+    one_picture,
     read_json_lines,
 )
 from uno_jax.evaluation.presets import OURS
-from uno_jax.process.files import atomic_file
+from uno_jax.process.files import write_json
 
 PATHS = "image_paths.json"
 """Beside the pictures: prompt -> path of its picture."""
@@ -36,19 +35,13 @@ def _read(path: Path) -> Data:
             )
         prompts.add(prompt)
         items.append(Item(f"{number:05d}", prompt, f"{atoms} atoms", where))
-    check_unique(items)
-    return Data(items, [file])
-
-
-def _picture(item: Item, sample: int, name: str) -> str:
-    return f"{IMAGES}/{item.id}.png"
+    return data_of(items, [file])
 
 
 def _write_paths(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
     """Writes the object that the scorer finds pictures by."""
-    paths = {item.prompt: str((out / _picture(item, 0, name)).resolve()) for item in items}
-    with atomic_file(out / PATHS) as temporary:
-        temporary.write_text(json.dumps(paths, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    paths = {item.prompt: str((out / one_picture(item, 0, name)).resolve()) for item in items}
+    write_json(out / PATHS, paths)
 
 
 GENEVAL2 = Benchmark(
@@ -58,7 +51,7 @@ GENEVAL2 = Benchmark(
     samples=1,
     presets={"ours": OURS},
     read=_read,
-    picture=_picture,
+    picture=one_picture,
     scorer="python evaluation.py --benchmark_data geneval2_data.jsonl "
     "--image_filepath_data {images}/../image_paths.json --method soft_tifa_am --output_file SCORES "
     "(in a checkout of facebookresearch/GenEval2)",

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from uno_jax.evaluation.benchmark import (
-    IMAGES,
     SOURCES,
     Benchmark,
     BenchmarkError,
@@ -19,9 +18,10 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
-    check_unique,
+    data_of,
     field_of,
     find_file,
+    one_picture,
 )
 from uno_jax.evaluation.presets import EDITING, OURS_EDITING
 from uno_jax.process.files import atomic_file
@@ -46,12 +46,7 @@ def _read(path: Path) -> Data:
         kind = field_of(record, "edit_type", str, where)
         source = f"{SOURCES}/{key}{PurePosixPath(picture).suffix}"
         items.append(Item(key, prompt, kind, where, {"picture": picture}, source))
-    check_unique(items)
-    return Data(items, [file])
-
-
-def _picture(item: Item, sample: int, name: str) -> str:
-    return f"{IMAGES}/{item.id}.png"
+    return data_of(items, [file])
 
 
 def _unpack(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
@@ -118,7 +113,7 @@ IMGEDIT = Benchmark(
         "ours": OURS_EDITING,
     },
     read=_read,
-    picture=_picture,
+    picture=one_picture,
     scorer="python basic_bench.py --result_img_folder {images} --edit_json basic_edit.json --origin_img_root ROOT "
     "--prompts_json prompts.json (in Benchmark/Basic of PKU-YuanGroup/ImgEdit); it writes result.json into the folder",
     unpack=_unpack,

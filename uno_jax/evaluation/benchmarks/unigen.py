@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from uno_jax.evaluation.benchmark import (
@@ -13,7 +13,7 @@ from uno_jax.evaluation.benchmark import (
     BenchmarkError,
     Data,
     Item,
-    check_unique,
+    data_of,
     find_file,
     read_text,
 )
@@ -40,8 +40,7 @@ def _read(path: Path, kind: str) -> Data:
         items.append(Item(index, prompt, _category(row.get(f"sub_dims_{language}") or "", language), where))
     if not items:
         raise BenchmarkError(f"{file}: no prompts; download it again")
-    check_unique(items)
-    return Data(items, [file])
+    return data_of(items, [file])
 
 
 def _category(text: str, language: str) -> str:
@@ -55,28 +54,22 @@ def _category(text: str, language: str) -> str:
     return found.strip() if isinstance(found, str) else UNREADABLE
 
 
-def _benchmark(kind: str, about: str) -> Benchmark:
-    def read(path: Path) -> Data:
-        return _read(path, kind)
+def _picture(item: Item, sample: int, name: str, kind: str) -> str:
+    return f"{IMAGES}/{kind}/{name}/{item.id}_{sample}.png"
 
+
+def _benchmark(kind: str, about: str) -> Benchmark:
     return Benchmark(
         name=f"unigen_{kind}",
         about=f"UniGenBench++, {about}",
         published=600,
         samples=4,
         presets={"ours": OURS},
-        read=read,
-        picture=_picture_in(kind),
+        read=partial(_read, kind=kind),
+        picture=partial(_picture, kind=kind),
         scorer=f"bash eval/eval_vllm.sh --model {{name}} --categories {kind} --eval_data_dir {{images}} "
         "(in a checkout of CodeGoat24/UniGenBench)",
     )
-
-
-def _picture_in(kind: str) -> Callable[[Item, int, str], str]:
-    def picture(item: Item, sample: int, name: str) -> str:
-        return f"{IMAGES}/{kind}/{name}/{item.id}_{sample}.png"
-
-    return picture
 
 
 UNIGEN = (

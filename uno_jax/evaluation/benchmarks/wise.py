@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from uno_jax.evaluation.benchmark import (
-    IMAGES,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
     Preset,
     Score,
-    check_unique,
+    data_of,
     field_of,
+    one_picture,
     read_json_lines,
     read_text,
 )
@@ -43,6 +44,7 @@ _LARGEST = 2  # of a rating
 
 
 def _read(path: Path, suffix: str) -> Data:
+    """Reads the files of a protocol, named with a suffix: three, or BAGEL's `final_data.json` of the legacy one."""
     names = [f"{name}{suffix}.json" for name in _FILES]
     folder = next((each for each in (path, path / "data") if any((each / name).is_file() for name in names)), path)
     files = [path] if path.is_file() else [folder / name for name in names if (folder / name).is_file()]
@@ -58,8 +60,7 @@ def _read(path: Path, suffix: str) -> Data:
             prompt = field_of(record, "Prompt", str, where)
             category = f"{field_of(record, 'Category', str, where)} / {field_of(record, 'Subcategory', str, where)}"
             items.append(Item(str(field_of(record, "prompt_id", int, where)), prompt, category, where))
-    check_unique(items)
-    return Data(items, files)
+    return data_of(items, files)
 
 
 def _list(file: Path) -> list[dict[str, Any]]:
@@ -70,20 +71,6 @@ def _list(file: Path) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value or not all(isinstance(record, dict) for record in value):
         raise BenchmarkError(f"{file}: expected a JSON list of objects; download it again")
     return value
-
-
-def _read_legacy(path: Path) -> Data:
-    """Reads the three files of the legacy protocol, or BAGEL's `final_data.json`."""
-    return _read(path, "")
-
-
-def _read_verified(path: Path) -> Data:
-    """Reads the three files of the verified protocol."""
-    return _read(path, "_verified")
-
-
-def _picture(item: Item, sample: int, name: str) -> str:
-    return f"{IMAGES}/{item.id}.png"
 
 
 def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
@@ -143,8 +130,8 @@ WISE = Benchmark(
     published=1000,
     samples=1,
     presets=_PRESETS,
-    read=_read_legacy,
-    picture=_picture,
+    read=partial(_read, suffix=""),
+    picture=one_picture,
     scorer="python gpt_eval.py --json_path PROMPTS --image_dir {images} .. for each of the three prompt files "
     "(WISE_legacy in a checkout of PKU-YuanGroup/WISE)",
     score=_score,
@@ -155,7 +142,7 @@ WISE_VERIFIED = Benchmark(
     published=1000,
     samples=1,
     presets=_PRESETS,
-    read=_read_verified,
-    picture=_picture,
+    read=partial(_read, suffix="_verified"),
+    picture=one_picture,
     scorer="IMAGE_DIR={images} bash eval_qwen.sh (in a checkout of PKU-YuanGroup/WISE)",
 )
