@@ -11,7 +11,7 @@ from uno_jax.data.scenes.edits import ROUNDS, edit_of, edits_of
 from uno_jax.data.scenes.facts import area_of, holds
 from uno_jax.data.scenes.generate import SPLITS, make_example
 from uno_jax.data.scenes.held_out import held_out_in
-from uno_jax.data.scenes.places import GAP
+from uno_jax.data.scenes.places import GAP, LATTICE
 from uno_jax.data.scenes.scene import LARGEST_COUNT, SIZES
 from uno_jax.data.scenes.text import caption_is_right
 
@@ -63,6 +63,7 @@ def test_results_are_scenes_like_those_of_examples(example):
             apart = (SIZES[a.size] + SIZES[b.size]) / 2 + GAP
             assert max(abs(a.centre.x - b.centre.x), abs(a.centre.y - b.centre.y)) >= apart
         assert all(SIZES[t.size] / 2 + GAP <= part <= 1 - SIZES[t.size] / 2 - GAP for t in things for part in t.centre)
+        assert all((part * LATTICE).is_integer() for thing in things for part in thing.centre)
 
 
 @given(st.builds(make_example, st.just(0), st.sampled_from(SPLITS[:3]), st.integers(0, 10**6)))

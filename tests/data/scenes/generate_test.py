@@ -10,7 +10,7 @@ from uno_jax.data.scenes.description import directions_of
 from uno_jax.data.scenes.facts import Number, Relation, area_of, holds
 from uno_jax.data.scenes.generate import CATEGORIES, NOVEL_CATEGORIES, SPLITS, make_example
 from uno_jax.data.scenes.held_out import COUNTS, HELD_OUT, PAIRS, RELATIONS, held_out_in, held_out_named
-from uno_jax.data.scenes.places import CLEARANCE, GAP
+from uno_jax.data.scenes.places import CLEARANCE, GAP, LATTICE
 from uno_jax.data.scenes.scene import COLOURS, SHAPES, SIZES
 
 EXAMPLES = st.builds(make_example, st.integers(0, 99), st.sampled_from(SPLITS), st.integers(0, 10**6))
@@ -47,6 +47,11 @@ def test_things_keep_apart_from_each_other_and_from_the_border(example):
 def test_things_lie_clearly_within_one_area(example):
     for part in (part for thing in example.scene.things for part in thing.centre):
         assert min(abs(part - 1 / 3), abs(part - 2 / 3)) >= CLEARANCE - 1e-9
+
+
+@given(EXAMPLES)
+def test_things_lie_on_the_lattice(example):
+    assert all((part * LATTICE).is_integer() for thing in example.scene.things for part in thing.centre)
 
 
 @given(EXAMPLES)
