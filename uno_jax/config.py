@@ -67,21 +67,25 @@ def json_file(value: Any) -> bytes:
 
 
 def to_config_dict(value: Any) -> ml_collections.ConfigDict:
-    """Converts a dataclass to a ConfigDict with a node for every nested dataclass; tuples stay tuples."""
+    """Converts a dataclass to a ConfigDict with a node for every dataclass and dictionary; tuples stay tuples."""
+    if isinstance(value, Mapping):
+        items: Mapping[str, Any] = value
+    else:
+        items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     config = ml_collections.ConfigDict()
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        config[field.name] = to_config_dict(item) if dataclasses.is_dataclass(item) else item
+    for name, item in items.items():
+        nested = dataclasses.is_dataclass(item) or isinstance(item, Mapping)
+        config[name] = to_config_dict(item) if nested else item
     return config
 
 
 def dictionary_fields(cls: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns the dotted name of each field of a dataclass that is a dictionary, and the type of its values."""
+    """Returns the dotted name of each field of a dataclass that is a dictionary of scalars, and their type."""
     found: dict[str, Any] = {}
     for name, kind in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind):
             found |= dictionary_fields(kind, f"{prefix}{name}.")
-        elif typing.get_origin(kind) is Mapping:
+        elif typing.get_origin(kind) is Mapping and not dataclasses.is_dataclass(typing.get_args(kind)[1]):
             found[prefix + name] = typing.get_args(kind)[1]
     return found
 

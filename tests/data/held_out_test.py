@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.made_up_records import LAYOUT, make_record, make_records, small_config, small_tokenizer
-from uno_jax.batch import REGIONS, TASKS
-from uno_jax.data.held_out import fill_rows, held_out_samples, spread, trained_tasks
+from tests.helpers.made_up_records import LAYOUT, make_record, make_records, mixture_of, small_config, small_tokenizer
+from uno_jax.batch import REGIONS
+from uno_jax.data.held_out import fill_rows, held_out_samples, spread
 from uno_jax.data.samples import Skipped
 
 RECORDS = make_records(6)
@@ -16,26 +16,20 @@ RECORDS = make_records(6)
 def samples(records=RECORDS, numbers=None, **changes):
     config = small_config(**changes)
     chosen = range(len(records)) if numbers is None else numbers
-    return list(held_out_samples(records, chosen, config, LAYOUT, small_tokenizer()))
+    return list(held_out_samples(mixture_of(records, config), chosen, LAYOUT, small_tokenizer()))
 
 
-def test_records_are_evenly_spaced_and_balanced_over_the_tasks():
-    tasks = np.array([0] * 20 + [1] * 5)
-    assert spread(tasks, ("text_to_image", "editing"), 6) == [0, 10, 19, 20, 22, 24]
+def test_records_are_evenly_spaced_and_balanced_over_the_groups():
+    assert spread([np.arange(20), np.arange(20, 25)], 6) == [0, 10, 19, 20, 22, 24]
 
 
-@given(tasks=st.lists(st.integers(0, len(TASKS) - 1), min_size=1, max_size=40), count=st.integers(1, 50))
-def test_a_record_is_chosen_once_and_has_one_of_the_tasks(tasks, count):
-    names = TASKS[:2]
-    chosen = spread(np.array(tasks), names, count)
+@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=4), count=st.integers(1, 50))
+def test_a_record_is_chosen_once_and_from_a_group(sizes, count):
+    groups = np.split(np.arange(100, 100 + sum(sizes)), np.cumsum(sizes)[:-1])
+    chosen = spread(groups, count)
     assert len(set(chosen)) == len(chosen) <= count
-    assert all(TASKS[tasks[number]] in names for number in chosen)
-    assert bool(chosen) == any(TASKS[task] in names for task in tasks)
-
-
-def test_all_tasks_are_trained_unless_there_are_weights():
-    assert trained_tasks(small_config()) == list(TASKS)
-    assert trained_tasks(small_config(task_weights={"editing": 1.0, "understanding": 0.0})) == ["editing"]
+    assert set(chosen) <= set(range(100, 100 + sum(sizes)))
+    assert bool(chosen) == bool(sum(sizes))
 
 
 def test_the_draws_of_a_record_are_keyed_by_its_number():

@@ -18,15 +18,15 @@ from tests.helpers.made_up_records import (
     LAYOUT,
     make_record,
     make_records,
+    mixture_of,
     picture,
     small_config,
     small_tokenizer,
-    task_numbers,
 )
 from tests.helpers.paths import ROOT
 from uno_jax.batch import REGIONS, TASKS
 from uno_jax.data.methods import METHODS
-from uno_jax.data.pipeline import PackedBatch, batches_of_records
+from uno_jax.data.pipeline import PackedBatch, batches_of_mixture
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.process.errors import UserError
 
@@ -35,7 +35,7 @@ RECORDS = make_records(30)
 
 def batches(config=None, records=RECORDS, layout=LAYOUT, **hosts):
     config = config or small_config()
-    return batches_of_records(records, task_numbers(records), config, layout, small_tokenizer(), **hosts)
+    return batches_of_mixture(mixture_of(records, config), config, layout, small_tokenizer(), **hosts)
 
 
 def take(iterator, count: int) -> list[PackedBatch]:

@@ -80,7 +80,9 @@ def test_a_directory_without_a_dataset_is_an_error_that_says_what_to_do(tmp_path
 
 
 def test_a_missing_folder_or_split_is_named_with_what_there_is(directory):
-    with pytest.raises(UserError, match=r"'a,b': there is no such folder.*One dataset must hold all records of a run"):
+    with pytest.raises(
+        UserError, match=r"'a,b': there is no such folder.*Several datasets are given as config.data.mixture"
+    ):
         open_records("a,b", "train")
     with pytest.raises(UserError, match=r"split 'validation' of a prepared dataset is missing.*It has test, train"):
         open_records(directory, "validation")

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 import pytest
 
-from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer, task_numbers
+from tests.helpers.made_up_records import LAYOUT, make_records, mixture_of, small_config, small_tokenizer
 from tests.helpers.paths import ROOT
 from uno_jax.data.config import DataConfig
-from uno_jax.data.pipeline import Batches, PackedBatch, TooManySkipped, batches_of_records
+from uno_jax.data.pipeline import Batches, PackedBatch, TooManySkipped, batches_of_mixture
 from uno_jax.data.samples import Skipped
 from uno_jax.data.workers import WorkerBatches, WorkerError, open_batches
 from uno_jax.process.watchdog import EXIT_STATUS
@@ -27,11 +27,8 @@ COUNT = 2
 
 
 def one_process(part: int = 0, of: int = 1, epochs: int = 0) -> Batches:
-    records = make_records(30)
-    hosts = {"host_index": part, "host_count": of}
-    return batches_of_records(
-        records, task_numbers(records), small_config(epochs=epochs), LAYOUT, small_tokenizer(), **hosts
-    )
+    config, hosts = small_config(epochs=epochs), {"host_index": part, "host_count": of}
+    return batches_of_mixture(mixture_of(make_records(30), config), config, LAYOUT, small_tokenizer(), **hosts)
 
 
 def one_epoch(part: int, of: int) -> Batches:

@@ -9,6 +9,7 @@ from PIL import Image
 from uno_jax.batch import TASKS, Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.methods import Inputs
+from uno_jax.data.mixture import Mixture, one_dataset
 from uno_jax.data.record import Record
 from uno_jax.data.tokenizer import Tokenizer, train_tokenizer
 from uno_jax.data.transforms import ImageTransform, encode_png
@@ -62,6 +63,10 @@ def make_records(count: int, tasks: tuple[str, ...] = TASKS[:3]) -> list[Record]
 
 def task_numbers(records: list[Record]) -> np.ndarray:
     return np.array([TASKS.index(record.task) for record in records], np.int32)
+
+
+def mixture_of(records: list[Record], config: DataConfig) -> Mixture:
+    return one_dataset(records, task_numbers(records), config)
 
 
 @cache

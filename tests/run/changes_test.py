@@ -64,6 +64,15 @@ def test_other_fields_are_refused_unless_they_are_accepted(field, value):
     assert compared(changed(**{field: value})) == {field: (False, True)}
 
 
+def test_a_dataset_of_a_mixture_may_move_but_its_weight_is_refused():
+    mixture = {"photos": {"directory": "here", "weight": 2.0}, "edits": {"directory": "there"}}
+    saved = json.loads(json.dumps(to_json(changed(**{"data.mixture": mixture}))))
+    moved = {"photos": {"directory": "elsewhere", "weight": 2.0}, "edits": {"directory": "there"}}
+    assert compared(changed(**{"data.mixture": moved}), saved) == {}
+    heavier = {"photos": {"directory": "here", "weight": 3.0}, "edits": {"directory": "there"}}
+    assert compared(changed(**{"data.mixture": heavier}), saved) == {"data.mixture": (False, True)}
+
+
 def test_sizes_of_the_model_cannot_be_changed_but_its_speed_can():
     found = compared(changed(**{"model.decoder.mlp_size": 24, "model.decoder.remat": "dots"}))
     assert found == {"model.decoder.mlp_size": (False, False), "model.decoder.remat": (True, True)}

@@ -13,11 +13,30 @@ from uno_jax.data.transforms import ImageTransform
 
 
 @dataclass(frozen=True)
+class PartConfig:
+    """One dataset of a mixture."""
+
+    directory: str
+    """Directory of a prepared dataset."""
+    weight: float = 1.0
+    """Its share of the samples, relative to those of the other datasets. 0 = none."""
+    method: str = ""
+    """A name in `METHODS`; "" = `data.method`."""
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    """Sampling weight of each of its tasks, as `data.task_weights`."""
+    vae_transform: ImageTransform | None = None
+    """Resolution of the pictures that the autoencoder encodes; None = `data.vae_transform`."""
+
+
+@dataclass(frozen=True)
 class DataConfig(MethodConfig):
     """The dataset, the post-training method (`MethodConfig`), and the rows that samples are packed into."""
 
     directory: str = ""
     """Directory of a prepared dataset."""
+    mixture: Mapping[str, PartConfig] = field(default_factory=dict)
+    """Several datasets by name, instead of `directory` and `task_weights`. With `epochs` > 0, every record of each is
+    used in each epoch, regardless of the weights."""
     split: str = "train"
     tokenizer: str = ""
     """Tokenizer directory. Empty: the tokenizer of the checkpoint that the run starts from, or, for randomly

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
-from uno_jax.batch import REGIONS, TASKS, Layout
+from uno_jax.batch import REGIONS, Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import Regions
-from uno_jax.data.records import RecordSource
+from uno_jax.data.mixture import Mixture
 from uno_jax.data.samples import Skipped, read_sample
 from uno_jax.data.tokenizer import Tokenizer
 
 
-def spread(tasks: Int[np.ndarray, " records"], names: Collection[str], count: int) -> list[int]:
-    """Returns the numbers of `count` records, evenly spaced over a split and balanced over the tasks `names`.
+def spread(groups: Sequence[Int[np.ndarray, " _"]], count: int) -> list[int]:
+    """Returns `count` numbers of records, evenly spaced over each group and balanced over the groups.
 
-    Tasks without records have no share. A task with fewer records than its share gives all of them.
+    Empty groups have no share. A group with fewer records than its share gives all of them.
 
     Args:
-      tasks: index into `uno_jax.batch.TASKS` of each record.
-      names: the tasks, as in `TASKS`.
+      groups: numbers of the records of each group.
       count: number of records.
     """
-    groups = [group for name in names if len(group := np.flatnonzero(tasks == TASKS.index(name))) > 0]
+    groups = [group for group in groups if len(group)]
     chosen: list[int] = []
     for i, group in enumerate(groups):
         share = min((count + i) // len(groups), len(group))
@@ -34,26 +33,21 @@ def spread(tasks: Int[np.ndarray, " records"], names: Collection[str], count: in
     return chosen
 
 
-def trained_tasks(config: DataConfig) -> list[str]:
-    """Returns the tasks whose records the config samples, as far as the split has any."""
-    return [name for name in TASKS if not config.task_weights or config.task_weights.get(name, 0) > 0]
-
-
 def held_out_samples(
-    records: RecordSource, numbers: Sequence[int], config: DataConfig, layout: Layout, tokenizer: Tokenizer
+    mixture: Mixture, numbers: Sequence[int], layout: Layout, tokenizer: Tokenizer
 ) -> Iterator[Regions | Skipped]:
     """Yields the sample of each record. Its occurrence is the record's number, so it depends on nothing else.
 
     Args:
-      records: random access to the records.
+      mixture: the records, with method, transforms and length of a row.
       numbers: numbers of the records.
-      config: the method and its options, the transforms, and the length of a row.
       layout: sizes of the model.
       tokenizer: turns text into ids.
     """
-    inputs = config.inputs(tokenizer)
+    inputs = [part.config.inputs(tokenizer) for part in mixture.parts]
     for number in numbers:
-        sample = read_sample(records, number, config, layout, inputs, occurrence=number)
+        part, within = mixture.locate(number)
+        sample = read_sample(mixture.parts[part], within, layout, inputs[part], occurrence=number)
         yield sample if isinstance(sample, Skipped) else {region: sample[region] for region in REGIONS}
 
 

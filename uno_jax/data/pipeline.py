@@ -2,7 +2,7 @@
 
 The records are split into virtual shards, and each shard is an independent pipeline:
 
-1. Shuffled record numbers, endless or for a number of epochs.
+1. Shuffled record numbers, endless or for a number of epochs. Datasets and tasks with weights take turns.
 2. One sample per record number. Draw n of shard s is *occurrence* n * virtual_shards + s. All randomness of the sample
    follows from the seed and the occurrence.
 3. Samples that fit no row, and those of records that cannot be read, are skipped and counted by cause.
@@ -21,19 +21,18 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Int
 
-from uno_jax.batch import REGIONS, TASKS, Layout, PixelBatch
+from uno_jax.batch import REGIONS, Layout, PixelBatch
 from uno_jax.data.check import check_data_config
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import region_dtypes
 from uno_jax.data.methods import Inputs
-from uno_jax.data.records import RecordSource, open_records, record_tasks
+from uno_jax.data.mixture import Group, Mixture, Part, open_mixture, part_configs, tokenizer_of
+from uno_jax.data.records import open_records
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
 from uno_jax.data.samples import SampleInfo, Skipped, read_sample
 from uno_jax.data.tokenizer import Tokenizer
@@ -64,8 +63,9 @@ class PackedBatch(NamedTuple):
     sample_ids: list[list[str]]
     """Record ids of each row, in the order of the samples."""
     stats: dict[str, float]
-    """`samples`: samples in these rows. `without_caption`: samples whose record has no caption other than the prompt.
-    `filtered` and `filtered/<cause>`: samples skipped before these. `padding/<region>`: fraction of padding tokens."""
+    """`samples`: samples in these rows; `samples/<name>`: those of a dataset of a mixture. `without_caption`: samples
+    whose record has no caption other than the prompt. `filtered` and `filtered/<cause>`: samples skipped before these.
+    `padding/<region>`: fraction of padding tokens."""
     skipped: list[Skipped]
     """Samples skipped before these."""
 
@@ -125,17 +125,16 @@ def make_batches(
     host_index: int = 0,
     host_count: int = 1,
 ) -> Batches:
-    """Opens a prepared dataset and returns `batches_of_records`. Without `tokenizer`, reads the config's."""
-    tokenizer = tokenizer or Tokenizer.from_directory(config.tokenizer or Path(config.directory) / "tokenizer")
-    records = open_records(config.directory, config.split)
-    records.check()
-    tasks = record_tasks(config.directory, config.split)
-    return batches_of_records(records, tasks, config, layout, tokenizer, host_index=host_index, host_count=host_count)
+    """Opens the prepared datasets and returns `batches_of_mixture`. Without `tokenizer`, reads the config's."""
+    tokenizer = tokenizer or Tokenizer.from_directory(tokenizer_of(config))
+    for part in part_configs(config).values():
+        open_records(part.directory, config.split).check()
+    mixture = open_mixture(config, config.split)
+    return batches_of_mixture(mixture, config, layout, tokenizer, host_index=host_index, host_count=host_count)
 
 
-def batches_of_records(
-    records: RecordSource,
-    tasks: Int[np.ndarray, " records"],
+def batches_of_mixture(
+    mixture: Mixture,
     config: DataConfig,
     layout: Layout,
     tokenizer: Tokenizer,
@@ -146,8 +145,7 @@ def batches_of_records(
     """Returns an iterator of batches.
 
     Args:
-      records: random access to the records.
-      tasks: index into `uno_jax.batch.TASKS` of each record.
+      mixture: the records.
       config: the data config.
       layout: sizes of the model.
       tokenizer: turns text into ids.
@@ -157,59 +155,58 @@ def batches_of_records(
     Raises:
       ValueError: the config is invalid. The message names the field.
     """
-    present = [name for i, name in enumerate(TASKS) if np.any(tasks == i)]
-    drawn = [name for name in present if not config.task_weights or config.task_weights.get(name, 0) > 0]
-    check_data_config(config, layout, drawn, host_count)
-    _check_records(config, tasks, present, drawn)
-    inputs = config.inputs(tokenizer)
+    for part in mixture.parts:
+        _check_part(part, layout, host_count)
+    groups = _checked_groups(mixture, config)
+    inputs = tuple(part.config.inputs(tokenizer) for part in mixture.parts)
     per_host = config.virtual_shards // host_count
     own = range(host_index * per_host, (host_index + 1) * per_host)
     # With a finite number of epochs, every host reads all shards, because all hosts must know when the last one ends.
     read = range(config.virtual_shards) if config.epochs else own
     threads = -(-config.read_threads // len(read))
     shards = {
-        shard: _packed_rows(
-            _record_numbers(tasks, drawn, config, shard), records, config, layout, inputs, shard, threads
-        )
+        shard: _packed_rows(_record_numbers(groups, config, shard), mixture, config, layout, inputs, shard, threads)
         for shard in read
     }
     batches = _Batches(shards, own, config, layout)
     return Batches(iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch)))
 
 
-def _check_records(config: DataConfig, tasks: np.ndarray, present: list[str], drawn: list[str]) -> None:
-    absent = [name for name, weight in config.task_weights.items() if weight > 0 and name not in present]
-    if absent or not drawn:
-        raise ValueError(
-            f"data.task_weights samples {', '.join(absent) or 'no task'}, but split {config.split!r} of "
-            f"{config.directory or 'the records'} contains {', '.join(present) or 'no records'}"
-        )
+def _check_part(part: Part, layout: Layout, host_count: int) -> None:
+    try:
+        check_data_config(part.config, layout, part.drawn(), host_count)
+    except ValueError as error:
+        raise ValueError(f"data.mixture.{part.name}: {error}" if part.name else str(error)) from error
+
+
+def _checked_groups(mixture: Mixture, config: DataConfig) -> list[Group]:
+    """Returns the groups that take turns. In epochs there are no weights, so there is one."""
+    groups = mixture.groups()
     if config.epochs:
-        return
-    groups = drawn if config.task_weights else [drawn]
+        return [Group(1.0, np.sort(np.concatenate([group.numbers for group in groups])), "all")]
     for group in groups:
-        names = [group] if isinstance(group, str) else group
-        count = int(np.isin(tasks, [TASKS.index(name) for name in names]).sum())
-        if count < config.virtual_shards:
+        if len(group.numbers) < config.virtual_shards:
             raise ValueError(
-                f"data.virtual_shards is {config.virtual_shards}, but split {config.split!r} has only {count} records "
-                f"of {', '.join(names)}, so some shards would be empty: lower data.virtual_shards, or add records"
+                f"data.virtual_shards is {config.virtual_shards}, but split {config.split!r} has only "
+                f"{len(group.numbers)} records of {group.name}, so some shards would be empty: lower "
+                "data.virtual_shards, or add records"
             )
+    return groups
 
 
 def _packed_rows(
     numbers: grain.MapDataset,
-    records: RecordSource,
+    mixture: Mixture,
     config: DataConfig,
     layout: Layout,
-    inputs: Inputs,
+    inputs: tuple[Inputs, ...],
     shard: int,
     threads: int,
 ) -> grain.IterDataset:
     """Returns the packed rows of one virtual shard, given its record numbers."""
-    samples = numbers.map_with_index(_MakeSample(records, config, layout, inputs, shard))
+    samples = numbers.map_with_index(_MakeSample(mixture, config.virtual_shards, layout, inputs, shard))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    usable = _SkipUnusable(samples.to_iter_dataset(options), layout, config.max_skipped_share, len(records))
+    usable = _SkipUnusable(samples.to_iter_dataset(options), layout, config.max_skipped_share, len(mixture))
     return grain.experimental.FirstFitPackIterDataset(
         usable,
         length_struct=config.capacities,
@@ -220,35 +217,35 @@ def _packed_rows(
     )
 
 
-def _record_numbers(tasks: np.ndarray, drawn: list[str], config: DataConfig, shard: int) -> grain.MapDataset:
+def _record_numbers(groups: Sequence[Group], config: DataConfig, shard: int) -> grain.MapDataset:
     """Returns the record numbers of a shard in sampling order."""
-    groups = [[name] for name in drawn] if config.task_weights and not config.epochs else [drawn]
     datasets = []
     for i, group in enumerate(groups):
-        numbers = np.flatnonzero(np.isin(tasks, [TASKS.index(name) for name in group]))
-        dataset = grain.MapDataset.source(numbers[shard :: config.virtual_shards])
+        dataset = grain.MapDataset.source(group.numbers[shard :: config.virtual_shards])
         if config.shuffle:
             seed = np.random.SeedSequence((config.seed, shard, i)).generate_state(1)[0]
             dataset = dataset.shuffle(seed=int(seed))
         datasets.append(dataset.repeat(config.epochs or None))
     if len(datasets) == 1:
         return datasets[0]
-    return grain.MapDataset.mix(datasets, [config.task_weights[name] for name in drawn])
+    return grain.MapDataset.mix(datasets, [group.weight for group in groups])
 
 
 @dataclass(frozen=True)
 class _MakeSample:
     """Maps a draw number and a record number to the arrays of a sample, or to `Skipped`."""
 
-    records: RecordSource
-    config: DataConfig
+    mixture: Mixture
+    virtual_shards: int
     layout: Layout
-    inputs: Inputs
+    inputs: tuple[Inputs, ...]
+    """Those of each part."""
     shard: int
 
     def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:
-        occurrence = (draw * self.config.virtual_shards + self.shard) % _MAX_INT32
-        return read_sample(self.records, int(number), self.config, self.layout, self.inputs, occurrence)
+        occurrence = (draw * self.virtual_shards + self.shard) % _MAX_INT32
+        part, within = self.mixture.locate(int(number))
+        return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence)
 
 
 class _SkipUnusable(grain.IterDataset):
@@ -367,8 +364,10 @@ def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[SampleInfo]]) ->
     every = [info for row in infos for info in row]
     skipped = [skip for info in every for skip in info.skipped]
     causes = Counter(skip.cause for skip in skipped)
+    parts = Counter(info.part for info in every if info.id is not None and info.part)
     stats = {
         "samples": float(sum(info.id is not None for info in every)),
+        **{f"samples/{name}": float(count) for name, count in parts.items()},
         "filtered": float(len(skipped)),
         **{f"filtered/{cause}": float(count) for cause, count in causes.items()},
         "without_caption": float(sum(info.without_caption for info in every)),

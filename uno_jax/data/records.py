@@ -95,7 +95,7 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
     """
     path = _tasks_path(Path(directory), split)
     if not Path(directory).is_dir():
-        several = ". One dataset must hold all records of a run" if "," in str(directory) else ""
+        several = ". Several datasets are given as config.data.mixture" if "," in str(directory) else ""
         raise UserError(f"{str(directory)!r}: there is no such folder. Give a dataset of prepare_data{several}")
     if not path.exists():
         found = ", ".join(splits_of(directory))

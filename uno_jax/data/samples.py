@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uno_jax.batch import Layout
-from uno_jax.data.config import DataConfig
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out, sample_lengths
 from uno_jax.data.methods import Inputs, make_sample
+from uno_jax.data.mixture import Part
 from uno_jax.data.record import RecordError
-from uno_jax.data.records import RecordSource
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class SampleInfo:
 
     id: str | None
     """Record id; None for a placeholder that only reports skipped samples."""
+    part: str = ""
+    """Name of its dataset in a mixture."""
     without_caption: bool = False
     skipped: tuple[Skipped, ...] = ()
     """Samples skipped since the one before."""
@@ -38,16 +39,15 @@ class Skipped(NamedTuple):
     """What is wrong, and what to do."""
 
 
-def read_sample(
-    records: RecordSource, number: int, config: DataConfig, layout: Layout, inputs: Inputs, occurrence: int
-) -> dict[str, Any] | Skipped:
-    """Returns the arrays of each region of a record's sample, and its `SampleInfo` as `info`.
+def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int) -> dict[str, Any] | Skipped:
+    """Returns the arrays of each region of the sample of a record of a part, and its `SampleInfo` as `info`.
 
-    All randomness follows from `config.seed` and the occurrence.
+    All randomness follows from the seed of the part's config and the occurrence.
     """
-    id_ = f"number {number}"
+    config = part.config
+    id_ = f"{part.name}:number {number}" if part.name else f"number {number}"
     try:
-        record = records[number]
+        record = part.records[number]
         id_ = record.id
         sample = make_sample(record, config, inputs, np.random.default_rng((config.seed, occurrence, 0)))
     except RecordError as error:
@@ -60,4 +60,4 @@ def read_sample(
     # A separate generator, so that methods with different numbers of draws drop the same conditions.
     plan = drop_conditions(sample.plan, config, np.random.default_rng((config.seed, occurrence, 1)))
     regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)
-    return {**regions, "info": SampleInfo(sample.id, sample.without_caption)}
+    return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption)}

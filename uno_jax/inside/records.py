@@ -19,7 +19,7 @@ def choose_records(directory: str, split: str, task: str, count: int) -> list[Re
       FileNotFoundError: the dataset or the split does not exist.
     """
     tasks = record_tasks(directory, split)
-    numbers = spread(tasks, [task], count)
+    numbers = spread([np.flatnonzero(tasks == TASKS.index(task))], count)
     if not numbers:
         present = [f"{int((tasks == i).sum())} of {name}" for i, name in enumerate(TASKS) if (tasks == i).any()]
         raise UserError(

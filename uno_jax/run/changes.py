@@ -76,6 +76,8 @@ def changes(config: RunConfig, saved: Mapping[str, Any], model: ModelConfig) -> 
     found = []
     for name, now in config_fields(config):
         before = _lookup(saved, name, defaults[name])
+        if name == "data.mixture":
+            before, now = _without_folders(before), _without_folders(now)
         if name.startswith("model."):
             fixed = name.removeprefix("model.") in sizes
             change = Change(name, before, now, free=not fixed, possible=not fixed)
@@ -102,6 +104,13 @@ def _lookup(saved: Any, name: str, default: Any) -> Any:
             return default
         saved = saved[part]
     return saved
+
+
+def _without_folders(mixture: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the folders of datasets, which are compared by content as `data.directory` is."""
+    return {
+        name: {field: value for field, value in part.items() if field != "directory"} for name, part in mixture.items()
+    }
 
 
 def _is_free(name: str) -> bool:

@@ -99,14 +99,18 @@ def with_local_paths(config: RunConfig) -> RunConfig:
     """
     paths = {"config.init_from": config.init_from, "config.data.directory": config.data.directory}
     paths["config.data.tokenizer"] = config.data.tokenizer
+    mixture = config.data.mixture
+    paths |= {f"config.data.mixture.{name}.directory": part.directory for name, part in mixture.items()}
     local = {}
     for name, path in paths.items():
         try:
             local[name] = local_path(path) if path else ""
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from error
-    init_from, directory, tokenizer = local.values()
-    return replace(config, init_from=init_from, data=replace(config.data, directory=directory, tokenizer=tokenizer))
+    init_from, directory, tokenizer, *directories = local.values()
+    parts = {name: replace(part, directory=own) for (name, part), own in zip(mixture.items(), directories, strict=True)}
+    data = replace(config.data, directory=directory, tokenizer=tokenizer, mixture=parts)
+    return replace(config, init_from=init_from, data=data)
 
 
 def check_config(config: RunConfig) -> None:

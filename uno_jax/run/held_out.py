@@ -13,8 +13,8 @@ import numpy as np
 from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
-from uno_jax.data.held_out import fill_rows, held_out_samples, spread, trained_tasks
-from uno_jax.data.records import open_records, record_tasks
+from uno_jax.data.held_out import fill_rows, held_out_samples, spread
+from uno_jax.data.mixture import open_mixture, part_configs, trained_tasks
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped
 from uno_jax.models.config import training_layout
@@ -75,12 +75,14 @@ def held_out_numbers(config: RunConfig) -> list[int]:
       FileNotFoundError: the dataset or the split does not exist.
     """
     data, evaluation = config.data, config.evaluation
-    names = trained_tasks(data)
-    numbers = spread(record_tasks(data.directory, evaluation.split), names, evaluation.records)
+    numbers = spread(open_mixture(data, evaluation.split).trained(), evaluation.records)
     if not numbers:
+        parts = part_configs(data).values()
+        where = " or ".join(part.directory for part in parts)
+        names = " or ".join(dict.fromkeys(name for part in parts for name in trained_tasks(part)))
         raise ConfigError(
-            f"config.evaluation.records is {evaluation.records}, but split {evaluation.split!r} of {data.directory} "
-            f"has no record of {' or '.join(names)}: set it to 0"
+            f"config.evaluation.records is {evaluation.records}, but split {evaluation.split!r} of {where} "
+            f"has no record of {names}: set it to 0"
         )
     return numbers
 
@@ -91,7 +93,7 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
     Every host reads all records, and keeps its rows. The rows therefore do not depend on the number of hosts.
     """
     layout, encode = training_layout(context.config.model), make_encode(context)
-    samples = list(held_out_samples(open_records(data.directory, data.split), numbers, data, layout, context.tokenizer))
+    samples = list(held_out_samples(open_mixture(data, data.split), numbers, layout, context.tokenizer))
     rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Skipped)], data))
     rows += [[]] * (-len(rows) % data.rows)
     own = own_rows(np.arange(data.rows), context.mesh)

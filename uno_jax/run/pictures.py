@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
-from uno_jax.data.held_out import spread, trained_tasks
+from uno_jax.data.held_out import spread
 from uno_jax.data.methods import MethodConfig, make_sample
+from uno_jax.data.mixture import open_mixture, part_configs
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
 from uno_jax.data.record import Record
-from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.sampling_rows import caption_parts, context_batch
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.inference.picture_files import write_png
@@ -96,16 +96,15 @@ def choose_records(config: RunConfig) -> list[Record]:
     Raises:
       ConfigError: there is no such record.
     """
-    directory, split = config.data.directory, config.evaluation.split
-    tasks, source = record_tasks(directory, split), open_records(directory, split)
-    names = [name for name in trained_tasks(config.data) if name in TASKS_WITH_TARGET]
-    chosen = spread(tasks, names, config.pictures.examples)
+    mixture = open_mixture(config.data, config.evaluation.split)
+    chosen = spread(mixture.trained(TASKS_WITH_TARGET), config.pictures.examples)
     if not chosen:
+        where = " or ".join(part.directory for part in part_configs(config.data).values())
         raise ConfigError(
-            f"config.pictures.every is {config.pictures.every}, but split {split!r} of {directory} has no record of "
-            f"{' or '.join(names) or 'a task with a target picture'}: set it to 0"
+            f"config.pictures.every is {config.pictures.every}, but split {config.evaluation.split!r} of {where} has "
+            "no sampled record of a task with a target picture: set it to 0"
         )
-    return [source[number] for number in chosen]
+    return [mixture[number] for number in chosen]
 
 
 def caption_inputs(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError, json_file
 from uno_jax.data.fingerprint import split_fingerprint
-from uno_jax.data.records import open_records
+from uno_jax.data.mixture import open_mixture, part_configs
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.json_object import read_object
 from uno_jax.interop.source import OrbaxCheckpoint
@@ -231,9 +231,10 @@ def data_file(config: RunConfig) -> bytes:
 
 
 def _read_data(config: RunConfig) -> dict[str, str]:
-    data = config.data
-    open_records(data.directory, data.split)  # says what to do if they are missing
-    fingerprint = split_fingerprint(data.directory, data.split)
+    data, parts = config.data, part_configs(config.data)
+    open_mixture(data, data.split)  # says what to do if a dataset is missing
+    fingerprint = "+".join(name + split_fingerprint(part.directory, data.split) for name, part in parts.items())
+    where = ", ".join(part.directory for part in parts.values())
     if len(set(gather_json(fingerprint))) > 1:
-        raise ConfigError(f"config.data.directory: the hosts find different data in {data.directory}")
-    return {"directory": data.directory, "split": data.split, "fingerprint": fingerprint}
+        raise ConfigError(f"config.data.directory: the hosts find different data in {where}")
+    return {"directory": where, "split": data.split, "fingerprint": fingerprint}

@@ -16,7 +16,9 @@ from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
 from uno_jax.config import ConfigError, to_json
-from uno_jax.data.records import has_split, open_records, record_tasks
+from uno_jax.data.config import DataConfig
+from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
@@ -24,7 +26,7 @@ from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.models.config import training_layout
 from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
-from uno_jax.process.errors import CheckpointError, UserError
+from uno_jax.process.errors import CheckpointError
 from uno_jax.process.lock import locked
 from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
@@ -219,17 +221,16 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
 
 def _check_data(config: RunConfig) -> None:
     """Requires the dataset to exist, and its held-out split if the run reads it."""
-    try:
-        record_tasks(config.data.directory, config.data.split)
-    except UserError as error:
-        raise ConfigError(f"config.data.directory: {error}") from error
+    parts = config_errors(part_configs, config.data)
+    config_errors(open_mixture, config.data, config.data.split)
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
-    if used and not has_split(config.data.directory, config.evaluation.split):
-        raise ConfigError(
-            f"{config.data.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
-            f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
-        )
+    for part in parts.values() if used else ():
+        if not has_split(part.directory, config.evaluation.split):
+            raise ConfigError(
+                f"{part.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
+                f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
+            )
 
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
@@ -316,11 +317,8 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
     config, data = context.config, context.config.data
     mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one device"
     hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
-    splits = [split for split in (data.split, config.evaluation.split) if has_split(data.directory, split)]
-    sizes = ", ".join(f"{len(open_records(data.directory, split)):,} {split}" for split in splits)
     facts = [
-        ("records", f"{sizes}  ({data.directory})"),
-        ("method", data.method),
+        *(fact for name, part in part_configs(data).items() for fact in _dataset_facts(name, part, config)),
         ("tokenizer", f"{context.tokenizer.summary}  ({tokenizer})"),
         ("parameters from", start.origin),
         ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
@@ -329,6 +327,15 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
     tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}
     title = f"{config.steps} steps of {data.rows} rows"
     return startup_table(title, state.trainable, state.frozen, start.autoencoder, tokens, facts)
+
+
+def _dataset_facts(name: str, part: DataConfig, config: RunConfig) -> list[tuple[str, str]]:
+    """Returns the start-up table's lines of a dataset."""
+    splits = [split for split in (part.split, config.evaluation.split) if has_split(part.directory, split)]
+    sizes = ", ".join(f"{len(open_records(part.directory, split)):,} {split}" for split in splits)
+    if not name:
+        return [("records", f"{sizes}  ({part.directory})"), ("method", part.method)]
+    return [(f"dataset {name}", f"{sizes}, weight {config.data.mixture[name].weight:g}, method {part.method}")]
 
 
 def _print_held_out(workdir: Path, steps: int, console: rich.console.Console) -> None:

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError, json_file
+from uno_jax.data.mixture import tokenizer_of
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.names import LeafPath
 from uno_jax.interop.source import OrbaxCheckpoint, Source, find_source
@@ -94,9 +95,9 @@ def tokenizer_directory(config: RunConfig, source: Source | None) -> Path:
     Embeddings are only valid with their own tokenizer, so the tokenizer comes with the parameters. Randomly initialised
     parameters use the dataset's. `config.data.tokenizer` overrides both.
     """
-    if config.data.tokenizer:
-        return Path(config.data.tokenizer)
-    return Path(config.data.directory) / "tokenizer" if source is None else source.tokenizer_directory
+    if config.data.tokenizer or source is None:
+        return tokenizer_of(config.data)
+    return source.tokenizer_directory
 
 
 def model_assets(config: RunConfig, tokenizer: Path) -> dict[str, bytes]:
