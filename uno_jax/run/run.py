@@ -222,7 +222,7 @@ def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
 def _check_data(config: RunConfig) -> None:
     """Requires the dataset to exist, and its held-out split if the run reads it."""
     parts = config_errors(part_configs, config.data)
-    config_errors(open_mixture, config.data, config.data.split)
+    open_mixture(config.data, config.data.split)
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
     for part in parts.values() if used else ():
