@@ -36,6 +36,40 @@ def test_sides_are_multiples_of_the_stride_and_bounded(width, height, max_side):
         assert 14 <= side <= transform.largest_side
 
 
+@given(width=st.integers(1, 3000), height=st.integers(1, 3000), buckets=st.integers(1, 6))
+def test_pictures_of_any_size_have_one_of_the_sizes_of_the_buckets(width, height, buckets):
+    transform = ImageTransform(96, 32, 16, buckets=buckets)
+    sizes = transform.sizes()
+    assert len(sizes) <= 2 * buckets - 1
+    assert all(max(size) == 96 and min(size) >= 32 for size in sizes)
+    assert transform.size(width, height) in sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((96, 96), (96, 96)), ((40, 24), (96, 48)), ((100, 290), (32, 96)), ((9, 3000), (32, 96)), ((1, 1), (96, 96))],
+)
+def test_a_picture_goes_to_the_bucket_with_the_nearest_aspect_ratio(size, expected):
+    assert ImageTransform(96, 32, 16, buckets=3).size(*size) == expected
+
+
+def test_what_hangs_over_a_bucket_is_cropped_on_both_sides():
+    pixels = np.zeros((32, 40, 3), np.uint8)
+    pixels[:, :4] = pixels[:, -4:] = 255
+    resized = ImageTransform(32, 32, 16, buckets=1).resize(pixels)
+    assert resized.shape == (32, 32, 3)
+    assert not resized.any()
+
+
+def test_one_pixel_fills_a_bucket():
+    assert ImageTransform(32, 16, 16, buckets=2).resize(np.full((1, 1, 3), 7, np.uint8)).shape == (32, 32, 3)
+
+
+def test_buckets_beyond_the_limit_of_pixels_are_rejected():
+    with pytest.raises(ValueError, match="max_pixels=1000"):
+        ImageTransform(96, 32, 16, max_pixels=1000, buckets=2)
+
+
 def test_bounds_that_contradict_each_other_are_rejected():
     with pytest.raises(ValueError, match="min_side <= max_side"):
         ImageTransform(32, 64, 16)

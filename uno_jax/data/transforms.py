@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,17 @@ class ImageTransform:
 
     The arithmetic reproduces BAGEL's public implementation, including its quirks: sides round half to even twice, an
     excessive area scales both sides by the ratio of areas, and the final limit on the long side may violate `min_side`.
+
+    With `buckets`, pictures have one of a few sizes instead, so that few programs are compiled.
     """
 
     max_side: int
     min_side: int
     stride: int
     max_pixels: int = MAX_PIXELS
+    buckets: int = 0
+    """Number of aspect ratios from square to `max_side` : `min_side`, for portraits and landscapes alike; 0 = any.
+    A picture is resized to cover the nearest of them, with a long side of `max_side`, and its overhang is cropped."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.max_side or not 0 < self.min_side <= self.max_side:
@@ -38,8 +44,23 @@ class ImageTransform:
                 f"2**31, got max_side={self.max_side} and max_pixels={self.max_pixels}"
             )
 
+        if self.buckets < 0 or (self.buckets and self.largest_side**2 > self.max_pixels):
+            raise ValueError(
+                f"an image transform needs buckets of 0 or more, and with them max_side * max_side of at most "
+                f"max_pixels={self.max_pixels}, got buckets={self.buckets} and max_side={self.max_side}"
+            )
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Returns width and height of each bucket, from the widest to the highest."""
+        least = self.min_side / self.max_side if self.buckets > 1 else 1.0
+        shares = np.geomspace(least, 1.0, max(self.buckets, 1))
+        sides = sorted({min(self._scaled(self.max_side, share), self.largest_side) for share in shares})
+        return [(self.largest_side, side) for side in sides] + [(side, self.largest_side) for side in sides[-2::-1]]
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Returns width and height after the transform."""
+        if self.buckets:
+            return min(self.sizes(), key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
         scale = min(self.max_side / max(width, height), 1.0)
         scale = max(scale, self.min_side / min(width, height))
         width, height = self._scaled(width, scale), self._scaled(height, scale)
@@ -52,9 +73,10 @@ class ImageTransform:
         return width, height
 
     def resize(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Resizes 8-bit pixels with an antialiased bicubic filter."""
+        """Resizes 8-bit pixels with an antialiased bicubic filter, and crops them to the size of their bucket."""
         height, width = pixels.shape[:2]
-        return resize(pixels, *self.size(width, height))
+        size = self.size(width, height)
+        return resize(_middle(pixels, *size) if self.buckets else pixels, *size)
 
     @property
     def largest_side(self) -> int:
@@ -66,6 +88,17 @@ class ImageTransform:
 
     def _to_stride(self, side: int) -> int:
         return max(self.stride, round(side / self.stride) * self.stride)
+
+
+def _middle(
+    pixels: UInt8[np.ndarray, "height width 3"], width: int, height: int
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Crops pixels to the aspect ratio of a width and a height, equally on both sides."""
+    rows, columns = pixels.shape[:2]
+    scale = min(columns / width, rows / height)
+    kept_rows, kept_columns = max(round(height * scale), 1), max(round(width * scale), 1)
+    top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+    return pixels[top : top + kept_rows, left : left + kept_columns]
 
 
 def resize(
