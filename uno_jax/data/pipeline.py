@@ -239,7 +239,7 @@ class _MakeSample:
     virtual_shards: int
     layout: Layout
     inputs: tuple[Inputs, ...]
-    """Those of each part."""
+    """Tokenizer and transforms of each part."""
     shard: int
 
     def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:

@@ -57,7 +57,7 @@ class Arm:
 
     name: str
     config: str
-    """As in `RunPlan`."""
+    """Name of a built-in config, or path of a config file."""
     changes: tuple[str, ...] = ()
     grid: tuple[tuple[str, ...], ...] = ()
     """Changes to choose from on development prompts, one run each; empty: not tuned."""

@@ -47,7 +47,7 @@ class Unit:
     work: Callable[[Path, Done], Json | None]
     """Does the work in the unit's folder and returns the result, or None if a signal interrupted it."""
     inputs: tuple[str, ...] = ()
-    """Those of `needs` whose contents the work reads. If they change, this unit does."""
+    """Units of `needs` whose contents the work reads. If they change, this unit does."""
 
 
 class Done(NamedTuple):

@@ -138,7 +138,7 @@ _PROMPTS: Mapping[str, Callable[[np.random.Generator], Description]] = {
 CATEGORIES = tuple(_PROMPTS)
 """The six categories of GenEval. Consecutive numbers take turns, so they have equal parts of every split."""
 NOVEL_CATEGORIES = ("counting", "colours", "position", "attribute_binding")
-"""Those whose prompts can name a held-out combination."""
+"""Categories whose prompts can name a held-out combination."""
 
 
 def categories_of(split: str) -> tuple[str, ...]:
