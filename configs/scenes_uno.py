@@ -1,4 +1,7 @@
-"""UNO on scenes: captions and metaqueries supervise the generation expert of a `scenes_pretrain` checkpoint."""
+"""UNO on scenes: captions and metaqueries supervise the generation expert of a `scenes_pretrain` checkpoint.
+
+Each has a tenth of the flow loss's gradient. Captions count less at high t, where the understanding expert cannot read.
+"""
 
 from ml_collections import ConfigDict
 
@@ -10,5 +13,6 @@ def get_config() -> ConfigDict:
     config = scenes_sft.get_config()
     config.model.num_metaqueries = 64
     config.data.update(method="uno", caption_tokens=36, query_tokens=64)
-    config.objective.update(caption_weight=0.02, visual_weight=0.05)
+    config.objective.update(caption_weight=0.02, visual_weight=0.05, caption_time_power=1.0)
+    config.objective.balance.update(caption=0.1, visual=0.1)
     return config

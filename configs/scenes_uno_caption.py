@@ -10,4 +10,5 @@ def get_config() -> ConfigDict:
     config = scenes_uno.get_config()
     config.model.num_metaqueries = 0
     config.data.update(method="uno_caption", query_tokens=0)
+    config.objective.balance.visual = 0.0
     return config

@@ -16,6 +16,8 @@ from uno_jax.study.config import Arm, BasePlan, Evaluation, StudyConfig
 
 BASE = "pretrained/scenes_base"
 SCENES, OTHER_SCENES, STEPS, PROMPTS = 20_000, 1_000, 300, 1_000
+SCALE = 1.5
+"""Guidance scale, chosen for the base on development prompts."""
 
 
 def study() -> StudyConfig:
@@ -24,7 +26,7 @@ def study() -> StudyConfig:
         scenes.study(),
         data=scenes.dataset(SCENES, OTHER_SCENES),
         base=BasePlan(checkpoint=BASE),
-        arms=(Arm("sft", "scenes_sft", scale=2.0), Arm("uno", "scenes_uno", scale=2.0)),
+        arms=(Arm("sft", "scenes_sft", scale=SCALE), Arm("uno", "scenes_uno", scale=SCALE)),
         seeds=1,
         steps=STEPS,
         score_every=0,
