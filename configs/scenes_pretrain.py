@@ -1,9 +1,9 @@
 """Pre-trains a small unified model on scenes at 64 pixels, on two CPU cores. It can see already.
 
 The vision encoder and the autoencoder come from `python -m uno_jax.pretrain_vision`, and stay frozen. The losses are
-flow matching, captions and answers. Most of what is read is clean or noised latents, because the understanding expert
-must read noised latents to supervise the generation expert later. The configs `scenes_*` of post-training start from
-this checkpoint.
+flow matching, captions and answers. Most prompts are captions, which say more of a picture. Most of what is read is
+clean or noised latents, because the understanding expert must read noised latents to supervise the generation expert
+later. The configs `scenes_*` of post-training start from this checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -34,13 +34,13 @@ def get_config() -> ConfigDict:
 
     data = config.data
     data.directory = "data/scenes"
-    data.task_weights = {"text_to_image": 0.7, "understanding": 0.3}
-    data.understanding_share, data.latent_share = 0.2, 0.7
+    data.task_weights = {"text_to_image": 0.75, "understanding": 0.25}
+    data.understanding_share, data.recaption_share, data.latent_share = 0.2, 0.6, 0.7
     data.noised_time_scale = 0.7
     data.rows = 12
     data.virtual_shards = 4
     # Rows of up to four samples: three with latents, one with ViT patches.
-    data.text_tokens, data.vit_tokens, data.latent_tokens = 64, 64, 192
+    data.text_tokens, data.vit_tokens, data.latent_tokens = 96, 64, 192
     # Pictures for ViT patches and for metaqueries have the same size, because the encoder learns only one.
     data.vit_transform.update(max_side=SIDE, min_side=SIDE, stride=8)
     data.metaquery_transform.update(max_side=SIDE, min_side=SIDE, stride=8)

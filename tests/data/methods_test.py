@@ -114,6 +114,12 @@ def test_pretrain_turns_a_share_of_pairs_into_captioning(shares, expected):
     assert kinds(sample_of(make_record(), "pretrain", **shares).plan) == expected
 
 
+@pytest.mark.parametrize(("share", "prompts"), [(0.0, ["thing 0"]), (1.0, ["number 0", "no 0"])])
+def test_pretrain_takes_a_caption_as_the_prompt_of_a_share_of_pairs(share, prompts):
+    plan = sample_of(make_record(), "pretrain", understanding_share=0.0, recaption_share=share).plan
+    assert INPUTS.tokenizer.decode(plan[0].ids) in prompts
+
+
 @pytest.mark.parametrize(("noised_share", "time_scale"), [(0.0, 0.0), (1.0, 0.25)])
 def test_pretrain_reads_clean_and_lightly_noised_latents(noised_share, time_scale):
     shares = {"understanding_share": 1.0, "latent_share": 1.0, "noised_share": noised_share}

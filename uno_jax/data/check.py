@@ -41,7 +41,14 @@ def _check_choices(config: DataConfig) -> None:
             raise ValueError(f"data.task_weights gives {task} the weight {weight}, expected a finite number, 0 or more")
     for name in (
         *("text_dropout", "vae_dropout", "vit_dropout"),
-        *("understanding_share", "latent_share", "noised_share", "noised_time_scale", "max_skipped_share"),
+        *(
+            "understanding_share",
+            "recaption_share",
+            "latent_share",
+            "noised_share",
+            "noised_time_scale",
+            "max_skipped_share",
+        ),
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}, expected a number in [0, 1]")

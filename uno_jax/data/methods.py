@@ -34,6 +34,8 @@ class MethodConfig:
     `hidden`: always, but they read a second noised block of the same target, which does not see the prompt."""
     understanding_share: float = 0.5
     """`pretrain`: fraction of text-to-image records used for captioning (image in, caption out)."""
+    recaption_share: float = 0.0
+    """`pretrain`: fraction of the other text-to-image records whose prompt is a caption, as for `sft_recaption`."""
     latent_share: float = 0.5
     """`pretrain`: fraction of understanding samples whose image is given as latents instead of ViT patches."""
     noised_share: float = 0.5
@@ -153,8 +155,11 @@ def pretrain(given: Given) -> Sample:
     The captioning samples teach the understanding expert to read ViT patches, clean latents and lightly noised latents.
     """
     record, config, inputs, draws = given.record, given.config, given.inputs, given.draws
-    if record.task != "text_to_image" or draws.random() >= config.understanding_share:
+    if record.task != "text_to_image":
         return sft(given)
+    if draws.random() >= config.understanding_share:
+        recaptioned = config.recaption_share and draws.random() < config.recaption_share
+        return (sft_recaption if recaptioned else sft)(given)
     texts = (record.prompt, *record.captions)
     answer = _text(texts[draws.integers(len(texts))], inputs, answer=True)
     return Sample(record.id, "understanding", (_picture_to_read(given), answer))
