@@ -8,20 +8,23 @@ from ml_collections import ConfigDict
 
 from configs.study import scenes, scenes_quick
 from uno_jax.config import to_config_dict
-from uno_jax.study.config import Evaluation
+from uno_jax.study.config import Evaluation, StudyConfig
 
 SCENES, OTHER_SCENES, STEPS, PROMPTS = 8_000, 1_000, 200, 300
 
 
-def get_config() -> ConfigDict:
+def study() -> StudyConfig:
     """Returns `scenes_quick` with fewer scenes, steps and prompts."""
-    quick = scenes_quick.study()
-    config = dataclasses.replace(
-        quick,
+    return dataclasses.replace(
+        scenes_quick.study(),
         title="A first look: before UNO, after UNO, and after flow matching alone",
         data=scenes.dataset(SCENES, OTHER_SCENES),
         steps=STEPS,
         final=(Evaluation("draw", "test", PROMPTS),),
         reading=Evaluation("read", "test", 50),
     )
-    return to_config_dict(config)
+
+
+def get_config() -> ConfigDict:
+    """Returns the study."""
+    return to_config_dict(study())

@@ -16,7 +16,7 @@ from uno_jax.study.config import Arm, BasePlan, Evaluation, StudyConfig
 
 BASE = "pretrained/scenes_base"
 SCENES, OTHER_SCENES, STEPS, PROMPTS = 20_000, 1_000, 300, 1_000
-SCALE = 1.5
+SCALE = 2.0
 """Guidance scale, chosen for the base on development prompts."""
 
 
