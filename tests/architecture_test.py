@@ -25,7 +25,7 @@ LAYERS = (
         "serve",
         "train",
     ),
-    ("evaluation", "inside", "planning", "serving"),
+    ("enrich", "evaluation", "inside", "planning", "serving"),
     ("run",),
     ("inference",),
     ("interop",),

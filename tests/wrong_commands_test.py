@@ -104,6 +104,21 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=tfds --tfds=../x --out=new", "'../x' is no name of a dataset"),
         ("prepare_data --dataset=prepared --prepared=precious --out=new", "precious is no dataset of prepare_data"),
         ("prepare_data --dataset=csv --csv=ftp://b/a.csv --images=. --out=new", "nothing here reads 'ftp://b/a.csv'"),
+        (
+            "prepare_data encode --config=config.py --out=new",
+            "encode needs a model: give --checkpoint, or --config.init",
+        ),
+        ("prepare_data encode --config=config.py --checkpoint=nothing --out=new", "nothing: no checkpoint found"),
+        ("prepare_data encode --out=new", "missing --config"),
+        (
+            "prepare_data recaption --data=nothing --checkpoint=nothing --out=new",
+            "nothing: split 'train' of a prepared",
+        ),
+        ("prepare_data recaption --data=data --checkpoint=nothing --out=new", "nothing: no checkpoint found"),
+        (
+            f"{TRAIN} --config.data.encoded=nothing",
+            "nothing: annex.json is missing. Give a folder that `prepare_data enc",
+        ),
         ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
         ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
         ("evaluate", "missing command: expected generate, score, report"),

@@ -35,6 +35,8 @@ class Layout:
     num_metaqueries: int = 256
     align: bool = False
     """Whether noised targets carry the ViT patches that the align loss needs, one per latent token."""
+    moments: int = 0
+    """Number of precomputed moments of a latent token; 0 = latent tokens are pixels that are encoded later."""
 
 
 def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:

@@ -19,7 +19,6 @@ from rich.console import Console
 
 from uno_jax.config import to_json
 from uno_jax.evaluation.benchmark import IMAGES, Benchmark, BenchmarkError
-from uno_jax.evaluation.checkpoint import about_checkpoint, folder_name
 from uno_jax.evaluation.gallery import write_gallery
 from uno_jax.evaluation.generate import Job, check_samples, generate
 from uno_jax.evaluation.registry import BENCHMARKS
@@ -28,6 +27,7 @@ from uno_jax.evaluation.score import score_results
 from uno_jax.evaluation.table import write_tables
 from uno_jax.inference.generate import BATCH
 from uno_jax.inference.options import changed_settings, define_changes, define_model, define_part, load_from_flags
+from uno_jax.interop.identity import about_checkpoint, folder_name
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder

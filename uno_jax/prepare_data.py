@@ -1,8 +1,12 @@
-"""Prepares a dataset: `python -m uno_jax.prepare_data --dataset=openmoji --out=DIR`; see docs/data.md."""
+"""Prepares a dataset: `python -m uno_jax.prepare_data --dataset=openmoji --out=DIR`; see docs/data.md.
+
+`prepare_data encode` and `prepare_data recaption` add to a prepared dataset what a model computes of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 import sys
@@ -67,12 +71,19 @@ class Request:
     overwrite: bool = False
 
 
+_SUBCOMMANDS = {"encode": "uno_jax.enrich.encode_command", "recaption": "uno_jax.enrich.recaption_command"}
+"""Commands that add to a prepared dataset what a model computes, and their modules, which import all of JAX."""
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Prepares the dataset that the command line asks for.
+    """Prepares the dataset that the command line asks for, or runs a subcommand.
 
     Raises:
       SystemExit: the command line or the data are invalid. One message says what is wrong.
     """
+    if arguments and arguments[0] in _SUBCOMMANDS:
+        importlib.import_module(_SUBCOMMANDS[arguments[0]]).main(arguments[1:])
+        return
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))

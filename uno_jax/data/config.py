@@ -26,6 +26,10 @@ class PartConfig:
     """Sampling weight of each of its tasks, as `data.task_weights`."""
     vae_transform: ImageTransform | None = None
     """Resolution of the pictures that the autoencoder encodes; None = `data.vae_transform`."""
+    captions: str = ""
+    """Its further captions, as `data.captions`."""
+    encoded: str = ""
+    """Its moments, as `data.encoded`. All datasets of a mixture have them, or none."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,15 @@ class DataConfig(MethodConfig):
     directory: str = ""
     """Directory of a prepared dataset."""
     mixture: Mapping[str, PartConfig] = field(default_factory=dict)
-    """Several datasets by name, instead of `directory` and `task_weights`. With `epochs` > 0, every record of each is
-    used in each epoch, regardless of the weights."""
+    """Several datasets by name, instead of `directory`, `task_weights`, `captions` and `encoded`. With `epochs` > 0,
+    every record of each is used in each epoch, regardless of the weights."""
     split: str = "train"
+    captions: str = ""
+    """Folder of `prepare_data recaption`, whose captions are added to those of the records; "" = none. Held-out losses
+    use the captions of the records alone."""
+    encoded: str = ""
+    """Folder of `prepare_data encode`, whose moments take the place of the pixels under latent tokens; "" = the run
+    encodes the pictures of every batch."""
     tokenizer: str = ""
     """Tokenizer directory. Empty: the tokenizer of the checkpoint that the run starts from, or, for randomly
     initialised parameters, `tokenizer` in the dataset directory."""

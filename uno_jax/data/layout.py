@@ -8,6 +8,7 @@ after their noised block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,7 +17,17 @@ import numpy as np
 
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED
 from uno_jax.batch import REGIONS, TASKS, Layout, position_ids
-from uno_jax.data.plans import CleanLatents, DroppedImage, Item, NoisedTarget, Plan, Text, VitImage
+from uno_jax.data.plans import (
+    CleanLatents,
+    DroppedImage,
+    Item,
+    Moments,
+    NoisedTarget,
+    Pixels,
+    Plan,
+    Text,
+    VitImage,
+)
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import patchify, resize
 
@@ -34,6 +45,8 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)
     aligned: list[Any] = [("align", np.int32), ("align_patches", np.uint8, vit_values)] if layout.align else []
+    moments = ("moments", np.float32, layout.moments)
+    contents = moments if layout.moments else ("pixels", np.uint8, latent_values)
     fields: dict[str, list[Any]] = {
         "text": [("ids", np.int32), ("labels", np.int32), flag],
         "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
@@ -52,7 +65,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
             ("time_scale", np.float32),
             *_SOURCE,
             flag,
-            ("pixels", np.uint8, latent_values),
+            contents,
             *aligned,
         ],
     }
@@ -71,10 +84,10 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
                 lengths["vit"] += _patches(pixels, layout.vit_patch_size)
             case CleanLatents(pixels=pixels):
                 lengths["text"] += 2
-                lengths["latent"] += _patches(pixels, layout.pixels_per_token)
+                lengths["latent"] += math.prod(latent_grid(pixels, layout))
             case NoisedTarget(pixels=pixels, caption=caption, query_pixels=query_pixels):
                 lengths["text"] += 2
-                lengths["latent"] += _patches(pixels, layout.pixels_per_token)
+                lengths["latent"] += math.prod(latent_grid(pixels, layout))
                 lengths["caption"] += 0 if caption is None else len(caption) + 2
                 lengths["query"] += 0 if query_pixels is None else _patches(query_pixels, layout.vit_patch_size)
     return lengths
@@ -121,6 +134,14 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
     for item in plan:
         writer.item(item)
     return writer.regions()
+
+
+def latent_grid(pixels: Pixels | Moments, layout: Layout) -> tuple[int, int]:
+    """Returns rows and columns of the latent tokens of a picture, given as pixels or as moments."""
+    height, width = pixels.shape[:2]
+    if np.issubdtype(pixels.dtype, np.floating):
+        return int(height), int(width)
+    return int(height // layout.pixels_per_token), int(width // layout.pixels_per_token)
 
 
 def _patches(pixels: np.ndarray, patch: int) -> int:
@@ -180,7 +201,7 @@ class _Writer:
     def _vit_image(self, item: VitImage) -> None:
         patch = self._layout.vit_patch_size
         last = self._order + _patches(item.pixels, patch) + 1
-        self._image_delimiters(item.pixels, patch, CONTEXT, last, block=0)
+        self._image_delimiters(CONTEXT, last, block=0)
         self._vit_images += 1
         piece = self._piece("vit", last - self._order - 1, CONTEXT)
         self._inside_block(piece, last)
@@ -191,8 +212,8 @@ class _Writer:
         self._position += 1
 
     def _clean_latents(self, item: CleanLatents) -> None:
-        last = self._order + _patches(item.pixels, self._layout.pixels_per_token) + 1
-        self._image_delimiters(item.pixels, self._layout.pixels_per_token, CONTEXT, last, block=0)
+        last = self._order + math.prod(latent_grid(item.pixels, self._layout)) + 1
+        self._image_delimiters(CONTEXT, last, block=0)
         piece = self._latents(item.pixels, CONTEXT, last, block=0)
         piece["time_scale"] = item.time_scale
         self._order = last + 1
@@ -200,8 +221,8 @@ class _Writer:
 
     def _noised_target(self, item: NoisedTarget) -> None:
         self._blocks += 1
-        last = self._order + _patches(item.pixels, self._layout.pixels_per_token) + 1
-        self._image_delimiters(item.pixels, self._layout.pixels_per_token, NOISED, last, self._blocks)
+        last = self._order + math.prod(latent_grid(item.pixels, self._layout)) + 1
+        self._image_delimiters(NOISED, last, self._blocks)
         piece = self._latents(item.pixels, NOISED, last, self._blocks)
         piece["time_scale"] = 1.0
         piece["loss"] = item.flow
@@ -249,12 +270,15 @@ class _Writer:
         piece["loss"] = True
         self._order += count
 
-    def _latents(self, pixels: np.ndarray, role: int, last: int, block: int) -> np.ndarray:
-        patch = self._layout.pixels_per_token
-        piece = self._piece("latent", _patches(pixels, patch), role, block)
+    def _latents(self, pixels: Pixels | Moments, role: int, last: int, block: int) -> np.ndarray:
+        rows, columns = latent_grid(pixels, self._layout)
+        piece = self._piece("latent", rows * columns, role, block)
         self._inside_block(piece, last)
-        piece["pixels"] = patchify(pixels, patch)
-        piece["positions"] = self._grid(pixels, patch, self._layout.max_latent_size)
+        if self._layout.moments:
+            piece["moments"] = pixels.reshape(rows * columns, -1)
+        else:
+            piece["pixels"] = patchify(pixels, self._layout.pixels_per_token)
+        piece["positions"] = position_ids(rows, columns, self._layout.max_latent_size)
         piece["index"] = np.arange(len(piece))
         piece["image"] = self._latent_images
         self._latent_images += 1
@@ -266,10 +290,10 @@ class _Writer:
         height, width = pixels.shape[:2]
         return patchify(resize(pixels, width // tokens * patch, height // tokens * patch), patch)
 
-    def _image_delimiters(self, pixels: np.ndarray, patch: int, role: int, last: int, block: int) -> None:
+    def _image_delimiters(self, role: int, last: int, block: int) -> None:
         piece = self._piece("text", 2, role, block)
         piece["ids"] = (self._tokenizer.image_start, self._tokenizer.image_end)
-        piece["order"] = (self._order, self._order + _patches(pixels, patch) + 1)
+        piece["order"] = (self._order, last)
         piece["last_visible"] = last
         piece["position"] = self._position
 

@@ -10,12 +10,12 @@ A method makes a *complete* sample, with every condition and all supervision. Co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from uno_jax.data.decoding import LARGEST_PICTURE, decode_rgb
-from uno_jax.data.plans import CleanLatents, Item, NoisedTarget, Pixels, Plan, Text, VitImage
-from uno_jax.data.record import Record
+from uno_jax.data.plans import CleanLatents, Item, Moments, NoisedTarget, Pixels, Plan, Text, VitImage
+from uno_jax.data.record import EncodedRecord, Record
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform
 
@@ -59,6 +59,15 @@ class Inputs:
         """Decodes a picture of a record; PictureError names both."""
         return decode_rgb(encoded, f"record {record.id!r}, field {field}", self.max_picture_pixels)
 
+    def picture(self, record: Record, number: int) -> Pixels:
+        """Decodes a picture of a record by number: 0 the target, from 1 the sources; PictureError names both."""
+        encoded, field = (record.image, "image") if number == 0 else _source(record, number - 1)
+        return self.decode(encoded, record, field)
+
+
+def _source(record: Record, index: int) -> tuple[bytes, str]:
+    return record.sources[index], f"sources[{index}]"
+
 
 @runtime_checkable
 class Draws(Protocol):
@@ -77,11 +86,30 @@ class Given:
 
     record: Record
     """A record of a task with a target picture."""
-    image: Pixels
-    """The record's target picture, decoded and not yet resized."""
     config: MethodConfig
     inputs: Inputs
     draws: Draws
+    _decoded: dict[int, Pixels] = field(default_factory=dict, init=False)
+
+    def picture(self, number: int = 0) -> Pixels:
+        """Returns a picture of the record, decoded and not yet resized: 0 the target, from 1 the sources.
+
+        Raises:
+          PictureError: it cannot be decoded.
+        """
+        if number not in self._decoded:
+            self._decoded[number] = self.inputs.picture(self.record, number)
+        return self._decoded[number]
+
+    def latents(self, number: int = 0) -> Pixels | Moments:
+        """Returns what a picture's latent tokens are made of: its pixels, resized, or its precomputed moments.
+
+        Raises:
+          PictureError: as for `picture`.
+        """
+        if isinstance(self.record, EncodedRecord):
+            return self.record.moments(number)
+        return self.inputs.vae_transform.resize(self.picture(number))
 
 
 @dataclass(frozen=True)
@@ -105,7 +133,7 @@ def make_sample(record: Record, config: MethodConfig, inputs: Inputs, draws: Dra
     Raises:
       PictureError: a picture cannot be decoded. The message names record and field.
     """
-    given = Given(record, inputs.decode(record.image, record, "image"), config, inputs, draws)
+    given = Given(record, config, inputs, draws)
     if record.task == "understanding":
         picture = _picture_to_read(given) if config.method == "pretrain" else _vit_image(given)
         return Sample(record.id, record.task, (picture, *_question(record, inputs)))
@@ -144,8 +172,8 @@ def sft_recaption(given: Given) -> Sample:
 
 def reca(given: Given) -> Sample:
     """Reconstruction alignment: the target's own ViT patches are the context."""
-    context = VitImage(pixels=given.inputs.vit_transform.resize(given.image), droppable=True)
-    target = NoisedTarget(pixels=given.inputs.vae_transform.resize(given.image))
+    context = VitImage(pixels=given.inputs.vit_transform.resize(given.picture()), droppable=True)
+    target = NoisedTarget(pixels=given.latents())
     return Sample(given.record.id, "reconstruction", (context, target))
 
 
@@ -182,15 +210,14 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
     """Makes a sample of the sources, the prompt, and the noised target with its supervision."""
     record, inputs = given.record, given.inputs
     items: list[Item] = []
-    for i, source in enumerate(record.sources):
-        pixels = inputs.decode(source, record, f"sources[{i}]")
-        items.append(CleanLatents(pixels=inputs.vae_transform.resize(pixels), droppable=True))
-        items.append(VitImage(pixels=inputs.vit_transform.resize(pixels), droppable=True))
+    for number in range(1, len(record.sources) + 1):
+        items.append(CleanLatents(pixels=given.latents(number), droppable=True))
+        items.append(VitImage(pixels=inputs.vit_transform.resize(given.picture(number)), droppable=True))
     items.append(_text(record.prompt, inputs, droppable=True))
     target = NoisedTarget(
-        pixels=inputs.vae_transform.resize(given.image),
+        pixels=given.latents(),
         caption=_caption(given) if caption else None,
-        query_pixels=inputs.metaquery_transform.resize(given.image) if metaqueries else None,
+        query_pixels=inputs.metaquery_transform.resize(given.picture()) if metaqueries else None,
     )
     without_caption = caption and target.caption is None
     if given.config.supervise == "hidden" and (target.caption is not None or target.query_pixels is not None):
@@ -215,11 +242,11 @@ def _picture_to_read(given: Given) -> Item:
     if draws.random() >= config.latent_share:
         return _vit_image(given)
     time_scale = config.noised_time_scale if draws.random() < config.noised_share else 0.0
-    return CleanLatents(pixels=given.inputs.vae_transform.resize(given.image), time_scale=time_scale)
+    return CleanLatents(pixels=given.latents(), time_scale=time_scale)
 
 
 def _vit_image(given: Given) -> VitImage:
-    return VitImage(pixels=given.inputs.vit_transform.resize(given.image))
+    return VitImage(pixels=given.inputs.vit_transform.resize(given.picture()))
 
 
 def _question(record: Record, inputs: Inputs) -> Plan:

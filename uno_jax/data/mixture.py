@@ -16,7 +16,9 @@ from jaxtyping import Int
 
 from uno_jax.batch import TASKS
 from uno_jax.config import ConfigError
+from uno_jax.data.captions import with_captions
 from uno_jax.data.config import DataConfig
+from uno_jax.data.encoded import with_moments
 from uno_jax.data.record import Record
 from uno_jax.data.records import RecordSource, open_records, record_tasks
 from uno_jax.process.errors import UserError
@@ -139,11 +141,17 @@ def open_mixture(config: DataConfig, split: str) -> Mixture:
     parts = []
     for name, own in part_configs(config).items():
         try:
-            records, tasks = open_records(own.directory, split), record_tasks(own.directory, split)
+            source: RecordSource = open_records(own.directory, split)
+            tasks = record_tasks(own.directory, split)
         except UserError as error:
             raise ConfigError(f"config.{field_of(name, 'directory')}: {error}") from error
+        for field, add in (("captions", with_captions), ("encoded", with_moments)):
+            try:
+                source = add(source, own, split)
+            except UserError as error:
+                raise ConfigError(f"config.{field_of(name, field)}: {error}") from error
         weight = config.mixture[name].weight if name else 1.0
-        source = _Named(name, records) if name else records
+        source = _Named(name, source) if name else source
         parts.append(Part(name, replace(own, split=split), weight, source, tasks))
     return Mixture(tuple(parts))
 
@@ -156,6 +164,9 @@ def part_configs(config: DataConfig) -> dict[str, DataConfig]:
     """
     if not config.mixture:
         return {"": config}
+    for name in ("captions", "encoded"):
+        if getattr(config, name):
+            raise ValueError(f"data.{name} is of one dataset: give data.mixture.NAME.{name} for those of a mixture")
     for name, part in config.mixture.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"data.mixture names a dataset {name!r}: use letters, digits, '_' and '-' only")
@@ -169,6 +180,8 @@ def part_configs(config: DataConfig) -> dict[str, DataConfig]:
             method=part.method or config.method,
             task_weights=part.task_weights,
             vae_transform=part.vae_transform or config.vae_transform,
+            captions=part.captions,
+            encoded=part.encoded,
         )
         for name, part in config.mixture.items()
         if part.weight > 0

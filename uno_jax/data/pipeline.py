@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from uno_jax.batch import REGIONS, Layout, PixelBatch
+from uno_jax.batch import REGIONS, Batch, Layout, PixelBatch
 from uno_jax.data.check import check_data_config
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import region_dtypes
@@ -59,7 +59,7 @@ class TooManySkipped(UserError):
 class PackedBatch(NamedTuple):
     """The rows of this host, with ids and statistics for the metrics."""
 
-    batch: PixelBatch
+    batch: PixelBatch | Batch
     sample_ids: list[list[str]]
     """Record ids of each row, in the order of the samples."""
     stats: dict[str, float]

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]
 """A picture at the size of the encoder's input. Sizes differ from picture to picture."""
+
+Moments = Float32[np.ndarray, "_rows _columns _moments"]
+"""Precomputed moments of a picture's latent tokens: patchified mean, then patchified log-variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class VitImage(Item):
 class CleanLatents(Item):
     """A context image as latents: clean, or lightly noised at t = `time_scale` * the sampled t."""
 
-    pixels: Pixels
+    pixels: Pixels | Moments
     time_scale: float = 0.0
 
 
@@ -51,7 +54,7 @@ class CleanLatents(Item):
 class NoisedTarget(Item):
     """The image to generate, trained by flow matching, and its supervision."""
 
-    pixels: Pixels
+    pixels: Pixels | Moments
     caption: tuple[int, ...] | None = None
     """Ids of the caption that the understanding expert learns to write from the noised latents; None = no caption."""
     query_pixels: Pixels | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uno_jax.data.plans import Moments
 from uno_jax.process.errors import UserError
 
 
@@ -34,3 +35,23 @@ class Record:
     """The pictures to edit; empty for every other task."""
     answer: str = ""
     """The answer (understanding); empty for every other task."""
+
+
+@dataclass(frozen=True)
+class EncodedRecord(Record):
+    """A record with the precomputed moments of its pictures."""
+
+    pictures: tuple[Moments | RecordError, ...] = ()
+    """Moments of the target and of each source, or why a picture could not be encoded; empty for a record none of whose
+    pictures is given as latents."""
+
+    def moments(self, number: int) -> Moments:
+        """Returns the moments of a picture: 0 the target, from 1 the sources.
+
+        Raises:
+          RecordError: the picture could not be encoded.
+        """
+        picture = self.pictures[number]
+        if isinstance(picture, RecordError):
+            raise picture
+        return picture

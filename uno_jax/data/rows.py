@@ -1,4 +1,4 @@
-"""Packs samples into rows, and rows into a `PixelBatch`."""
+"""Packs samples into rows, and rows into a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from uno_jax.attention.metadata import TokenMetadata
-from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch, TokenSource
+from uno_jax.batch import REGIONS, Batch, Layout, PixelBatch, TokenBatch, TokenSource
 from uno_jax.data.layout import Regions, region_dtypes
 
 
@@ -56,8 +56,8 @@ def pack_row(samples: Sequence[Regions], capacities: Mapping[str, int], layout: 
     return row
 
 
-def make_batch(rows: Sequence[Row]) -> PixelBatch:
-    """Stacks packed rows into a batch.
+def make_batch(rows: Sequence[Row]) -> PixelBatch | Batch:
+    """Stacks packed rows into a batch: a `Batch` if their latent tokens are precomputed moments.
 
     Example: one row with two records without captions. The first has the prompt "hi" and a picture of two latent
     tokens, the second the prompt "c" and a picture of one. The last token of each region is padding.
@@ -100,7 +100,7 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
 
     latent = region["latent"]
     align = latent.tokens["align"] if "align" in (latent.tokens.dtype.names or ()) else None
-    return PixelBatch(
+    batch = TokenBatch(
         understanding=metadata("text", "vit", "caption", "query"),
         generation=metadata("latent"),
         text_ids=field("text", "ids"),
@@ -119,7 +119,6 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
         target_patches=field("query", "patches"),
         target_positions=field("query", "positions"),
         target_image=_number_runs(region["query"].sample, region["query"].tokens["target"]),
-        latent_pixels=field("latent", "pixels"),
         latent_positions=field("latent", "positions"),
         latent_index=field("latent", "index"),
         latent_time_scale=field("latent", "time_scale"),
@@ -128,6 +127,9 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch:
         align_patches=None if align is None else field("latent", "align_patches"),
         align_image=None if align is None else _number_runs(np.where(align > 0, latent.sample, 0), align),
     )
+    if "moments" in (latent.tokens.dtype.names or ()):
+        return Batch(**batch.shared(), latent_moments=field("latent", "moments"))
+    return PixelBatch(**batch.shared(), latent_pixels=field("latent", "pixels"))
 
 
 def padding_share(batch: TokenBatch) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uno_jax.batch import REGIONS, Layout, PixelBatch, TokenBatch
+from uno_jax.batch import REGIONS, Batch, Layout, PixelBatch, TokenBatch
 from uno_jax.data.layout import Regions, lay_out, sample_lengths
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan, Text, VitImage
 from uno_jax.data.rows import make_batch, pack_row
@@ -57,7 +57,7 @@ def caption_parts(
     return part(regions, 0, tokens), part(regions, tokens)
 
 
-def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> PixelBatch:
+def context_batch(samples: Sequence[Regions], layout: Layout, rows: int | None = None) -> PixelBatch | Batch:
     """Makes a context batch with one sample, or part of a sample, per row. Remaining rows are padding.
 
     Every region is padded to the bucket of its longest sample.
@@ -80,7 +80,9 @@ def _longest(samples: Sequence[Regions]) -> dict[str, int]:
     return {region: max(len(sample[region]) for sample in samples) for region in REGIONS}
 
 
-def _batch(samples: Sequence[Regions], capacities: dict[str, int], layout: Layout, rows: int | None) -> PixelBatch:
+def _batch(
+    samples: Sequence[Regions], capacities: dict[str, int], layout: Layout, rows: int | None
+) -> PixelBatch | Batch:
     empty: list[list[Regions]] = [[]] * (0 if rows is None else rows - len(samples))
     return make_batch([pack_row(row, capacities, layout) for row in [[sample] for sample in samples] + empty])
 

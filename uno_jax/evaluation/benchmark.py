@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,16 +114,6 @@ def seed_of(benchmark: str, item: str, sample: int) -> int:
     `benchmark/item/sample`."""
     digest = hashlib.sha256(f"{benchmark}/{item}/{sample}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & LARGEST_SEED
-
-
-def hash_files(files: Iterable[Path]) -> str:
-    """Returns the SHA-256 of the contents of files, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def find_file(path: Path, names: Sequence[str], *, not_named: str = "") -> Path:

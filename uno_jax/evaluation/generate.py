@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from uno_jax.config import to_json
-from uno_jax.evaluation.benchmark import Benchmark, BenchmarkError, Data, Item, Preset, hash_files, seed_of
+from uno_jax.evaluation.benchmark import Benchmark, BenchmarkError, Data, Item, Preset, seed_of
 from uno_jax.evaluation.record import Made, Record, check_same, write_record
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_files import read_settings, write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, check_prompts
+from uno_jax.process.files import hash_files
 from uno_jax.training.versions import versions
 
 

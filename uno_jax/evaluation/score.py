@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uno_jax.evaluation.benchmark import BenchmarkError, hash_files
+from uno_jax.evaluation.benchmark import BenchmarkError
 from uno_jax.evaluation.record import read_record
 from uno_jax.evaluation.registry import BENCHMARKS
-from uno_jax.process.files import write_json
+from uno_jax.process.files import hash_files, write_json
 from uno_jax.process.json_reader import read_json_object
 
 SCORE = "score.json"

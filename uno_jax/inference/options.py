@@ -11,6 +11,7 @@ from absl import flags
 from uno_jax.config import Dtype
 from uno_jax.inference.generate import Generator, load_generator
 from uno_jax.inference.picture_settings import PictureSettings
+from uno_jax.inference.reader import Reader, load_reader
 from uno_jax.inference.thinking import ThinkingConfig
 from uno_jax.parallel.flags import define_mesh, mesh_config
 from uno_jax.process.flags import ValueParser, define_fields, define_path, define_typed, field_values, section_of
@@ -45,8 +46,8 @@ _THOUGHTS = "think_"
 """Prefix of the text flags in commands whose only text is thoughts before a picture."""
 
 
-def define_model(flag_values: flags.FlagValues) -> None:
-    """Defines the flags of `load_from_flags`."""
+def define_reader(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of `reader_from_flags`."""
     note = "a run's workdir, one of its checkpoints, or a directory in the public layout"
     place = section_of(flag_values, "model")
     define_path(flag_values, "checkpoint", None, note, "model")
@@ -54,6 +55,21 @@ def define_model(flag_values: flags.FlagValues) -> None:
     note = "dtype of the parameters and the computation; default: as stored and configured"
     flags.DEFINE_enum("dtype", None, typing.get_args(Dtype), note, **place)
     define_mesh(flag_values, "this host's devices")
+
+
+def reader_from_flags(flag_values: flags.FlagValues) -> Reader:
+    """Loads the model given by the flags, to read contexts and write text.
+
+    Raises:
+      CheckpointError, CheckpointMismatch, ConfigError: as for `load_reader`.
+    """
+    mesh, dtype = mesh_config(flag_values), flag_values.dtype
+    return load_reader(flag_values.checkpoint, ema=flag_values.ema, dtype=dtype, mesh=mesh)
+
+
+def define_model(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of `load_from_flags`."""
+    define_reader(flag_values)
     define_fields(flag_values, ThinkingConfig(), _THINKING, "thinking")
 
 
@@ -97,9 +113,9 @@ def changed_settings(flag_values: flags.FlagValues, settings: PictureSettings) -
     return dataclasses.replace(settings, **given)
 
 
-def define_part(flag_values: flags.FlagValues, section: str) -> None:
+def define_part(flag_values: flags.FlagValues, section: str, does: str = "generates every N-th picture") -> None:
     """Defines `--part`, the share of one of several processes: a pair of its index and their number, or None."""
-    note = "I/N: process I of N, from 0, generates every N-th picture; default: by JAX's process index"
+    note = f"I/N: process I of N, from 0, {does}; default: by JAX's process index"
     flags.DEFINE(ValueParser(_part), "part", None, note, **section_of(flag_values, section))
 
 
@@ -129,9 +145,11 @@ def define_metadata(flag_values: flags.FlagValues, section: str, note: str) -> N
     flags.DEFINE_enum("metadata", "all", ["all", "none"], note, **section_of(flag_values, section))
 
 
-def define_texts(flag_values: flags.FlagValues) -> None:
+def define_texts(
+    flag_values: flags.FlagValues, section: str = "answers and thoughts", defaults: TextConfig | None = None
+) -> None:
     """Defines the flags of `text_config`: one for each field of `TextConfig`."""
-    define_fields(flag_values, TextConfig(), _TEXTS, "answers and thoughts")
+    define_fields(flag_values, defaults or TextConfig(), _TEXTS, section)
 
 
 def text_config(flag_values: flags.FlagValues) -> TextConfig:

@@ -121,7 +121,7 @@ def picture_inputs(
         start = token_count(context, layout)
         return part(regions, 0, start), part(regions, start)
 
-    def batches(contexts: Sequence[Plan], read: Sequence[int]) -> tuple[PixelBatch, TokenBatch]:
+    def batches(contexts: Sequence[Plan], read: Sequence[int]) -> tuple[PixelBatch | Batch, TokenBatch]:
         parts = [split(plan, context) for plan, context in zip(plans, contexts, strict=True)]
         first, second = zip(*parts, strict=True)
         unread = [part(regions, start) for regions, start in zip(first, read, strict=True)]

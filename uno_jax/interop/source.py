@@ -89,6 +89,14 @@ class Source(ABC):
         """
 
     @abstractmethod
+    def autoencoder_params(self, place: Sharding) -> Params:
+        """Reads the autoencoder's float32 parameters alone with sharding `place`; empty for the pixel autoencoder.
+
+        Raises:
+          CheckpointMismatch: they do not match `model.json`.
+        """
+
+    @abstractmethod
     def contents(self, *, ema: bool = False) -> Contents:
         """Opens the checkpoint for reading leaf by leaf; `ema` as for `parameters`."""
 
@@ -161,12 +169,6 @@ class OrbaxCheckpoint(Source):
         return Parameters(unflatten_dict(params, sep="/"), self.autoencoder_params(autoencoder))
 
     def autoencoder_params(self, place: Sharding) -> Params:
-        """Reads the autoencoder's float32 parameters with sharding `place`; empty for the pixel autoencoder.
-
-        Raises:
-          CheckpointError: they are missing or damaged.
-          CheckpointMismatch: they do not match `model.json`.
-        """
         shapes = abstract_autoencoder(self.model())
         if not shapes:
             return {}
@@ -243,6 +245,15 @@ class PublicDirectory(Source):
             dtype_of,
             wanted=lambda path: not is_under_any("/".join(path), ignored),
         )
+
+    def autoencoder_params(self, place: Sharding) -> Params:
+        placed = place_public(
+            open_public(self.path),
+            lambda path: place,
+            lambda path: np.float32,
+            wanted=lambda path: path[0] == "autoencoder",
+        )
+        return placed.autoencoder_params
 
     def contents(self, *, ema: bool = False) -> Contents:
         self._check_parameters(ema)

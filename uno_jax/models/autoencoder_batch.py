@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from uno_jax.batch import Batch, PixelBatch, TokenBatch
 from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpatchify_latents
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.parallel.axes import constrain, on_mesh
-from uno_jax.parallel.mesh import MeshConfig, make_mesh, replicated, row_parts
+from uno_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated, row_parts
 
 # Maximum number of pixels to encode at once: more need more memory and gain no speed.
 PIXELS_AT_ONCE = 1024 * 1024
@@ -87,6 +88,50 @@ def encode_batch(
     return Batch(**batch.shared(), latent_moments=moments.reshape(batch_rows, tokens, 2 * config.latent_size))
 
 
+def encode_pictures(
+    autoencoder: nn.Module,
+    params: Any,
+    pictures: Sequence[UInt8[np.ndarray, "_height _width 3"]],
+    config: ModelConfig,
+    *,
+    pixels_at_once: int = PIXELS_AT_ONCE,
+    most_at_once: int = 32,
+) -> list[Float32[np.ndarray, "_rows _columns _moments"]]:
+    """Returns the moments of pictures, as `encode_batch` gives them for each latent token.
+
+    Pictures of one size are encoded in groups of equally many, the last one padded, so that a program is compiled for
+    each size and no more. A group is sharded over the devices of `params`, as in `encode_batch`.
+
+    Args:
+      autoencoder: from `make_autoencoder`.
+      params: its parameters.
+      pictures: pictures whose sides are multiples of `config.pixels_per_token`.
+      config: sizes of the model.
+      pixels_at_once: maximum number of pixels of a group per device. It changes memory and speed.
+      most_at_once: maximum number of pictures of a group per device.
+    """
+    mesh = _mesh_of(params)
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for number, picture in enumerate(pictures):
+        sizes.setdefault(picture.shape[:2], []).append(number)
+    groups = []
+    for (height, width), numbers in sorted(sizes.items()):
+        each = min(max(pixels_at_once // (height * width), 1), most_at_once)
+        together = row_parts(mesh) * (1 << each.bit_length() - 1)
+        for start in range(0, len(numbers), together):
+            group = numbers[start : start + together]
+            stack = np.zeros((together, height, width, 3), np.uint8)
+            stack[: len(group)] = [pictures[number] for number in group]
+            placed = jax.device_put(stack, batch_sharding(mesh))
+            grid = (height // config.pixels_per_token, width // config.pixels_per_token)
+            groups.append((group, grid, _encode_stack(placed, params, autoencoder, config, mesh)))
+    moments: dict[int, np.ndarray] = {}
+    for group, grid, encoded in groups:
+        for number, tokens in zip(group, np.asarray(encoded), strict=False):  # the rest is padding
+            moments[number] = tokens.reshape(*grid, -1)
+    return [moments[number] for number in range(len(pictures))]
+
+
 def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "_images _tokens"]]:
     """Finds the images of a batch, by grid (rows, columns).
 
@@ -142,6 +187,29 @@ def _pad(places: np.ndarray, count: int, nowhere: int) -> np.ndarray:
     return np.concatenate([places, padding]).astype(np.int32)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _encode_stack(
+    pictures: UInt8[Array, "images height width 3"],
+    params: Any,
+    autoencoder: nn.Module,
+    config: ModelConfig,
+    mesh: Mesh,
+) -> Float[Array, "images tokens twice_latent_size"]:
+    """Returns the moments of pictures of one size, sharded like rows over `mesh`."""
+    with on_mesh(mesh):
+        images = constrain(pixels_to_float(pictures), "batch", None, None, None)
+        return constrain(_token_moments(images, params, autoencoder, config), "batch", None, None)
+
+
+def _token_moments(
+    images: Float[Array, "images height width 3"], params: Any, autoencoder: nn.Module, config: ModelConfig
+) -> Float[Array, "images tokens twice_latent_size"]:
+    """Returns the moments of each latent token: patchified mean, then patchified log-variance."""
+    encoded: Any = autoencoder.apply({"params": params}, images, method="encode")
+    halves = jnp.split(encoded, 2, axis=-1)
+    return jnp.concatenate([patchify_latents(half, config.latent_patch_size) for half in halves], axis=-1)
+
+
 @functools.partial(jax.jit, static_argnums=(4, 5, 6, 7, 8, 9), donate_argnums=0)
 def _encode_images(
     moments: Float[Array, "places twice_latent_size"],
@@ -166,9 +234,7 @@ def _encode_images(
         places = constrain(places, "batch", None)
         squares = pixels_to_float(jnp.take(pixels, places, axis=0, mode="clip"))
         images = unpatchify_latents(squares, rows, columns, config.pixels_per_token)
-        encoded: Any = autoencoder.apply({"params": params}, images, method="encode")
-        halves = jnp.split(encoded, 2, axis=-1)
-        return jnp.concatenate([patchify_latents(half, config.latent_patch_size) for half in halves], axis=-1)
+        return _token_moments(images, params, autoencoder, config)
 
     tokens_encoded = jax.lax.map(encode, places.reshape(count // together, together, tokens))
     written = moments.at[places.reshape(-1)].set(tokens_encoded.reshape(count * tokens, -1), mode="drop")

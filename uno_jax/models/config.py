@@ -155,6 +155,14 @@ def model_differences(first: ModelConfig, second: ModelConfig) -> dict[str, tupl
     return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name] and name not in free}
 
 
+def autoencoder_fields(model: ModelConfig) -> dict[str, Any]:
+    """Returns the fields that determine the moments of a picture, besides the parameters: dotted path -> JSON value."""
+    fields = flatten_dict(to_json(model.autoencoder), sep=".")
+    free = set(_FREE_FIELDS) | _idle_fields(model)
+    used = {name: value for name, value in fields.items() if f"autoencoder.{name}" not in free}
+    return used | {"latent_patch_size": model.latent_patch_size}
+
+
 def _idle_fields(model: ModelConfig) -> set[str]:
     """Fields that a model does not use."""
     unused = set()

@@ -31,7 +31,7 @@ QUERIES_AT_ONCE = 512  # rows of the visibility matrix in memory at a time
 class Example:
     """One batch row, filled with samples of one task at the largest sizes."""
 
-    row: PixelBatch
+    row: PixelBatch | Batch
     """A batch of this row alone, in numpy, with zeros for pixels."""
     images: int
     """Number of samples in the row. Each has one target image."""

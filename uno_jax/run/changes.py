@@ -25,9 +25,11 @@ FREE = (
     "pictures",
     "profile",
     "mesh",
-    # Compared by content: the fingerprint of the data, and the files of the tokenizer.
+    # Compared by content: fingerprints of the data and of captions, tokenizer files, what moments were made of.
     "data.directory",
     "data.tokenizer",
+    "data.captions",
+    "data.encoded",
     "data.max_skipped_share",
     "data.prefetch",
     "data.workers",
@@ -107,9 +109,10 @@ def _lookup(saved: Any, name: str, default: Any) -> Any:
 
 
 def _without_folders(mixture: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out the folders of datasets, which are compared by content as `data.directory` is."""
+    """Leaves out the folders, which are compared by content as `data.directory` is."""
     return {
-        name: {field: value for field, value in part.items() if field != "directory"} for name, part in mixture.items()
+        name: {field: value for field, value in part.items() if field not in ("directory", "captions", "encoded")}
+        for name, part in mixture.items()
     }
 
 

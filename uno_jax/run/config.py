@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from uno_jax.batch import Layout
 from uno_jax.config import ConfigError, Dtype, range_rules
 from uno_jax.data.config import DataConfig
+from uno_jax.data.mixture import part_configs
 from uno_jax.models.adapters import ADAPTERS
-from uno_jax.models.config import ModelConfig
+from uno_jax.models.config import ModelConfig, training_layout
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import SUPERVISION, needs
 from uno_jax.parallel.mesh import MeshConfig
@@ -91,26 +95,43 @@ class RunConfig:
     """Project at Weights & Biases that the metrics are written to as well; "" = none. Needs the extra `wandb`."""
 
 
+def run_layout(config: RunConfig) -> Layout:
+    """Returns the layout of the run's samples: with precomputed moments if `data.encoded` gives them.
+
+    Raises:
+      ConfigError: some of the datasets of a mixture have moments, and some have none.
+    """
+    encoded = {bool(part.encoded) for part in part_configs(config.data).values()}
+    if len(encoded) > 1:
+        raise ConfigError(
+            "config.data.mixture names moments (encoded) for some of its datasets: name them for all, or for none"
+        )
+    moments = 2 * config.model.latent_size if encoded == {True} else 0
+    return replace(training_layout(config.model), moments=moments)
+
+
 def with_local_paths(config: RunConfig) -> RunConfig:
     """Expands `~` in the paths of a config.
 
     Raises:
       ConfigError: a path is a URL.
     """
-    paths = {"config.init_from": config.init_from, "config.data.directory": config.data.directory}
-    paths["config.data.tokenizer"] = config.data.tokenizer
-    mixture = config.data.mixture
-    paths |= {f"config.data.mixture.{name}.directory": part.directory for name, part in mixture.items()}
-    local = {}
-    for name, path in paths.items():
+
+    def local(path: str, name: str) -> str:
         try:
-            local[name] = local_path(path) if path else ""
+            return local_path(path) if path else ""
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from error
-    init_from, directory, tokenizer, *directories = local.values()
-    parts = {name: replace(part, directory=own) for (name, part), own in zip(mixture.items(), directories, strict=True)}
-    data = replace(config.data, directory=directory, tokenizer=tokenizer, mixture=parts)
-    return replace(config, init_from=init_from, data=data)
+
+    def folders(owner: Any, names: Sequence[str], prefix: str) -> dict[str, Any]:
+        return {name: local(getattr(owner, name), f"{prefix}.{name}") for name in names}
+
+    data, own = config.data, ("directory", "captions", "encoded")
+    mixture = {
+        name: replace(part, **folders(part, own, f"config.data.mixture.{name}")) for name, part in data.mixture.items()
+    }
+    data = replace(data, mixture=mixture, **folders(data, (*own, "tokenizer"), "config.data"))
+    return replace(config, init_from=local(config.init_from, "config.init_from"), data=data)
 
 
 def check_config(config: RunConfig) -> None:
@@ -157,6 +178,11 @@ def check_config(config: RunConfig) -> None:
             model.align_layer > 0 or "align" not in needs(config.objective),
             "config.objective trains the align loss, but config.model.align_layer is 0: give the layer whose states it "
             f"reads, 1 to {decoder.num_layers}, usually about the middle",
+        ),
+        (
+            model.align_layer == 0 or not any(part.encoded for part in (config.data, *config.data.mixture.values())),
+            "config.data.encoded names moments, but the align loss needs the pixels under latent tokens: set encoded "
+            'to "", or config.model.align_layer to 0',
         ),
         (
             model.align_layer <= decoder.num_layers,

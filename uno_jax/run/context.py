@@ -26,7 +26,7 @@ class RunContext(NamedTuple):
     workdir: Path
 
 
-def make_encode(context: RunContext) -> Callable[[PixelBatch], Batch]:
+def make_encode(context: RunContext) -> Callable[[PixelBatch | Batch], Batch]:
     """Returns a function that encodes the latent images of a host's batch."""
     autoencoder = make_autoencoder(context.config.model.autoencoder)
     return lambda batch: encode_batch(autoencoder, context.autoencoder_params, batch, context.config.model)

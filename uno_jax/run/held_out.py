@@ -17,10 +17,9 @@ from uno_jax.data.held_out import fill_rows, held_out_samples, spread
 from uno_jax.data.mixture import open_mixture, part_configs, trained_tasks
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped
-from uno_jax.models.config import training_layout
 from uno_jax.objectives.constant import HeldOut
 from uno_jax.parallel.mesh import jit_replicated, own_rows
-from uno_jax.run.config import RunConfig
+from uno_jax.run.config import RunConfig, run_layout
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.programs import step_config
 from uno_jax.training.evaluation import PROMPT_DROPPED, constant_losses, mean_losses
@@ -56,8 +55,11 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
 
     Without `prompts`, every prompt is dropped. Other fields are as in training.
     """
+    parts = {name: dataclasses.replace(part, captions="") for name, part in config.data.mixture.items()}
     return dataclasses.replace(
         config.data,
+        mixture=parts,
+        captions="",
         split=config.evaluation.split,
         seed=HELD_OUT_SEED,
         supervise="always",
@@ -92,7 +94,7 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
 
     Every host reads all records, and keeps its rows. The rows therefore do not depend on the number of hosts.
     """
-    layout, encode = training_layout(context.config.model), make_encode(context)
+    layout, encode = run_layout(context.config), make_encode(context)
     samples = list(held_out_samples(open_mixture(data, data.split), numbers, layout, context.tokenizer))
     rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Skipped)], data))
     rows += [[]] * (-len(rows) % data.rows)

@@ -109,7 +109,7 @@ def choose_records(config: RunConfig) -> list[Record]:
 
 def caption_inputs(
     targets: Sequence[NoisedTarget], layout: Layout, tokenizer: Tokenizer, rows: int
-) -> tuple[PixelBatch, TokenMetadata]:
+) -> tuple[PixelBatch | Batch, TokenMetadata]:
     """Returns the noised targets with pixels, padded to `rows` rows, and the start tokens of their captions.
 
     There is no context, so a caption depends only on what the understanding expert sees in the picture, not on the

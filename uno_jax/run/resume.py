@@ -10,6 +10,8 @@ from typing import NoReturn
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError, json_file
+from uno_jax.data.annex import open_annex
+from uno_jax.data.captions import KIND as CAPTIONS
 from uno_jax.data.fingerprint import split_fingerprint
 from uno_jax.data.mixture import open_mixture, part_configs
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -156,6 +158,10 @@ def _content_changes(checkpoint: Path, config: RunConfig, data: Mapping[str, str
         if saved.get("fingerprint") != data["fingerprint"]:
             before = f"other records (in {saved.get('directory')})"
             found.append(Change("data.directory", before, data["directory"], free=False))
+        if saved.get("captions", "") != data["captions"]:
+            before = "other captions" if saved.get("captions") else ""
+            now = ", ".join(part.captions for part in part_configs(config.data).values() if part.captions)
+            found.append(Change("data.captions", before, now, free=False))
     own = config.data.tokenizer
     if own and any((Path(own) / name).read_bytes() != (assets / name).read_bytes() for name in TOKENIZER_FILES):
         found.append(Change("data.tokenizer", "another tokenizer", own, free=False))
@@ -221,7 +227,7 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def data_file(config: RunConfig) -> bytes:
-    """Returns the asset `data.json`: directory, split and fingerprint of the data, the same on all hosts.
+    """Returns the asset `data.json`: directory, split and fingerprints of the data, the same on all hosts.
 
     Raises:
       OSError: there is no such dataset.
@@ -237,4 +243,6 @@ def _read_data(config: RunConfig) -> dict[str, str]:
     where = ", ".join(part.directory for part in parts.values())
     if len(set(gather_json(fingerprint))) > 1:
         raise ConfigError(f"config.data.directory: the hosts find different data in {where}")
-    return {"directory": where, "split": data.split, "fingerprint": fingerprint}
+    written = {name: part.captions for name, part in parts.items() if part.captions}
+    captions = "+".join(name + open_annex(own, CAPTIONS).fingerprint(data.split) for name, own in written.items())
+    return {"directory": where, "split": data.split, "fingerprint": fingerprint, "captions": captions}

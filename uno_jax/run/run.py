@@ -23,14 +23,14 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
 from uno_jax.interop.source import Source, read_tokenizer
-from uno_jax.models.config import training_layout
 from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.lock import locked
 from uno_jax.process.watchdog import Watchdog
-from uno_jax.run.config import RunConfig, check_config, with_local_paths
+from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
+from uno_jax.run.encoded import check_encoded
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
@@ -132,6 +132,7 @@ def _run(
         config_errors(batches.set_state, resumed.data_state if position is None else position)
         params = merge(state.trainable, state.frozen)
         start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
+    check_encoded(config, start.autoencoder)
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
     console.print(_startup(context, files, state, start))
@@ -234,7 +235,7 @@ def _check_data(config: RunConfig) -> None:
 
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
-    share, layout = row_share(mesh), training_layout(config.model)
+    share, layout = row_share(mesh), run_layout(config)
     return open_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 

@@ -12,8 +12,7 @@ import rich.console
 
 from uno_jax.data.pipeline import make_batches
 from uno_jax.interop.source import find_source
-from uno_jax.models.config import training_layout
-from uno_jax.run.config import RunConfig
+from uno_jax.run.config import RunConfig, run_layout
 from uno_jax.run.pictures import make_generate_pictures
 from uno_jax.run.run import run
 from uno_jax.training.metrics import read_metrics
@@ -55,7 +54,7 @@ def speed(config: RunConfig, workdir: Path) -> dict[str, Any]:
 def _seconds_per_batch(config: RunConfig, workdir: Path) -> float:
     """Measures how much time of a core the pipeline takes for a batch."""
     data = dataclasses.replace(config.data, prefetch=0, workers=0)
-    batches = make_batches(data, training_layout(config.model), find_source(workdir).tokenizer())
+    batches = make_batches(data, run_layout(config), find_source(workdir).tokenizer())
     try:
         next(batches)  # the first one opens files and fills the packer
         start = time.process_time()

@@ -36,7 +36,7 @@ _PATIENCE_WHEN_STOPPED, _PATIENCE_AT_THE_END = 10.0, 60.0
 class PackedBatch(Protocol):
     """Output of the data pipeline."""
 
-    batch: PixelBatch
+    batch: PixelBatch | Batch
     """This host's rows, numpy."""
     sample_ids: Sequence[Sequence[str]]
     """Ids of the samples of each row."""
@@ -68,7 +68,7 @@ class Parts:
     """Functions that the loop calls."""
 
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    put: Callable[[PixelBatch], Batch]
+    put: Callable[[PixelBatch | Batch], Batch]
     """Encodes this host's batch and puts it on the devices."""
     saver: Saver
     on_metrics: Callable[[int, dict[str, float], StepCounts], None]

@@ -1,13 +1,13 @@
-"""Which parameters a picture was made with."""
+"""The name and the hash of a checkpoint, for what was made with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from uno_jax.evaluation.benchmark import hash_files
 from uno_jax.interop.public_files import open_public
 from uno_jax.interop.source import PublicDirectory, find_source
+from uno_jax.process.files import hash_files
 from uno_jax.training.stored_trees import CHECKSUMS, CHECKSUMS_FILE
 
 

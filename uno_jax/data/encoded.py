@@ -1,0 +1,80 @@
+"""Records with the precomputed moments of their pictures, from the folder of `prepare_data encode`.
+
+An entry is a line of JSON, followed by the moments of the pictures in float32, little-endian. The line is the list of
+the record's pictures, the target first: rows and columns of latent tokens, or why the picture could not be encoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from uno_jax.data.annex import Entries, open_annex
+from uno_jax.data.config import DataConfig
+from uno_jax.data.plans import Moments
+from uno_jax.data.record import EncodedRecord, Record, RecordError
+from uno_jax.data.records import RecordSource
+
+KIND = "moments"
+_FLOAT = np.dtype("<f4")
+
+
+def to_entry(pictures: Sequence[Moments | RecordError]) -> bytes:
+    """Returns the entry of a record."""
+    head = [
+        {"cause": picture.cause, "problem": str(picture)} if isinstance(picture, RecordError) else picture.shape[:2]
+        for picture in pictures
+    ]
+    arrays = [picture.astype(_FLOAT).tobytes() for picture in pictures if not isinstance(picture, RecordError)]
+    return b"".join([json.dumps(head).encode(), b"\n", *arrays])
+
+
+def from_entry(entry: bytes, width: int) -> tuple[Moments | RecordError, ...]:
+    """Returns the pictures of an entry, with `width` moments for each latent token."""
+    head, _, rest = entry.partition(b"\n")
+    values = np.frombuffer(rest, _FLOAT).astype(np.float32, copy=False)
+    pictures: list[Moments | RecordError] = []
+    for picture in json.loads(head):
+        if isinstance(picture, Mapping):
+            pictures.append(RecordError(picture["problem"], picture["cause"]))
+            continue
+        rows, columns = picture
+        count = rows * columns * width
+        pictures.append(values[:count].reshape(rows, columns, width))
+        values = values[count:]
+    return tuple(pictures)
+
+
+def with_moments(records: RecordSource, config: DataConfig, split: str) -> RecordSource:
+    """Adds the moments in `config.encoded`, if any, to the records of a split.
+
+    Raises:
+      AnnexError: they are not there, not complete, or of other records.
+    """
+    if not config.encoded:
+        return records
+    annex = open_annex(config.encoded, KIND)
+    annex.check_dataset(config.directory, split)
+    return _EncodedRecords(records, Entries(annex, split), annex.about["moments_per_token"])
+
+
+@dataclass(frozen=True)
+class _EncodedRecords:
+    """Records with the moments of their pictures."""
+
+    records: RecordSource
+    entries: Entries
+    width: int
+    """Number of moments of a latent token."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.records[index]
+        values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(Record)}
+        return EncodedRecord(**values, pictures=from_entry(self.entries[index], self.width))

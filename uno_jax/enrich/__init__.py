@@ -1,0 +1,1 @@
+"""Adds to prepared datasets what models compute of their records."""
