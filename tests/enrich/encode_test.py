@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.helpers.tiny_autoencoder import AUTOENCODER, encoding_uno, write_auto
 from tests.helpers.tiny_run import quiet, write_config
 from uno_jax.config import ConfigError
 from uno_jax.data.annex import AnnexError
+from uno_jax.data.mixture import open_mixture
+from uno_jax.data.record import EncodedRecord
 from uno_jax.data.workers import open_batches
 from uno_jax.enrich import encode_command
 from uno_jax.enrich.encode import encode
@@ -67,6 +70,27 @@ def test_a_run_with_moments_has_the_batches_of_one_with_pixels_up_to_rounding(da
         jax.tree.map(np.testing.assert_array_equal, a.shared(), b.shared())
 
 
+def test_records_with_moments_can_be_sent_to_another_process(dataset, moments):
+    mixture = open_mixture(encoding_uno(dataset, **{"data.encoded": str(moments)}).data, "train")
+    first, sent = mixture[1], pickle.loads(pickle.dumps(mixture))[1]
+    assert isinstance(first, EncodedRecord)
+    np.testing.assert_array_equal(first.moments(0), sent.moments(0))
+
+
+def test_all_datasets_of_a_mixture_have_moments_or_none(dataset, model, moments):
+    def config(**second):
+        parts = {name: {"directory": str(dataset), "encoded": str(moments)} for name in ("first", "second")}
+        parts["second"] |= {"task_weights": {"editing": 1.0}, **second}
+        return encoding_uno("", **{"data.mixture": parts, "data.directory": ""})
+
+    [batch] = batches_of(config(), model, count=1)
+    assert np.any(batch.latent_moments)
+    with pytest.raises(ConfigError, match="moments .encoded. for some of its datasets: name them for all, or for none"):
+        run_layout(config(encoded=""))
+    with pytest.raises(ConfigError, match=r"config\.data\.mixture\.second\.encoded: .* was made with vae_transform"):
+        check_encoded(config(vae_transform={"max_side": 8, "min_side": 8, "stride": 8}), autoencoder_of(model))
+
+
 def test_shards_that_are_missing_are_made_again_with_the_same_bytes(dataset, model, moments, tmp_path):
     config, out = encoding_uno(dataset), tmp_path / "out"
     encode(config, str(model), out, quiet(), records_per_shard=10, part=(1, 3))
@@ -96,7 +120,7 @@ def test_another_command_does_not_mix_its_shards_with_those_of_a_folder(dataset,
 def test_moments_that_are_not_complete_are_refused(dataset, moments, model, tmp_path):
     shutil.copytree(moments, tmp_path / "out")
     (tmp_path / "out" / "moments-train.array_record-00001-of-00003").unlink()
-    with pytest.raises(AnnexError, match="1 of 3 shards of split 'train' are missing. Run the command"):
+    with pytest.raises(ConfigError, match="1 of 3 shards of split 'train' are missing. Run the command"):
         batches_of(encoding_uno(dataset, **{"data.encoded": str(tmp_path / "out")}), model)
 
 

@@ -1,4 +1,4 @@
-"""Commands that were killed at any moment: the same command again gives the same folder as one that was not."""
+"""Commands that were killed: the same command again gives the same folder as one that was not."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import output_of
 from tests.helpers.paths import ROOT
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.tiny_autoencoder import AUTOENCODER, encoding_uno, write_autoencoder
 from tests.helpers.tiny_run import write_config
+from uno_jax.enrich import encode_command, recaption_command
 
 pytestmark = pytest.mark.slow
 
 
-def start(arguments: list[str], out: Path, compiled: Path) -> subprocess.Popen:
-    environment = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(compiled)}
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    command = [sys.executable, "-m", "uno_jax.prepare_data", *arguments, f"--out={out}", "--records_per_shard=3"]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("command", ["encode", "recaption"])
-@pytest.mark.parametrize("files", [1, 4], ids=["after the first file", "after some shards"])
-def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(command, files, dataset, tmp_path):
-    if command == "encode":
-        write_config(tmp_path / "config.py", dataset, AUTOENCODER)
-        model = write_autoencoder(encoding_uno(dataset), tmp_path / "model")
-        arguments = ["encode", f"--config={tmp_path / 'config.py'}", f"--checkpoint={model}"]
-    else:
-        model = save_small_checkpoint(tmp_path / "model")
-        arguments = ["recaption", f"--data={dataset}", f"--checkpoint={model}", "--temperature=1", "--max_length=8"]
-    compiled, broken, unbroken = (tmp_path / name for name in ("compiled", "broken", "unbroken"))
-    assert start(arguments, unbroken, compiled).wait() == 0
-    process = start(arguments, broken, compiled)
-    while not broken.is_dir() or len(contents(broken)) < files:
+def kill_with_files(arguments: list[str], out: Path, files: int) -> None:
+    """Starts `prepare_data ARGUMENTS` and kills it when its folder has so many files."""
+    command = [sys.executable, "-m", "uno_jax.prepare_data", *arguments, f"--out={out}"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while not out.is_dir() or len([path for path in out.iterdir() if not path.name.startswith(".")]) < files:
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
     process.wait()
-    assert len(contents(broken)) < len(contents(unbroken))
-    assert start(arguments, broken, compiled).wait() == 0
-    assert sorted(path.name for path in broken.iterdir()) == sorted(contents(broken))
+
+
+@pytest.mark.parametrize("command", ["encode", "recaption"])
+def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(command, dataset, tmp_path):
+    if command == "encode":
+        write_config(tmp_path / "config.py", dataset, AUTOENCODER)
+        model = write_autoencoder(encoding_uno(dataset), tmp_path / "model")
+        arguments, main = [f"--config={tmp_path / 'config.py'}", f"--checkpoint={model}"], encode_command.main
+    else:
+        model = save_small_checkpoint(tmp_path / "model")
+        arguments = [f"--data={dataset}", f"--checkpoint={model}", "--temperature=1", "--max_length=8"]
+        main = recaption_command.main
+    arguments.append("--records_per_shard=3")
+    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    kill_with_files([command, *arguments], broken, files=3)
+    output_of(main, [*arguments, f"--out={unbroken}"])
+    assert 3 <= len(contents(broken)) < len(contents(unbroken))
+    output_of(main, [*arguments, f"--out={broken}"])
     assert contents(broken) == contents(unbroken)

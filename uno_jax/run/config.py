@@ -180,7 +180,8 @@ def check_config(config: RunConfig) -> None:
             f"reads, 1 to {decoder.num_layers}, usually about the middle",
         ),
         (
-            model.align_layer == 0 or not any(part.encoded for part in (config.data, *config.data.mixture.values())),
+            model.align_layer == 0
+            or not (config.data.encoded or any(part.encoded for part in config.data.mixture.values())),
             "config.data.encoded names moments, but the align loss needs the pixels under latent tokens: set encoded "
             'to "", or config.model.align_layer to 0',
         ),
