@@ -43,10 +43,9 @@ class ImageTransform:
                 f"an image transform needs max_side, min_side and stride below 2**31, and max_pixels from 1 to below "
                 f"2**31, got max_side={self.max_side} and max_pixels={self.max_pixels}"
             )
-
-        if self.buckets < 0 or (self.buckets and self.largest_side**2 > self.max_pixels):
+        if not 0 <= self.buckets < 2**31 or (self.buckets and self.largest_side**2 > self.max_pixels):
             raise ValueError(
-                f"an image transform needs buckets of 0 or more, and with them max_side * max_side of at most "
+                f"an image transform needs buckets from 0 to below 2**31, and with them max_side * max_side of at most "
                 f"max_pixels={self.max_pixels}, got buckets={self.buckets} and max_side={self.max_side}"
             )
 
