@@ -135,13 +135,18 @@ def expected_with(params):
     return expected(reader, [PLAN, PLAN[:1]], [(6, 7, 8), (9,)])
 
 
+@pytest.fixture(scope="module")
+def unchanged():
+    return expected_with(small_params(small_model()))
+
+
 @pytest.mark.parametrize("prefix", UNDERSTANDING)
-def test_each_of_the_parameters_that_are_compared_has_an_effect(prefix):
-    assert expected_with(changed_by((prefix,))) != expected_with(small_params(small_model()))
+def test_each_of_the_parameters_that_are_compared_has_an_effect(prefix, unchanged):
+    assert expected_with(changed_by((prefix,))) != unchanged
 
 
-def test_the_cross_entropy_is_that_of_a_pass_without_a_cache():
-    [first, second] = expected_with(small_params(small_model()))
+def test_the_cross_entropy_is_that_of_a_pass_without_a_cache(unchanged):
+    first, second = unchanged
     assert (first.tokens, second.tokens) == (4, 2)
     model, layout = small_generator().reader.model, small_generator().reader.layout
     batch = context_batch([lay_out((*PLAN, Text(ids=(6, 7, 8), answer=True)), layout, model.tokenizer)], layout)
