@@ -173,6 +173,21 @@ def test_vqa_with_one_answer_is_an_exact_match(tmp_path):
     assert marked("textvqa", write_textvqa(tmp_path, annotations=False), ["stop", "three"])["VQA accuracy"] == 50.0
 
 
+def test_a_picture_outside_of_the_folder_is_refused(tmp_path):
+    path = write_textvqa(tmp_path / "data")
+    file = path / "textvqa_val.jsonl"
+    file.write_text(file.read_text().replace("data/textvqa/train_images/a.png", "../a.png"))
+    with pytest.raises(BenchmarkError, match="textvqa_val.jsonl:1: the picture '../a.png' is outside of the folder"):
+        EXAMS["textvqa"].read(path)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    path = write_textvqa(tmp_path / "data")
+    (path / "train_images/a.png").unlink()
+    with pytest.raises(BenchmarkError, match="there is no picture .*train_images/a.png; put the pictures"):
+        EXAMS["textvqa"].read(path)
+
+
 def test_vqa_results_are_in_the_format_of_its_server(tmp_path):
     out = written("textvqa", write_textvqa(tmp_path / "data"), ["stop", "two"], tmp_path)
     assert json.loads((out / "results.json").read_text())[0] == {
