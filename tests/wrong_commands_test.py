@@ -14,6 +14,7 @@ from tests.helpers.tiny_run import write_config, write_dataset
 TRAIN = "train --config=config.py --workdir=run"
 SAMPLE = f"sample --checkpoint={REFERENCE} --out=out"
 EVALUATE = f"evaluate generate --checkpoint={REFERENCE} --out=out"
+UNDERSTANDING = f"evaluate understanding --checkpoint={REFERENCE} --out=out"
 STUDY = "study.__main__ --workdir=study --config=configs/study/scenes.py --list"
 LOOK = f"look_inside --checkpoint={REFERENCE} --data=data --out=out"
 CONVERT = f"convert import {REFERENCE}"
@@ -121,7 +122,7 @@ def folder(tmp_path_factory) -> Path:
         ),
         ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
         ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
-        ("evaluate", "missing command: expected generate, score, report"),
+        ("evaluate", "missing command: expected generate, score, report, understanding"),
         ("evaluate genrate", "unknown command genrate: did you mean generate?"),
         ("evaluate generate --benchmark=geneval --data=number.jsonl", "missing --checkpoint and --out"),
         (f"{EVALUATE} --benchmark=imagenet --data=nothing", "value should be one of <geneval|geneval_long|geneval2|"),
@@ -140,7 +141,19 @@ def folder(tmp_path_factory) -> Path:
         (f"{EVALUATE} --benchmark=wise --data=blank.txt", "blank.txt: not valid JSON"),
         (f"{EVALUATE} --benchmark=gedit_en --data=picture.png", "picture.png: cannot be read as Parquet"),
         ("evaluate score --out=nothing --results=blank.txt", "nothing: there is no record.json"),
+        ("evaluate score --out=nothing", "give either --results of the official scorer, or a --judge_url to ask"),
+        ("evaluate score --out=nothing --judge_url=x", "--judge_url also needs --judge_model, --judge_prompts, --data"),
+        (f"{EVALUATE} --benchmark=kris --data=nothing", "nothing: there is no physics/annotation.json or other"),
+        (f"{EVALUATE} --benchmark=rise --data=number.jsonl", "number.jsonl: expected a JSON list of objects"),
         ("evaluate report --run=nothing --out=new", "nothing: there is no record.json"),
+        (f"{UNDERSTANDING}", "no exam: give the data of at least one, as --held_out_answers or --held_out_expected"),
+        (f"{UNDERSTANDING} --pope=nothing", "nothing: there is no llava_pope_test.jsonl"),
+        (f"{UNDERSTANDING} --mme=nothing", "no questions; expected existence.txt"),
+        (f"{UNDERSTANDING} --mmmu=picture.png", "picture.png: cannot be read as Parquet"),
+        (f"{UNDERSTANDING} --textvqa=number.jsonl", "number.jsonl:1: question_id is missing: expected int or str"),
+        (f"{UNDERSTANDING} --held_out_answers=nothing", "nothing: split 'test' of a prepared dataset is missing"),
+        (f"{UNDERSTANDING} --held_out_answers=data", "split 'test' has no record of understanding"),
+        (f"{UNDERSTANDING} --held_out_captions=data --unchanged", "--unchanged compares with --before"),
         (f"{STUDY} --config.difference=nan", "config.difference is nan: give a number between 0 and 1"),
         (f"{STUDY} --config.sampling.batch=0", "config.sampling.batch is 0: give at least 1"),
         (f"{STUDY} --config.sampling.timesteps=0", "config.sampling.timesteps is 0: give at least 2"),

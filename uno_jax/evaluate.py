@@ -1,4 +1,4 @@
-"""Public benchmarks, from a checkpoint to a table: `python -m uno_jax.evaluate generate|score|report`.
+"""Public benchmarks, from a checkpoint to a table: `python -m uno_jax.evaluate`.
 
 See docs/evaluation.md.
 """
@@ -21,17 +21,34 @@ from uno_jax.config import to_json
 from uno_jax.evaluation.benchmark import IMAGES, Benchmark, BenchmarkError
 from uno_jax.evaluation.gallery import write_gallery
 from uno_jax.evaluation.generate import Job, check_samples, generate
+from uno_jax.evaluation.judge.endpoint import KEY, Endpoint
+from uno_jax.evaluation.judge.run import CACHE, FOLDER, Judged, judge_pictures
+from uno_jax.evaluation.judge.texts import read_templates
+from uno_jax.evaluation.record import read_record
 from uno_jax.evaluation.registry import BENCHMARKS
 from uno_jax.evaluation.runs import read_runs
 from uno_jax.evaluation.score import score_results
 from uno_jax.evaluation.table import write_tables
+from uno_jax.evaluation.understanding.compare import MARKDOWN, Model, check_unchanged, write_comparison
+from uno_jax.evaluation.understanding.exam import Exam, Questions
+from uno_jax.evaluation.understanding.parameters import fingerprints
+from uno_jax.evaluation.understanding.registry import EXAMS
+from uno_jax.evaluation.understanding.sitting import Sitting, sit
 from uno_jax.inference.generate import BATCH
 from uno_jax.inference.options import changed_settings, define_changes, define_model, define_part, load_from_flags
 from uno_jax.interop.identity import about_checkpoint, folder_name
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
-from uno_jax.process.flags import choose_command, define_path, define_paths, parse_flags, section_of
+from uno_jax.process.flags import (
+    choose_command,
+    define_fields,
+    define_path,
+    define_paths,
+    field_values,
+    parse_flags,
+    section_of,
+)
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.process.start_up import set_up_jax
 
@@ -119,19 +136,63 @@ def _scorer(benchmark: Benchmark, out: Path, name: str) -> str:
 def _define_score(options: flags.FlagValues) -> None:
     define_path(options, "out", None, "folder that `evaluate generate` has written; receives score.json", "scores")
     define_paths(options, "results", "file that the official scorer has written, or a folder of such files", "scores")
-    note = "judge or detector with its version and date, for reports"
+    note = "judge or detector with its version and date, for reports; default: as --judge_url states it"
     flags.DEFINE_string("judge", None, note, **section_of(options, "scores"))
+    place = section_of(options, "a judge that is asked now, in place of --results")
+    note = f"base URL of an endpoint in OpenAI's format, such as http://localhost:8000/v1; its key is in {KEY}"
+    flags.DEFINE_string("judge_url", None, note, **place)
+    flags.DEFINE_string("judge_model", None, "name of the model at this endpoint", **place)
+    note = "JSON file of texts for the judge by name, such as ImgEdit's prompts.json"
+    define_path(options, "judge_prompts", None, note, place["module_name"])
+    define_path(options, "data", None, "prompt file of the benchmark as for `generate`", place["module_name"])
+    flags.DEFINE_integer("judge_jobs", 8, "questions at a time", 1, 1000, **place)
+    define_fields(options, Endpoint("", "", Path()), _ENDPOINT, place["module_name"], "judge_")
 
 
 def _score(options: flags.FlagValues, console: Console) -> None:
-    out = Path(options.out)
-    content = score_results(out, [Path(path) for path in options.results], options.judge)
+    out, files = Path(options.out), [Path(path) for path in options.results]
+    if bool(files) == bool(options.judge_url):
+        raise BenchmarkError("give either --results of the official scorer, or a --judge_url to ask")
+    if files:
+        content = score_results(out, files, options.judge)
+    else:
+        judged = _judged(options, out, console)
+        content = score_results(out, judged.files, options.judge or judged.judge, judged.about)
     lines = [f"{name}: {value:.4f}" for name, value in content["averages"].items()]
     lines += [f"  {name}: {value:.4f}" for name, value in content["categories"].items()]
     failed = f", {content['failed']:,} failed" if content["failed"] else ""
     lines.append(f"{content['items_scored']:,} of {content['items_expected']:,} items scored{failed}")
     for line in lines:
         console.print(line, markup=False, highlight=False)
+
+
+def _judged(options: flags.FlagValues, out: Path, console: Console) -> Judged:
+    """Asks the judge of the flags about the pictures of a folder."""
+    missing = [name for name in ("judge_model", "judge_prompts", "data") if options[name].value is None]
+    if missing:
+        raise BenchmarkError(f"--judge_url also needs --{', --'.join(missing)}")
+    record = read_record(out)
+    name = record.head["benchmark"]
+    benchmark = BENCHMARKS.get(name)
+    if benchmark is None or benchmark.judging is None:
+        known = ", ".join(each.name for each in BENCHMARKS.values() if each.judging is not None)
+        raise BenchmarkError(f"{out}: pictures of {name} are not judged here, only those of {known}; use its scorer")
+    items = {item.id: item for item in benchmark.read(Path(options.data)).items}
+    unknown = [item.id for item in record.items if item.id not in items or items[item.id].prompt != item.prompt]
+    if unknown:
+        raise BenchmarkError(f"{options.data}: item {unknown[0]} is not as in {out}; give the data it was made from")
+    templates = read_templates(Path(options.judge_prompts))
+    settings = field_values(options, _ENDPOINT, "judge_")
+    endpoint = Endpoint(options.judge_url, options.judge_model, out / FOLDER / CACHE, **settings)
+    return judge_pictures(out, record, items, benchmark.judging, templates, endpoint, options.judge_jobs, console)
+
+
+_ENDPOINT = {
+    "temperature": "temperature of its answers",
+    "max_tokens": "maximum tokens of an answer",
+    "retries": "repetitions of a request after a lost connection or status 408, 409, 429 or 5xx, with growing waits",
+    "timeout": "maximum seconds of a request",
+}
 
 
 def _define_report(options: flags.FlagValues) -> None:
@@ -152,6 +213,56 @@ def _report(options: flags.FlagValues, console: Console) -> None:
     console.print((out / "table.md").read_text(), markup=False, highlight=False)
 
 
+def _define_understanding(options: flags.FlagValues) -> None:
+    for exam in EXAMS.values():
+        define_path(options, exam.name, None, f"{exam.about}: {exam.data}", "exams")
+    note = "only the first N questions of each exam; default: all"
+    flags.DEFINE_integer("items", None, note, 1, **section_of(options, "exams"))
+    define_model(options)
+    note = "a checkpoint to compare with, such as the one that post-training started from; never its EMA"
+    define_path(options, "before", None, note, "model")
+    note = "fail unless everything that answers depend on, and every answer, is as before"
+    flags.DEFINE_boolean("unchanged", False, note, **section_of(options, "model"))
+    define_path(options, "out", None, "folder of the answers; existing ones are kept", "output")
+    note = "questions per batch; answers depend on it by rounding"
+    flags.DEFINE_integer("batch", BATCH, note, lower_bound=1, **section_of(options, "output"))
+
+
+def _understanding(options: flags.FlagValues, console: Console) -> None:
+    set_up_jax()
+    out, given = Path(options.out), {name: path for name in EXAMS if (path := options[name].value)}
+    if not given:
+        raise BenchmarkError(f"no exam: give the data of at least one, as --{' or --'.join(EXAMS)}")
+    if options.unchanged and options.before is None:
+        raise BenchmarkError("--unchanged compares with --before, which is missing")
+    questions = {name: EXAMS[name].read(Path(path)) for name, path in given.items()}
+    exams = [(EXAMS[name], each._replace(items=each.items[: options.items])) for name, each in questions.items()]
+    check_folder(out)
+    before = None if options.before is None else _sat(options, exams, console, options.before)
+    after = _sat(options, exams, console, None)
+    write_comparison(out, after, before)
+    console.print((out / MARKDOWN).read_text(), markup=False, highlight=False)
+    if before is not None:
+        check_unchanged(before, after, required=options.unchanged)
+
+
+def _sat(
+    options: flags.FlagValues, exams: Sequence[tuple[Exam, Questions]], console: Console, other: str | None
+) -> Model:
+    """Lets a model sit all exams: `other`, or that of the flags. It is in memory only while it does."""
+    path, folder = (options.checkpoint, "after") if other is None else (other, "before")
+    checkpoint = {**about_checkpoint(path), "ema": options.ema and other is None}
+    reader = load_from_flags(options, other=other).reader
+    console.print(f"{folder}: {reader.model.name}", markup=False, highlight=False)
+    sat = {
+        exam.name: sit(
+            Sitting(exam, questions, reader, checkpoint, Path(options.out) / folder / exam.name, options.batch), console
+        )
+        for exam, questions in exams
+    }
+    return Model(folder_name(path), checkpoint, fingerprints(reader.model), sat)
+
+
 _COMMANDS = {
     "generate": Command(
         _generate,
@@ -162,14 +273,20 @@ _COMMANDS = {
     "score": Command(
         _score,
         _define_score,
-        "Computes the official averages from what the official scorer has written.",
-        ("out", "results"),
+        "Computes the official averages from what the official scorer has written, or a judge answers now.",
+        ("out",),
     ),
     "report": Command(
         _report,
         _define_report,
         "Writes one table over checkpoints and benchmarks, and a page that shows pictures side by side.",
         ("run", "out"),
+    ),
+    "understanding": Command(
+        _understanding,
+        _define_understanding,
+        "Asks questions about pictures, to one checkpoint or to those before and after post-training.",
+        ("checkpoint", "out"),
     ),
 }
 

@@ -13,6 +13,8 @@ from tests.helpers.published import (
     write_geneval,
     write_geneval2,
     write_imgedit,
+    write_kris,
+    write_rise,
     write_unigen,
     write_wise,
 )
@@ -36,6 +38,17 @@ def read(name: str, path) -> dict[str, tuple[str, str]]:
         ("wise", write_wise, {"568": ("spatio-temporal_reasoning / any", "images/568.png")}),
         ("gedit_cn", write_gedit, {"color_alter/0a1b": ("color_alter", "images/mine/fullset/color_alter/cn/0a1b.png")}),
         ("imgedit", write_imgedit, {"412": ("remove", "images/412.png")}),
+        ("kris", write_kris, {"physics/1": ("physics", "images/mine/physics/1.png")}),
+        (
+            "rise",
+            write_rise,
+            {
+                "logical_reasoning_9": (
+                    "logical_reasoning",
+                    "images/mine/images/logical_reasoning/logical_reasoning_9.png",
+                )
+            },
+        ),
         ("unigen_en", write_unigen, {"0": ("Style", "images/en/mine/0_3.png")}),
         ("geneval2", write_geneval2, {"00001": ("10 atoms", "images/00001.png")}),
     ],
@@ -102,3 +115,23 @@ def test_geneval2_has_an_object_from_prompts_to_pictures(tmp_path):
 def test_seeds_of_all_pictures_of_a_benchmark_differ():
     seeds = {seed_of("geneval", f"{item:05d}", sample) for item in range(553) for sample in range(4)}
     assert len(seeds) == 553 * 4
+
+
+def test_an_edit_of_kris_may_have_several_pictures(tmp_path):
+    path, out = write_kris(tmp_path / "data"), tmp_path / "out"
+    items = BENCHMARKS["kris"].read(path).items
+    BENCHMARKS["kris"].unpack(path, out, items, "mine")
+    [item] = [item for item in items if item.more]
+    assert (item.source, item.more) == (
+        "sources/multi-element_composition/7_0.png",
+        ("sources/multi-element_composition/7_1.png",),
+    )
+    assert all((out / file).is_file() for file in (item.source, *item.more))
+
+
+def test_a_missing_picture_of_an_edit_is_named(tmp_path):
+    path = write_rise(tmp_path / "data")
+    (path / "temporal_reasoning_images/temporal_reasoning_1.png").unlink()
+    items = BENCHMARKS["rise"].read(path).items
+    with pytest.raises(BenchmarkError, match="temporal_reasoning_1.png; download the whole folder data"):
+        BENCHMARKS["rise"].unpack(path, tmp_path / "out", items, "mine")

@@ -18,6 +18,8 @@ from tests.helpers.published import (
     write_gedit,
     write_geneval,
     write_imgedit,
+    write_kris,
+    write_rise,
     write_wise,
 )
 from tests.helpers.small_loaded import QUICK, save_small_checkpoint, small_generator
@@ -190,3 +192,25 @@ def test_imgedit_has_an_edit_per_key(checkpoint, tmp_path):
     generate(checkpoint, "imgedit", data, tmp_path / "out", "--size=16x16")
     assert files_of(tmp_path / "out/images") == ["412.png", "7.png"]
     assert files_of(tmp_path / "out/sources") == ["412.jpg", "7.jpg"]
+
+
+def test_kris_has_an_edit_by_category_at_the_size_of_its_first_picture(checkpoint, tmp_path):
+    data = write_kris(tmp_path / "data")
+    Image.new("RGB", (16, 24)).save(data / "multi-element_composition/7_2.png")
+    generate(checkpoint, "kris", data, tmp_path / "out", "--name=mine")
+    assert files_of(tmp_path / "out/images/mine") == [
+        "multi-element_composition/7.png",
+        "physics/1.png",
+        "physics/2.png",
+    ]
+    assert "multi-element_composition/7_1.png" in files_of(tmp_path / "out/sources")
+    with Image.open(tmp_path / "out/images/mine/multi-element_composition/7.png") as picture:
+        assert picture.width > picture.height
+
+
+def test_rise_has_an_edit_by_category(checkpoint, tmp_path):
+    generate(checkpoint, "rise", write_rise(tmp_path / "data"), tmp_path / "out", "--name=mine", "--size=16x16")
+    assert files_of(tmp_path / "out/images/mine/images") == [
+        "logical_reasoning/logical_reasoning_9.png",
+        "temporal_reasoning/temporal_reasoning_1.png",
+    ]

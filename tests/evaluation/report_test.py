@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.evaluate_command import fail, succeed
 from tests.helpers.evaluated import write_evaluated
-from uno_jax.evaluation.differences import _interval
+from uno_jax.evaluation.differences import interval
 
 ITEMS = {"00000": "single_object", "00001": "counting"}
 
@@ -73,7 +73,7 @@ def test_differences_are_over_paired_items(tmp_path):
 
 def test_the_interval_of_a_difference_covers_its_mean(tmp_path):
     pairs = np.array([0.0, 1.0] * 50)
-    low, high = _interval(pairs)
+    low, high = interval(pairs)
     # The standard error is 0.05, so that the interval is about 0.4 to 0.6.
     assert (low, high) == (pytest.approx(0.4, abs=0.03), pytest.approx(0.6, abs=0.03))
 

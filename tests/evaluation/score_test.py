@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.evaluate_command import fail, succeed
 from tests.helpers.evaluated import write_evaluated
+from uno_jax.evaluation.spreadsheet import write_xlsx
 
 
 def score(out: Path, results: Path, *more: str) -> dict:
@@ -189,6 +190,61 @@ def test_imgedit_averages_edits_and_kinds(tmp_path):
         "mean of kinds": pytest.approx(2.0),
     }
     assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
+
+
+def test_kris_pools_all_ratings_of_a_dimension(tmp_path):
+    items = {"physics/1": "physics", "biology/1": "biology", "color_change/1": "color_change"}
+    out = write_evaluated(tmp_path / "out", "kris", items)
+    common = {"consistency_score": 5, "quality_score": 5, "instruction_score": 5}
+    results = {
+        "physics": {"1": {**common, "knowledge_score": 1}},
+        "biology": {"1": {**common, "quality_score": None, "knowledge_score": 2}},
+        "color_change": {"1": {**common, "instruction_score": 1, "knowledge_score": 1}},
+    }
+    for category, content in results.items():
+        (tmp_path / "results" / category).mkdir(parents=True)
+        (tmp_path / "results" / category / "metrics.json").write_text(json.dumps(content))
+    found = score(out, tmp_path / "results")
+    # natural science: 5 5 5 1, 5 5 2: mean 4. color change has no knowledge: 5 5 1. All: 39 / 10.
+    assert found["categories"] == pytest.approx({"attribute perception": 25 * (11 / 3 - 1), "natural science": 75.0})
+    assert found["averages"]["overall, (s - 1) x 25"] == pytest.approx(72.5)
+    assert found["averages"]["overall, s x 20"] == pytest.approx(78.0)
+    assert found["averages"]["conceptual knowledge"] == pytest.approx(75.0)
+    assert (found["items_scored"], found["failed"]) == (3, 1)
+
+
+RISE = {"t1": "temporal_reasoning", "t2": "causal_reasoning", "t3": "spatial_reasoning", "l1": "logical_reasoning"}
+
+
+def write_rise_results(folder: Path, rows: list[list[str | int]]) -> Path:
+    head = ["index", "category", "Reasoning", "ApprConsistency", "VisualPlausibility", "match_log"]
+    folder.mkdir()
+    write_xlsx(folder / "base_judge.xlsx", [head, *rows])
+    return folder
+
+
+def test_rise_is_the_share_of_edits_with_full_ratings(tmp_path):
+    out = write_evaluated(tmp_path / "out", "rise", RISE)
+    rows = [
+        ["t1", "temporal_reasoning", 1, 5, 5, "succeed"],
+        ["t2", "causal_reasoning", 5, "", 5, "succeed"],
+        ["t3", "spatial_reasoning", "", "", "", "failed"],
+        ["l1", "logical_reasoning", 3, 5, "", "succeed"],
+    ]
+    found = score(out, write_rise_results(tmp_path / "results", rows))
+    # t1: (1.5 + 0.5 + 1) / 2; t2, whose consistency is not judged: 5; l1: 1.5 + 2.1.
+    assert found["averages"] == {
+        "accuracy": pytest.approx(100 / 3),
+        "accuracy, official": pytest.approx(0.0),
+        "score, (s - 1) x 25": pytest.approx(25 * ((1.5 + 5 + 3.6) / 3 - 1)),
+    }
+    assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
+
+
+def test_a_rating_of_rise_out_of_range_is_refused(tmp_path):
+    out = write_evaluated(tmp_path / "out", "rise", RISE)
+    results = write_rise_results(tmp_path / "results", [["t1", "temporal_reasoning", 7, 5, 5, "succeed"]])
+    assert "row 2: Reasoning is '7': expected a number from 1 to 5" in failing(out, results)
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):

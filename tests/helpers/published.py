@@ -109,6 +109,42 @@ def write_imgedit(folder: Path) -> Path:
     return folder
 
 
+KRIS = {
+    "physics": {"1": ("1.jpg", "melt"), "2": ("2.jpg", "freeze")},
+    "multi-element_composition": {"7": (["7_1.png", "7_2.png"], "thing")},
+}
+
+
+def write_kris(folder: Path) -> Path:
+    """Writes three edits of two categories, one of two pictures. Returns the folder."""
+    for category, edits in KRIS.items():
+        (folder / category).mkdir(parents=True)
+        records = {}
+        for name, (pictures, prompt) in edits.items():
+            for number, picture in enumerate(pictures if isinstance(pictures, list) else [pictures]):
+                (folder / category / picture).write_bytes(encoded_picture((200, 40 * number, 40), "JPEG"))
+            records[name] = {"ori_img": pictures, "gt_img": "", "ins_en": prompt, "explain_en": "any"}
+        (folder / category / "annotation.json").write_text(json.dumps(records))
+    return folder
+
+
+RISE = {"temporal_reasoning_1": "temporal_reasoning", "logical_reasoning_9": "logical_reasoning"}
+
+
+def write_rise(folder: Path) -> Path:
+    """Writes two edits. Returns the folder."""
+    records = []
+    for index, category in RISE.items():
+        picture = f"{category}_images/{index}.png"
+        (folder / picture).parent.mkdir(parents=True)
+        (folder / picture).write_bytes(encoded_picture((200, 40, 40)))
+        records.append(
+            {"index": index, "category": category, "subtask": "any", "instruction": "thing", "image": picture}
+        )
+    (folder / "datav2_total_w_subtask.json").write_text(json.dumps(records))
+    return folder
+
+
 UNIGEN = {
     "0": ("thing", '{"Primary Categories": "Style ", "Testpoints": ["Style"]}'),
     "509": ("a number, and more", '{"Primary Categories": "Style" "Testpoints": []}'),

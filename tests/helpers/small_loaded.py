@@ -46,8 +46,8 @@ def small_generator() -> Generator:
     return Generator(Reader(loaded, make_mesh(MeshConfig(), jax.devices()[:1])))
 
 
-def save_small_checkpoint(directory: Path, seed: int = 0) -> Path:
-    """Saves the small model as a checkpoint of a run, with parameters by seed."""
+def save_small_checkpoint(directory: Path, seed: int = 0, params: Any = None) -> Path:
+    """Saves the small model as a checkpoint of a run, with the given parameters, or those of a seed."""
     model = small_model()
     settings = {
         "data": {"vae_transform": to_json(VAE_TRANSFORM), "vit_transform": to_json(VIT_TRANSFORM)},
@@ -60,5 +60,5 @@ def save_small_checkpoint(directory: Path, seed: int = 0) -> Path:
         "model.json": json.dumps(to_json(model)).encode(),
         "config.json": json.dumps(settings).encode(),
     }
-    save_model(directory, small_params(model, seed), {}, assets)
+    save_model(directory, small_params(model, seed) if params is None else params, {}, assets)
     return directory

@@ -38,6 +38,8 @@ class Item(NamedTuple):
     """The record as published, if the scorer needs it."""
     source: str | None = None
     """Path of the picture to edit, below the output folder."""
+    more: tuple[str, ...] = ()
+    """Paths of further pictures, which come after `source`."""
 
 
 class Data(NamedTuple):
@@ -75,6 +77,31 @@ class Score:
     """Outputs without a score, such as failed requests to a judge. They are in no average."""
 
 
+Answers = Mapping[str, str]
+"""What a judge has answered about a picture, by the name of the text that asked; without answers that failed."""
+
+
+class Ask(NamedTuple):
+    """A question about a picture of a benchmark."""
+
+    template: str
+    """Name of its text in the file of templates."""
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a benchmark is judged, if its judge is a language model that answers in texts."""
+
+    asks: Callable[[Path, Item, Path], list[Ask]]
+    """Output folder, item and its picture -> the questions."""
+    readable: Callable[[str, str], bool]
+    """Whether an answer, to the template of a name, has the ratings that it was asked for."""
+    write: Callable[[Path, Path, Mapping[Path, Item], Mapping[str, Answers]], list[Path]]
+    """Writes the raw outputs as the official scorer does, for `Benchmark.score`, and returns their files: folder for
+    them, output folder, the judged pictures and their items, answers by item. An item that lacks an answer failed."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark, which is one row of `registry.BENCHMARKS`."""
@@ -100,8 +127,12 @@ class Benchmark:
     finish: Callable[[Path, Item, str, Sequence[Path]], None] | None = None
     """Writes what the scorer reads beside the pictures of an item, once these exist: output folder, item, name of the
     model, pictures. Called again after a resume."""
+    results: str = "*"
+    """Names of the files that the official scorer writes to a folder, as a pattern with `*`."""
     score: Callable[[Sequence[Path], Mapping[str, Item]], Score] | None = None
     """Computes the official averages of result files, given the items by id. Raises BenchmarkError."""
+    judging: Judging | None = None
+    """How a language model judges the pictures, one for each item."""
 
 
 def one_picture(item: Item, sample: int, name: str) -> str:

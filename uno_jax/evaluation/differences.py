@@ -12,6 +12,7 @@ from uno_jax.evaluation.runs import Run
 
 _RESAMPLES = 2000
 _TAIL = 0.025
+_LARGEST = 2**24  # numbers of a block of resamples, which limits memory
 
 
 class Difference(NamedTuple):
@@ -47,14 +48,18 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
         own, other = run.score["items"], before.score["items"]
         pairs = np.array([own[item] - other[item] for item in own if item in other], np.float64)
         if pairs.size:
-            low, high = _interval(pairs)
+            low, high = interval(pairs)
             found.append(Difference(*place, run.model, before.model, pairs.size, float(pairs.mean()), low, high))
     return found
 
 
-def _interval(pairs: Float[np.ndarray, " items"]) -> tuple[float, float]:
-    """Returns the percentile interval of the mean, from resamples of the items with replacement."""
-    random = np.random.default_rng(0)
-    counts = random.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), _RESAMPLES)
-    low, high = np.quantile(counts @ pairs / len(pairs), [_TAIL, 1 - _TAIL])
+def interval(pairs: Float[np.ndarray, " items"]) -> tuple[float, float]:
+    """Returns the 95% interval of the mean: percentiles over resamples of the items with replacement."""
+    random, count = np.random.default_rng(0), len(pairs)
+    once = max(1, _LARGEST // count)
+    means = [
+        random.multinomial(count, np.full(count, 1 / count), min(once, _RESAMPLES - start)) @ pairs / count
+        for start in range(0, _RESAMPLES, once)
+    ]
+    low, high = np.quantile(np.concatenate(means), [_TAIL, 1 - _TAIL])
     return float(low), float(high)

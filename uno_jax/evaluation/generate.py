@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +13,9 @@ from rich.console import Console
 
 from uno_jax.config import to_json
 from uno_jax.evaluation.benchmark import Benchmark, BenchmarkError, Data, Item, Preset, seed_of
+from uno_jax.evaluation.progress import Progress
 from uno_jax.evaluation.record import Made, Record, check_same, write_record
+from uno_jax.inference.contexts import read_picture
 from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_files import read_settings, write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
@@ -128,7 +129,7 @@ def generate(job: Job, generator: Generator, published: Path, console: Console) 
     job.out.mkdir(parents=True, exist_ok=True)
     if job.benchmark.unpack is not None:
         job.benchmark.unpack(published, job.out, job.data.items, job.name)
-    requests = _requests(job, record)
+    requests = _requests(job, record, generator)
     for _ in check_prompts([_prompt(item, request) for item, _, request in requests], generator):
         pass
     number, count = job.part
@@ -154,16 +155,25 @@ def generate(job: Job, generator: Generator, published: Path, console: Console) 
     return Finished(len(missing), len(wanted) - len(missing), len(record.missing(job.out)))
 
 
-def _requests(job: Job, record: Record) -> list[tuple[Item, Made, Request]]:
+def _requests(job: Job, record: Record, generator: Generator) -> list[tuple[Item, Made, Request]]:
     items = {item.id: item for item in job.data.items}
     found = []
     for made in record.pictures:
         item = items[made.item]
         text = f"{job.preset.prefix}{item.prompt}"
-        context = (text,) if item.source is None else (job.out / item.source, text)
+        sources = [] if item.source is None else [job.out / name for name in (item.source, *item.more)]
         settings = dataclasses.replace(job.preset.settings, seed=made.seed)
-        found.append((item, made, Request(context, settings)))
+        if len(sources) > 1 and not settings.size and not settings.aspect:
+            settings = dataclasses.replace(settings, size=_size_of(sources[0], generator))
+        found.append((item, made, Request((*sources, text), settings)))
     return found
+
+
+def _size_of(picture: Path, generator: Generator) -> str:
+    """Returns the size that a picture is resized to. BAGEL's scripts make that of the first of several pictures, while
+    `sample` makes that of the last."""
+    height, width, _ = read_picture(picture).shape
+    return "{}x{}".format(*generator.reader.model.vae_transform.size(width, height))
 
 
 def _prompt(item: Item, request: Request) -> Prompt:
@@ -194,34 +204,15 @@ def _generated(
     """Generates and writes pictures, and yields those of each batch."""
     requests = [item.request for item in missing]
     batches = generator.batches(requests, job.batch)
-    started, timed, left = time.monotonic(), 0, len(missing)
-    for number, batch in enumerate(batches):
-        before = time.monotonic()
+    progress = Progress(console, len(missing), "picture")
+    for batch in batches:
         for index, generated in generator.generate([requests[i] for i in batch], len(batch)):
             item = missing[batch[index]]
             file = job.out / item.made.file
             file.parent.mkdir(parents=True, exist_ok=True)
             write_picture(file, generated.image, item.metadata, generated.thought)
-        left -= len(batch)
-        now = time.monotonic()
-        if number == 0:
-            started = now
-            note = f"the first batch of {len(batch)} took {now - before:.1f} s, with compilation"
-            console.print(note, markup=False, highlight=False)
-        else:
-            timed += len(batch)
-            # Often at first, then less and less: after 1, 2, 4, 8 .. batches.
-            if number & (number - 1) == 0 or not left:
-                each = (now - started) / timed
-                made = len(missing) - left
-                note = f"{made:,} of {len(missing):,}: {each:.2f} s a picture, {_duration(each * left)} left"
-                console.print(note, markup=False, highlight=False)
+        progress.add(len(batch))
         yield tuple(missing[i].made for i in batch)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _finish(job: Job, items: Sequence[Sequence[Wanted]]) -> None:

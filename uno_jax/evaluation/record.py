@@ -63,8 +63,9 @@ def write_record(out: Path, record: Record) -> None:
 
 
 def _described(item: Item) -> dict[str, Any]:
-    source = {} if item.source is None else {"source": item.source}
-    return {"id": item.id, "prompt": item.prompt, "category": item.category, **source}
+    source: dict[str, Any] = {} if item.source is None else {"source": item.source}
+    more = {"more": list(item.more)} if item.more else {}
+    return {"id": item.id, "prompt": item.prompt, "category": item.category, **source, **more}
 
 
 def read_record(out: Path) -> Record:
@@ -81,7 +82,14 @@ def read_record(out: Path) -> Record:
         raise BenchmarkError(f"{file}: format is {content.get('format')!r}: expected {_FORMAT}; generate it again")
     try:
         items = [
-            Item(each["id"], each["prompt"], each["category"], str(file), source=each.get("source"))
+            Item(
+                each["id"],
+                each["prompt"],
+                each["category"],
+                str(file),
+                source=each.get("source"),
+                more=tuple(each.get("more", ())),
+            )
             for each in content.pop("items")
         ]
         pictures = [Made(**each) for each in content.pop("pictures")]
@@ -98,10 +106,27 @@ def check_same(out: Path, head: Mapping[str, Any]) -> None:
     """
     if not (out / RECORD).is_file():
         return
-    before = read_record(out).head
-    for name, old, new in _differences(_FIXED, before, head):
+    refuse_differences(out, "pictures", _FIXED, read_record(out).head, head)
+
+
+def refuse_differences(
+    out: Path, what: str, names: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Refuses to mix results of a folder: fields that they depend on must be as before.
+
+    Args:
+      out: the folder.
+      what: what it holds.
+      names: the fields.
+      before: fields of the results in the folder.
+      now: fields of those that would be added.
+
+    Raises:
+      BenchmarkError: they differ. The message names the first field.
+    """
+    for name, old, new in _differences(names, before, now):
         raise BenchmarkError(
-            f"{out} has pictures with {name} {_shown(old)}, not {_shown(new)}; give another --out, or remove this one"
+            f"{out} has {what} with {name} {_shown(old)}, not {_shown(new)}; give another --out, or remove this one"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from uno_jax.process.json_reader import read_json_object
 SCORE = "score.json"
 
 
-def score_results(out: Path, results: Sequence[Path], judge: str | None) -> dict[str, Any]:
+def score_results(
+    out: Path, results: Sequence[Path], judge: str | None, about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Averages result files, and writes and returns `score.json` of the folder.
 
     Args:
       out: folder that `generate` has written.
       results: files of the official scorer, or folders whose files are all such.
       judge: name, version and date of the judge, or None.
+      about: more about a judge that was asked here, for the record.
 
     Raises:
       BenchmarkError: the folder or the results are not as expected.
@@ -32,11 +35,12 @@ def score_results(out: Path, results: Sequence[Path], judge: str | None) -> dict
     benchmark = BENCHMARKS.get(name)
     if benchmark is None or benchmark.score is None:
         raise BenchmarkError(f"{out}: results of {name} cannot be averaged here; use its official scorer")
-    files = [file for path in results for file in _files(path)]
+    files = [file for path in results for file in _files(path, benchmark.results)]
     score = benchmark.score(files, {item.id: item for item in record.items})
     content = {
         "benchmark": name,
         "judge": judge or "",
+        **({} if about is None else {"judging": dict(about)}),
         "averages": dict(score.averages),
         "categories": dict(score.categories),
         "items_scored": len(score.items),
@@ -53,11 +57,12 @@ def score_results(out: Path, results: Sequence[Path], judge: str | None) -> dict
     return content
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, pattern: str) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        found = sorted(file for file in path.glob(pattern) if file.is_file() and not file.name.startswith("."))
         if not found:
-            raise BenchmarkError(f"{path}: the folder has no files; give what the official scorer has written")
+            what = "files" if pattern == "*" else pattern
+            raise BenchmarkError(f"{path}: the folder has no {what}; give what the official scorer has written")
         return found
     if not path.is_file():
         raise BenchmarkError(f"{path}: there is no such file; give what the official scorer has written")

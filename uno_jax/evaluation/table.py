@@ -78,10 +78,10 @@ def _lines(table: Table, models: Sequence[str]) -> list[list[str]]:
 
 
 def _markdown(table: Table, models: Sequence[str]) -> str:
-    return _markdown_lines(_lines(table, models), 4) if table else ""
+    return markdown_table(_lines(table, models), 4) if table else ""
 
 
-def _markdown_lines(lines: Sequence[Sequence[str]], texts: int) -> str:
+def markdown_table(lines: Sequence[Sequence[str]], texts: int) -> str:
     """Formats lines, head first, with `texts` columns of text and then columns of numbers."""
     head, *rest = ([cell.replace("|", "/") for cell in line] for line in lines)
     rule = [*["---"] * texts, *["---:"] * (len(head) - texts)]
@@ -96,7 +96,7 @@ def _differences(runs: Sequence[Run]) -> str:
     ]
     head = ["benchmark", "settings", "judge", "difference", "items", "mean", "low", "high"]
     title = "Differences over the same items, all of one weight, with 95% intervals over items:\n\n"
-    return title + _markdown_lines([head, *lines], 4) if lines else ""
+    return title + markdown_table([head, *lines], 4) if lines else ""
 
 
 def _unscored(runs: Sequence[Run]) -> str:

@@ -73,15 +73,24 @@ def define_model(flag_values: flags.FlagValues) -> None:
     define_fields(flag_values, ThinkingConfig(), _THINKING, "thinking")
 
 
-def load_from_flags(flag_values: flags.FlagValues, thoughts: TextConfig) -> Generator:
-    """Loads the model given by the flags; `thoughts` configures thoughts before a picture.
+def load_from_flags(
+    flag_values: flags.FlagValues, thoughts: TextConfig | None = None, *, other: str | None = None
+) -> Generator:
+    """Loads the model given by the flags.
+
+    Args:
+      flag_values: the flags.
+      thoughts: sampling of thoughts before a picture; None uses the defaults.
+      other: a checkpoint that is loaded instead, in the same way but without its EMA.
 
     Raises:
       CheckpointError, CheckpointMismatch, ConfigError: as for `load_reader`.
     """
-    thinking = ThinkingConfig(**field_values(flag_values, _THINKING), text=thoughts)
+    thinking = ThinkingConfig(**field_values(flag_values, _THINKING))
+    thinking = thinking if thoughts is None else dataclasses.replace(thinking, text=thoughts)
+    path, ema = (flag_values.checkpoint, flag_values.ema) if other is None else (other, False)
     mesh, dtype = mesh_config(flag_values), flag_values.dtype
-    return load_generator(flag_values.checkpoint, ema=flag_values.ema, dtype=dtype, mesh=mesh, thinking=thinking)
+    return load_generator(path, ema=ema, dtype=dtype, mesh=mesh, thinking=thinking)
 
 
 def define_pictures(flag_values: flags.FlagValues, *, seed: bool = True) -> None:

@@ -22,16 +22,20 @@ from uno_jax.data.decoding import decode_rgb
 from uno_jax.evaluation.benchmark import (
     IMAGES,
     SOURCES,
+    Answers,
+    Ask,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
+    Judging,
     Preset,
     Score,
     data_of,
     field_of,
     read_text,
 )
+from uno_jax.evaluation.judge.texts import json_in
 from uno_jax.evaluation.presets import EDITING, LATE, OURS_EDITING
 from uno_jax.inference.picture_files import write_png
 from uno_jax.process.files import atomic_file
@@ -40,6 +44,11 @@ _TEXTS = ["task_type", "key", "instruction", "instruction_language", "Intersecti
 _EDITED, _SHOWN = "input_image_raw", "input_image"
 """Fields of the picture that a model edits, and of the one that the judge sees."""
 _SHOWN_SUFFIX = "_SRCIMG"
+_RESIZED = "judge/resized"
+_COLUMNS = (
+    *("source_image", "edited_image", "instruction", "sementics_score", "quality_score"),
+    *("intersection_exist", "instruction_language"),
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -193,6 +202,60 @@ def _rating(text: Any) -> float | None:
     return value if 0 <= value <= 10 else None
 
 
+_TEMPLATES = {"SC": 2, "PQ": 2}
+"""Texts for a judge, and the number of ratings that each asks for: of semantics, and of quality."""
+
+
+def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+    """Asks about semantics with the picture before and after, and about quality with the latter alone.
+
+    The result is resized to the size of the picture before, as the scorer does.
+    """
+    before = picture.with_name(f"{picture.stem}{_SHOWN_SUFFIX}.png")
+    after = out / _RESIZED / f"{item.id}.png"
+    with Image.open(before) as first, Image.open(picture) as second:
+        size, same = first.size, first.size == second.size
+        if not same:
+            after.parent.mkdir(parents=True, exist_ok=True)
+            write_png(after, second.convert("RGB").resize(size))
+    shown = picture if same else after
+    return [Ask("SC", (before, shown)), Ask("PQ", (shown,))]
+
+
+def _ratings(name: str, answer: str) -> list[float]:
+    """Reads an answer such as {"score": [7, 9], "reasoning": ".."}."""
+    found = json_in(answer) or {}
+    ratings = found.get("score")
+    listed = ratings if isinstance(ratings, list) else [ratings]
+    values = [value for value in map(_rating, listed) if value is not None]
+    return values if len(values) == len(listed) == _TEMPLATES[name] else []
+
+
+def _readable(name: str, answer: str) -> bool:
+    return bool(_ratings(name, answer))
+
+
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+    """Writes a table for each kind of edit. The score of each aspect is the lowest of its ratings."""
+    rows: dict[str, list[list[Any]]] = defaultdict(list)
+    for picture, item in pictures.items():
+        given = answers.get(item.id, {})
+        scores = [min(_ratings(name, given[name])) if name in given else "" for name in _TEMPLATES]
+        names = [
+            str(file.relative_to(out)) for file in (picture.with_name(f"{picture.stem}{_SHOWN_SUFFIX}.png"), picture)
+        ]
+        kept = [item.published["intersection"], item.published["language"]]
+        rows[item.category].append([*names, item.prompt, *scores, *kept])
+    files = []
+    for task, lines in sorted(rows.items()):
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerows([_COLUMNS, *lines])
+        files.append(folder / f"{task}_gpt_score.csv")
+        with atomic_file(files[-1]) as temporary:
+            temporary.write_text(content.getvalue(), encoding="utf-8")
+    return files
+
+
 _PRESETS = {
     "bagel": Preset("BAGEL's script", dataclasses.replace(EDITING, interval=LATE)),
     "ours": OURS_EDITING,
@@ -212,6 +275,7 @@ def _benchmark(language: str, code: str) -> Benchmark:
         f"calculate_statistics.py with --language {code} (in BAGEL's eval/gen/gedit)",
         unpack=_unpack,
         score=_score,
+        judging=Judging(_asks, _readable, _write),
     )
 
 

@@ -12,10 +12,13 @@ import numpy as np
 
 from uno_jax.evaluation.benchmark import (
     SOURCES,
+    Answers,
+    Ask,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
+    Judging,
     Preset,
     Score,
     data_of,
@@ -24,9 +27,9 @@ from uno_jax.evaluation.benchmark import (
     one_picture,
 )
 from uno_jax.evaluation.presets import EDITING, OURS_EDITING
-from uno_jax.process.files import atomic_file
+from uno_jax.evaluation.sources import copy_source
+from uno_jax.process.files import write_json
 from uno_jax.process.json_reader import read_json_object
-from uno_jax.process.paths import local_path
 
 _NAMES = ("basic_edit.json", "singleturn.json", "singleturn/singleturn.json", "Basic/basic_edit.json")
 _RATINGS = 3
@@ -52,18 +55,10 @@ def _read(path: Path) -> Data:
 def _unpack(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
     """Copies the pictures to edit, unless they exist."""
     folder = find_file(path, _NAMES).parent
+    roots = [folder, folder / "singleturn", folder.parent / "singleturn", path]
     for item in items:
-        file = out / str(item.source)
-        if file.is_file():
-            continue
-        picture = local_path(str(item.published["picture"]))
-        roots = (folder, folder / "singleturn", folder.parent / "singleturn", path)
-        found = next((root / picture for root in roots if (root / picture).is_file()), None)
-        if found is None:
-            raise BenchmarkError(f"{item.where}: there is no {folder / picture}; unpack Benchmark.tar beside {folder}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as temporary:
-            temporary.write_bytes(found.read_bytes())
+        advice = f"unpack Benchmark.tar beside {folder}"
+        copy_source(out / str(item.source), item.published["picture"], roots, item, advice)
 
 
 def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
@@ -80,7 +75,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
                 raise BenchmarkError(f"{file}: {key} is no item of this folder; give its own results")
             if key in scores:
                 raise BenchmarkError(f"{file}: {key} occurs twice; give each result once")
-            ratings = [int(digit) for digit in _RATING.findall(answer)] if isinstance(answer, str) else []
+            ratings = _ratings(answer) if isinstance(answer, str) else []
             if len(ratings) == _RATINGS:
                 scores[key] = float(np.mean(ratings))
             else:
@@ -103,6 +98,27 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     )
 
 
+def _ratings(answer: str) -> list[int]:
+    return [int(digit) for digit in _RATING.findall(answer)]
+
+
+def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+    """Asks with the text of the kind of edit, and shows the picture before and after."""
+    return [Ask(item.category, (out / str(item.source), picture))]
+
+
+def _readable(name: str, answer: str) -> bool:
+    return len(_ratings(answer)) == _RATINGS
+
+
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+    """Writes `result.json`: the answer about each edit."""
+    failed = {"error": "no readable answer"}
+    results = {item.id: answers.get(item.id, {}).get(item.category, failed) for item in pictures.values()}
+    write_json(folder / "result.json", results)
+    return [folder / "result.json"]
+
+
 IMGEDIT = Benchmark(
     name="imgedit",
     about="ImgEdit-Bench, Basic",
@@ -118,4 +134,5 @@ IMGEDIT = Benchmark(
     "--prompts_json prompts.json (in Benchmark/Basic of PKU-YuanGroup/ImgEdit); it writes result.json into the folder",
     unpack=_unpack,
     score=_score,
+    judging=Judging(_asks, _readable, _write),
 )

@@ -6,6 +6,8 @@ Two protocols share the names of files: the legacy one of all numbers that BAGEL
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from uno_jax.evaluation.benchmark import (
+    Answers,
+    Ask,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
+    Judging,
     Preset,
     Score,
     data_of,
@@ -27,6 +32,7 @@ from uno_jax.evaluation.benchmark import (
     read_text,
 )
 from uno_jax.evaluation.presets import LATE, OURS, TEXT_TO_IMAGE, THOUGHTS
+from uno_jax.process.files import atomic_file
 from uno_jax.process.json_reader import JsonError, parse_json
 
 _FILES = ("cultural_common_sense", "spatio-temporal_reasoning", "natural_science")
@@ -41,6 +47,10 @@ _GROUPS = {
 """Legacy protocol: group -> its ids, and its weight in the overall score."""
 _WEIGHTS = {"consistency": 0.7, "realism": 0.2, "aesthetic_quality": 0.1}
 _LARGEST = 2  # of a rating
+_KEPT: tuple[str, ...] = ("Explanation", "Subcategory", "Hint")
+_FAILED = 9.9  # the rating of a failed request in the files of the scorer
+_TEMPLATE, _SCORES = "wise", "scores.jsonl"
+_LINE = re.compile(r"(consistency|realism|aesthetic quality)[*_\s]*[:：]?[*_\s]*([0-2])(?!\d)", re.IGNORECASE)
 
 
 def _read(path: Path, suffix: str) -> Data:
@@ -59,7 +69,8 @@ def _read(path: Path, suffix: str) -> Data:
             where = f"{file}[{number}]"
             prompt = field_of(record, "Prompt", str, where)
             category = f"{field_of(record, 'Category', str, where)} / {field_of(record, 'Subcategory', str, where)}"
-            items.append(Item(str(field_of(record, "prompt_id", int, where)), prompt, category, where))
+            kept = {name: record[name] for name in _KEPT if name in record}
+            items.append(Item(str(field_of(record, "prompt_id", int, where)), prompt, category, where, kept))
     return data_of(items, files)
 
 
@@ -114,6 +125,33 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     )
 
 
+def _ratings(answer: str) -> dict[str, int]:
+    """Reads lines such as "Consistency: 2", also in bold; the last one counts."""
+    found = {name.lower().replace(" ", "_"): int(digit) for name, digit in _LINE.findall(answer)}
+    return found if found.keys() == _WEIGHTS.keys() else {}
+
+
+def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+    return [Ask(_TEMPLATE, (picture,))]
+
+
+def _readable(name: str, answer: str) -> bool:
+    return bool(_ratings(answer))
+
+
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+    """Writes the ratings of all pictures as the scorer does, with 9.9 for a failed judgement."""
+    lines = []
+    for item in pictures.values():
+        answer = answers.get(item.id, {}).get(_TEMPLATE)
+        ratings = dict.fromkeys(_WEIGHTS, _FAILED) if answer is None else _ratings(answer)
+        line = {"prompt_id": int(item.id), "Subcategory": item.published.get("Subcategory", ""), **ratings}
+        lines.append(f"{json.dumps(line, ensure_ascii=False)}\n")
+    with atomic_file(folder / _SCORES) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    return [folder / _SCORES]
+
+
 _PRESETS = {
     "bagel": Preset("BAGEL's script without thinking", dataclasses.replace(TEXT_TO_IMAGE, interval=LATE)),
     "bagel_think": Preset(
@@ -135,6 +173,7 @@ WISE = Benchmark(
     scorer="python gpt_eval.py --json_path PROMPTS --image_dir {images} .. for each of the three prompt files "
     "(WISE_legacy in a checkout of PKU-YuanGroup/WISE)",
     score=_score,
+    judging=Judging(_asks, _readable, _write),
 )
 WISE_VERIFIED = Benchmark(
     name="wise_verified",

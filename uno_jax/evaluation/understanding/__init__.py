@@ -1,0 +1,1 @@
+"""Questions about pictures, answered before and after post-training (see `docs/evaluation.md`)."""
