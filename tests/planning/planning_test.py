@@ -25,7 +25,7 @@ from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.estimate import trace
 from uno_jax.planning.executed import executed_flops
-from uno_jax.planning.example import example_row, missing_room
+from uno_jax.planning.largest_row import example_row, missing_room
 from uno_jax.planning.memory import exhausted_memory, is_exhausted, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
