@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from uno_jax.attention.attend import attend, chosen, visibility
 from uno_jax.attention.metadata import TokenMetadata, whole_images
@@ -32,7 +32,7 @@ def a_machine_with_cudnn(monkeypatch):
 def gpu_mesh(**sizes: int) -> AbstractMesh:
     gpu = AbstractDevice("NVIDIA H100 80GB HBM3", 1, "gpu")
     shape = tuple(sizes.get(axis, 1) for axis in MESH_AXES)
-    return AbstractMesh(shape, MESH_AXES, abstract_device=gpu)
+    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), abstract_device=gpu)
 
 
 def lowered(function: Callable, *arguments) -> str:
