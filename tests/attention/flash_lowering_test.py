@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
+from tests.helpers.cuda_programs import calls, gpu_mesh, install_cudnn, shapes
 from uno_jax.attention.attend import attend, chosen, visibility
 from uno_jax.attention.metadata import TokenMetadata, whole_images
 from uno_jax.models.decoder import REMAT_POLICIES
-from uno_jax.parallel.axes import MESH_AXES, on_mesh
+from uno_jax.parallel.axes import on_mesh
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 128
 TOKENS = 384
 
-FORWARD, BACKWARD = r"@__cudnn\$fmha(ScaleBias)?Softmax\(", r"@__cudnn\$fmha(ScaleBias)?SoftmaxBackward\("
-
 
 @pytest.fixture(autouse=True)
 def a_machine_with_cudnn(monkeypatch):
-    """JAX asks the installed cuDNN for its version before it traces a call. A machine without a GPU has none."""
-    monkeypatch.setattr(fused_attention_stablehlo, "cuda_versions", SimpleNamespace(cudnn_get_version=lambda: 91300))
-
-
-def gpu_mesh(**sizes: int) -> AbstractMesh:
-    gpu = AbstractDevice("NVIDIA H100 80GB HBM3", 1, "gpu")
-    shape = tuple(sizes.get(axis, 1) for axis in MESH_AXES)
-    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), abstract_device=gpu)
+    install_cudnn(monkeypatch)
 
 
 def lowered(function: Callable, *arguments) -> str:
@@ -58,17 +46,6 @@ def loss(*arguments, **options):
 
 
 DECODER = (heads(HEADS), heads(KV_HEADS), heads(KV_HEADS), metadata())
-
-
-def shapes(program: str) -> set[tuple[int, ...]]:
-    """Shapes of all arrays in the program."""
-    found = re.findall(r"tensor<((?:\d+x)+)[a-z]", program)
-    return {tuple(int(size) for size in shape.split("x")[:-1]) for shape in found}
-
-
-def calls(program: str) -> tuple[int, int]:
-    """Numbers of cuDNN's forward and backward calls."""
-    return len(re.findall(FORWARD, program)), len(re.findall(BACKWARD, program))
 
 
 @pytest.mark.parametrize(

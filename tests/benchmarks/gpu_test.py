@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from tests.helpers.cuda_programs import calls, gpu_mesh, install_cudnn, shapes
 from tests.helpers.paths import ROOT
 from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata, pairwise_visible
+from uno_jax.parallel.axes import on_mesh
 
 BENCHMARKS = ROOT / "benchmarks"
 BASELINE = {"backend", "compile", "passes", "first_s", "median_s", "min_s", "max_s", "peak_gib", "device", "torch"}
@@ -66,6 +68,28 @@ def test_a_table_has_a_row_for_each_workload_and_says_what_went_wrong(gpu):
     first, second = lines.splitlines()[2:]
     assert first.startswith("| sample | 1 | - | 2 |")
     assert second.endswith("| no |")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--workload=sample"], (2, 0)),  # steps with and without guidance
+        (["--workload=adapters", "--remat=full"], (3, 1)),  # the decoder twice, and the vision encoder
+        (["--workload=adapters", "--remat=save_attention"], (2, 1)),
+    ],
+)
+def test_at_the_published_sizes_a_gpu_gets_calls_of_cudnn_and_at_most_a_mask(gpu, monkeypatch, arguments, expected):
+    install_cudnn(monkeypatch)
+    args = gpu.options().parse_args(arguments)
+    make = gpu.sample_workload if args.workload == "sample" else gpu.train_workload
+    workload = make(args, gpu.FULL)
+    with on_mesh(gpu_mesh()):
+        program = workload.program.trace(*workload.arguments).lower(lowering_platforms=("cuda",)).as_text()
+    assert calls(program) == expected
+    lengths = {4096, 4098, 4098 + 64, 4864}  # latents, the block, the block and its prompt, a row in training
+    pairs = {shape for shape in shapes(program) if sum(size in lengths for size in shape) > 1}
+    assert pairs <= (set() if args.workload == "sample" else {(1, 1, 4864, 4864), (1, 4864, 4864)})
 
 
 @pytest.mark.slow
