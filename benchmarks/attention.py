@@ -30,7 +30,7 @@ from uno_jax.attention.kernel import default_blocks, kernel_attention
 from uno_jax.attention.metadata import TokenMetadata, pairwise_visible
 from uno_jax.config import from_config_dict
 from uno_jax.planning.chips import describe_devices, parse_slice
-from uno_jax.planning.example import example_row
+from uno_jax.planning.largest_row import example_row
 from uno_jax.run.config import RunConfig
 
 SLICES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}

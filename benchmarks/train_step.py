@@ -10,7 +10,6 @@ vocabulary 4096, 256 latent tokens per image. Prints one JSON line.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
@@ -21,12 +20,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own folder is on the path
 
-from uno_jax.attention.metadata import CAPTION, CONTEXT, METAQUERY, NOISED, TokenMetadata
-from uno_jax.batch import Batch, BatchShape, padding_batch
+from made_up_rows import made_up_rows
+
+from uno_jax.batch import Batch
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
@@ -63,56 +62,8 @@ def benchmark_batch(rows: int, prompt: int, captions: int, queries: int) -> Batc
 
     Vision features of the targets are precomputed.
     """
-    rng = np.random.default_rng(0)
-    text = prompt + 2
-    shape = BatchShape(rows, text, 0, captions, queries, LATENTS, TARGET, 2 * 64)
-    order = {
-        "text": [*range(prompt), prompt, prompt + 1 + LATENTS],
-        "latent": [*range(prompt + 1, prompt + 1 + LATENTS)],
-        "caption": [*range(prompt + 2 + LATENTS, prompt + 2 + LATENTS + captions)],
-        "query": [*range(prompt + 2 + LATENTS + captions, prompt + 2 + LATENTS + captions + queries)],
-    }
-    block_end = prompt + 1 + LATENTS
-    understanding_order = np.array(order["text"] + order["caption"] + order["query"])
-    role = np.array([CONTEXT] * prompt + [NOISED] * 2 + [CAPTION] * captions + [METAQUERY] * queries)
-    last = understanding_order.copy()
-    last[role == NOISED] = block_end
-    last[role == METAQUERY] = 2**30
-    position = np.concatenate(
-        [np.arange(prompt), [prompt, prompt], prompt + 1 + np.arange(captions), np.full(queries, prompt + 1)]
-    )
-
-    def repeated(*columns: Any) -> TokenMetadata:
-        return TokenMetadata(*(np.tile(np.asarray(x, np.int32), (rows, 1)) for x in columns))
-
-    ones = np.ones(len(role))
-    latents = np.ones(LATENTS)
-    batch = padding_batch(shape)
-    features = rng.standard_normal((rows, queries, TARGET)).astype(np.float32)
-    caption_ids = rng.integers(4094, size=(rows, captions + 1), dtype=np.int32)
-    moments = rng.standard_normal(batch.latent_moments.shape).astype(np.float32)
-    return dataclasses.replace(
-        batch,
-        understanding=repeated(ones, role, understanding_order, last, (role != CONTEXT).astype(int), position),
-        generation=repeated(latents, NOISED * latents, order["latent"], block_end * latents, latents, prompt * latents),
-        text_ids=rng.integers(4096, size=(rows, text), dtype=np.int32),
-        vit_patches=np.zeros((rows, 0, TARGET), np.float32),
-        caption_ids=caption_ids[:, :-1],
-        caption_labels=caption_ids[:, 1:],
-        caption_loss=np.ones((rows, captions), bool),
-        query_index=np.tile(np.arange(queries, dtype=np.int32), (rows, 1)),
-        query_loss=np.ones((rows, queries), bool),
-        target_patches=features,
-        target_positions=np.tile(np.arange(queries, dtype=np.int32), (rows, 1)),
-        latent_moments=moments,
-        latent_positions=np.tile(np.arange(LATENTS, dtype=np.int32), (rows, 1)),
-        latent_index=np.tile(np.arange(LATENTS, dtype=np.int32), (rows, 1)),
-        latent_time_scale=np.ones((rows, LATENTS), np.float32),
-        latent_loss=np.ones((rows, LATENTS), bool),
-        latent_source=batch.latent_source._replace(
-            occurrence=np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, LATENTS))
-        ),
-    )
+    model, sizes = benchmark_config(queries).model, {"prompt": prompt, "captions": captions, "queries": queries}
+    return made_up_rows(model, rows, GRID, **sizes, pixels=False)
 
 
 def init(config: StepConfig, batch: Batch, seed: int = 0) -> Any:

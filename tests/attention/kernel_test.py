@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import jaxprs_in_params
 
-from tests.helpers.made_up_plans import NAMED, ROOMY, SECOND_ROUND, TEXT_TO_IMAGE, batch_of, plans
+from tests.helpers.attention_inputs import TOKENS, assert_same, by_reference, inputs, metadata_of
+from tests.helpers.made_up_plans import NAMED, ROOMY, SECOND_ROUND, TEXT_TO_IMAGE, plans
 from tests.helpers.small_model import quick_jit
 from uno_jax.attention.block_map import EVERYTHING, NOTHING, Blocks, block_states, pad_tokens, visits
-from uno_jax.attention.dense import dense_attention
 from uno_jax.attention.kernel import (
     KEY_GRADIENT_BYTES,
     TooManyBlocks,
@@ -28,27 +28,8 @@ from uno_jax.attention.metadata import TokenMetadata, pairwise_visible, whole_im
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.planning.executed import executed_flops
 
-HEADS, KV_HEADS, HEAD_DIM = 4, 2, 8
-BLOCKS = Blocks(queries=16, keys=24)
-# Rows of 125 tokens: a multiple of neither block size.
-CAPACITIES = {"text": 45, "vit": 15, "caption": 20, "query": 20, "latent": 25}
-TOKENS = sum(CAPACITIES.values())
+BLOCKS = Blocks(queries=16, keys=24)  # rows of 125 tokens are a multiple of neither
 rows = st.lists(plans(most_items=2), max_size=1)
-
-
-def metadata_of(*rows, capacities=CAPACITIES) -> TokenMetadata:
-    """Metadata of rows of plans, both buffers concatenated."""
-    batch = batch_of(*rows, capacities=capacities)
-    return TokenMetadata(
-        *(jnp.concatenate(pair, axis=1) for pair in zip(batch.understanding, batch.generation, strict=True))
-    )
-
-
-def inputs(rows: int, queries: int, keys: int, heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM) -> list:
-    """Random query, key, value, and gradient of the output."""
-    draws = jax.random.split(jax.random.key(0), 4)
-    sizes = ((queries, heads), (keys, kv_heads), (keys, kv_heads), (queries, heads))
-    return [jax.random.normal(k, (rows, *size, head_dim)) for k, size in zip(draws, sizes, strict=True)]
 
 
 @functools.partial(quick_jit, static_argnames="blocks")
@@ -57,19 +38,6 @@ def by_kernel(arrays, query: TokenMetadata, key: TokenMetadata, blocks=BLOCKS):
     *arrays, d_out = arrays
     out, pull_back = jax.vjp(lambda *a: kernel_attention(*a, query, key, blocks=blocks, interpret=True), *arrays)
     return out, *pull_back(d_out)
-
-
-@quick_jit
-def by_reference(arrays, query: TokenMetadata, key: TokenMetadata):
-    *arrays, d_out = arrays
-    out, pull_back = jax.vjp(lambda *a: dense_attention(*a, pairwise_visible(query, key)), *arrays)
-    return out, *pull_back(d_out)
-
-
-def assert_same(actual, expected, **tolerance) -> None:
-    for name, a, e in zip(("output", "d_query", "d_key", "d_value"), actual, expected, strict=True):
-        assert a.dtype == e.dtype
-        np.testing.assert_allclose(a, e, **{"rtol": 1e-4, "atol": 2e-6, **tolerance}, err_msg=name)
 
 
 def check(query: TokenMetadata, key: TokenMetadata, **sizes) -> None:

@@ -10,8 +10,8 @@ from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.planning.chips import GIB, Slice, parse_slice
 from uno_jax.planning.estimate import Compiled, Estimate
-from uno_jax.planning.example import example_row
 from uno_jax.planning.executed import Executed
+from uno_jax.planning.largest_row import example_row
 from uno_jax.planning.memory import Memory, split_state
 from uno_jax.run.config import RunConfig
 from uno_jax.run.programs import abstract_state

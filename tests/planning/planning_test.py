@@ -24,8 +24,8 @@ from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.estimate import trace
-from uno_jax.planning.example import example_row, missing_room
 from uno_jax.planning.executed import executed_flops
+from uno_jax.planning.largest_row import example_row, missing_room
 from uno_jax.planning.memory import exhausted_memory, is_exhausted, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
@@ -220,7 +220,7 @@ def test_block_grids_equal_those_of_the_kernel_on_one_device(axes):
 
     def run():
         keys = heads(decoder.num_kv_heads)
-        return attend(heads(decoder.num_heads), keys, keys, visibility(buffers, buffers, "kernel"))
+        return attend(heads(decoder.num_heads), keys, keys, visibility(buffers, buffers, "kernel", jnp.bfloat16))
 
     grids = []
     with jax.sharding.use_abstract_mesh(mesh):

@@ -27,7 +27,8 @@ from tests.helpers.made_up_pictures import (
 from tests.helpers.made_up_plans import TOKENIZER, batch_of, latents_of
 from tests.helpers.made_up_records import LAYOUT
 from tests.helpers.small_model import CAPACITIES, quick_jit
-from uno_jax.attention.metadata import NOISED
+from uno_jax.attention.attend import concatenated
+from uno_jax.attention.metadata import NOISED, pairwise_visible
 from uno_jax.batch import Batch
 from uno_jax.data.layout import lay_out
 from uno_jax.data.plans import NoisedTarget, Text
@@ -77,6 +78,15 @@ def test_every_state_follows_from_the_previous_one():
     states = np.concatenate([steps.latents, final[None]])
     for state, following, velocity, step in zip(states, states[1:], steps.velocity, np.diff(times), strict=False):
         np.testing.assert_allclose(following, state + step * velocity, atol=1e-5)
+
+
+def test_every_valid_token_of_a_noised_block_sees_all_valid_tokens_of_the_block_and_its_context():
+    """Flash attention relies on it: it gets the numbers of valid tokens and no mask."""
+    for branch in branches_of([EDITED, DRAWN], rows=3):
+        block, context = concatenated((branch.target.understanding, branch.target.generation)), branch.cache.metadata
+        keys = concatenated((context, block))
+        valid = (block.sample > 0)[:, :, None] & (keys.sample > 0)[:, None, :]
+        np.testing.assert_array_equal(pairwise_visible(block, keys), valid)
 
 
 # What an image depends on

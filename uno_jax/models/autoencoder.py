@@ -336,7 +336,8 @@ class SpatialAttention(nn.Module):
             for name in ("query", "key", "value")
         )
         one_image = (whole_images(jnp.ones((1, 1), jnp.int32)),)
-        (attended,) = attend((query,), (key,), (value,), visibility(one_image, one_image, self.attention))
+        seen = visibility(one_image, one_image, self.attention, self.dtype)
+        (attended,) = attend((query,), (key,), (value,), seen)
         return x + nn.Conv(channels, (1, 1), dtype=self.dtype, name="output")(attended.reshape(x.shape))
 
 

@@ -41,12 +41,13 @@ class DecoderConfig:
     """Rematerialisation: what the backward pass recomputes in each layer.
 
     `none` recomputes nothing. The other policies recompute everything except what they save: `offload` the layer's
-    input, in host memory; `full` the layer's input; `save_attention` also the output of the attention kernel (dense
-    attention is recomputed); `save_projections` also queries, keys, values and the residual sum after attention, so
-    that mainly the MLP is recomputed; `dots` all matrix products.
+    input, in host memory; `full` the layer's input; `save_attention` also the output of the attention kernel or of
+    cuDNN (dense attention is recomputed); `save_projections` also queries, keys, values and the residual sum after
+    attention, so that mainly the MLP is recomputed; `dots` all matrix products.
     """
     attention: Attention = "auto"
-    """`kernel` (Pallas, for TPU), `dense` (all scores in memory), or `auto`: kernel on a TPU, otherwise dense."""
+    """`kernel` (Pallas, for TPUs), `flash` (cuDNN, for GPUs), `dense` (all scores in memory), or `auto`: kernel on a
+    TPU, flash on a GPU in bfloat16 or float16, otherwise dense."""
     adapter_rank: int = 0
     """Rank of the low-rank adapters on every linear layer of the generation expert; 0: no adapters."""
     adapter_scale: float = 2.0

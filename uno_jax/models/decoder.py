@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from uno_jax.attention.attend import Visibility, attend, visibility
+from uno_jax.attention.flash import SAVED_PRIMITIVE
 from uno_jax.attention.kernel import SAVED_NAMES
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.models.adapters import ExpertAdapters
@@ -22,6 +23,17 @@ from uno_jax.parallel.axes import constrain
 from uno_jax.parallel.parameters import lookup
 
 _POLICIES = jax.checkpoint_policies
+
+
+def _save(*names: str) -> Any:
+    """Policy that saves arrays of these names and the outputs of attention."""
+
+    def of_flash(primitive: Any, *_: Any, **__: Any) -> bool:
+        return bool(primitive.name == SAVED_PRIMITIVE)
+
+    return _POLICIES.save_from_both_policies(_POLICIES.save_only_these_names(*SAVED_NAMES, *names), of_flash)
+
+
 REMAT_POLICIES: dict[Remat, Any] = {
     "offload": _POLICIES.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
@@ -30,11 +42,9 @@ REMAT_POLICIES: dict[Remat, Any] = {
         offload_dst="pinned_host",
     ),
     "full": _POLICIES.nothing_saveable,
-    "save_attention": _POLICIES.save_only_these_names(*SAVED_NAMES),
-    "save_projections": _POLICIES.save_only_these_names(*SAVED_NAMES, "projection", "attended"),
-    "dots": _POLICIES.save_from_both_policies(
-        _POLICIES.dots_with_no_batch_dims_saveable, _POLICIES.save_only_these_names(*SAVED_NAMES)
-    ),
+    "save_attention": _save(),
+    "save_projections": _save("projection", "attended"),
+    "dots": _POLICIES.save_from_both_policies(_POLICIES.dots_with_no_batch_dims_saveable, _save()),
 }
 """Rematerialisation policies, from the one that saves the least to the most; see `DecoderConfig.remat`."""
 
@@ -203,10 +213,19 @@ class Decoder(nn.Module):
         return self.norm(last), kept
 
     def residual_stream(
-        self, streams: Streams, understanding: TokenMetadata, generation: TokenMetadata, cache: KVCache | None = None
+        self,
+        streams: Streams,
+        understanding: TokenMetadata,
+        generation: TokenMetadata,
+        cache: KVCache | None = None,
+        *,
+        all_valid: bool = False,
     ) -> Streams:
-        """Residual stream after the last layer, before the final norm."""
-        return self._run(streams, understanding, generation, cache, 0)[0]
+        """Residual stream after the last layer, before the final norm.
+
+        With `all_valid`, every valid token sees all valid tokens of its row and of `cache`.
+        """
+        return self._run(streams, understanding, generation, cache, all_valid=all_valid)[0]
 
     def _run(
         self,
@@ -214,11 +233,14 @@ class Decoder(nn.Module):
         understanding: TokenMetadata,
         generation: TokenMetadata,
         cache: KVCache | None,
-        kept_layer: int,
+        kept_layer: int = 0,
+        *,
+        all_valid: bool = False,
     ) -> tuple[Streams, Array | None]:
         """Residual stream after the last layer, and that of the generation expert after `kept_layer` (0: none)."""
         metadata = (understanding, generation)
-        seen = visibility(metadata, metadata if cache is None else (cache.metadata, *metadata), self.config.attention)
+        keys = metadata if cache is None else (cache.metadata, *metadata)
+        seen = visibility(metadata, keys, self.config.attention, self.dtype, all_valid=all_valid)
         rope = tuple(rope_tables(x.position, self.config.head_dim, self.config.rope_theta) for x in metadata)
         streams = Streams(*(constrain(x.astype(self.dtype), "batch", "tokens", None) for x in streams))
         # Carried through the loop and not stacked by it, so that one layer's states are in memory, not those of all.

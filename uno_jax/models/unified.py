@@ -184,10 +184,10 @@ class UnifiedModel(nn.Module):
           target: the block's two delimiters and its latents only.
           noised: x_t.
           time: t, `[1 or batch, 1]`.
-          cache: the context.
+          cache: the context, of which the block sees everything.
         """
         streams, _ = self.embed(target, noised, time)
-        last = self.decoder.residual_stream(streams, target.understanding, target.generation, cache)
+        last = self.decoder.residual_stream(streams, target.understanding, target.generation, cache, all_valid=True)
         added = last.generation - streams.generation
         return self.velocity(self.decoder.norm(last).generation, noised, time), added
 

@@ -82,7 +82,7 @@ class VisionEncoder(nn.Module):
         x = x + lookup(table, positions, (*self.path, "position_table")).astype(self.dtype)
         x = constrain(x, "batch", "tokens", None)
         metadata = (whole_images(image),)
-        seen = visibility(metadata, metadata, config.attention)
+        seen = visibility(metadata, metadata, config.attention, self.dtype)
         layer = VisionLayer
         if config.remat != "none":
             layer = nn.remat(layer, policy=REMAT_POLICIES[config.remat], prevent_cse=False)

@@ -21,9 +21,10 @@ from uno_jax.parallel.mesh import check_rows, make_mesh, row_share
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.collectives import Collective, bytes_by_axes, find_collectives
 from uno_jax.planning.compiler import compile_once
-from uno_jax.planning.example import Example, abstract_batch, example_row, missing_room
+from uno_jax.planning.example import Example
 from uno_jax.planning.executed import Executed, executed_flops
 from uno_jax.planning.hlo import parse_hlo
+from uno_jax.planning.largest_row import abstract_batch, example_row, missing_room
 from uno_jax.planning.memory import Memory, compiled_memory, exhausted_memory, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes

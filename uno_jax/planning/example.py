@@ -1,28 +1,17 @@
-"""A batch row filled with the largest samples of a config, and its tokens and attention pairs."""
+"""A batch row that stands for all rows of a run, and its tokens and attention pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from uno_jax.attention.block_map import Blocks, visited_share
 from uno_jax.attention.kernel import backward_sweeps, default_blocks
 from uno_jax.attention.metadata import PADDING, TokenMetadata, pairwise_visible
-from uno_jax.batch import Batch, BatchShape, PixelBatch, padding_batch, without_supervision
-from uno_jax.config import ConfigError
-from uno_jax.data.config import DataConfig
-from uno_jax.data.largest import largest_samples, needed_tokens
-from uno_jax.data.layout import lay_out, sample_lengths
-from uno_jax.data.plans import NoisedTarget, Plan
-from uno_jax.data.rows import make_batch, pack_row
-from uno_jax.data.tokenizer import byte_tokenizer
-from uno_jax.models.config import DecoderConfig, ModelConfig, layout_of, training_layout
-from uno_jax.parallel.mesh import batch_sharding
+from uno_jax.batch import TokenBatch, without_supervision
+from uno_jax.models.config import DecoderConfig
 
 QUERIES_AT_ONCE = 512  # rows of the visibility matrix in memory at a time
 
@@ -31,8 +20,8 @@ QUERIES_AT_ONCE = 512  # rows of the visibility matrix in memory at a time
 class Example:
     """One batch row, filled with samples of one task at the largest sizes."""
 
-    row: PixelBatch | Batch
-    """A batch of this row alone, in numpy, with zeros for pixels."""
+    row: TokenBatch
+    """A batch of this row alone, in numpy. The contents of its latents and pixels are of no account."""
     images: int
     """Number of samples in the row. Each has one target image."""
 
@@ -90,70 +79,6 @@ class Example:
         return counts | {"latent": int(np.count_nonzero(row.generation.role != PADDING))}
 
 
-def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image") -> Example:
-    """Fills a row with as many samples of `task` as it holds.
-
-    Images have the maximum size, and prompts and captions fill the rest of their regions. With the method `reca` the
-    samples are reconstructions.
-
-    Raises:
-      ConfigError: the row is too short for one sample.
-    """
-    layout = training_layout(model)
-    needed = sample_lengths(_largest_plan(data, task), layout)
-    room = {name: data.capacities[name] // need for name, need in needed.items() if need}
-    images = min(room.values())
-    if data.max_samples_per_row:
-        images = min(images, data.max_samples_per_row)
-    if not images:
-        raise ConfigError(
-            "; ".join(
-                f"config.data.{name}_tokens is {data.capacities[name]}, but one {task} sample with images of the "
-                f"maximum size takes {needed[name]}"
-                for name in room
-                if not room[name]
-            )
-            + ". Increase the lengths, or reduce max_side of the transforms"
-        )
-    prompt_tokens = data.text_tokens // images - (needed["text"] - 1)
-    # Where captions stand in for prompts, they have the prompt's room.
-    caption_tokens = data.caption_tokens // images - 2 if needed["caption"] else prompt_tokens
-    plan = _largest_plan(data, task, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
-    samples = [lay_out(plan, layout, byte_tokenizer(), task=task)] * images
-    return Example(make_batch([pack_row(samples, data.capacities, layout)]), images)
-
-
-def missing_room(data: DataConfig, model: ModelConfig, task: str) -> dict[str, Any]:
-    """Returns the fields of `data` that are too small for one sample of `task`, with the lengths that it takes.
-
-    Images have the maximum size. The values are ints, in tokens.
-    """
-    needed = needed_tokens(data, layout_of(model), task)
-    return {f"{name}_tokens": need for name, need in needed.items() if need > data.capacities[name]}
-
-
-def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
-    """Returns shapes, dtypes and shardings of a train step's batch: latents as moments, vision patches as pixels."""
-    shape = BatchShape(
-        rows=1,
-        text=data.text_tokens,
-        vit=data.vit_tokens,
-        captions=data.caption_tokens,
-        queries=data.query_tokens,
-        latents=data.latent_tokens,
-        patch_features=3 * model.vision.patch_size**2,
-        latent_features=2 * model.latent_size,
-        align=model.align_layer > 0,
-    )
-    rows = batch_sharding(mesh)
-
-    def abstract(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
-
-    batch: Batch = jax.tree.map(abstract, padding_batch(shape))
-    return batch
-
-
 def visible_pairs(queries: TokenMetadata, keys: TokenMetadata) -> int:
     """Counts the pairs of which the query sees the key. Metadata fields are numpy arrays, `[rows, tokens]`."""
     total = 0
@@ -184,9 +109,3 @@ def _heads_of_a_key(config: DecoderConfig, tensor: int) -> int:
     """
     alone = config.num_heads % tensor == 0 and config.num_kv_heads % tensor != 0
     return 1 if alone else config.num_heads // config.num_kv_heads
-
-
-def _largest_plan(data: DataConfig, task: str, **tokens: int) -> Plan:
-    """The first of the method's largest samples with a target, because the targets dominate the cost of a step."""
-    plans = [sample.plan for sample in largest_samples(data, task, **tokens)]
-    return next((plan for plan in plans if isinstance(plan[-1], NoisedTarget)), plans[0])
