@@ -1,6 +1,7 @@
 """Prepares a dataset: `python -m uno_jax.prepare_data --dataset=openmoji --out=DIR`; see docs/data.md.
 
-`prepare_data encode` and `prepare_data recaption` add to a prepared dataset what a model computes of it.
+`prepare_data encode` and `prepare_data recaption` add to a prepared dataset what a model computes of it;
+`prepare_data validate` checks one as a run would read it.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ class Request:
     overwrite: bool = False
 
 
-_SUBCOMMANDS = {"encode": "uno_jax.enrich.encode_command", "recaption": "uno_jax.enrich.recaption_command"}
-"""Commands that add to a prepared dataset what a model computes, and their modules, which import all of JAX."""
+_SUBCOMMANDS = {
+    "encode": "uno_jax.enrich.encode_command",
+    "recaption": "uno_jax.enrich.recaption_command",
+    "validate": "uno_jax.run.validate_command",
+}
+"""Commands for a prepared dataset, and their modules, which import all of JAX."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.helpers.paths import ROOT
-from uno_jax.data.decoding import PictureError, decode_rgb, read_file
+from uno_jax.data.decoding import PictureError, decode_rgb, picture_size, read_file
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
 
@@ -184,3 +184,23 @@ def test_a_huge_picture_is_refused_without_a_warning_that_names_no_record():
     ended = subprocess.run([sys.executable, "-c", BOMB], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("record 'r7': 12000 x 12000 pixels are more than the maximum of 64,000,000")
     assert ended.stderr == ""
+
+
+# Sizes without pixels
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_picture(kind, turn):
+    exif = Image.Exif()
+    exif[274] = turn
+    data = encoded(Image.new("RGB", (5, 4)), kind, exif=exif)
+    assert picture_size(data, "x") == decode_rgb(data, "x").shape[1::-1]
+
+
+def test_the_size_of_what_is_no_picture_or_too_large_is_refused_like_its_pixels():
+    large = encoded(Image.new("RGB", (5, 4)))
+    for data, limit in ((b"x", 100), (b"", 100), (large, 19), (encoded(Image.new("I;16", (1, 1))), 100)):
+        with pytest.raises(PictureError) as error:
+            picture_size(data, "record 'r7', field image", limit)
+        assert str(error.value) == str(refused(data, max_pixels=limit))

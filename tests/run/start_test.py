@@ -119,14 +119,13 @@ def test_paths_of_a_config_are_local(dataset, tmp_path, monkeypatch):
 def test_a_run_that_skips_too_many_samples_stops_and_lists_them(dataset, tmp_path):
     console = Console(file=io.StringIO(), width=200)
     config = tiny_uno(dataset, **{"data.max_picture_pixels": 200, "evaluation.records": 0})
-    with pytest.raises(
-        UserError, match=r"51 of 51 samples were skipped.*16 x 16 pixels are more than the maximum of 200"
-    ):
+    problem = r"24 of the first 24 samples would be skipped \(100.0%\).*16 x 16 pixels are more than the maximum of 200"
+    with pytest.raises(UserError, match=problem):
         run(config, tmp_path, console=console)
     listed = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
     assert {entry["cause"] for entry in listed} == {"picture_size"}
-    assert len({entry["id"] for entry in listed}) == len(listed) > 9
-    assert "(100.0%) were skipped (picture_size 51)" in console.file.getvalue()
+    assert len({entry["id"] for entry in listed}) == len(listed) == 24
+    assert "(100.0%) were skipped (picture_size 24)" in console.file.getvalue()
 
 
 def test_frozen_parameters_must_not_be_random_unless_the_config_asks_for_it(dataset):

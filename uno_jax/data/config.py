@@ -83,9 +83,9 @@ class DataConfig(MethodConfig):
 
     max_picture_pixels: int = LARGEST_PICTURE
     """Records with a picture of more pixels, counted before it is resized, are skipped."""
-    max_skipped_share: float = 0.5
+    max_skipped_share: float = 0.1
     """Fraction of the drawn samples that may be skipped, because they fit no row or cannot be read. Above it, the run
-    stops. 0 = the first one stops it."""
+    stops: at its start if that holds of its first thousand samples, otherwise later. 0 = the first one stops it."""
 
     prefetch: int = 2
     """Batches that a background thread prepares in advance."""

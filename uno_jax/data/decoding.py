@@ -51,6 +51,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
 
 _REPLACE = "Replace the file"
 
@@ -122,12 +128,37 @@ def decoded(encoded: bytes, max_pixels: int = LARGEST_PICTURE) -> Iterator[Image
     Raises:
       PictureError: as for `decode_rgb`, also from the block.
     """
+    with _opened(encoded, max_pixels) as image:
+        image.load()
+        yield image
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Yields a picture of which only the head was read."""
     if not encoded:
         raise PictureError("picture_empty", "the file is empty", _REPLACE)
     with plain_errors(), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         _check_size(image.width, image.height, max_pixels)
-        image.load()
         yield image
+
+
+def picture_size(encoded: bytes, what: str, max_pixels: int = LARGEST_PICTURE) -> tuple[int, int]:
+    """Returns width and height of what `decode_rgb` gives for the same arguments, without reading the pixels.
+
+    An EXIF block after the pixels of a PNG file is not looked for.
+
+    Raises:
+      PictureError: as for `decode_rgb`, except that damage after the head of the file is not noticed.
+    """
+    try:
+        with _opened(encoded, max_pixels) as image:
+            _check_depth(image)
+            looked_for = image.format != "PNG" or "exif" in image.info  # else Pillow would read all pixels
+            sideways = looked_for and orientation(image) in _SIDEWAYS
+            return (image.height, image.width) if sideways else (image.width, image.height)
+    except PictureError as error:
+        raise error.of(what) from None
 
 
 def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
@@ -139,12 +170,7 @@ def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """
     with plain_errors():
         image.load()
-        if image.mode in _DEEP_MODES:
-            raise PictureError(
-                "picture_depth",
-                f"a grey picture with more than 8 bits (mode {image.mode}), whose range of values is unknown",
-                "Convert it to 8 bits",
-            )
+        _check_depth(image)
         turn = orientation(image)
         if turn is not None:
             image = image.transpose(turn)
@@ -178,6 +204,15 @@ def plain_errors() -> Iterator[None]:
         raise PictureError("picture_size", "far too many pixels", "Scale the picture down") from None
     except Exception as error:  # Pillow raises errors of any kind for damaged files
         raise PictureError("picture_damaged", f"the picture is damaged{_reason(error)}", _REPLACE) from error
+
+
+def _check_depth(image: Image.Image) -> None:
+    if image.mode in _DEEP_MODES:
+        raise PictureError(
+            "picture_depth",
+            f"a grey picture with more than 8 bits (mode {image.mode}), whose range of values is unknown",
+            "Convert it to 8 bits",
+        )
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

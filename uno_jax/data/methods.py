@@ -57,12 +57,17 @@ class Inputs:
 
     def decode(self, encoded: bytes, record: Record, field: str) -> Pixels:
         """Decodes a picture of a record; PictureError names both."""
-        return decode_rgb(encoded, f"record {record.id!r}, field {field}", self.max_picture_pixels)
+        return decode_rgb(encoded, picture_name(record, field), self.max_picture_pixels)
 
     def picture(self, record: Record, number: int) -> Pixels:
         """Decodes a picture of a record by number: 0 the target, from 1 the sources; PictureError names both."""
         encoded, field = (record.image, "image") if number == 0 else _source(record, number - 1)
         return self.decode(encoded, record, field)
+
+
+def picture_name(record: Record, field: str) -> str:
+    """Names a picture of a record in messages."""
+    return f"record {record.id!r}, field {field}"
 
 
 def _source(record: Record, index: int) -> tuple[bytes, str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from uno_jax.data.methods import Inputs
 from uno_jax.data.mixture import Group, Mixture, Part, open_mixture, part_configs, tokenizer_of
 from uno_jax.data.records import open_records
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
-from uno_jax.data.samples import SampleInfo, Skipped, read_sample
+from uno_jax.data.samples import SampleInfo, Skipped, SkippedCount, read_sample
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.process.errors import UserError
 
@@ -43,17 +44,20 @@ _FEWEST_DRAWS = 100  # the share of skipped samples is of at least so many
 
 
 class TooManySkipped(UserError):
-    """Raised if more samples are skipped than the config allows. The message ends with the problem of the last one."""
+    """Raised if more samples are skipped than the config allows.
 
-    def __init__(self, problem: str, skipped: list[Skipped]):
-        super().__init__(f"{problem}. The last one: {skipped[-1].message}")
+    The message names the fields to enlarge and ends with the problem of the last one.
+    """
+
+    def __init__(self, problem: str, skipped: list[Skipped], advice: str = ""):
+        super().__init__(f"{problem}. {advice}The last one: {skipped[-1].message}")
         self.skipped = skipped
         """Samples skipped since the last batch or sample."""
-        self._problem = problem
+        self._arguments = (problem, skipped, advice)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """It is raised in a data worker and sent to the process that trains."""
-        return TooManySkipped, (self._problem, self.skipped)
+        return TooManySkipped, self._arguments
 
 
 class PackedBatch(NamedTuple):
@@ -155,9 +159,7 @@ def batches_of_mixture(
     Raises:
       ValueError: the config is invalid. The message names the field.
     """
-    for part in mixture.parts:
-        _check_part(part, layout, host_count)
-    groups = _checked_groups(mixture, config)
+    groups = sampled_groups(mixture, config, layout, host_count)
     inputs = tuple(part.config.inputs(tokenizer) for part in mixture.parts)
     per_host = config.virtual_shards // host_count
     own = range(host_index * per_host, (host_index + 1) * per_host)
@@ -170,6 +172,37 @@ def batches_of_mixture(
     }
     batches = _Batches(shards, own, config, layout)
     return Batches(iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch)))
+
+
+def sampled_groups(mixture: Mixture, config: DataConfig, layout: Layout, host_count: int = 1) -> list[Group]:
+    """Returns the groups of records that take turns, after checking the config. In epochs there is one.
+
+    Raises:
+      ValueError: the config is invalid, also for these records. The message names the field.
+    """
+    for part in mixture.parts:
+        _check_part(part, layout, host_count)
+    return _checked_groups(mixture, config)
+
+
+def first_draws(groups: Sequence[Group], config: DataConfig, count: int) -> Iterator[tuple[int, int]]:
+    """Yields the record number and the occurrence of the first `count` samples of a run, in turns from all shards.
+
+    It yields fewer if the data end before.
+
+    Args:
+      groups: the records, from `sampled_groups`.
+      config: the data config.
+      count: number of samples.
+    """
+    shards = [_record_numbers(groups, config, shard) for shard in range(config.virtual_shards)]
+    for draw, shard in itertools.islice(itertools.product(range(count), range(len(shards))), count):
+        if draw < len(shards[shard]):
+            yield int(shards[shard][draw]), _occurrence(draw, shard, config.virtual_shards)
+
+
+def _occurrence(draw: int, shard: int, virtual_shards: int) -> int:
+    return (draw * virtual_shards + shard) % _MAX_INT32
 
 
 def _check_part(part: Part, layout: Layout, host_count: int) -> None:
@@ -243,8 +276,8 @@ class _MakeSample:
     shard: int
 
     def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:
-        occurrence = (draw * self.virtual_shards + self.shard) % _MAX_INT32
         part, within = self.mixture.locate(int(number))
+        occurrence = _occurrence(draw, self.shard, self.virtual_shards)
         return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence)
 
 
@@ -265,7 +298,8 @@ class _SkipUnusableIterator(grain.DatasetIterator):
         self._layout = layout
         self._max_share = max_share
         self._give_up_after = 2 * records + 100
-        self._drawn = self._skipped = 0
+        self._drawn = 0
+        self._count = SkippedCount()
 
     def __next__(self) -> dict[str, Any]:
         skipped: list[Skipped] = []
@@ -282,12 +316,15 @@ class _SkipUnusableIterator(grain.DatasetIterator):
             if not isinstance(element, Skipped):
                 return {**element, "info": replace(element["info"], skipped=tuple(skipped))}
             skipped.append(element)
-            self._skipped += 1
+            self._count.add([element])
             if len(skipped) > self._give_up_after:
-                raise TooManySkipped(f"no sample can be used: the last {len(skipped)} were skipped", skipped)
-            if self._skipped > self._max_share * max(self._drawn, _FEWEST_DRAWS):
-                count = f"{self._skipped} of {self._drawn} samples were skipped"
-                raise TooManySkipped(f"{count}, and data.max_skipped_share is {self._max_share:g}", skipped)
+                problem = f"no sample can be used: the last {len(skipped)} were skipped"
+                raise TooManySkipped(problem, skipped, self._count.advice)
+            total = self._count.causes.total()
+            if total > self._max_share * max(self._drawn, _FEWEST_DRAWS):
+                problem = f"{total} of {self._drawn} samples were skipped"
+                limit = f"data.max_skipped_share is {self._max_share:g}"
+                raise TooManySkipped(f"{problem}, and {limit}", skipped, self._count.advice)
 
     # Nothing is buffered between two calls, so the parent's position is the whole state.
     def get_state(self) -> dict[str, Any]:
@@ -363,7 +400,7 @@ def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[SampleInfo]]) ->
     batch = make_batch(rows)
     every = [info for row in infos for info in row]
     skipped = [skip for info in every for skip in info.skipped]
-    causes = Counter(skip.cause for skip in skipped)
+    causes = SkippedCount(skipped).causes
     parts = Counter(info.part for info in every if info.id is not None and info.part)
     stats = {
         "samples": float(sum(info.id is not None for info in every)),

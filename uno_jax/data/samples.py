@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from uno_jax.batch import Layout
+from uno_jax.data.config import DataConfig
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out, sample_lengths
-from uno_jax.data.methods import Inputs, make_sample
+from uno_jax.data.methods import Inputs, Sample, make_sample
 from uno_jax.data.mixture import Part
-from uno_jax.data.record import RecordError
+from uno_jax.data.record import Record, RecordError
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,39 @@ class Skipped(NamedTuple):
     id: str
     """Id of its record; the number of the record in its split if the record cannot be read."""
     cause: str
-    """`RecordError.cause`, or the config field with the length of the region that it exceeds."""
+    """`RecordError.cause`, or the config field with the length of the first region that it exceeds."""
     message: str
     """What is wrong, and what to do."""
+    needs: tuple[tuple[str, int], ...] = ()
+    """Each region that it exceeds, and its tokens there."""
+
+
+class SkippedCount:
+    """Counts skipped samples by cause and, if they are too long, by region."""
+
+    def __init__(self, skipped: Iterable[Skipped] = ()):
+        self.causes: Counter[str] = Counter()
+        self.over: Counter[str] = Counter()
+        """For each region, the samples that exceed it. One that exceeds several counts in each."""
+        self.longest: dict[str, int] = {}
+        """For each of these regions, the tokens of the longest sample."""
+        self.add(skipped)
+
+    def add(self, skipped: Iterable[Skipped]) -> None:
+        """Counts further samples."""
+        for skip in skipped:
+            self.causes[skip.cause] += 1
+            for region, tokens in skip.needs:
+                self.over[region] += 1
+                self.longest[region] = max(tokens, self.longest.get(region, 0))
+
+    @property
+    def advice(self) -> str:
+        """Names each config field to enlarge, with the value that suffices for all; empty if none is too small."""
+        fields = [
+            f"data.{region}_tokens to {self.longest[region]:,} ({count:,})" for region, count in self.over.most_common()
+        ]
+        return f"To keep the longest ones, increase {' and '.join(fields)}. " if fields else ""
 
 
 def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int) -> dict[str, Any] | Skipped:
@@ -45,19 +78,42 @@ def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurre
     All randomness follows from the seed of the part's config and the occurrence.
     """
     config = part.config
-    id_ = f"{part.name}:number {number}" if part.name else f"number {number}"
-    try:
-        record = part.records[number]
-        id_ = record.id
-        sample = make_sample(record, config, inputs, np.random.default_rng((config.seed, occurrence, 0)))
-    except RecordError as error:
-        return Skipped(id_, error.cause, str(error))
+    record = read_record(part, number)
+    sample = record if isinstance(record, Skipped) else complete_sample(record, config, inputs, occurrence)
+    if isinstance(sample, Skipped):
+        return sample
     # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
-    for region, tokens in sample_lengths(sample.plan, layout).items():
-        if tokens > config.capacities[region]:
-            problem = f"needs {tokens} {region} tokens, but a row has {config.capacities[region]}"
-            return Skipped(id_, f"{region}_tokens", f"record {id_!r} {problem}: increase data.{region}_tokens")
+    long = too_long(sample.id, sample_lengths(sample.plan, layout), config.capacities)
+    if long is not None:
+        return long
     # A separate generator, so that methods with different numbers of draws drop the same conditions.
     plan = drop_conditions(sample.plan, config, np.random.default_rng((config.seed, occurrence, 1)))
     regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)
     return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption)}
+
+
+def read_record(part: Part, number: int) -> Record | Skipped:
+    """Returns a record of a part, or why it cannot be read."""
+    try:
+        return part.records[number]
+    except RecordError as error:
+        id_ = f"{part.name}:number {number}" if part.name else f"number {number}"
+        return Skipped(id_, error.cause, str(error))
+
+
+def complete_sample(record: Record, config: DataConfig, inputs: Inputs, occurrence: int) -> Sample | Skipped:
+    """Returns the sample of a record before condition dropout, whether or not it fits a row."""
+    try:
+        return make_sample(record, config, inputs, np.random.default_rng((config.seed, occurrence, 0)))
+    except RecordError as error:
+        return Skipped(record.id, error.cause, str(error))
+
+
+def too_long(id_: str, lengths: Mapping[str, int], capacities: Mapping[str, int]) -> Skipped | None:
+    """Returns why a sample of these tokens per region fits no row; None if it fits one."""
+    needs = tuple((region, tokens) for region, tokens in lengths.items() if tokens > capacities[region])
+    if not needs:
+        return None
+    [(region, tokens), *_] = needs
+    problem = f"needs {tokens} {region} tokens, but a row has {capacities[region]}"
+    return Skipped(id_, f"{region}_tokens", f"record {id_!r} {problem}: increase data.{region}_tokens", needs)

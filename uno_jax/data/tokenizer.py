@@ -100,6 +100,11 @@ class Tokenizer:
         return self._backend.decode([int(id_) for id_ in ids], skip_special_tokens=False)
 
     @property
+    def added_texts(self) -> list[str]:
+        """Texts of the added tokens, by id."""
+        return [token.content for _, token in sorted(self._backend.get_added_tokens_decoder().items())]
+
+    @property
     def summary(self) -> str:
         """Number of ids, and the delimiters that got the next free ids because the files do not list them."""
         ids = ", ".join(f"{token} {self._backend.token_to_id(token)}" for token in self.unlisted)

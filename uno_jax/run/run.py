@@ -15,14 +15,15 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
-from uno_jax.config import ConfigError, to_json
+from uno_jax.config import to_json
+from uno_jax.data.buffers import Buffers, check_share
 from uno_jax.data.config import DataConfig
-from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.mixture import part_configs
+from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
-from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
@@ -30,6 +31,7 @@ from uno_jax.process.lock import locked
 from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
+from uno_jax.run.dataset import buffer_facts, check_data, run_tokenizer, sampled_buffers
 from uno_jax.run.encoded import check_encoded
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
@@ -111,12 +113,13 @@ def _run(
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     check_trainable(config)
-    _check_data(config)
+    check_data(config)
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
     resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
     source = run_source(config, None if resumed is None else resumed.checkpoint)
-    files, tokenizer = tokenizer_directory(config, source), _read_tokenizer(config, source)
+    files, tokenizer = tokenizer_directory(config, source), run_tokenizer(config, source)
     skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
+    buffers = _first_buffers(config, tokenizer, skipped)
     batches: Any = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
@@ -135,7 +138,7 @@ def _run(
     check_encoded(config, start.autoencoder)
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
-    console.print(_startup(context, files, state, start))
+    console.print(_startup(context, files, state, start, buffers))
     if resumed is not None and int(state.step) >= config.steps:
         console.print(
             f"The run in {workdir} is complete: {state.step} steps. Increase config.steps, or give another workdir."
@@ -209,29 +212,19 @@ def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
         say(f"{error}.")
 
 
-def _read_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
-    """Reads the tokenizer of a run that starts from `source`.
+def _first_buffers(config: RunConfig, tokenizer: Tokenizer, skipped: SkippedFile) -> Buffers:
+    """Measures the first samples of the run.
 
     Raises:
-      ConfigError: a file is missing or damaged, or the tokenizer has more ids than the model's vocabulary.
+      TooManySkipped: too many of them would be skipped. They are listed in the file.
     """
-    if source is not None and not config.data.tokenizer:
-        return config_errors(source.tokenizer)
-    return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
-
-
-def _check_data(config: RunConfig) -> None:
-    """Requires the dataset to exist, and its held-out split if the run reads it."""
-    parts = config_errors(part_configs, config.data)
-    open_mixture(config.data, config.data.split)
-    uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
-    used = [name for name, value in uses.items() if value]
-    for part in parts.values() if used else ():
-        if not has_split(part.directory, config.evaluation.split):
-            raise ConfigError(
-                f"{part.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
-                f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
-            )
+    buffers = sampled_buffers(config, tokenizer)
+    try:
+        check_share(buffers, config.data, f"the first {buffers.samples:,} samples")
+    except TooManySkipped as error:
+        skipped.add(len(buffers.lengths) - len(buffers.long), error.skipped)
+        raise
+    return buffers
 
 
 def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
@@ -314,7 +307,7 @@ def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Cal
     return evaluate
 
 
-def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start) -> Any:
+def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start, buffers: Buffers) -> Any:
     config, data = context.config, context.config.data
     mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one device"
     hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
@@ -323,6 +316,7 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
         ("tokenizer", f"{context.tokenizer.summary}  ({tokenizer})"),
         ("parameters from", start.origin),
         ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
+        *buffer_facts(config, buffers),
         ("output", str(context.workdir)),
     ]
     tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import rich.console
 
+from uno_jax.data.buffers import WARN_ABOVE
 from uno_jax.data.pipeline import PackedBatch, TooManySkipped
-from uno_jax.data.samples import Skipped
+from uno_jax.data.samples import Skipped, SkippedCount
 from uno_jax.process.json_reader import JsonError, parse_json
+
+_ENOUGH = 1000  # samples of which a share says something
 
 
 class SkippedFile:
     """`skipped.jsonl`: one line with id, cause and message for each record that was skipped for a cause.
 
-    A warning is printed for the first skipped sample, the tenth, the hundredth, and so on.
+    A warning is printed for the first skipped sample, the tenth, the hundredth, and so on, and as soon as more than 1%
+    of at least a thousand samples were skipped.
     """
 
     def __init__(self, file: Path, console: rich.console.Console):
@@ -26,20 +29,25 @@ class SkippedFile:
         content = file.read_bytes() if file.is_file() else b""
         self._listed = set(_listed(content))
         self._before = "" if content[-1:] in (b"", b"\n") else "\n"  # the last line was cut when a process was killed
-        self._causes: Counter[str] = Counter()
+        self._count = SkippedCount()
         self._samples = 0
+        self._many = False
 
     def add(self, samples: int, skipped: list[Skipped]) -> None:
         """Counts a batch and lists its skipped samples."""
         self._samples += samples
-        before = self._causes.total()
-        self._causes.update(skip.cause for skip in skipped)
+        before = self._count.causes.total()
+        self._count.add(skipped)
         new = {(skip.id, skip.cause): skip for skip in skipped if (skip.id, skip.cause) not in self._listed}
         if new:
             self._write(new.values())
             self._listed |= new.keys()
-        if _digits(self._causes.total()) > _digits(before):
+        total = self._count.causes.total()
+        drawn = self._samples + total
+        many = drawn >= _ENOUGH and total > WARN_ABOVE * drawn
+        if skipped and (_digits(total) > _digits(before) or (many and not self._many)):
             self._warn(skipped[-1])
+        self._many |= many
 
     def _write(self, skipped: Iterable[Skipped]) -> None:
         try:
@@ -51,12 +59,12 @@ class SkippedFile:
             self._print(f"warning: {self._file} cannot be written ({error.strerror or error})")
 
     def _warn(self, last: Skipped) -> None:
-        count = self._causes.total()
+        count = self._count.causes.total()
         drawn = self._samples + count
-        causes = ", ".join(f"{cause} {number}" for cause, number in self._causes.most_common())
+        causes = ", ".join(f"{cause} {number}" for cause, number in self._count.causes.most_common())
         self._print(
-            f"warning: {count:,} of {drawn:,} samples ({count / drawn:.1%}) were skipped ({causes}). The last one: "
-            f"{last.message}. All are listed in {self._file}"
+            f"warning: {count:,} of {drawn:,} samples ({count / drawn:.1%}) were skipped ({causes}). "
+            f"{self._count.advice}The last one: {last.message}. All are listed in {self._file}"
         )
 
     def _print(self, text: str) -> None:
