@@ -10,7 +10,7 @@ from configs.study import scenes, scenes_quick
 from uno_jax.config import to_config_dict
 from uno_jax.study.config import Evaluation, StudyConfig
 
-SCENES, OTHER_SCENES, STEPS, PROMPTS = 8_000, 1_000, 200, 300
+SCENES, OTHER_SCENES, STEPS, PROMPTS = 8_000, 1_000, 400, 300
 
 
 def study() -> StudyConfig:
