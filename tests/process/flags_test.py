@@ -289,6 +289,9 @@ def test_only_options_that_name_no_file_are_plain_texts():
         "name",
         "preset",
         "judge",
+        "judge_url",
+        "judge_model",
+        "mixture",
     }
 
 

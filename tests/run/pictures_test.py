@@ -66,7 +66,7 @@ def test_no_more_examples_than_records(config):
 
 def test_a_split_without_targets_is_rejected(config):
     with pytest.raises(
-        ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.* has no record .*set it to 0"
+        ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.* has no sampled record .*set it to 0"
     ):
         choose_records(with_task_weights(config, understanding=1.0))
 
