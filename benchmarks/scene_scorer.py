@@ -445,13 +445,14 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--out", type=Path, required=True, help="existing folder for JSON and pictures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and pictures")
     parser.add_argument("--count", type=int, help="number of examples of a category, of pictures, or of outlines")
     parser.add_argument("--split", choices=SPLITS, default="test", help="split of the scenes of `accuracy`")
     parser.add_argument("--side", type=int, default=SIDE, help="side of the pictures of `accuracy` in pixels")
     args = parser.parse_args()
     run, count = PARTS[args.part]
     args.count = args.count or count
+    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{args.part}.json").write_text(json.dumps(run(args), indent=1))
 
 
