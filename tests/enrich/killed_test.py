@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import output_of
 from tests.helpers.paths import ROOT
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.tiny_autoencoder import AUTOENCODER, encoding_uno, write_autoencoder
 from tests.helpers.tiny_run import write_config
-from uno_jax.enrich import encode_command, recaption_command
 
 pytestmark = pytest.mark.slow
 
@@ -24,11 +22,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def kill_with_files(arguments: list[str], out: Path, files: int) -> None:
-    """Starts `prepare_data ARGUMENTS` and kills it when its folder has so many files."""
+def start(arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
+    """Starts `prepare_data ARGUMENTS` in a process of its own: programs that other tests compiled round differently."""
     command = [sys.executable, "-m", "uno_jax.prepare_data", *arguments, f"--out={out}"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+
+
+def kill_with_files(arguments: list[str], out: Path, files: int) -> None:
+    """Starts the command and kills it when its folder has so many files."""
+    process = start(arguments, out)
     while not out.is_dir() or len([path for path in out.iterdir() if not path.name.startswith(".")]) < files:
         assert process.poll() is None
         time.sleep(0.001)
@@ -41,15 +44,14 @@ def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(command,
     if command == "encode":
         write_config(tmp_path / "config.py", dataset, AUTOENCODER)
         model = write_autoencoder(encoding_uno(dataset), tmp_path / "model")
-        arguments, main = [f"--config={tmp_path / 'config.py'}", f"--checkpoint={model}"], encode_command.main
+        arguments = [f"--config={tmp_path / 'config.py'}", f"--checkpoint={model}"]
     else:
         model = save_small_checkpoint(tmp_path / "model")
         arguments = [f"--data={dataset}", f"--checkpoint={model}", "--temperature=1", "--max_length=8"]
-        main = recaption_command.main
-    arguments.append("--records_per_shard=3")
+    arguments = [command, *arguments, "--records_per_shard=3"]
     broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
-    kill_with_files([command, *arguments], broken, files=3)
-    output_of(main, [*arguments, f"--out={unbroken}"])
+    kill_with_files(arguments, broken, files=3)
+    assert start(arguments, unbroken).wait() == 0
     assert 3 <= len(contents(broken)) < len(contents(unbroken))
-    output_of(main, [*arguments, f"--out={broken}"])
+    assert start(arguments, broken).wait() == 0
     assert contents(broken) == contents(unbroken)
