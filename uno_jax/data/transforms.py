@@ -53,7 +53,7 @@ class ImageTransform:
         """Returns width and height of each bucket, from the widest to the highest."""
         least = self.min_side / self.max_side if self.buckets > 1 else 1.0
         shares = np.geomspace(least, 1.0, max(self.buckets, 1))
-        sides = sorted({min(self._scaled(self.max_side, share), self.largest_side) for share in shares})
+        sides = sorted({self._scaled(self.max_side, share) for share in shares})
         return [(self.largest_side, side) for side in sides] + [(side, self.largest_side) for side in sides[-2::-1]]
 
     def size(self, width: int, height: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,6 +223,25 @@ def field_of(record: Mapping[str, Any], name: str, kind: type | tuple[type, ...]
         names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise BenchmarkError(f"{where}: {name} is {shown}: expected {names}")
     return value
+
+
+def check_result(key: str, items: Container[str], seen: Container[str], where: str, shown: str = "") -> None:
+    """Requires a result to be of an item of the folder, and to be the first one of it.
+
+    Args:
+      key: id of the item.
+      items: ids of the items of the folder.
+      seen: ids of the items that have a result.
+      where: the place of the result.
+      shown: what the message calls the item; "" = its id.
+
+    Raises:
+      BenchmarkError: it is not.
+    """
+    if key not in items:
+        raise BenchmarkError(f"{where}: {shown or key} is no item of this folder; give its own results")
+    if key in seen:
+        raise BenchmarkError(f"{where}: {shown or key} occurs twice; give each result once")
 
 
 def data_of(items: list[Item], files: list[Path]) -> Data:

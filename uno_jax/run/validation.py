@@ -29,7 +29,7 @@ class Validation:
     config: RunConfig
     survey: Survey
     steps_per_epoch: dict[str, float]
-    """As `buffers.steps_per_epoch` gives them."""
+    """Steps in which a run draws each group of records once, from `buffers.steps_per_epoch`."""
     problems: list[str]
     """What would break the run."""
     proposed: RunConfig | None

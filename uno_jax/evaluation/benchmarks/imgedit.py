@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from uno_jax.evaluation.benchmark import (
     Judging,
     Preset,
     Score,
+    check_result,
     data_of,
     field_of,
     find_file,
@@ -71,10 +71,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     failed = 0
     for file in files:
         for key, answer in read_json_object(file).items():
-            if key not in items:
-                raise BenchmarkError(f"{file}: {key} is no item of this folder; give its own results")
-            if key in scores:
-                raise BenchmarkError(f"{file}: {key} occurs twice; give each result once")
+            check_result(key, items, scores, str(file))
             ratings = _ratings(answer) if isinstance(answer, str) else []
             if len(ratings) == _RATINGS:
                 scores[key] = float(np.mean(ratings))
@@ -125,7 +122,7 @@ IMGEDIT = Benchmark(
     published=737,
     samples=1,
     presets={
-        "bagel": Preset("BAGEL's script", dataclasses.replace(EDITING, interval=(0.0, 1.0))),
+        "bagel": Preset("BAGEL's script", EDITING),
         "ours": OURS_EDITING,
     },
     read=_read,

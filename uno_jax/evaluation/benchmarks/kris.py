@@ -20,6 +20,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    check_result,
     data_of,
     field_of,
 )
@@ -109,10 +110,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     for file in files:
         for name, record in read_json_object(file).items():
             key, where = f"{file.parent.name}/{name}", f"{file}: {name}"
-            if key not in items or not isinstance(record, dict):
-                raise BenchmarkError(f"{where}: {key} is no item of this folder; give its own results")
-            if key in ratings:
-                raise BenchmarkError(f"{where}: {key} occurs twice; give each result once")
+            check_result(key, items if isinstance(record, dict) else (), ratings, where)
             names = [*_RATINGS, *([_KNOWLEDGE_RATING] if _dimension(items[key]) in _WITH_KNOWLEDGE else [])]
             rated: list[Any] = [record.get(each) for each in names]
             ratings[key] = [float(value) for value in rated if _is_rating(value)]
@@ -153,16 +151,15 @@ def _points(values: Sequence[float]) -> float:
     return 25 * (float(np.mean(values)) - 1)
 
 
-_BAGEL = dataclasses.replace(EDITING, interval=(0.0, 1.0))
 KRIS = Benchmark(
     name="kris",
     about="KRIS-Bench",
     published=1267,
     samples=1,
     presets={
-        "bagel": Preset("BAGEL's script without thinking", _BAGEL),
+        "bagel": Preset("BAGEL's script without thinking", EDITING),
         "bagel_think": Preset(
-            "BAGEL's script with thinking, but our system prompt", dataclasses.replace(_BAGEL, think=True), THOUGHTS
+            "BAGEL's script with thinking, but our system prompt", dataclasses.replace(EDITING, think=True), THOUGHTS
         ),
         "ours": OURS_EDITING,
     },

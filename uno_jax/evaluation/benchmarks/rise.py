@@ -19,6 +19,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    check_result,
     data_of,
     field_of,
     find_file,
@@ -34,7 +35,7 @@ _NAMES = (_FILE, f"data/{_FILE}")
 _CONSISTENCY, _REASONING, _PLAUSIBILITY = "ApprConsistency", "Reasoning", "VisualPlausibility"
 _WEIGHTS = {_CONSISTENCY: 0.3, _REASONING: 0.5, _PLAUSIBILITY: 0.2}
 _FREE_WEIGHTS = {_REASONING: 0.8, _PLAUSIBILITY: 0.2}
-"""Of an edit whose consistency is not judged."""
+"""Weights of an edit whose consistency is not judged."""
 _LOGICAL_WEIGHTS = {_CONSISTENCY: 0.3, _REASONING: 0.7}
 _LOGICAL = "logical_reasoning"
 _LEAST, _MOST = 1, 5  # of a rating
@@ -88,10 +89,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     for file in files:
         for number, row in enumerate(read_xlsx(file), start=2):
             index, where = row.get("index", ""), f"{file}, row {number}"
-            if index not in items:
-                raise BenchmarkError(f"{where}: {index!r} is no item of this folder; give its own results")
-            if index in scores:
-                raise BenchmarkError(f"{where}: {index} occurs twice; give each result once")
+            check_result(index, items, scores, where, repr(index))
             free = row.get("match_log") == "succeed" and _CONSISTENCY not in row
             logical = items[index].category == _LOGICAL
             weights = _LOGICAL_WEIGHTS if logical else _FREE_WEIGHTS if free else _WEIGHTS
@@ -132,17 +130,16 @@ def _rating(text: str | None, where: str) -> float:
     return value
 
 
-_BAGEL = dataclasses.replace(EDITING, interval=(0.0, 1.0))
 RISE = Benchmark(
     name="rise",
     about="RISEBench",
     published=360,
     samples=1,
     presets={
-        "bagel": Preset("BAGEL's script without thinking, image scale as in its table", _BAGEL),
+        "bagel": Preset("BAGEL's script without thinking, image scale as in its table", EDITING),
         "bagel_think": Preset(
             "BAGEL's script with thinking, but our system prompt",
-            dataclasses.replace(_BAGEL, image_scale=2.0, think=True),
+            dataclasses.replace(EDITING, image_scale=2.0, think=True),
             THOUGHTS,
         ),
         "ours": OURS_EDITING,

@@ -25,6 +25,7 @@ from uno_jax.evaluation.benchmark import (
     Judging,
     Preset,
     Score,
+    check_result,
     data_of,
     field_of,
     one_picture,
@@ -95,10 +96,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     for file in files:
         for where, line in read_json_lines(file):
             name = str(field_of(line, "prompt_id", int, where))
-            if name not in items:
-                raise BenchmarkError(f"{where}: prompt_id {name} is no item of this folder; give its own results")
-            if name in scores or name in failed:
-                raise BenchmarkError(f"{where}: prompt_id {name} occurs twice; give each result once")
+            check_result(name, items, {*scores, *failed}, where, f"prompt_id {name}")
             ratings = {rating: field_of(line, rating, (int, float), where) for rating in _WEIGHTS}
             if all(0 <= value <= _LARGEST for value in ratings.values()):
                 scores[name] = sum(_WEIGHTS[rating] * value for rating, value in ratings.items()) / _LARGEST

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from uno_jax.process.files import write_json
 _PICTURES = [f"image_{number}" for number in range(1, 8)]
 _COLUMNS = ["id", "question", "options", "answer", "question_type", *_PICTURES]
 _LETTERS = "ABCDEFGHIJKLM"
+
+Says = Callable[[Question, str], str]
+"""Returns what an answer to a question says: a letter, or a short answer."""
+
 _THINK = (
     "Reason step by step before you answer. When you are ready, write the answer on a line of its own, in the form "
     '"Final answer: ..".'
@@ -70,14 +75,6 @@ def _listed(text: str, where: str) -> list[str]:
     return [str(each) for each in value]
 
 
-def _read_plain(path: Path) -> Questions:
-    return _read(path, think=False)
-
-
-def _read_thinking(path: Path) -> Questions:
-    return _read(path, think=True)
-
-
 def _short(item: Question, answer: str) -> str:
     options = item.published["options"]
     return first_option(answer, options) if options else answer
@@ -88,11 +85,11 @@ def _long(item: Question, answer: str) -> str:
     return chosen_option(said, options) if options else said
 
 
-def _mark(items: Sequence[Question], given: Mapping[str, str]) -> Score:
+def _mark(items: Sequence[Question], answers: Mapping[str, Any], says: Says) -> Score:
     """Counts letters that are right, and short answers that state a right one."""
     points, guesses = {}, []
     for item in items:
-        options, said = item.published["options"], given[item.id]
+        options, said = item.published["options"], says(item, answers[item.id])
         right = said == item.answer if options else is_right(said, item.published["right"])
         points[item.id] = float(right)
         guesses.append(1 / len(options) if options and said not in options else float(right))
@@ -100,20 +97,8 @@ def _mark(items: Sequence[Question], given: Mapping[str, str]) -> Score:
     return mean_score(items, points, "answers right", others)
 
 
-def _mark_plain(items: Sequence[Question], answers: Mapping[str, Any]) -> Score:
-    return _mark(items, {item.id: _short(item, answers[item.id]) for item in items})
-
-
-def _mark_thinking(items: Sequence[Question], answers: Mapping[str, Any]) -> Score:
-    return _mark(items, {item.id: _long(item, answers[item.id]) for item in items})
-
-
-def _write_plain(folder: Path, items: Sequence[Question], answers: Mapping[str, Any]) -> None:
-    write_json(folder / "prediction.json", {item.id: _short(item, answers[item.id]) for item in items})
-
-
-def _write_thinking(folder: Path, items: Sequence[Question], answers: Mapping[str, Any]) -> None:
-    write_json(folder / "prediction.json", {item.id: _long(item, answers[item.id]) for item in items})
+def _write(folder: Path, items: Sequence[Question], answers: Mapping[str, Any], says: Says) -> None:
+    write_json(folder / "prediction.json", {item.id: says(item, answers[item.id]) for item in items})
 
 
 _DATA = "folder of the .parquet files of MMMU/MMMU, or one of them"
@@ -121,9 +106,9 @@ MMMU = Exam(
     name="mmmu",
     about="MMMU, validation, answered directly",
     data=_DATA,
-    read=_read_plain,
-    mark=_mark_plain,
-    write=_write_plain,
+    read=partial(_read, think=False),
+    mark=partial(_mark, says=_short),
+    write=partial(_write, says=_short),
     max_length=10,
     doubled=True,
 )
@@ -131,9 +116,9 @@ MMMU_COT = Exam(
     name="mmmu_cot",
     about="MMMU, validation, answered after a chain of thought of up to 16,384 tokens",
     data=_DATA,
-    read=_read_thinking,
-    mark=_mark_thinking,
-    write=_write_thinking,
+    read=partial(_read, think=True),
+    mark=partial(_mark, says=_long),
+    write=partial(_write, says=_long),
     max_length=16384,
     doubled=True,
 )
