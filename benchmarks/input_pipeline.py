@@ -6,8 +6,8 @@
 
 Stored pictures are JPEG files with random smooth content and fine texture, with long sides of 1 to 2.5 times the target
 and aspect ratios of 1:3 to 3:1, evenly spread on a logarithmic scale. Each has a prompt of 5 to 60 words and two
-captions of 10 to 120 words. The method is that of `configs/bagel_7b_uno.py`, and rows have the regions that `REGIONS_OF`
-lists. Seconds are CPU seconds of this process, and wall-clock seconds with workers. The last lines are a table.
+captions of 10 to 120 words. The method is that of `configs/bagel_7b_uno.py`, and rows have the regions in `REGIONS_OF`.
+Seconds are CPU seconds of this process, and wall-clock seconds with workers. The last lines are a table.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from uno_jax.data.layout import sample_lengths
 from uno_jax.data.mixture import Group, Mixture
 from uno_jax.data.packing import Packing, pack
 from uno_jax.data.pipeline import TooManySkipped, first_draws, sampled_groups
-from uno_jax.data.samples import Skipped, SkippedCount, complete_sample, read_record, too_long
+from uno_jax.data.samples import Skipped, SkippedCount, read_complete, too_long
 from uno_jax.data.sizes import sizes_only
 from uno_jax.data.tokenizer import Tokenizer
 
@@ -102,11 +102,7 @@ def first_buffers(mixture: Mixture, config: DataConfig, layout: Layout, tokenize
     ids, lengths, unread = [], [], []
     for number, occurrence in first_draws(groups, config, min(count, sum(len(group.numbers) for group in groups))):
         index, within = mixture.locate(number)
-        part = mixture.parts[index]
-        record = read_record(part, within)
-        sample = (
-            record if isinstance(record, Skipped) else complete_sample(record, part.config, inputs[index], occurrence)
-        )
+        sample = read_complete(mixture.parts[index], within, inputs[index], occurrence)
         if isinstance(sample, Skipped):
             unread.append(sample)
         else:

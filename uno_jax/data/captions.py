@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from uno_jax.data.annex import Entries, open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.record import Record
-from uno_jax.data.records import RecordSource
+from uno_jax.data.records import ChangedRecords, RecordSource
 
 KIND = "captions"
 
@@ -58,7 +59,7 @@ def with_captions(records: RecordSource, config: DataConfig, split: str) -> Reco
     if split != config.split and split not in annex.about["splits"]:
         return records
     annex.check_dataset(config.directory, split)
-    return _CaptionedRecords(records, Entries(annex, split))
+    return ChangedRecords(records, partial(_add_captions, Entries(annex, split)))
 
 
 def captioned(record: Record, written: Sequence[WrittenCaption]) -> Record:
@@ -76,16 +77,5 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-@dataclass(frozen=True)
-class _CaptionedRecords:
-    """Records with the captions that a model wrote."""
-
-    records: RecordSource
-    entries: Entries
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.records[index]
-        return captioned(record, from_entry(self.entries[index]))
+def _add_captions(entries: Entries, index: int, record: Record) -> Record:
+    return captioned(record, from_entry(entries[index]))

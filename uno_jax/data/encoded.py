@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from uno_jax.data.annex import Entries, open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.plans import Moments
 from uno_jax.data.record import EncodedRecord, Record, RecordError
-from uno_jax.data.records import RecordSource
+from uno_jax.data.records import ChangedRecords, RecordSource
 
 KIND = "moments"
 _FLOAT = np.dtype("<f4")
@@ -59,22 +60,10 @@ def with_moments(records: RecordSource, config: DataConfig, split: str) -> Recor
         return records
     annex = open_annex(config.encoded, KIND)
     annex.check_dataset(config.directory, split)
-    return _EncodedRecords(records, Entries(annex, split), annex.about["moments_per_token"])
+    return ChangedRecords(records, partial(_add_moments, Entries(annex, split), annex.about["moments_per_token"]))
 
 
-@dataclass(frozen=True)
-class _EncodedRecords:
-    """Records with the moments of their pictures."""
-
-    records: RecordSource
-    entries: Entries
-    width: int
-    """Number of moments of a latent token."""
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.records[index]
-        values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(Record)}
-        return EncodedRecord(**values, pictures=from_entry(self.entries[index], self.width))
+def _add_moments(entries: Entries, width: int, index: int, record: Record) -> Record:
+    """Adds the moments of the pictures of a record, `width` of each latent token."""
+    values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(Record)}
+    return EncodedRecord(**values, pictures=from_entry(entries[index], width))

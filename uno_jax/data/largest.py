@@ -14,6 +14,7 @@ from uno_jax.data.layout import sample_lengths
 from uno_jax.data.methods import Draws, Inputs, Sample, make_sample
 from uno_jax.data.plans import Pixels
 from uno_jax.data.record import Record
+from uno_jax.data.sizes import blank
 from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.data.transforms import ImageTransform, encode_png
 
@@ -51,7 +52,7 @@ class _Largest(ImageTransform):
     """Resizes every picture to the maximum size."""
 
     def resize(self, pixels: Pixels) -> Pixels:
-        return np.broadcast_to(np.uint8(0), (self.largest_side, self.largest_side, 3))
+        return blank(self.largest_side, self.largest_side)
 
 
 def _every_outcome(make: Callable[[Draws], Sample], chosen: Iterable[Any] = ()) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from uno_jax.data.captions import with_captions
 from uno_jax.data.config import DataConfig
 from uno_jax.data.encoded import with_moments
 from uno_jax.data.record import Record
-from uno_jax.data.records import RecordSource, open_records, record_tasks
+from uno_jax.data.records import ChangedRecords, RecordSource, open_records, record_tasks
 from uno_jax.process.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -98,8 +99,9 @@ class Mixture:
 
     def locate(self, number: int) -> tuple[int, int]:
         """Returns the index of a record's part, and the number of the record there."""
-        index = bisect_right(self.ends, number)
-        return index, number - (self.ends[index - 1] if index else 0)
+        starts = [0, *self.ends]
+        index = bisect_right(starts, number, hi=len(self.parts)) - 1
+        return index, number - starts[index]
 
     def trained(self, names: Sequence[str] = TASKS) -> list[Int[np.ndarray, " _"]]:
         """Returns the numbers of the sampled records of each part and each task of `names`."""
@@ -151,9 +153,19 @@ def open_mixture(config: DataConfig, split: str) -> Mixture:
             except UserError as error:
                 raise ConfigError(f"config.{field_of(name, field)}: {error}") from error
         weight = config.mixture[name].weight if name else 1.0
-        source = _Named(name, source) if name else source
+        source = ChangedRecords(source, partial(_name, name)) if name else source
         parts.append(Part(name, replace(own, split=split), weight, source, tasks))
     return Mixture(tuple(parts))
+
+
+def check_files(config: DataConfig) -> None:
+    """Opens every file of the datasets of a config, so that one that is missing or cut is found before a run begins.
+
+    Raises:
+      UserError: a file cannot be used. The message names it.
+    """
+    for part in part_configs(config).values():
+        open_records(part.directory, part.split).check()
 
 
 def part_configs(config: DataConfig) -> dict[str, DataConfig]:
@@ -207,16 +219,6 @@ def field_of(part: str, name: str) -> str:
     return f"data.mixture.{part}.{name}" if part else f"data.{name}"
 
 
-@dataclass(frozen=True)
-class _Named:
-    """The records of a part, whose ids begin with its name so that they differ from those of other parts."""
-
-    name: str
-    records: RecordSource
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.records[index]
-        return replace(record, id=f"{self.name}:{record.id}")
+def _name(part: str, index: int, record: Record) -> Record:
+    """Begins the id of a record with the name of its part, so that it differs from those of other parts."""
+    return replace(record, id=f"{part}:{record.id}")

@@ -32,8 +32,7 @@ from uno_jax.data.check import check_data_config
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import region_dtypes
 from uno_jax.data.methods import Inputs
-from uno_jax.data.mixture import Group, Mixture, Part, open_mixture, part_configs, tokenizer_of
-from uno_jax.data.records import open_records
+from uno_jax.data.mixture import Group, Mixture, Part, check_files, open_mixture, tokenizer_of
 from uno_jax.data.rows import PackedRegion, Row, make_batch, pack_row, padding_share
 from uno_jax.data.samples import SampleInfo, Skipped, SkippedCount, read_sample
 from uno_jax.data.tokenizer import Tokenizer
@@ -131,8 +130,7 @@ def make_batches(
 ) -> Batches:
     """Opens the prepared datasets and returns `batches_of_mixture`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(tokenizer_of(config))
-    for part in part_configs(config).values():
-        open_records(part.directory, config.split).check()
+    check_files(config)
     mixture = open_mixture(config, config.split)
     return batches_of_mixture(mixture, config, layout, tokenizer, host_index=host_index, host_count=host_count)
 

@@ -11,6 +11,7 @@ import contextlib
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +36,21 @@ class RecordSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+
+@dataclass(frozen=True)
+class ChangedRecords:
+    """Records that a function changes as they are read."""
+
+    records: RecordSource
+    change: Callable[[int, Record], Record]
+    """Gets the number of a record and the record. It must be picklable."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.change(index, self.records[index])
 
 
 class StoredRecords:

@@ -77,9 +77,7 @@ def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurre
 
     All randomness follows from the seed of the part's config and the occurrence.
     """
-    config = part.config
-    record = read_record(part, number)
-    sample = record if isinstance(record, Skipped) else complete_sample(record, config, inputs, occurrence)
+    config, sample = part.config, read_complete(part, number, inputs, occurrence)
     if isinstance(sample, Skipped):
         return sample
     # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
@@ -90,6 +88,12 @@ def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurre
     plan = drop_conditions(sample.plan, config, np.random.default_rng((config.seed, occurrence, 1)))
     regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)
     return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption)}
+
+
+def read_complete(part: Part, number: int, inputs: Inputs, occurrence: int) -> Sample | Skipped:
+    """Returns the sample of a record of a part before condition dropout, whether or not it fits a row."""
+    record = read_record(part, number)
+    return record if isinstance(record, Skipped) else complete_sample(record, part.config, inputs, occurrence)
 
 
 def read_record(part: Part, number: int) -> Record | Skipped:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from uno_jax.data.buffers import Buffers, check_share, fill_buffers, steps_per_epoch
-from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.mixture import check_files, open_mixture
 from uno_jax.data.pipeline import TooManySkipped
-from uno_jax.data.records import open_records
 from uno_jax.data.survey import Survey, survey
 from uno_jax.process.errors import UserError
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
@@ -57,8 +56,7 @@ def validate(config: RunConfig, begin: Begin, *, fit: bool = False) -> Validatio
     groups = groups_of(config)
     # The tokenizer of the config needs no checkpoint, which may be on another machine.
     tokenizer = run_tokenizer(config, None if data.tokenizer else run_source(config))
-    for part in part_configs(data).values():
-        open_records(part.directory, data.split).check()
+    check_files(data)
     advance = begin("Reading records", sum(len(group.numbers) for group in groups))
     found = config_errors(survey, open_mixture(data, data.split), data, layout, tokenizer, advance)
     steps = steps_per_epoch(found.buffers, groups, data)
