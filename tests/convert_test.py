@@ -19,7 +19,7 @@ from tests.helpers.small_public import write_public
 from tests.helpers.trees import assert_same
 from uno_jax import convert
 from uno_jax.interop.load import load_model
-from uno_jax.training.checkpoints import find_checkpoint, read_asset
+from uno_jax.training.checkpoint_folders import find_checkpoint, read_asset
 
 # Import
 

@@ -33,7 +33,7 @@ from uno_jax.process.files import is_empty
 from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
 from uno_jax.process.paths import local_path
 from uno_jax.process.signals import exit_on_signals
-from uno_jax.training.checkpoints import find_checkpoint, read_asset
+from uno_jax.training.checkpoint_folders import find_checkpoint, read_asset
 
 
 class Command(NamedTuple):

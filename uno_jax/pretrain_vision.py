@@ -21,7 +21,7 @@ from uno_jax.process.flags import define_config, define_path, parse_flags, secti
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.vision import VisionPlan, pretrain_vision
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> None:

@@ -24,7 +24,8 @@ from uno_jax.interop.load import load_model
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError
 from uno_jax.run.programs import abstract_state
-from uno_jax.training.checkpoints import check_files, restore_state, saved_steps
+from uno_jax.training.checkpoint_folders import check_files, saved_steps
+from uno_jax.training.checkpoints import restore_state
 from uno_jax.training.metrics import read_metrics
 
 pytestmark = pytest.mark.faults

@@ -28,7 +28,7 @@ from uno_jax.interop.compare import difference
 from uno_jax.interop.contents import Contents
 from uno_jax.interop.source import find_source
 from uno_jax.interop.summary import read_parts
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
 
 TRAINED_PARTS = {"generation expert", "latent projections, timestep embedder", "metaqueries and their head"}
 

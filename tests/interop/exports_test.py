@@ -35,7 +35,8 @@ from uno_jax.interop.names import (
 from uno_jax.interop.provenance import saved_provenance
 from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import AutoencoderConfig, VisionConfig
-from uno_jax.training.checkpoints import Checkpoints, find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
+from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.initialise import init_autoencoder
 from uno_jax.training.state import ADAPTERS_TRAINABLE, UNO_TRAINABLE, create_state, is_under
 

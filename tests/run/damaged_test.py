@@ -18,7 +18,7 @@ from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError
 from uno_jax.run.resume import Resumed, resume
 from uno_jax.run.run import run
-from uno_jax.training.checkpoints import saved_steps
+from uno_jax.training.checkpoint_folders import saved_steps
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.config import RunConfig
 from uno_jax.run.run import run
 from uno_jax.run.start import start_params
-from uno_jax.training.checkpoints import find_checkpoint, read_data_state
+from uno_jax.training.checkpoint_folders import find_checkpoint, read_data_state
 from uno_jax.training.metrics import read_metrics
 
 

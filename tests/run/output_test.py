@@ -16,7 +16,7 @@ from uno_jax.config import from_config_dict, to_json
 from uno_jax.interop.load import load_model
 from uno_jax.run.config import RunConfig
 from uno_jax.run.run import run
-from uno_jax.training.checkpoints import find_checkpoint, read_asset
+from uno_jax.training.checkpoint_folders import find_checkpoint, read_asset
 from uno_jax.training.metrics import read_metrics
 
 

@@ -29,7 +29,7 @@ from uno_jax.models.config import ModelConfig
 from uno_jax.run.config import RunConfig
 from uno_jax.run.run import run
 from uno_jax.run.start import run_source, tokenizer_directory
-from uno_jax.training.checkpoints import find_checkpoint, read_asset
+from uno_jax.training.checkpoint_folders import find_checkpoint, read_asset
 from uno_jax.training.metrics import read_metrics
 from uno_jax.training.state import UNO_TRAINABLE, is_under
 from uno_jax.training.stored_trees import restore_tree

@@ -19,7 +19,7 @@ from tests.helpers.tiny_run import (
 )
 from uno_jax.config import ConfigError
 from uno_jax.run.run import run
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
 
 
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(dataset, unbroken, tmp_path):

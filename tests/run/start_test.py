@@ -26,7 +26,7 @@ from uno_jax.process.errors import UserError
 from uno_jax.run.config import with_local_paths
 from uno_jax.run.run import run
 from uno_jax.run.start import start_params
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
 from uno_jax.training.initialise import abstract_params
 from uno_jax.training.metrics import read_metrics
 from uno_jax.training.state import ADAPTERS_TRAINABLE

@@ -13,7 +13,7 @@ from tests.helpers.tiny_run import (
 from uno_jax.config import ConfigError
 from uno_jax.process.lock import LockError, locked
 from uno_jax.run.run import run
-from uno_jax.training.checkpoints import find_checkpoint, saved_steps
+from uno_jax.training.checkpoint_folders import find_checkpoint, saved_steps
 
 
 @pytest.mark.parametrize("place", ["", "7", "checkpoints", "checkpoints/7"])

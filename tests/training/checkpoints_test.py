@@ -13,15 +13,13 @@ import pytest
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
-from uno_jax.training.checkpoints import (
-    Checkpoints,
+from uno_jax.training.checkpoint_folders import (
     find_checkpoint,
-    gather_hosts,
     has_anchor,
     read_asset,
     read_data_state,
-    restore_state,
 )
+from uno_jax.training.checkpoints import Checkpoints, gather_hosts, restore_state
 from uno_jax.training.state import TrainState, create_state, merge
 from uno_jax.training.stored_trees import restore_tree
 

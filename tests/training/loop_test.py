@@ -21,7 +21,8 @@ from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.parallel.parameters import with_shardings
 from uno_jax.process.errors import UserError
-from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, find_checkpoint, restore_state
+from uno_jax.training.checkpoint_folders import find_checkpoint
+from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, restore_state
 from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, run_loop
 from uno_jax.training.saving import Saver

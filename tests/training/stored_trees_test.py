@@ -14,7 +14,12 @@ import pytest
 
 from tests.helpers.damage import cut, files_of, flip_bit, remove_checksums
 from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import Checkpoints, check_files, find_checkpoint, has_ema
+from uno_jax.training.checkpoint_folders import (
+    check_files,
+    find_checkpoint,
+    has_ema,
+)
+from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.state import create_state
 from uno_jax.training.stored_trees import check_tree, read_tree, restore_leaves, restore_tree, saved_leaves
 

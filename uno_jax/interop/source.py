@@ -26,7 +26,11 @@ from uno_jax.interop.sizes import model_config_from_directory
 from uno_jax.models.config import ModelConfig
 from uno_jax.parallel.parameters import tree_shardings, with_shardings
 from uno_jax.process.errors import CheckpointError, say
-from uno_jax.training.checkpoints import check_files, find_checkpoint, has_ema
+from uno_jax.training.checkpoint_folders import (
+    check_files,
+    find_checkpoint,
+    has_ema,
+)
 from uno_jax.training.initialise import abstract_autoencoder, abstract_params
 from uno_jax.training.state import Params, is_under_any
 from uno_jax.training.stored_trees import restore_tree, saved_leaves

@@ -24,17 +24,17 @@ from uno_jax.process.errors import CheckpointError, CheckpointMismatch
 from uno_jax.run.changes import Change, changes, learning_rate_line
 from uno_jax.run.config import RunConfig
 from uno_jax.run.programs import abstract_state
-from uno_jax.training.checkpoints import (
+from uno_jax.training.checkpoint_folders import (
     DataState,
     check_files,
     find_checkpoint,
     has_anchor,
     has_ema,
     is_of_run,
-    restore_state,
     saved_steps,
     set_aside,
 )
+from uno_jax.training.checkpoints import restore_state
 from uno_jax.training.state import Params, TrainState
 
 DATA_FILE = "data.json"

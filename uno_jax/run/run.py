@@ -38,7 +38,8 @@ from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
 from uno_jax.run.skipped import SkippedFile, Watched
 from uno_jax.run.start import Start, check_trainable, model_assets, run_source, start_params, tokenizer_directory
-from uno_jax.training.checkpoints import Checkpoints, DataState
+from uno_jax.training.checkpoint_folders import DataState
+from uno_jax.training.checkpoints import Checkpoints
 from uno_jax.training.limits import Rewind, SkipLimit
 from uno_jax.training.loop import Parts, Schedule, StepCounts, run_loop
 from uno_jax.training.metrics import LogWindow, MetricsWriter, Progress, read_metrics

@@ -20,7 +20,7 @@ from uno_jax.study.run_configs import identity, run_config
 from uno_jax.study.scoring import score
 from uno_jax.study.training import train
 from uno_jax.study.unit import Done, Json, Unit
-from uno_jax.training.checkpoints import find_checkpoint
+from uno_jax.training.checkpoint_folders import find_checkpoint
 
 STAGES = ("data", "base", "reading", "tune", "runs", "scores")
 """Stages with units, in order. The report follows."""

@@ -18,7 +18,7 @@ from uno_jax.study.config import Evaluation, SamplingPlan
 from uno_jax.study.drawing import draw_jobs, drawn_lines, edit_jobs, edited_lines
 from uno_jax.study.job import Job, Line, Scored, line_texts, read_lines
 from uno_jax.study.reading import read_jobs, read_lines_of
-from uno_jax.training.checkpoints import has_ema
+from uno_jax.training.checkpoint_folders import has_ema
 from uno_jax.training.initialise import abstract_params
 
 LINES = "lines.jsonl"

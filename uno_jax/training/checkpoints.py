@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,27 +25,31 @@ from flax.traverse_util import flatten_dict
 
 from uno_jax.parallel.hosts import gather_json, together
 from uno_jax.process.errors import CheckpointError
-from uno_jax.process.json_reader import JsonError, parse_json
 from uno_jax.process.signals import signals_held
+from uno_jax.training.checkpoint_folders import (
+    DATA_FILE,
+    DataState,
+    cause,
+    has_ema,
+    read_data_state,
+    remove_unfinished,
+    saved_steps,
+    why_unwritable,
+)
 from uno_jax.training.checksums import check_arrays, file_checksum
 from uno_jax.training.state import Params, TrainState, is_under_any, merge, partition
 from uno_jax.training.stored_trees import (
     CHECKSUMS,
     CHECKSUMS_FILE,
-    METADATA_FILE,
     Checksums,
     array_records,
     cast_tree,
     check_tree,
-    items_of,
     named_leaves,
-    read_checksums,
     read_tree,
     saved_leaves,
 )
 from uno_jax.training.versions import VERSIONS_FILE, versions_json
-
-DataState = dict[str, Any]
 
 # Limits of host memory and of the size of a stored chunk while `save_model` writes.
 _CONCURRENT_GB = 1
@@ -55,11 +57,6 @@ _CHUNK_BYTES = 2**26
 
 # Fields of TrainState in the item `training`. Parameters and EMA are separate items.
 _TRAINING = ("step", "opt_state", "gradient_norms", "latched", "skipped", "recent_losses")
-RUN_ITEMS = ("params", "training", "data", "assets")
-"""Items that every checkpoint of a run has."""
-_DATA_FILE = "metadata"
-# Orbax writes a checkpoint under a name with the first ending. The second is added to that of a failed attempt.
-_UNFINISHED, _FAILED = ".orbax-checkpoint-tmp", ".failed"
 # Path prefixes, by item, of arrays whose values must be finite. Norms are only measured.
 _FINITE = {"params": ("",), "ema": ("",), "anchor": ("",), "training": ("opt_state",)}
 
@@ -100,12 +97,12 @@ class Checkpoints:
         longer agree on what Orbax has done."""
         self._pending: int | None = None
         self._failure: str | None = None
-        self._raise_together(_why_unwritable(self.directory))
+        self._raise_together(why_unwritable(self.directory))
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         if jax.process_index() == 0:
-            _remove_unfinished(self.directory)
+            remove_unfinished(self.directory)
         kept = [ocp.checkpoint_managers.LatestN(self._keep)]
         if self._keep_every:
             kept.append(ocp.checkpoint_managers.EveryNSteps(self._keep_every))
@@ -137,7 +134,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        self._raise_together(_why_unwritable(self.directory))
+        self._raise_together(why_unwritable(self.directory))
         trees: dict[str, Any] = {
             "params": merge(state.trainable, state.frozen),
             "training": _training(state),
@@ -148,7 +145,7 @@ class Checkpoints:
             trees["autoencoder"] = jax.tree.map(np.asarray, autoencoder)
         files = {
             "assets": self._assets,
-            "data": {_DATA_FILE: json.dumps(gather_hosts(data_state)).encode()},
+            "data": {DATA_FILE: json.dumps(gather_hosts(data_state)).encode()},
         }
         checksums = _checksums(trees, files, finite=_FINITE)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
@@ -159,8 +156,8 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             if jax.process_count() > 1:  # the other hosts wait inside Orbax for this one
                 self.usable = False
-                raise self._error(_reason(error)) from None
-            self._failure = _reason(error)
+                raise self._error(cause(error)) from None
+            self._failure = cause(error)
             self.wait()
         self._pending = step
 
@@ -199,7 +196,7 @@ class Checkpoints:
             self.saved = pending
             return None
         except (OSError, ValueError, RuntimeError) as error:
-            return _reason(error)
+            return cause(error)
 
     def _raise_together(self, reason: str | None) -> None:
         """Raises CheckpointError on all hosts if there is a reason on any of them."""
@@ -360,168 +357,17 @@ def _checksums(
     return Checksums(arrays, checked)
 
 
-def check_files(checkpoint: Path, *, resumable: bool = False) -> bool:
-    """Checks that the items of a checkpoint are there and that its small files are whole. Reads no arrays.
-
-    Without `resumable`, only the model is needed: a copy may lack `training`, `data` and `ema`.
-
-    Returns:
-      Whether it has checksums. Those of earlier versions have none.
-
-    Raises:
-      CheckpointError: an item or a file is missing or damaged.
-    """
-    checksums = read_checksums(checkpoint)
-    written = items_of(checkpoint) if checksums is None else {*checksums.arrays, CHECKSUMS}
-    items = {*RUN_ITEMS, *written} if resumable else {"params", "assets", *({"autoencoder"} & written)}
-    missing = sorted(item for item in items if not (checkpoint / item).is_dir())
-    if missing:
-        raise CheckpointError(f"{checkpoint}: {', '.join(missing)} is missing. Use another checkpoint")
-    for name, checksum in (checksums.files if checksums else {}).items():
-        if name.split("/")[0] in items:
-            _check_file(checkpoint / name, checksum)
-    return checksums is not None
-
-
-def _check_file(file: Path, checksum: str) -> None:
-    try:
-        whole = file_checksum(file.read_bytes()) == checksum
-    except OSError as error:
-        raise CheckpointError(f"{file}: missing or unreadable ({_reason(error)}). Use another checkpoint") from None
-    if not whole:
-        raise CheckpointError(f"{file}: damaged: it differs from what was saved. Use another checkpoint")
-
-
-def find_checkpoint(directory: str | Path) -> Path | None:
-    """Returns the checkpoint at a path: the path itself, or the newest in a checkpoints folder or workdir, or None."""
-    directory = Path(directory).resolve()
-    if _is_checkpoint(directory):
-        return directory
-    for folder in (directory, (directory / "checkpoints").resolve()):
-        steps = saved_steps(folder)
-        if steps:
-            return folder / str(steps[-1])
-    return None
-
-
-def saved_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder, whole or not, in ascending order."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and _is_checkpoint(path))
-
-
-def set_aside(folder: Path, steps: Sequence[int], suffix: str) -> list[Path]:
-    """Renames checkpoints, so that no command finds them and new ones of the same steps can be saved.
-
-    Called by all hosts. Returns their new paths, which end with the suffix.
-
-    Raises:
-      CheckpointError: the folder cannot be written.
-    """
-
-    def rename() -> list[str]:
-        renamed = []
-        for step in steps if jax.process_index() == 0 else ():
-            path = _unused_name(folder / f"{step}.{suffix}")
-            try:
-                (folder / str(step)).rename(path)
-            except OSError as error:
-                raise CheckpointError(f"{folder / str(step)}: cannot be renamed ({_reason(error)})") from None
-            renamed.append(str(path))
-        return renamed
-
-    return [Path(path) for path in gather_json(together(rename))[0]]
-
-
-def _is_checkpoint(directory: Path) -> bool:
-    """Whether a directory is a checkpoint, which may lack a part."""
-    parts = [(directory / item).is_dir() for item in RUN_ITEMS]
-    return sum(parts) > 1 or (directory / METADATA_FILE).is_file()
-
-
-def is_of_run(checkpoint: Path) -> bool:
-    """Whether a checkpoint is a run's, and not only a model."""
-    return any((checkpoint / item).is_dir() for item in ("training", "data"))
-
-
-def has_ema(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds EMA weights of the trained parameters."""
-    return "ema" in items_of(checkpoint)
-
-
-def has_anchor(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds the trainable parameters that its run started from."""
-    return "anchor" in items_of(checkpoint)
-
-
 @contextlib.contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Turns errors of Orbax and TensorStore while writing files into a one-line CheckpointError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{directory.parent}: writing the checkpoint failed ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """The file system's own words. TensorStore's message begins with its layers and ends with them."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).split("\n")[0].split(" [")[0].rsplit(": ", 1)[-1] or type(error).__name__
+        raise CheckpointError(f"{directory.parent}: writing the checkpoint failed ({cause(error)})") from None
 
 
 def _first(reasons: Sequence[str | None]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
-
-
-def _why_unwritable(directory: Path) -> str | None:
-    """Tries to write a file into the folder, which is made. Returns why it cannot be, or None."""
-    probe = directory / f".writable.{jax.process_index()}.{os.getpid()}.tmp"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(bytes(4096))
-    except OSError as error:
-        return _reason(error)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
-    return None
-
-
-def _remove_unfinished(directory: Path) -> None:
-    """Removes what failed or interrupted attempts left in the folder.
-
-    Threads of a failed attempt may still write files. So a folder is renamed first, and what cannot be removed is left
-    for the next time.
-    """
-    for path in directory.glob(f"*{_UNFINISHED}*"):
-        if _FAILED not in path.name:
-            with contextlib.suppress(OSError):
-                path = path.rename(_unused_name(path.with_name(f"{path.name}{_FAILED}")))
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _unused_name(path: Path) -> Path:
-    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
-    return next(name for name in names if not name.exists())
-
-
-def read_asset(checkpoint: Path, name: str) -> bytes:
-    """Reads a file of a checkpoint's `assets` folder, for example `config.json`."""
-    return (checkpoint / "assets" / name).read_bytes()
-
-
-def read_data_state(checkpoint: Path) -> DataState:
-    """Reads the data position of a checkpoint, for all shards of all hosts.
-
-    Raises:
-      CheckpointError: files are missing or damaged.
-    """
-    file = checkpoint / "data" / _DATA_FILE
-    try:
-        state: DataState = parse_json(file.read_bytes())
-        return state
-    except (OSError, JsonError) as error:
-        raise CheckpointError(f"{file}: missing or damaged ({error}). Use another checkpoint") from None
 
 
 def gather_hosts(local: DataState) -> DataState:

@@ -18,7 +18,7 @@ from uno_jax.parallel.hosts import agree, gather_json
 from uno_jax.process.errors import CheckpointError, UserError
 from uno_jax.process.signals import stop_event
 from uno_jax.process.watchdog import Watchdog
-from uno_jax.training.checkpoints import DataState
+from uno_jax.training.checkpoint_folders import DataState
 from uno_jax.training.limits import Rewind, SkipLimit, reason, write_description
 from uno_jax.training.saving import Saver
 from uno_jax.training.state import Params, TrainState, merge

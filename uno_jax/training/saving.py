@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from uno_jax.process.errors import CheckpointError
-from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints, DataState
+from uno_jax.training.checkpoint_folders import DataState
+from uno_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from uno_jax.training.state import Params, TrainState
 
 # Seconds from the second failure to the next attempt. They double with every further failure.
