@@ -1,7 +1,7 @@
 """A part of the study on scenes in under half an hour on two CPU cores: `sft` and `uno` from a given base, one seed.
 
 The base is that in `pretrained/`. `--config.base.checkpoint=DIR` names another: a run of `scenes_pretrain`, or a base
-of another study.
+of another study. `first_look` measures less, and `scenes_untuned` more; in one workdir they share their runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uno_jax.config import to_config_dict
 from uno_jax.study.config import Arm, BasePlan, Evaluation, StudyConfig
 
 BASE = "pretrained/scenes_base"
-SCENES, OTHER_SCENES, STEPS, PROMPTS = 20_000, 1_000, 300, 1_000
+SCENES, OTHER_SCENES, STEPS, PROMPTS, NOVEL, READ = 8_000, 1_000, 400, 1_000, 500, 100
 SCALE = 2.0
 """Guidance scale, chosen for the base on development prompts."""
 
@@ -34,9 +34,9 @@ def study() -> StudyConfig:
         final=(
             Evaluation("draw", "test", PROMPTS, 1.0),
             Evaluation("draw", "test", PROMPTS),
-            Evaluation("draw", "novel", PROMPTS // 2),
+            Evaluation("draw", "novel", NOVEL),
         ),
-        reading=Evaluation("read", "test", 100),
+        reading=Evaluation("read", "test", READ),
     )
 
 

@@ -44,6 +44,10 @@ def test_there_and_back_through_a_config_dict():
             r"the same budget, but the grids have 1 points \(sft\), 2 points \(uno\)",
         ),
         ({"score_every": 30}, r"config.score_every is 30: give a divisor of config.steps \(100\)"),
+        (
+            {"score_every": 50, "arms": (Arm("sft", "a", steps=120),)},
+            r"config.score_every is 50: give a divisor of the steps of sft \(120\), or 0",
+        ),
         ({"reading": Evaluation("draw")}, "config.reading.kind is 'draw': expected 'read'"),
         ({"final": (Evaluation("draw"), Evaluation("draw"))}, "config.final has the same evaluation twice"),
     ],

@@ -31,6 +31,14 @@ def test_every_arm_is_run_from_every_base_with_its_number_of_seeds(tmp_path):
     assert pairs["reca"] == {"b0s0", "b1s0"}
 
 
+def test_an_arm_may_have_more_steps_than_the_others(tmp_path):
+    config = dataclasses.replace(CONFIG, arms=(*CONFIG.arms, Arm("longer", "scenes_sft", steps=2 * CONFIG.steps)))
+    found = named(config, tmp_path)
+    assert [found[f"runs/{arm}/b0s0"].amount for arm in ("sft", "longer")] == [CONFIG.steps, 2 * CONFIG.steps]
+    curve = {name.split("/scores/")[1] for name in found if name.startswith("runs/longer/b0s0/scores/step")}
+    assert {name.split("/")[0] for name in curve} == {"step000050", "step000100", "step000150", "step000200"}
+
+
 def test_arms_of_a_pair_draw_the_same_and_other_pairs_and_tuning_draw_otherwise(tmp_path):
     study = make_up(tmp_path)
 

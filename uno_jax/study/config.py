@@ -65,6 +65,8 @@ class Arm:
     """Guidance scale of an arm that is not tuned. Tuning chooses it from `TuningPlan.scales`."""
     seeds: int = 0
     """Runs per base; 0 = the study's."""
+    steps: int = 0
+    """Steps of each run; 0 = the study's. More for a fast arm give a comparison at equal time."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class StudyConfig:
     seeds: int = 1
     """Runs of each arm per base."""
     steps: int = 1000
-    """Steps of every run of an arm."""
+    """Steps of every run of an arm that does not say otherwise."""
     score_every: int = 0
     """Steps between checkpoints that `curve` is measured of; 0 = none."""
     curve: tuple[Evaluation, ...] = ()
@@ -144,6 +146,10 @@ class StudyConfig:
     def seeds_of(self, arm: Arm) -> int:
         """Number of runs per base of an arm."""
         return arm.seeds or self.seeds
+
+    def steps_of(self, arm: Arm) -> int:
+        """Steps of each final run of an arm."""
+        return arm.steps or self.steps
 
     def bases(self) -> int:
         """Number of bases."""
@@ -202,6 +208,12 @@ def _rules(config: StudyConfig) -> Iterator[tuple[bool, str]]:
             f"config.arms: scale of {arm.name} is {arm.scale}: give a positive, finite number",
         )
         yield arm.seeds >= 0, f"config.arms: seeds of {arm.name} is {arm.seeds}: give at least 0"
+        yield arm.steps >= 0, f"config.arms: steps of {arm.name} is {arm.steps}: give at least 0"
+        yield (
+            config.score_every <= 0 or arm.steps % config.score_every == 0,
+            f"config.score_every is {config.score_every}: give a divisor of the "
+            f"steps of {arm.name} ({arm.steps}), or 0",
+        )
     yield 0 < config.difference < 1, f"config.difference is {config.difference}: give a number between 0 and 1"
     yield config.base.count >= 1, f"config.base.count is {config.base.count}: give at least 1"
     yield config.seeds >= 1, f"config.seeds is {config.seeds}: give at least 1"

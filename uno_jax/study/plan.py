@@ -231,14 +231,15 @@ def scored(study: Study) -> Iterator[tuple[str, Subject, Evaluation]]:
             run = study.run_unit(arm, pair)
             for evaluation in config.final:
                 yield arm.name, Subject(run), evaluation
-            for step in curve_steps(config):
+            for step in curve_steps(config, arm):
                 for evaluation in config.curve:
                     yield arm.name, Subject(run, step), evaluation
 
 
-def curve_steps(config: StudyConfig) -> range:
-    """Steps of the checkpoints that the curves are measured of."""
-    return range(config.score_every, config.steps + 1, config.score_every) if config.score_every else range(0)
+def curve_steps(config: StudyConfig, arm: Arm) -> range:
+    """Steps of the checkpoints of an arm that the curves are measured of."""
+    every = config.score_every
+    return range(every, config.steps_of(arm) + 1, every) if every else range(0)
 
 
 def _arm_training(
@@ -252,10 +253,10 @@ def _arm_training(
 ) -> Unit:
     """Makes the unit of a run of an arm, with the changes of a grid point, or with those that tuning chose."""
     config = study.config
-    fields: dict[str, Any] = {"seed": pair.random, "data__seed": pair.random, "steps": steps or config.steps}
+    fields: dict[str, Any] = {"seed": pair.random, "data__seed": pair.random, "steps": steps or config.steps_of(arm)}
     fields["pictures__every"] = 0  # the report has its own
     if stage == "runs" and config.score_every:
-        fields |= {"checkpoint__every": config.score_every, "checkpoint__keep": config.steps // config.score_every + 1}
+        fields |= {"checkpoint__every": config.score_every, "checkpoint__keep": len(curve_steps(config, arm)) + 1}
     plan = RunPlan(arm.config, (*arm.changes, *(changes or ())))
     waits = tuple(study.grid_scores(arm.name).values()) if changes is None and arm.name in study.tuned() else ()
     return _training(

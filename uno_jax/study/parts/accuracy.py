@@ -80,8 +80,10 @@ def curves(study: Study, folder: Path) -> Part | None:
     for evaluation in config.curve:
         before = measured(study, BEFORE, evaluation)
         found = {
-            name: {step: of for step in curve_steps(config) if (of := measured(study, name, evaluation, step))}
-            for name in names_of(config)[1:]
+            arm.name: {
+                step: of for step in curve_steps(config, arm) if (of := measured(study, arm.name, evaluation, step))
+            }
+            for arm in config.arms
         }
         reference = found[config.reference]
         totals = {
