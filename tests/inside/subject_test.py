@@ -12,7 +12,7 @@ from tests.helpers.paths import REFERENCE
 from tests.helpers.small_checkpoint import write_checkpoint
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.small_subject import RECORDS, small_subject
-from uno_jax.inside.subject import encoded_batches, find_checkpoints, plans_of
+from uno_jax.inside.subject import encoded_batches, find_checkpoints, plans_of, short_names
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.process.errors import CheckpointError, UserError
 
@@ -42,11 +42,20 @@ def test_a_published_checkpoint_has_no_metaqueries_and_can_be_looked_into():
     assert found.inputs.metaquery_transform.max_side == found.config.vision.patch_size  # a single patch, never used
 
 
-def test_names_are_the_last_folders_that_differ(tmp_path):
-    for folder in ("a", "b/checkpoints/3", "c/checkpoints/3"):
-        saved(tmp_path / folder)
-    paths = [str(tmp_path / folder) for folder in ("a", "b/checkpoints/3", "c/checkpoints/3")]
-    assert [found.name for found in find_checkpoints(paths)] == ["a", *paths[1:]]
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["base", "runs/a/checkpoints"], ["base", "a"]),
+        (["base", "runs/sft/b0/run", "runs/uno/b0/run"], ["base", "sft", "uno"]),
+        (["b/checkpoints/3", "c/checkpoints/3"], ["b", "c"]),
+        (["x/a/s0/run", "x/a/s1/run", "x/b/s1/run"], ["a/s0", "a/s1", "b/s1"]),
+        (["run", "x/run"], ["run", "x/run"]),
+        (["a/x", "b/x", "a"], ["a/x", "b/x", "a"]),
+        (["run", "run/checkpoints"], ["run", "run/checkpoints"]),
+    ],
+)
+def test_names_are_the_last_folders_that_differ(paths, names):
+    assert short_names(paths) == names
 
 
 def test_a_checkpoint_given_twice_is_rejected(tmp_path):

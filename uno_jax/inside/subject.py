@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,17 +70,15 @@ class Subject:
 def find_checkpoints(paths: Sequence[str]) -> list[Checkpoint]:
     """Finds the checkpoints at the paths, which must cut a picture into the same tokens.
 
-    A checkpoint is named by the last folder of its path that is not `checkpoints`, or by the path if another has that
-    name too.
+    They are named by `short_names`.
 
     Raises:
       CheckpointError: there is no checkpoint at a path, or one of its small files is damaged.
       UserError: a path is given twice, or the tokens differ.
     """
-    short = [_last_folder(path) for path in paths]
-    names = [path if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)]
-    if len(set(names)) < len(names):
-        raise UserError(f"the checkpoint {max(names, key=names.count)} is given twice: give each once")
+    if len(set(paths)) < len(paths):
+        raise UserError(f"the checkpoint {max(paths, key=paths.count)} is given twice: give each once")
+    names = short_names(paths)
     found = [_checkpoint(path, name) for path, name in zip(paths, names, strict=True)]
     for each in found[1:]:
         if _tokens(each) != _tokens(found[0]):
@@ -101,9 +100,30 @@ def load_subject(
     return Subject(checkpoint, load_reader(checkpoint.path, ema=ema, dtype=dtype, mesh=mesh))
 
 
-def _last_folder(path: str) -> str:
-    parts = [part for part in Path(path).parts if part != "checkpoints"]
-    return parts[-1] if parts else path
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Returns a name for each path: the last folder that is not `checkpoints`, or what tells equal ones apart.
+
+    `base`, `runs/sft/b0/run` and `runs/uno/b0/run` are named `base`, `sft` and `uno`.
+    """
+    parts = [tuple(part for part in Path(path).parts if part != "checkpoints") or (path,) for path in paths]
+    names = {}
+    for last in dict.fromkeys(each[-1] for each in parts):
+        group = [each for each in dict.fromkeys(parts) if each[-1] == last]
+        names |= dict(zip(group, _told_apart(group), strict=True))
+    listed = [names[each] for each in parts]
+    return list(paths) if len(set(listed)) < len(listed) else listed
+
+
+def _told_apart(group: Sequence[tuple[str, ...]]) -> list[str]:
+    """Returns the shortest ends that differ of paths, without the end that all have in common."""
+    if len(group) == 1:
+        return [group[0][-1]]
+    common = 0
+    while len({each[-common - 1 :][:1] for each in group}) == 1 and min(map(len, group)) > common + 1:
+        common += 1
+    cut = [each[: len(each) - common] for each in group]
+    length = next(n for n in itertools.count(1) if len({each[-n:] for each in cut}) == len(cut))
+    return ["/".join(each[-length:]) for each in cut]
 
 
 def _tokens(checkpoint: Checkpoint) -> str:
