@@ -76,7 +76,7 @@ def gradient_chart(names: Sequence[str], found: Sequence[Gradients], weights: Ma
     right.axhline(0, color="gray", linewidth=0.5)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, handlelength=4)
     return _image(figure)
 
 
