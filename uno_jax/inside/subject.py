@@ -106,7 +106,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     `base`, `runs/sft/b0/run` and `runs/uno/b0/run` are named `base`, `sft` and `uno`.
     """
     parts = [tuple(part for part in Path(path).parts if part != "checkpoints") or (path,) for path in paths]
-    names = {}
+    names: dict[tuple[str, ...], str] = {}
     for last in dict.fromkeys(each[-1] for each in parts):
         group = [each for each in dict.fromkeys(parts) if each[-1] == last]
         names |= dict(zip(group, _told_apart(group), strict=True))
