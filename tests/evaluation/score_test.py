@@ -67,9 +67,8 @@ def test_items_without_a_result_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([geneval_line("00000", 0, True)] * 2, "is also at"),
         ([geneval_line("00000", 0, True, "position")], "item 00000 has 'single_object'"),
-        ([{**geneval_line("00000", 0, True), "filename": "99999/samples/0.png"}], "is no picture of this folder"),
+        ([{**geneval_line("00000", 0, True), "filename": "99999/samples/0.png"}], "is no item of this folder"),
         ([{**geneval_line("00000", 0, True), "correct": "yes"}], "correct is 'yes': expected true or false"),
     ],
 )

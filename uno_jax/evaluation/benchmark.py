@@ -225,23 +225,29 @@ def field_of(record: Mapping[str, Any], name: str, kind: type | tuple[type, ...]
     return value
 
 
-def check_result(key: str, items: Container[str], seen: Container[str], where: str, shown: str = "") -> None:
-    """Requires a result to be of an item of the folder, and to be the first one of it.
+Seen = dict[tuple[str, str], str]
+"""Item and sample that have a result, failed or not -> the place of it."""
+
+
+def check_result(key: str, items: Container[str], seen: Seen, where: str, *, sample: str = "", shown: str = "") -> None:
+    """Requires a result to be of an item of the folder, and to be the first one of it. Notes its place in `seen`.
 
     Args:
       key: id of the item.
       items: ids of the items of the folder.
-      seen: ids of the items that have a result.
+      seen: results so far.
       where: the place of the result.
-      shown: what the message calls the item; "" = its id.
+      sample: the sample, if items have several.
+      shown: what the message calls the result; "" = the id of the item.
 
     Raises:
       BenchmarkError: it is not.
     """
     if key not in items:
         raise BenchmarkError(f"{where}: {shown or key} is no item of this folder; give its own results")
-    if key in seen:
-        raise BenchmarkError(f"{where}: {shown or key} occurs twice; give each result once")
+    if (key, sample) in seen:
+        raise BenchmarkError(f"{where}: {shown or key} is also at {seen[key, sample]}; give each result once")
+    seen[key, sample] = where
 
 
 def data_of(items: list[Item], files: list[Path]) -> Data:

@@ -19,6 +19,8 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    Seen,
+    check_result,
     data_of,
     read_text,
 )
@@ -73,6 +75,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     The breakdown that the scorer appends is not read, because it counts the last crop only.
     """
     scores: dict[str, float] = {}
+    seen: Seen = {}
     for file in files:
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             match = _LINE.match(line)
@@ -80,10 +83,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
                 continue
             name = Path(match["path"].replace("\\", "/")).name.split(".")[0]
             where = f"{file}:{number}"
-            if name not in items:
-                raise BenchmarkError(f"{where}: {match['path']} is no picture of this folder; give its own results")
-            if name in scores:
-                raise BenchmarkError(f"{where}: {name} occurs twice; give the results of one run of the scorer")
+            check_result(name, items, seen, where, shown=match["path"])
             crops = [float(text) for text in match["scores"].split(", ")[1:5]]
             scores[name] = float(np.mean(crops))
     if not scores:

@@ -31,6 +31,8 @@ from uno_jax.evaluation.benchmark import (
     Judging,
     Preset,
     Score,
+    Seen,
+    check_result,
     data_of,
     field_of,
     read_text,
@@ -150,6 +152,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     over the kinds of edit. The intersection is a subset, which is also published under the same name.
     """
     scores: dict[str, float] = {}
+    seen: Seen = {}
     parts: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in _PARTS}
     failed = 0
     for file in files:
@@ -158,10 +161,8 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
             where = f"{file}:{number}"
             path = str(row.get("edited_image")).replace("\\", "/").split("/")
             name, language = "/".join([*path[-3:-2], path[-1].removesuffix(".png")]), "".join(path[-2:-1])
-            if name not in items or language != str(row.get("instruction_language")):
-                raise BenchmarkError(f"{where}: edited_image is no picture of this folder; give its own results")
-            if name in scores:
-                raise BenchmarkError(f"{where}: {name} occurs twice; give each result once")
+            own = language == str(row.get("instruction_language"))
+            check_result(name, items if own else (), seen, where, shown=repr(row.get("edited_image")))
             ratings = [_rating(row.get(column)) for column in ("sementics_score", "quality_score")]
             if None in ratings:
                 failed += 1

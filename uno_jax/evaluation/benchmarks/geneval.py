@@ -19,6 +19,8 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    Seen,
+    check_result,
     data_of,
     field_of,
     find_file,
@@ -59,26 +61,22 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     """
     by_tag: dict[str, list[bool]] = defaultdict(list)
     by_item: dict[str, list[bool]] = defaultdict(list)
-    seen: dict[tuple[str, str], str] = {}
+    seen: Seen = {}
     for file in files:
         for where, line in read_json_lines(file):
             path, tag = field_of(line, "filename", str, where), field_of(line, "tag", str, where)
             match = re.search(r"(\d{5})/samples/(\d+)\.png$", path.replace("\\", "/"))
-            if match is None or match[1] not in items:
-                raise BenchmarkError(f"{where}: {path} is no picture of this folder; give the results of its pictures")
-            if tag != items[match[1]].category:
+            item, sample = match.groups() if match else ("", "")
+            check_result(item, items, seen, where, sample=sample, shown=path)
+            if tag != items[item].category:
                 raise BenchmarkError(
-                    f"{where}: tag is {tag!r}, but item {match[1]} has {items[match[1]].category!r}; "
+                    f"{where}: tag is {tag!r}, but item {item} has {items[item].category!r}; "
                     "give results of the same prompt file"
                 )
-            picture = (match[1], match[2])
-            if picture in seen:
-                raise BenchmarkError(f"{where}: {path} is also at {seen[picture]}; give each result once")
-            seen[picture] = where
             if not isinstance(line.get("correct"), bool):
                 raise BenchmarkError(f"{where}: correct is {line.get('correct')!r}: expected true or false")
             by_tag[tag].append(line["correct"])
-            by_item[match[1]].append(line["correct"])
+            by_item[item].append(line["correct"])
     tags = {tag: float(np.mean(values)) for tag, values in by_tag.items()}
     return Score(
         averages={

@@ -20,6 +20,7 @@ from uno_jax.evaluation.benchmark import (
     Judging,
     Preset,
     Score,
+    Seen,
     check_result,
     data_of,
     field_of,
@@ -68,10 +69,11 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     score; BAGEL's is the mean over edits. An answer without exactly three ratings is a failure.
     """
     scores: dict[str, float] = {}
+    seen: Seen = {}
     failed = 0
     for file in files:
         for key, answer in read_json_object(file).items():
-            check_result(key, items, scores, str(file))
+            check_result(key, items, seen, f"{file}: {key}")
             ratings = _ratings(answer) if isinstance(answer, str) else []
             if len(ratings) == _RATINGS:
                 scores[key] = float(np.mean(ratings))

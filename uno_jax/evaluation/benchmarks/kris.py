@@ -20,6 +20,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    Seen,
     check_result,
     data_of,
     field_of,
@@ -106,11 +107,12 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     more edits or ratings weigh more. BAGEL's script has mapped a rating s to (s - 1) x 25, and at first to s x 20.
     """
     ratings: dict[str, list[float]] = {}
+    seen: Seen = {}
     missing = 0
     for file in files:
         for name, record in read_json_object(file).items():
             key, where = f"{file.parent.name}/{name}", f"{file}: {name}"
-            check_result(key, items if isinstance(record, dict) else (), ratings, where)
+            check_result(key, items if isinstance(record, dict) else (), seen, where)
             names = [*_RATINGS, *([_KNOWLEDGE_RATING] if _dimension(items[key]) in _WITH_KNOWLEDGE else [])]
             rated: list[Any] = [record.get(each) for each in names]
             ratings[key] = [float(value) for value in rated if _is_rating(value)]

@@ -19,6 +19,7 @@ from uno_jax.evaluation.benchmark import (
     Item,
     Preset,
     Score,
+    Seen,
     check_result,
     data_of,
     field_of,
@@ -83,13 +84,14 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     failed judgement, too. The weighted score is halved, but at least 1, if reasoning is rated 1.
     """
     scores: dict[str, float] = {}
+    seen: Seen = {}
     right: dict[str, float] = {}
     asked_for: dict[str, bool] = {}
     failed = 0
     for file in files:
         for number, row in enumerate(read_xlsx(file), start=2):
             index, where = row.get("index", ""), f"{file}, row {number}"
-            check_result(index, items, scores, where, repr(index))
+            check_result(index, items, seen, where, shown=repr(index))
             free = row.get("match_log") == "succeed" and _CONSISTENCY not in row
             logical = items[index].category == _LOGICAL
             weights = _LOGICAL_WEIGHTS if logical else _FREE_WEIGHTS if free else _WEIGHTS

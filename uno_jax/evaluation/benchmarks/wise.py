@@ -25,6 +25,7 @@ from uno_jax.evaluation.benchmark import (
     Judging,
     Preset,
     Score,
+    Seen,
     check_result,
     data_of,
     field_of,
@@ -92,16 +93,17 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     failed request. BAGEL's copy of the scorer weighs the six groups equally.
     """
     scores: dict[str, float] = {}
-    failed: set[str] = set()
+    seen: Seen = {}
+    failed = 0
     for file in files:
         for where, line in read_json_lines(file):
             name = str(field_of(line, "prompt_id", int, where))
-            check_result(name, items, {*scores, *failed}, where, f"prompt_id {name}")
+            check_result(name, items, seen, where, shown=f"prompt_id {name}")
             ratings = {rating: field_of(line, rating, (int, float), where) for rating in _WEIGHTS}
             if all(0 <= value <= _LARGEST for value in ratings.values()):
                 scores[name] = sum(_WEIGHTS[rating] * value for rating, value in ratings.items()) / _LARGEST
             else:
-                failed.add(name)
+                failed += 1
     groups = {
         group: float(np.mean(found))
         for group, (ids, _) in _GROUPS.items()
@@ -119,7 +121,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
         categories=groups,
         items=scores,
         pictures=len(scores),
-        failed=len(failed),
+        failed=failed,
     )
 
 
