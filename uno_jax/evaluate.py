@@ -23,7 +23,7 @@ from uno_jax.evaluation.gallery import write_gallery
 from uno_jax.evaluation.generate import Job, check_samples, generate
 from uno_jax.evaluation.judge.endpoint import KEY, Endpoint
 from uno_jax.evaluation.judge.run import CACHE, FOLDER, Judged, judge_pictures
-from uno_jax.evaluation.judge.texts import read_templates
+from uno_jax.evaluation.judge.texts import own_texts, read_texts
 from uno_jax.evaluation.record import read_record
 from uno_jax.evaluation.registry import BENCHMARKS
 from uno_jax.evaluation.runs import read_runs
@@ -142,7 +142,7 @@ def _define_score(options: flags.FlagValues) -> None:
     note = f"base URL of an endpoint in OpenAI's format, such as http://localhost:8000/v1; its key is in {KEY}"
     flags.DEFINE_string("judge_url", None, note, **place)
     flags.DEFINE_string("judge_model", None, "name of the model at this endpoint", **place)
-    note = "JSON file of texts for the judge by name, such as ImgEdit's prompts.json"
+    note = "JSON file of texts for the judge by name, such as ImgEdit's prompts.json; default: own, if there are any"
     define_path(options, "judge_prompts", None, note, place["module_name"])
     define_path(options, "data", None, "prompt file of the benchmark as for `generate`", place["module_name"])
     flags.DEFINE_integer("judge_jobs", 8, "questions at a time", 1, 1000, **place)
@@ -168,7 +168,7 @@ def _score(options: flags.FlagValues, console: Console) -> None:
 
 def _judged(options: flags.FlagValues, out: Path, console: Console) -> Judged:
     """Asks the judge of the flags about the pictures of a folder."""
-    missing = [name for name in ("judge_model", "judge_prompts", "data") if options[name].value is None]
+    missing = [name for name in ("judge_model", "data") if options[name].value is None]
     if missing:
         raise BenchmarkError(f"--judge_url also needs --{', --'.join(missing)}")
     record = read_record(out)
@@ -177,14 +177,18 @@ def _judged(options: flags.FlagValues, out: Path, console: Console) -> Judged:
     if benchmark is None or benchmark.judging is None:
         known = ", ".join(each.name for each in BENCHMARKS.values() if each.judging is not None)
         raise BenchmarkError(f"{out}: pictures of {name} are not judged here, only those of {known}; use its scorer")
+    judging, prompts = benchmark.judging, options.judge_prompts
+    if prompts is None and not judging.texts:
+        raise BenchmarkError(f"--judge_url also needs --judge_prompts: there are no texts for {name} here")
     items = {item.id: item for item in benchmark.read(Path(options.data)).items}
     unknown = [item.id for item in record.items if item.id not in items or items[item.id].prompt != item.prompt]
     if unknown:
         raise BenchmarkError(f"{options.data}: item {unknown[0]} is not as in {out}; give the data it was made from")
-    templates = read_templates(Path(options.judge_prompts))
+    texts = own_texts(judging.texts) if prompts is None else read_texts(Path(prompts))
     settings = field_values(options, _ENDPOINT, "judge_")
     endpoint = Endpoint(options.judge_url, options.judge_model, out / FOLDER / CACHE, **settings)
-    return judge_pictures(out, record, items, benchmark.judging, templates, endpoint, options.judge_jobs, console)
+    data, jobs = Path(options.data), options.judge_jobs
+    return judge_pictures(data, out, record, items, judging, texts, endpoint, jobs, console)
 
 
 _ENDPOINT = {

@@ -13,6 +13,15 @@ from uno_jax.evaluation.record import Made, Record, write_record
 from uno_jax.evaluation.registry import BENCHMARKS
 from uno_jax.inference.picture_files import write_picture
 
+HEAD: dict[str, Any] = {
+    "preset": "bagel",
+    "changes": {},
+    "name": "base",
+    "checkpoint": {"name": "base", "sha256": "0" * 64, "ema": False, "files": []},
+    "dtype": "float32",
+}
+"""What a record says of the pictures."""
+
 
 def write_evaluated(
     out: Path,
@@ -41,6 +50,6 @@ def write_evaluated(
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         write_picture(out / file, Image.new("RGB", (16, 16), colour), {}, thought)
     checkpoint = {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "ema": False, "files": []}
-    about = {"preset": "bagel", "changes": {}, "name": name, "checkpoint": checkpoint, "dtype": "float32"}
+    about = {**HEAD, "name": name, "checkpoint": checkpoint}
     write_record(out, Record({"benchmark": benchmark, **about, **head}, found, pictures))
     return out

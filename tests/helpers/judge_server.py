@@ -21,14 +21,19 @@ class Reply(NamedTuple):
     """Bytes that the body lacks of its announced length."""
     seconds: float = 0.0
     """Time before it."""
+    kind: str = "application/json"
 
 
-def says(text: str | None) -> Reply:
-    """A reply in OpenAI's format."""
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+def says(text: str | None, *, end: str = "stop", **message: Any) -> Reply:
+    """A reply in OpenAI's format, with the reason of its end and more fields of the message."""
+    message = {"role": "assistant", "content": text, **message}
+    choice = {"index": 0, "message": message, "finish_reason": end}
     body = {"id": "1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]}
     return Reply(body=json.dumps({**body, "system_fingerprint": "v7"}).encode())
+
+
+NOT_FOUND = Reply(404, b'{"detail": "Not Found"}')
+"""What a server replies to a path that it does not know."""
 
 
 class Served(NamedTuple):
@@ -56,13 +61,13 @@ def judge_server(answer: Callable[[str, int], Reply]) -> Iterator[Served]:
                 before = sum(each["messages"][0]["content"][0]["text"] == text for each in requests)
                 requests.append(body)
                 keys.append(self.headers["Authorization"])
-            self._send(answer(text, before))
+            self._send(answer(text, before) if self.path == "/v1/chat/completions" else NOT_FOUND)
 
         def _send(self, reply: Reply) -> None:
             stopped.wait(reply.seconds)
             with contextlib.suppress(OSError):  # the client may have left
                 self.send_response(reply.status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", reply.kind)
                 self.send_header("Content-Length", str(len(reply.body) + reply.cut))
                 self.send_header("retry-after-ms", "10")
                 self.end_headers()

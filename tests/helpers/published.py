@@ -146,7 +146,11 @@ def write_rise(folder: Path) -> Path:
 
 
 UNIGEN = {
-    "0": ("thing", '{"Primary Categories": "Style ", "Testpoints": ["Style"]}'),
+    "0": (
+        "thing",
+        '{"Primary Categories": "Style ", "Testpoints": ["Style", "Attribute - Color"], '
+        '"Testpoint Description": ["ink", "a red cup"]}',
+    ),
     "509": ("a number, and more", '{"Primary Categories": "Style" "Testpoints": []}'),
 }
 

@@ -87,19 +87,24 @@ class Ask(NamedTuple):
     template: str
     """Name of its text in the file of templates."""
     pictures: tuple[Path, ...]
+    captions: tuple[str, ...] = ()
+    """A line before each picture; () = none."""
 
 
 @dataclass(frozen=True)
 class Judging:
     """How a benchmark is judged, if its judge is a language model that answers in texts."""
 
-    asks: Callable[[Path, Item, Path], list[Ask]]
-    """Output folder, item and its picture -> the questions."""
-    readable: Callable[[str, str], bool]
-    """Whether an answer, to the template of a name, has the ratings that it was asked for."""
-    write: Callable[[Path, Path, Mapping[Path, Item], Mapping[str, Answers]], list[Path]]
+    asks: Callable[[Path, Path, Item, Path], list[Ask]]
+    """Path of the published files, output folder, item and one of its pictures -> the questions."""
+    readable: Callable[[Item, str, str], bool]
+    """Whether an answer has the ratings that it was asked for: item, name of the template, answer."""
+    write: Callable[[Path, Path, Mapping[Path, Item], Mapping[Path, Answers]], list[Path]]
     """Writes the raw outputs as the official scorer does, for `Benchmark.score`, and returns their files: folder for
-    them, output folder, the judged pictures and their items, answers by item. An item that lacks an answer failed."""
+    them, output folder, the judged pictures and their items, answers by picture. A picture that lacks an answer
+    failed."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Texts for the judge by name, in words of this project, if the user gives no others."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Benchmark:
     score: Callable[[Sequence[Path], Mapping[str, Item]], Score] | None = None
     """Computes the official averages of result files, given the items by id. Raises BenchmarkError."""
     judging: Judging | None = None
-    """How a language model judges the pictures, one for each item."""
+    """How a language model judges the pictures."""
 
 
 def one_picture(item: Item, sample: int, name: str) -> str:

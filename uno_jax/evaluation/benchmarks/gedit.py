@@ -207,7 +207,7 @@ _TEMPLATES = {"SC": 2, "PQ": 2}
 """Texts for a judge, and the number of ratings that each asks for: of semantics, and of quality."""
 
 
-def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+def _asks(data: Path, out: Path, item: Item, picture: Path) -> list[Ask]:
     """Asks about semantics with the picture before and after, and about quality with the latter alone.
 
     The result is resized to the size of the picture before, as the scorer does.
@@ -232,15 +232,15 @@ def _ratings(name: str, answer: str) -> list[float]:
     return values if len(values) == len(listed) == _TEMPLATES[name] else []
 
 
-def _readable(name: str, answer: str) -> bool:
+def _readable(item: Item, name: str, answer: str) -> bool:
     return bool(_ratings(name, answer))
 
 
-def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[Path, Answers]) -> list[Path]:
     """Writes a table for each kind of edit. The score of each aspect is the lowest of its ratings."""
     rows: dict[str, list[list[Any]]] = defaultdict(list)
     for picture, item in pictures.items():
-        given = answers.get(item.id, {})
+        given = answers.get(picture, {})
         scores = [min(_ratings(name, given[name])) if name in given else "" for name in _TEMPLATES]
         names = [
             str(file.relative_to(out)) for file in (picture.with_name(f"{picture.stem}{_SHOWN_SUFFIX}.png"), picture)

@@ -35,7 +35,7 @@ from uno_jax.process.json_reader import read_json_object
 _NAMES = ("basic_edit.json", "singleturn.json", "singleturn/singleturn.json", "Basic/basic_edit.json")
 _RATINGS = 3
 # A line such as "Prompt Compliance: 4", also in bold, or as 4/5.
-_RATING = re.compile(r"^[\s*_#-]*[A-Z][^:\n]{2,60}:[\s*_]*([1-5])(?:\s*/\s*5)?[\s*_.]*$", re.MULTILINE)
+_RATING = re.compile(r"^[\s*_#-]*[A-Z][^:：\n]{2,60}[:：][\s*_]*([1-5])(?:\s*/\s*5)?[\s*_.]*$", re.MULTILINE)
 
 
 def _read(path: Path) -> Data:
@@ -101,19 +101,19 @@ def _ratings(answer: str) -> list[int]:
     return [int(digit) for digit in _RATING.findall(answer)]
 
 
-def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+def _asks(data: Path, out: Path, item: Item, picture: Path) -> list[Ask]:
     """Asks with the text of the kind of edit, and shows the picture before and after."""
     return [Ask(item.category, (out / str(item.source), picture))]
 
 
-def _readable(name: str, answer: str) -> bool:
+def _readable(item: Item, name: str, answer: str) -> bool:
     return len(_ratings(answer)) == _RATINGS
 
 
-def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[Path, Answers]) -> list[Path]:
     """Writes `result.json`: the answer about each edit."""
     failed = {"error": "no readable answer"}
-    results = {item.id: answers.get(item.id, {}).get(item.category, failed) for item in pictures.values()}
+    results = {item.id: answers.get(file, {}).get(item.category, failed) for file, item in pictures.items()}
     write_json(folder / "result.json", results)
     return [folder / "result.json"]
 

@@ -131,19 +131,19 @@ def _ratings(answer: str) -> dict[str, int]:
     return found if found.keys() == _WEIGHTS.keys() else {}
 
 
-def _asks(out: Path, item: Item, picture: Path) -> list[Ask]:
+def _asks(data: Path, out: Path, item: Item, picture: Path) -> list[Ask]:
     return [Ask(_TEMPLATE, (picture,))]
 
 
-def _readable(name: str, answer: str) -> bool:
+def _readable(item: Item, name: str, answer: str) -> bool:
     return bool(_ratings(answer))
 
 
-def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[str, Answers]) -> list[Path]:
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[Path, Answers]) -> list[Path]:
     """Writes the ratings of all pictures as the scorer does, with 9.9 for a failed judgement."""
     lines = []
-    for item in pictures.values():
-        answer = answers.get(item.id, {}).get(_TEMPLATE)
+    for picture, item in pictures.items():
+        answer = answers.get(picture, {}).get(_TEMPLATE)
         ratings = dict.fromkeys(_WEIGHTS, _FAILED) if answer is None else _ratings(answer)
         line = {"prompt_id": int(item.id), "Subcategory": item.published.get("Subcategory", ""), **ratings}
         lines.append(f"{json.dumps(line, ensure_ascii=False)}\n")
