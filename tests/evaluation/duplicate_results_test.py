@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,13 @@ def rise(folder: Path, results: list[Any]) -> Path:
     return file
 
 
+def unigen(folder: Path, results: list[str]) -> Path:
+    file = folder / "base_en.csv"
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows([["result_json", "img_path"], *([result, "base/1_0.png"] for result in results)])
+    return file
+
+
 def wise(rating: float) -> dict[str, Any]:
     return {"prompt_id": 1, "consistency": rating, "realism": rating, "aesthetic_quality": rating}
 
@@ -91,6 +99,7 @@ CASES = {
         twice=False,
     ),
     "rise": Case("1", "causal_reasoning", [5, 5, 5, "succeed"], ["", "", "", "failed"], rise),
+    "unigen_en": Case("1", "any", '{"testpoint": ["Style"], "score": [1]}', "", unigen),
 }
 """Benchmark -> case."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -236,6 +237,8 @@ def test_rise_is_the_share_of_edits_with_full_ratings(tmp_path):
         "accuracy": pytest.approx(100 / 3),
         "accuracy, official": pytest.approx(0.0),
         "score, (s - 1) x 25": pytest.approx(25 * ((1.5 + 5 + 3.6) / 3 - 1)),
+        # t1: max(1, (0.8 + 1) / 2).
+        "score without consistency, (s - 1) x 25": pytest.approx(25 * ((1 + 5 + 3.6) / 3 - 1)),
     }
     assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
 
@@ -244,6 +247,47 @@ def test_a_rating_of_rise_out_of_range_is_refused(tmp_path):
     out = write_evaluated(tmp_path / "out", "rise", RISE)
     results = write_rise_results(tmp_path / "results", [["t1", "temporal_reasoning", 7, 5, 5, "succeed"]])
     assert "row 2: Reasoning is '7': expected a number from 1 to 5" in failing(out, results)
+
+
+def write_unigen_results(file: Path, results: dict[str, dict | None]) -> Path:
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["index", "prompt", "testpoint", "output", "result_json", "img_path"])
+        for name, result in results.items():
+            points = [] if result is None else result["testpoint"]
+            row = [
+                "any",
+                str(points),
+                "",
+                "" if result is None else json.dumps(result),
+                f"eval_data/en/base/{name}.png",
+            ]
+            writer.writerow([name.split("_")[0], *row])
+    return file
+
+
+def test_unigen_is_the_mean_of_primary_dimensions_each_over_its_test_points(tmp_path):
+    out = write_evaluated(tmp_path / "out", "unigen_en", {"0": "any", "1": "any"}, samples=4)
+    colours = ["Attribute - Color", "Attribute - Size"]
+    results = {
+        "0_0": {"testpoint": colours, "score": [1, 0]},
+        "0_1": {"testpoint": colours, "score": [1, 1]},
+        "1_0": {"testpoint": ["Style"], "score": [0]},
+        "1_1": {"testpoint": ["Style"], "score": [1, 1]},
+        "1_2": None,
+    }
+    found = score(out, write_unigen_results(tmp_path / "base_en.csv", results))
+    assert found["averages"] == {
+        "mean of primary dimensions": pytest.approx(37.5),
+        "mean of test points": pytest.approx(60.0),
+    }
+    assert found["categories"] == {
+        "Attribute": 75.0,
+        "Style": 0.0,
+        "Attribute - Color": 100.0,
+        "Attribute - Size": 50.0,
+    }
+    assert (found["pictures_scored"], found["failed"], found["pictures_expected"]) == (3, 2, 8)
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):

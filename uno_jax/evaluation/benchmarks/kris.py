@@ -14,10 +14,13 @@ import numpy as np
 from uno_jax.evaluation.benchmark import (
     IMAGES,
     SOURCES,
+    Answers,
+    Ask,
     Benchmark,
     BenchmarkError,
     Data,
     Item,
+    Judging,
     Preset,
     Score,
     Seen,
@@ -25,8 +28,11 @@ from uno_jax.evaluation.benchmark import (
     data_of,
     field_of,
 )
+from uno_jax.evaluation.judge.kris_texts import TEXTS
+from uno_jax.evaluation.judge.texts import rating_in
 from uno_jax.evaluation.presets import EDITING, OURS_EDITING, THOUGHTS
-from uno_jax.evaluation.sources import copy_source
+from uno_jax.evaluation.sources import copy_source, find_source
+from uno_jax.process.files import write_json
 from uno_jax.process.json_reader import read_json_object
 
 _FILE = "annotation.json"
@@ -48,6 +54,7 @@ _KNOWLEDGE = {
 """Type of knowledge -> its dimensions."""
 _WITH_KNOWLEDGE = {"social science", "natural science", "logical reasoning"}
 """Dimensions whose edits are also judged by their knowledge."""
+_TEMPORAL, _MULTIPLE, _VIEW = "temporal_prediction", "multi-element_composition", "viewpoint_change"
 _DIMENSION_OF = {category: name for name, listed in _DIMENSIONS.items() for category in listed.split()}
 _RATINGS = ("consistency_score", "quality_score", "instruction_score")
 _KNOWLEDGE_RATING = "knowledge_score"
@@ -84,7 +91,25 @@ def _item(category: str, name: str, record: Any, where: str) -> Item:
         for number, picture in enumerate(pictures)
     )
     prompt = field_of(record, "ins_en", str, where)
-    return Item(f"{category}/{name}", prompt, category, where, {"pictures": pictures}, first, tuple(more))
+    kept = {
+        "pictures": pictures,
+        # Only a judge needs these, so that they are checked then.
+        "explanation": record.get("explain_en") or "",
+        "truth": record.get("gt_img") or "",
+        "N": str(_frames(pictures)[-1]) if category == _TEMPORAL else "",
+    }
+    return Item(f"{category}/{name}", prompt, category, where, kept, first, tuple(more))
+
+
+def _frames(pictures: Sequence[str]) -> list[int]:
+    """Returns the frame numbers of pictures such as `7-2.png`, and at the end that of the frame to predict.
+
+    This is the one of four frames that is missing, or the next one.
+    """
+    numbered = [re.search(r"\d+-(\d+)", picture) for picture in pictures]
+    numbers = [int(found[1]) if found else place for place, found in enumerate(numbered, start=1)]
+    missing = set(range(1, 5)) - set(numbers)
+    return [*numbers, missing.pop() if len(missing) == 1 else max(numbers) + 1]
 
 
 def _picture(item: Item, sample: int, name: str) -> str:
@@ -94,9 +119,15 @@ def _picture(item: Item, sample: int, name: str) -> str:
 def _unpack(path: Path, out: Path, items: Sequence[Item], name: str) -> None:
     """Copies the pictures to edit, unless they exist."""
     for item in items:
-        roots = [path / item.category, path / "KRIS_Bench" / item.category]
         for file, picture in zip((str(item.source), *item.more), item.published["pictures"], strict=True):
-            copy_source(out / file, picture, roots, item, "download the whole folder KRIS_Bench")
+            copy_source(out / file, picture, _roots(path, item), item, _ADVICE)
+
+
+def _roots(path: Path, item: Item) -> list[Path]:
+    return [path / item.category, path / "KRIS_Bench" / item.category]
+
+
+_ADVICE = "download the whole folder KRIS_Bench"
 
 
 def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
@@ -113,7 +144,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
         for name, record in read_json_object(file).items():
             key, where = f"{file.parent.name}/{name}", f"{file}: {name}"
             check_result(key, items if isinstance(record, dict) else (), seen, where)
-            names = [*_RATINGS, *([_KNOWLEDGE_RATING] if _dimension(items[key]) in _WITH_KNOWLEDGE else [])]
+            names = _names(items[key])
             rated: list[Any] = [record.get(each) for each in names]
             ratings[key] = [float(value) for value in rated if _is_rating(value)]
             missing += len(ratings[key]) < len(names)
@@ -141,6 +172,11 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     )
 
 
+def _names(item: Item) -> list[str]:
+    """Returns the names of the ratings of an edit."""
+    return [*_RATINGS, *([_KNOWLEDGE_RATING] if _dimension(item) in _WITH_KNOWLEDGE else [])]
+
+
 def _dimension(item: Item) -> str:
     return _DIMENSION_OF[item.category]
 
@@ -151,6 +187,77 @@ def _is_rating(value: Any) -> bool:
 
 def _points(values: Sequence[float]) -> float:
     return 25 * (float(np.mean(values)) - 1)
+
+
+_QUALITY, _DUAL = "prompt_quality", "prompt_dual_evaluation"
+_ASKED = {
+    _QUALITY: ("quality_score",),
+    _DUAL: ("instruction_score", _KNOWLEDGE_RATING),
+    **dict.fromkeys(("prompt_consist", "prompt_consist_multi", "prompt_consist_temporal"), ("consistency_score",)),
+    **dict.fromkeys(
+        (
+            *("prompt_instruction_following", "prompt_view_instruction_following"),
+            *("prompt_instruction_multi", "prompt_instruction_temporal"),
+        ),
+        ("instruction_score",),
+    ),
+}
+"""Text for a judge, by its name in the scorer -> the ratings that it asks for."""
+
+
+def _asks(data: Path, out: Path, item: Item, picture: Path) -> list[Ask]:
+    """Asks about consistency, following of the instruction and quality; for half of the categories, about knowledge
+    together with the second. The last question shows the result alone."""
+    field_of(item.published, "explanation", str, item.where)
+    sources = [out / str(file) for file in (item.source, *item.more)]
+    quality = Ask(_QUALITY, (picture,), ("Edited image:",))
+    if item.category == _TEMPORAL:
+        frames = zip(_frames(item.published["pictures"]), [*sources, picture], strict=True)
+        numbers, shown = zip(*sorted(frames), strict=True)
+        captions = [
+            f"Frame {n} ({'generated' if file == picture else 'reference'}):"
+            for n, file in zip(numbers, shown, strict=True)
+        ]
+        texts = ("prompt_consist_temporal", "prompt_instruction_temporal")
+        return [*(Ask(text, shown, tuple(captions)) for text in texts), quality]
+    if item.category == _MULTIPLE:
+        captions = [f"Reference image {number}:" for number in range(1, len(sources) + 1)]
+        texts = ("prompt_consist_multi", "prompt_instruction_multi")
+        return [*(Ask(text, (*sources, picture), (*captions, "Predicted image:")) for text in texts), quality]
+    both, captioned = (sources[0], picture), ("Original image:", "Edited image:")
+    if item.category == _VIEW:
+        published = field_of(item.published, "truth", str, item.where)
+        truth = find_source(published, _roots(data, item), item, _ADVICE)
+        follows = Ask("prompt_view_instruction_following", (*both, truth), (*captioned, "Ground-truth image:"))
+    else:
+        knowledge = _dimension(item) in _WITH_KNOWLEDGE
+        follows = Ask(_DUAL if knowledge else "prompt_instruction_following", both, captioned)
+    return [Ask("prompt_consist", both, captioned), follows, quality]
+
+
+def _answered(name: str, answer: str) -> dict[str, int | None]:
+    return {rating: rating_in(answer, rating, _LEAST, _MOST) for rating in _ASKED[name]}
+
+
+def _readable(item: Item, name: str, answer: str) -> bool:
+    return None not in _answered(name, answer).values()
+
+
+def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapping[Path, Answers]) -> list[Path]:
+    """Writes `<category>/metrics.json`: the ratings of each edit and the answers that they are from."""
+    results: dict[str, dict[str, Any]] = defaultdict(dict)
+    for picture, item in pictures.items():
+        record = {"instruction": item.prompt, "explain": item.published["explanation"], **dict.fromkeys(_names(item))}
+        for name, answer in answers.get(picture, {}).items():
+            for rating, value in _answered(name, answer).items():
+                record |= {rating: value, rating.replace("_score", "_reasoning"): answer}
+        results[item.category][item.id.removeprefix(f"{item.category}/")] = record
+    files = []
+    for category, records in sorted(results.items()):
+        files.append(folder / category / "metrics.json")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_json(files[-1], records)
+    return files
 
 
 KRIS = Benchmark(
@@ -172,4 +279,5 @@ KRIS = Benchmark(
     unpack=_unpack,
     results="*/metrics.json",
     score=_score,
+    judging=Judging(_asks, _readable, _write, TEXTS),
 )
