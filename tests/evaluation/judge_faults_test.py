@@ -46,47 +46,31 @@ def only(reply: Reply):
     return lambda text, times: reply if text.endswith("of 2") else says(GOOD)
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason", "detail"),
-    [
-        (Reply(500), "status 500", ""),
-        (Reply(429, b'{"error": {"message": "quota"}}'), "status 429", "quota"),
-        (Reply(400, b'{"message": "too large"}'), "status 400", "too large"),
-        (Reply(502, PAGE, kind="text/html"), "status 502", "a web page, its title is 'Sign in'"),
-        (Reply(body=PAGE, kind="text/html"), "a web page", "its title is 'Sign in'"),
-        (Reply(body=PAGE), "invalid reply", "Expecting value"),
-        (Reply(body=b'{"choices": [{"mess'), "invalid reply", "Unterminated"),
-        (Reply(body=b"{}"), "invalid reply", ""),
-        (says(None), "invalid reply", "no text"),
-        (says(GOOD)._replace(cut=10), "no connection", ""),
-        (says(""), "unreadable answer", ""),
-        (says("I'm sorry, but I can't rate 1 person."), "unreadable answer", "I'm sorry, but I can't rate 1 person."),
-        (says("指令遵循：5\n视觉：4\n细节：3"), "unreadable answer", "指令遵循"),
-        (says("Prompt Compliance: 5\nVisual Seaml"), "unreadable answer", "Prompt Compliance: 5 Visual Seaml"),
-        (says("Prompt Compliance: 5\nVis", end="length"), "cut off by --judge_max_tokens", "Prompt Compliance"),
-        (says(None, refusal="I can't help."), "refusal", "I can't help."),
-        (says("", end="content_filter"), "refusal", "content filter"),
-    ],
-    ids=[
-        "status_500",
-        "quota",
-        "status_400",
-        "proxy_502",
-        "page",
-        "page_marked_as_json",
-        "half_json",
-        "other_json",
-        "no_text",
-        "cut_connection",
-        "empty_answer",
-        "refusal_in_words",
-        "other_language",
-        "half_answer",
-        "too_long",
-        "refusal",
-        "filtered",
-    ],
-)
+FAULTS = {
+    "status_500": (Reply(500), "status 500", ""),
+    "quota": (Reply(429, b'{"error": {"message": "quota"}}'), "status 429", "quota"),
+    "status_400": (Reply(400, b'{"message": "too large"}'), "status 400", "too large"),
+    "proxy_502": (Reply(502, PAGE, kind="text/html"), "status 502", "a web page, its title is 'Sign in'"),
+    "page": (Reply(body=PAGE, kind="text/html"), "a web page", "its title is 'Sign in'"),
+    "page_marked_as_json": (Reply(body=PAGE), "invalid reply", "Expecting value"),
+    "half_json": (Reply(body=b'{"choices": [{"mess'), "invalid reply", "Unterminated"),
+    "other_json": (Reply(body=b"{}"), "invalid reply", ""),
+    "error_as_reply": (Reply(body=b'{"error": {"message": "no credits"}}'), "invalid reply", "no credits"),
+    "no_text": (says(None), "invalid reply", "no text"),
+    "cut_connection": (says(GOOD)._replace(cut=10), "no connection", ""),
+    "empty_answer": (says(""), "unreadable answer", ""),
+    "refusal_in_words": (says("I'm sorry, I can't rate 1 person."), "unreadable answer", "I'm sorry, I can't rate 1"),
+    "other_language": (says("指令遵循：5\n视觉：4\n细节：3"), "unreadable answer", "指令遵循"),
+    "half_answer": (says("Prompt Compliance: 5\nVisual Seaml"), "unreadable answer", "Visual Seaml"),
+    "too_long": (says("Prompt Compliance: 5\nVis", end="length"), "cut off by --judge_max_tokens", "Vis"),
+    "half_thought": (says(f"<think>\n{GOOD}\nor", end="length"), "cut off by --judge_max_tokens", "<think>"),
+    "refusal": (says(None, refusal="I can't help."), "refusal", "I can't help."),
+    "filtered": (says("", end="content_filter"), "refusal", "content filter"),
+}
+"""What a judge replies, and the reason and the detail of it on record."""
+
+
+@pytest.mark.parametrize(("bad", "reason", "detail"), FAULTS.values(), ids=FAULTS)
 def test_a_judgement_that_fails_is_counted_with_its_reason_and_no_score(folder, bad, reason, detail):
     score, _ = judged(*folder, only(bad), "--judge_retries=1", prompts=PROMPTS)
     assert (score["items_scored"], score["failed"], score["items_expected"]) == (2, 1, 3)
@@ -148,6 +132,7 @@ def test_a_key_that_is_none_is_refused_before_any_question(folder, monkeypatch, 
         ("http://", "expected a URL such as"),
         ("http://localhost:99999/v1", "expected a URL such as"),
         ("http://local host/v1", "expected a URL such as"),
+        ("http://me:secret@localhost:8000/v1", "judge_url has a name or a password; set OPENAI_API_KEY"),
         ("http://localhost:8000/v1/chat/completions", "give the base URL, without /chat/completions"),
     ],
 )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.helpers.evaluate_command import fail
-from tests.helpers.judge_server import Reply, Served, says
-from tests.helpers.judged import judged, seen, text_of, write_generated
+from tests.helpers.evaluate_command import fail, succeed
+from tests.helpers.judge_server import Reply, Served, judge_server, says
+from tests.helpers.judged import flags, judged, seen, text_of, write_generated
 from tests.helpers.published import encoded_picture
 from uno_jax.evaluation.benchmark import Item
 from uno_jax.evaluation.judge.texts import filled, json_in, rating_in
@@ -55,6 +56,14 @@ def test_a_good_answer_is_scored(out):
     assert score["averages"]["mean of kinds"] == 4.0
     assert (score["items_scored"], score["failed"]) == (3, 0)
     assert len(server.requests) == 3
+
+
+def test_the_time_of_a_question_is_said_and_no_compilation(out, data):
+    with judge_server(good) as server:
+        said = succeed("score", *flags(out, data, server.url, PROMPTS), "--judge_jobs=1")
+    assert "3 questions to judge, 3 to ask, 0 answered" in said
+    assert re.search(r"3 of 3: \d+\.\d\d s a question", said)
+    assert "compilation" not in said
 
 
 def test_the_judge_sees_the_text_and_the_pictures_before_and_after(out):

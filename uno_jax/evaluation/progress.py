@@ -10,14 +10,16 @@ from rich.console import Console
 class Progress:
     """Prints the time of the first batch, and later the time per item and the time left."""
 
-    def __init__(self, console: Console, total: int, unit: str):
+    def __init__(self, console: Console, total: int, unit: str, *, compiles: bool = True):
         """Starts the clock of the first batch.
 
         Args:
           console: receives the lines.
           total: number of items.
           unit: what an item is called.
+          compiles: whether the first batch compiles a program.
         """
+        self._compiles = compiles
         self._console, self._total, self._unit = console, total, unit
         self._batches = self._done = self._first = 0
         self._started = time.monotonic()
@@ -28,7 +30,8 @@ class Progress:
         self._done += items
         self._batches += 1
         if self._batches == 1:
-            self._say(f"the first batch of {items} took {now - self._started:.1f} s, with compilation")
+            with_compilation = ", with compilation" if self._compiles else ""
+            self._say(f"the first batch of {items} took {now - self._started:.1f} s{with_compilation}")
             self._started, self._first = now, items
             return
         # Often at first, then less and less: after 2, 3, 5, 9 .. batches.

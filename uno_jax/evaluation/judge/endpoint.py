@@ -167,7 +167,7 @@ class Endpoint:
         if refusal or end == "content_filter":
             raise NoAnswer("refusal", _line(str(refusal or "content filter")))
         if message is None or not isinstance(message.content, str):
-            raise _Invalid("invalid reply", "there is no text in it")
+            raise _Invalid("invalid reply", _said(getattr(reply, "error", None)) or "there is no text in it")
         fingerprint = getattr(reply, "system_fingerprint", None)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return Answer(message.content, str(reply.model or ""), str(fingerprint or ""), now), end == "length"
@@ -215,6 +215,8 @@ def _check_url(url: str) -> None:
         valid = False
     if not valid or parts.query or parts.fragment or re.search(r"\s", url):
         raise JudgeError(f"judge_url is {url!r}: expected a URL such as http://localhost:8000/v1")
+    if "@" in parts.netloc:  # it would be on record
+        raise JudgeError(f"judge_url has a name or a password; set {KEY} to the key, and give the URL without them")
     if parts.path.rstrip("/").endswith("/completions"):
         raise JudgeError(f"judge_url is {url!r}: give the base URL, without /chat/completions")
 

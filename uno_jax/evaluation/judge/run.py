@@ -99,7 +99,7 @@ def judge_pictures(
     note = f"{len(questions):,} questions to {endpoint.model}, {len(left):,} to ask, {len(given):,} answered"
     console.print(note, markup=False, highlight=False)
     if left:
-        progress = Progress(console, len(left), "question")
+        progress = Progress(console, len(left), "question", compiles=False)
         outcome = asyncio.run(_asked(questions, left, judging, endpoint, jobs, progress, proven=bool(given)))
     else:
         outcome = _Outcome({}, {})

@@ -69,8 +69,11 @@ def filled(template: str, item: Item) -> str:
 
 
 def without_thoughts(answer: str) -> str:
-    """Returns an answer without what a reasoning model thinks before it, which may mention other ratings."""
-    return answer.rpartition("</think>")[2]
+    """Returns an answer without what a reasoning model thinks before it, which may mention other ratings.
+
+    Thoughts that were cut off have no answer after them.
+    """
+    return answer.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def rating_in(answer: str, name: str, least: int, most: int) -> int | None:
