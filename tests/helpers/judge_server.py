@@ -54,8 +54,17 @@ def judge_server(answer: Callable[[str, int], Reply]) -> Iterator[Served]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the client may have been killed
+                super().handle()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            size = int(self.headers["Content-Length"])
+            content = self.rfile.read(size)
+            if len(content) < size:  # likewise
+                self.close_connection = True
+                return
+            body = json.loads(content)
             text = body["messages"][0]["content"][0]["text"]
             with lock:
                 before = sum(each["messages"][0]["content"][0]["text"] == text for each in requests)

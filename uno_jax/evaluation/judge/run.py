@@ -18,6 +18,7 @@ from uno_jax.evaluation.judge.pictures import check_picture
 from uno_jax.evaluation.judge.texts import Texts, filled, without_thoughts
 from uno_jax.evaluation.progress import Progress
 from uno_jax.evaluation.record import Record
+from uno_jax.process.coroutines import run_coroutine
 from uno_jax.process.files import write_json
 
 FOLDER = "judge"
@@ -100,7 +101,7 @@ def judge_pictures(
     console.print(note, markup=False, highlight=False)
     if left:
         progress = Progress(console, len(left), "question", compiles=False)
-        outcome = asyncio.run(_asked(questions, left, judging, endpoint, jobs, progress, proven=bool(given)))
+        outcome = run_coroutine(_asked(questions, left, judging, endpoint, jobs, progress, proven=bool(given)))
     else:
         outcome = _Outcome({}, {})
     given |= outcome.given
