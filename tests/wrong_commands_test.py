@@ -141,7 +141,7 @@ def folder(tmp_path_factory) -> Path:
         (f"{EVALUATE} --benchmark=wise --data=blank.txt", "blank.txt: not valid JSON"),
         (f"{EVALUATE} --benchmark=gedit_en --data=picture.png", "picture.png: cannot be read as Parquet"),
         ("evaluate score --out=nothing --results=blank.txt", "nothing: there is no record.json"),
-        ("evaluate score --out=nothing", "give either --results of the official scorer, or a --judge_url to ask"),
+        ("evaluate score --out=nothing", "give --results of the official scorer, a --judge_url to ask, or a --scorer"),
         ("evaluate score --out=nothing --judge_url=x", "--judge_url also needs --judge_model, --data"),
         (f"{EVALUATE} --benchmark=kris --data=nothing", "nothing: there is no physics/annotation.json or other"),
         (f"{EVALUATE} --benchmark=rise --data=number.jsonl", "number.jsonl: expected a JSON list of objects"),

@@ -20,7 +20,7 @@ from rich.console import Console
 from uno_jax.config import to_json
 from uno_jax.evaluation.benchmark import IMAGES, Benchmark, BenchmarkError
 from uno_jax.evaluation.gallery import write_gallery
-from uno_jax.evaluation.generate import Job, check_samples, generate
+from uno_jax.evaluation.generate import Finished, Job, check_samples, generate
 from uno_jax.evaluation.judge.endpoint import KEY, Endpoint
 from uno_jax.evaluation.judge.run import CACHE, FOLDER, Judged, judge_pictures
 from uno_jax.evaluation.judge.texts import own_texts, read_texts
@@ -28,12 +28,15 @@ from uno_jax.evaluation.record import read_record
 from uno_jax.evaluation.registry import BENCHMARKS
 from uno_jax.evaluation.runs import read_runs
 from uno_jax.evaluation.score import score_results
+from uno_jax.evaluation.scorers.program import SCORERS
+from uno_jax.evaluation.scorers.run import Settings, score_pictures
 from uno_jax.evaluation.table import write_tables
 from uno_jax.evaluation.understanding.compare import MARKDOWN, Model, check_unchanged, write_comparison
 from uno_jax.evaluation.understanding.exam import Exam, Questions
 from uno_jax.evaluation.understanding.parameters import fingerprints
 from uno_jax.evaluation.understanding.registry import EXAMS
 from uno_jax.evaluation.understanding.sitting import Sitting, sit
+from uno_jax.evaluation.words import kept_words
 from uno_jax.inference.generate import BATCH
 from uno_jax.inference.options import changed_settings, define_changes, define_model, define_part, load_from_flags
 from uno_jax.interop.identity import about_checkpoint, folder_name
@@ -102,21 +105,26 @@ def _generate(options: flags.FlagValues, console: Console) -> None:
     settings = changed_settings(options, preset.settings)
     changes = {name: value for name, value in to_json(settings).items() if to_json(preset.settings)[name] != value}
     preset = dataclasses.replace(preset, settings=settings)
-    samples = check_samples(benchmark, options.samples)
+    samples = check_samples(benchmark, preset, options.samples)
     name = _model_name(options.name or folder_name(options.checkpoint))
     data = benchmark.read(Path(options.data))
     data = data._replace(items=data.items[: options.items])
     check_folder(out)
     with joined_hosts(options) if options.part is None else contextlib.nullcontext():
-        part = options.part or (jax.process_index(), jax.process_count())
         checkpoint = {**about_checkpoint(options.checkpoint), "ema": options.ema}
         generator = load_from_flags(options, preset.thoughts)
-        job = Job(benchmark, data, preset_name, preset, changes, name, checkpoint, out, samples, options.batch, part)
+        job = Job(benchmark, data, preset_name, preset, changes, name, checkpoint, out, samples, options.batch)
+        job = job if options.part is None else job._replace(part=options.part)
         finished = generate(job, generator, Path(options.data), console)
+        if jax.process_index() == 0:
+            _say_finished(finished, _scorer(benchmark, out, name), out, console)
+
+
+def _say_finished(finished: Finished, scorer: str, out: Path, console: Console) -> None:
     elsewhere = f", {finished.missing:,} missing (of other parts)" if finished.missing else ""
     lines = [f"{out}: {finished.generated:,} generated, {finished.kept:,} kept{elsewhere}"]
     if not finished.missing:
-        lines.append(f"score them with: {_scorer(benchmark, out, name)}")
+        lines.append(f"score them with: {scorer}")
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
@@ -147,17 +155,32 @@ def _define_score(options: flags.FlagValues) -> None:
     define_path(options, "data", None, "prompt file of the benchmark as for `generate`", place["module_name"])
     flags.DEFINE_integer("judge_jobs", 8, "questions at a time", 1, 1000, **place)
     define_fields(options, Endpoint("", "", Path()), _ENDPOINT, place["module_name"], "judge_")
+    place = section_of(options, "a scorer from PyPI, in place of --results")
+    known = "; ".join(f"{name}: {each.title} ({each.package}, {each.tried})" for name, each in SCORERS.items())
+    flags.DEFINE_enum("scorer", None, list(SCORERS), f"the scorer: {known}", **place)
+    note = "the Python of an environment that has it, such as scorers/bin/python"
+    define_path(options, "python", sys.executable, note, place["module_name"])
+    note = "folder of pictures to compare with, for a scorer that compares sets"
+    define_path(options, "reference", None, note, place["module_name"])
+    note = ", ".join(f"{scorer.weights} ({name})" for name, scorer in SCORERS.items())
+    flags.DEFINE_string("weights", None, f"{note}; default: what the scorer loads", **place)
+    note = "pixels that all pictures are resized and cropped to before sets are compared; 0: as they are"
+    flags.DEFINE_integer("side", 0, note, 0, 10_000, **place)
 
 
 def _score(options: flags.FlagValues, console: Console) -> None:
     out, files = Path(options.out), [Path(path) for path in options.results]
-    if bool(files) == bool(options.judge_url):
-        raise BenchmarkError("give either --results of the official scorer, or a --judge_url to ask")
+    if sum(map(bool, (files, options.judge_url, options.scorer))) != 1:
+        raise BenchmarkError("give --results of the official scorer, a --judge_url to ask, or a --scorer")
     if files:
         content = score_results(out, files, options.judge)
+    elif options.scorer:
+        reference = None if options.reference is None else Path(options.reference)
+        settings = Settings(options.scorer, Path(options.python), reference, options.weights, options.side)
+        content = score_pictures(out, settings, console)
     else:
-        judged = _judged(options, out, console)
-        content = score_results(out, judged.files, options.judge or judged.judge, judged.about)
+        judged, words = _judged(options, out, console)
+        content = score_results(out, judged.files, options.judge or judged.judge, judged.about, words)
     lines = [f"{name}: {value:.4f}" for name, value in content["averages"].items()]
     lines += [f"  {name}: {value:.4f}" for name, value in content["categories"].items()]
     failed = f", {content['failed']:,} failed" if content["failed"] else ""
@@ -166,8 +189,8 @@ def _score(options: flags.FlagValues, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def _judged(options: flags.FlagValues, out: Path, console: Console) -> Judged:
-    """Asks the judge of the flags about the pictures of a folder."""
+def _judged(options: flags.FlagValues, out: Path, console: Console) -> tuple[Judged, dict[str, str]]:
+    """Asks the judge of the flags about the pictures of a folder. Also returns its words by item."""
     missing = [name for name in ("judge_model", "data") if options[name].value is None]
     if missing:
         raise BenchmarkError(f"--judge_url also needs --{', --'.join(missing)}")
@@ -188,7 +211,8 @@ def _judged(options: flags.FlagValues, out: Path, console: Console) -> Judged:
     settings = field_values(options, _ENDPOINT, "judge_")
     endpoint = Endpoint(options.judge_url, options.judge_model, out / FOLDER / CACHE, **settings)
     data, jobs = Path(options.data), options.judge_jobs
-    return judge_pictures(data, out, record, items, judging, texts, endpoint, jobs, console)
+    judging, words = kept_words(judging)
+    return judge_pictures(data, out, record, items, judging, texts, endpoint, jobs, console), words
 
 
 _ENDPOINT = {
@@ -277,7 +301,7 @@ _COMMANDS = {
     "score": Command(
         _score,
         _define_score,
-        "Computes the official averages from what the official scorer has written, or a judge answers now.",
+        "Computes averages from what the official scorer has written, or from what a judge or a scorer says now.",
         ("out",),
     ),
     "report": Command(

@@ -19,6 +19,7 @@ from tests.helpers.published import (
     write_wise,
 )
 from uno_jax.evaluation.benchmark import BenchmarkError, seed_of
+from uno_jax.evaluation.generate import check_samples
 from uno_jax.evaluation.registry import BENCHMARKS
 
 
@@ -110,6 +111,13 @@ def test_geneval2_has_an_object_from_prompts_to_pictures(tmp_path):
     benchmark.unpack(data, tmp_path, benchmark.read(data).items, "mine")
     paths = json.loads((tmp_path / "image_paths.json").read_text())
     assert paths["two numbers"] == str(tmp_path / "images/00001.png")
+
+
+def test_a_preset_may_have_more_pictures_of_a_prompt():
+    geneval = BENCHMARKS["geneval"]
+    assert check_samples(geneval, geneval.presets["reca"], None) == 12
+    assert check_samples(geneval, geneval.presets["bagel"], None) == 4
+    assert check_samples(geneval, geneval.presets["reca"], 2) == 2
 
 
 def test_seeds_of_all_pictures_of_a_benchmark_differ():

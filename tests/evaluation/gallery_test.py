@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ def page(tmp_path_factory) -> Iterator[webdriver.Chrome]:
     one = write_evaluated(folder / "1", "geneval", items)
     two = write_evaluated(folder / "2", "geneval", items, name="uno", colour=(30, 30, 200))
     three = write_evaluated(folder / "3", "gedit_en", {"style/a": "style"}, source="sources/style/a.png")
+    write_score(one, "detector", {"00000": 0.25, "00001": 1.0})
+    write_score(three, "model", {"style/a": 7.5}, {"style/a": "A good edit."})
     succeed("report", f"--run={one}", f"--run={two}", f"--run={three}", f"--out={folder / 'report'}")
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
@@ -37,6 +40,14 @@ def page(tmp_path_factory) -> Iterator[webdriver.Chrome]:
     browser.get((folder / "report/gallery.html").as_uri())
     yield browser
     browser.quit()
+
+
+def write_score(out: Path, judge: str, items: dict[str, float], words: dict[str, str] | None = None) -> None:
+    head = json.loads((out / "record.json").read_text())
+    about = {"benchmark": head["benchmark"], "checkpoint": head["checkpoint"]["sha256"], "judge": judge}
+    counts = {"items_scored": len(items), "items_expected": 3}
+    content = {**about, **counts, "averages": {"mean": 0.5}, "categories": {}, "items": items, "words": words or {}}
+    (out / "score.json").write_text(json.dumps(content))
 
 
 def shown(page: webdriver.Chrome) -> tuple[str, str, int]:
@@ -76,6 +87,27 @@ def test_prompts_are_chosen_by_benchmark_category_and_words(page):
     press(page, "/")
     page.switch_to.active_element.send_keys("2")
     assert shown(page) == ("1 of 1", "prompt of 00002", 2)
+
+
+def test_prompts_are_chosen_by_score(page):
+    page.refresh()
+    assert "detector: 0.250" in page.find_element(By.ID, "pictures").text
+    page.find_element(By.ID, "least").send_keys("0.5")
+    assert shown(page)[:2] == ("1 of 2", "prompt of 00001")
+    choose(page, "judge", "model")
+    assert shown(page)[:2] == ("1 of 1", "prompt of style/a")
+    page.find_element(By.ID, "most").send_keys("7")
+    assert shown(page) == ("no prompts", "", 0)
+
+
+def test_the_words_of_a_judge_are_shown_on_demand(page):
+    page.refresh()
+    press(page, Keys.END)
+    words = page.find_element(By.CSS_SELECTOR, "#pictures details")
+    assert not words.get_property("open")
+    words.find_element(By.TAG_NAME, "summary").click()
+    assert words.get_property("open")
+    assert words.text == "words of model\nA good edit."
 
 
 def test_the_browser_reports_no_error(page):

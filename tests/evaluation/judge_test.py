@@ -55,6 +55,7 @@ def test_a_good_answer_is_scored(out):
     score, server = ask(out, good)
     assert score["averages"]["mean of kinds"] == 4.0
     assert (score["items_scored"], score["failed"]) == (3, 0)
+    assert score["words"] == dict.fromkeys("123", GOOD)
     assert len(server.requests) == 3
 
 

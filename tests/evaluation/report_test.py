@@ -125,7 +125,7 @@ def test_the_gallery_shows_the_pictures_of_a_prompt_and_seed_side_by_side(two, t
     assert [entry["item"] for entry in data["entries"]] == ["00000", "00001"]
     entry = data["entries"][0]
     assert (entry["prompt"], entry["category"]) == ("prompt of 00000", "single_object")
-    assert entry["pictures"]["base, bagel"]["score"] == 0.78
+    assert entry["pictures"]["base, bagel"]["scores"] == {"detector": 0.78}
     assert entry["pictures"]["uno, bagel"]["thought"] == "a plan"
     images = {picture["image"] for picture in entry["pictures"].values()}
     assert len(images) == 2

@@ -190,6 +190,22 @@ def test_imgedit_averages_edits_and_kinds(tmp_path):
         "mean of kinds": pytest.approx(2.0),
     }
     assert (found["items_scored"], found["failed"], found["items_expected"]) == (3, 1, 4)
+    assert found["words"] == {key: answers[key] for key in ("1", "2", "3")}
+
+
+def test_geneval2_averages_questions_of_a_prompt_in_both_ways(tmp_path):
+    out = write_evaluated(tmp_path / "out", "geneval2", {"00000": "3 atoms", "00001": "10 atoms"})
+    results = tmp_path / "score_lists.json"
+    results.write_text(json.dumps([[0.25, 1.0], [0.0, 0.5, 1.0]]))
+    found = score(out, results)
+    # AM: 62.5 and 50. GM: 50 and 0.
+    assert found["averages"] == {"Soft-TIFA AM": pytest.approx(56.25), "Soft-TIFA GM": pytest.approx(25.0)}
+    assert found["categories"] == {"3 atoms": pytest.approx(50.0), "10 atoms": 0.0}
+    assert found["items"] == {"00000": pytest.approx(62.5), "00001": pytest.approx(50.0)}
+    results.write_text(json.dumps([[0.25, 1.0]]))
+    assert "a list of 1, expected one of 2 prompts as in this folder" in failing(out, results)
+    results.write_text(json.dumps([0.25, 0.5]))
+    assert "entry 0 is not a list of probabilities" in failing(out, results)
 
 
 def test_kris_pools_all_ratings_of_a_dimension(tmp_path):

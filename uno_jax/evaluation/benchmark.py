@@ -59,6 +59,8 @@ class Preset:
     thoughts: TextConfig = field(default_factory=lambda: TextConfig(max_length=1000))
     prefix: str = ""
     """Text before every prompt."""
+    samples: int | None = None
+    """Pictures per item, if other than `Benchmark.samples`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Score:
     """Number of pictures with a score."""
     failed: int = 0
     """Outputs without a score, such as failed requests to a judge. They are in no average."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Item -> what the judge said of it, if the outputs state it."""
 
 
 Answers = Mapping[str, str]

@@ -36,20 +36,16 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
     All items weigh the same, unlike in some official averages. The interval is over items only: it does not say how
     much another seed, or another run of the judge, would change.
     """
-    first: dict[tuple[str, str, str], Run] = {}
+    first: dict[tuple[str, str, str], tuple[Run, dict[str, float]]] = {}
     found = []
     for run in runs:
-        if run.score is None:
-            continue
-        place = (run.benchmark, run.settings, str(run.score["judge"]))
-        before = first.setdefault(place, run)
-        if before is run or before.score is None:
-            continue
-        own, other = run.score["items"], before.score["items"]
-        pairs = np.array([own[item] - other[item] for item in own if item in other], np.float64)
-        if pairs.size:
-            low, high = interval(pairs)
-            found.append(Difference(*place, run.model, before.model, pairs.size, float(pairs.mean()), low, high))
+        for score in run.scores:
+            place, own = (run.benchmark, run.settings, str(score["judge"])), score["items"]
+            before, other = first.setdefault(place, (run, own))
+            pairs = np.array([own[item] - other[item] for item in own if item in other], np.float64)
+            if before is not run and pairs.size:
+                low, high = interval(pairs)
+                found.append(Difference(*place, run.model, before.model, pairs.size, float(pairs.mean()), low, high))
     return found
 
 

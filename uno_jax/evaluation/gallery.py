@@ -73,8 +73,14 @@ def _entries(runs: Sequence[Run], benchmark: str, count: int) -> list[dict[str, 
 
 def _shown(run: Run, picture: Made) -> dict[str, Any]:
     image, thought = _encoded(run.out / picture.file)
-    score = None if run.score is None else run.score["items"].get(picture.item)
-    return {"image": image, "thought": thought, "score": score}
+    scores, words = {}, {}
+    for score in run.scores:
+        judge = score["judge"] or "score"
+        if picture.item in score["items"]:
+            scores[judge] = score["items"][picture.item]
+        if picture.item in score.get("words", {}):
+            words[judge] = score["words"][picture.item]
+    return {"image": image, "thought": thought, "scores": scores, "words": words}
 
 
 def _encoded(file: Path) -> tuple[str, str]:

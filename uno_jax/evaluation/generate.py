@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from rich.console import Console
 
 from uno_jax.config import to_json
@@ -20,6 +20,7 @@ from uno_jax.inference.generate import Generator, Request
 from uno_jax.inference.picture_files import read_settings, write_picture
 from uno_jax.inference.picture_metadata import picture_metadata
 from uno_jax.inference.prompt_files import Prompt, check_prompts
+from uno_jax.parallel.hosts import exchange_json
 from uno_jax.process.files import hash_files
 from uno_jax.training.versions import versions
 
@@ -44,7 +45,7 @@ class Job(NamedTuple):
     batch: int
     """Maximum pictures per batch."""
     part: tuple[int, int] = (0, 1)
-    """Index of this process, and number of processes."""
+    """Index of this process and number of processes, if these do not know of each other. Joined hosts share a part."""
 
 
 class Wanted(NamedTuple):
@@ -58,13 +59,13 @@ class Wanted(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Numbers of pictures after a call."""
+    """Numbers of pictures of all joined hosts after a call."""
 
     generated: int
     kept: int
     """Pictures that existed."""
     missing: int
-    """Pictures of other processes that do not exist yet."""
+    """Pictures of other parts that do not exist yet."""
 
 
 def record_of(job: Job, generator: Generator) -> Record:
@@ -114,6 +115,9 @@ def _thoughts(generator: Generator) -> dict[str, Any]:
 def generate(job: Job, generator: Generator, published: Path, console: Console) -> Finished:
     """Generates the pictures of a job that do not exist, and writes the record.
 
+    Joined hosts share the pictures that are missing, item by item. Host 0 alone writes what all share: the pictures to
+    edit, and the record.
+
     Args:
       job: what to generate.
       generator: the model.
@@ -124,35 +128,47 @@ def generate(job: Job, generator: Generator, published: Path, console: Console) 
       BenchmarkError: the folder has pictures of another checkpoint or of other settings.
       PromptError: the model cannot read a prompt or a picture, or does not support the size.
     """
-    record = record_of(job, generator)
-    check_same(job.out, record.head)
-    job.out.mkdir(parents=True, exist_ok=True)
-    if job.benchmark.unpack is not None:
-        job.benchmark.unpack(published, job.out, job.data.items, job.name)
+    record, host, hosts = record_of(job, generator), jax.process_index(), jax.process_count()
+    if host == 0:
+        check_same(job.out, record.head)
+        job.out.mkdir(parents=True, exist_ok=True)
+        if job.benchmark.unpack is not None:
+            job.benchmark.unpack(published, job.out, job.data.items, job.name)
+    exchange_json("unpacked", None)
     requests = _requests(job, record, generator)
     for _ in check_prompts([_prompt(item, request) for item, _, request in requests], generator):
         pass
-    number, count = job.part
-    own = {item.id for item in job.data.items[number::count]}
-    wanted = [
-        Wanted(made, item, request, _without_place(picture_metadata(request, generator), job.checkpoint))
-        for item, made, request in requests
-        if item.id in own
-    ]
-    missing = [item for item in wanted if read_settings(job.out / item.made.file) != item.metadata]
-    _announce(job, wanted, missing, console)
-    write_record(job.out, record)
-    by_item: dict[str, list[Wanted]] = defaultdict(list)
-    for each in wanted:
-        by_item[each.made.item].append(each)
-    unmade = {item.made for item in missing}
-    _finish(job, [parts for parts in by_item.values() if not unmade.intersection(part.made for part in parts)])
-    for batch in _generated(job, generator, missing, console):
+    by_item: dict[str, list[Wanted]] = {item.id: [] for item in job.data.items[job.part[0] :: job.part[1]]}
+    for item, made, request in requests:
+        if item.id in by_item:
+            metadata = _without_place(picture_metadata(request, generator), job.checkpoint)
+            by_item[item.id].append(Wanted(made, item, request, metadata))
+    if host == 0:
+        write_record(job.out, record)
+    missing = _missing(job, list(by_item.values())[host::hosts])
+    items: dict[bool, list[list[Wanted]]] = {True: [], False: []}
+    for parts in by_item.values():
+        items[any(part.made.file in missing for part in parts)].append(parts)
+    own = [part for parts in items[True][host::hosts] for part in parts if part.made.file in missing]
+    wanted = [part.made for parts in by_item.values() for part in parts]
+    _announce(job, len(wanted), len(missing), len(own), console)
+    _finish(job, items[False][host::hosts])
+    unmade = {part.made for part in own}
+    for batch in _generated(job, generator, own, console):
         unmade.difference_update(batch)
         done = [by_item[item] for item in dict.fromkeys(made.item for made in batch)]
         _finish(job, [parts for parts in done if not unmade.intersection(part.made for part in parts)])
-    write_record(job.out, record)
-    return Finished(len(missing), len(wanted) - len(missing), len(record.missing(job.out)))
+    exchange_json("made", None)
+    elsewhere = write_record(job.out, record, set(wanted)) if host == 0 else []
+    return Finished(len(missing), len(wanted) - len(missing), len(elsewhere))
+
+
+def _missing(job: Job, share: Sequence[Sequence[Wanted]]) -> set[str]:
+    """Returns the files that are missing on all hosts, given the items whose files this host looks at."""
+    files = [
+        part.made.file for parts in share for part in parts if read_settings(job.out / part.made.file) != part.metadata
+    ]
+    return {file for found in exchange_json("missing", files) for file in found}
 
 
 def _requests(job: Job, record: Record, generator: Generator) -> list[tuple[Item, Made, Request]]:
@@ -185,12 +201,13 @@ def _without_place(metadata: dict[str, Any], checkpoint: Mapping[str, Any]) -> d
     return {**metadata, "checkpoint": checkpoint["sha256"], "ema": checkpoint["ema"]}
 
 
-def _announce(job: Job, wanted: Sequence[Wanted], missing: Sequence[Wanted], console: Console) -> None:
-    items, published = len(job.data.items), job.benchmark.published
+def _announce(job: Job, wanted: int, missing: int, own: int, console: Console) -> None:
+    items, published, hosts = len(job.data.items), job.benchmark.published, jax.process_count()
     lines = [
-        f"{job.benchmark.name}: {len(wanted):,} pictures ({items:,} items, {job.samples} each"
+        f"{job.benchmark.name}: {wanted:,} pictures ({items:,} items, {job.samples} each"
         f"{f', part {job.part[0]} of {job.part[1]}' if job.part[1] > 1 else ''}), "
-        f"{len(missing):,} to make, {len(wanted) - len(missing):,} present"
+        f"{missing:,} to make{f', {own:,} here (host {jax.process_index()} of {hosts})' if hosts > 1 else ''}, "
+        f"{wanted - missing:,} present"
     ]
     if items != published:
         lines.append(f"note: the prompt file has {items:,} items, but {published:,} were published")
@@ -223,14 +240,14 @@ def _finish(job: Job, items: Sequence[Sequence[Wanted]]) -> None:
             job.benchmark.finish(job.out, parts[0].item, job.name, files)
 
 
-def check_samples(benchmark: Benchmark, samples: int | None) -> int:
-    """Returns the number of pictures per item.
+def check_samples(benchmark: Benchmark, preset: Preset, samples: int | None) -> int:
+    """Returns the number of pictures per item: as given, or of the preset, or of the benchmark.
 
     Raises:
       BenchmarkError: the scorer of the benchmark needs another number.
     """
     if samples is None or samples == benchmark.samples:
-        return benchmark.samples
+        return samples or preset.samples or benchmark.samples
     if not benchmark.any_samples:
         raise BenchmarkError(f"--samples is {samples}, but the scorer of {benchmark.name} reads {benchmark.samples}")
     return samples

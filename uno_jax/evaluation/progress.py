@@ -30,8 +30,11 @@ class Progress:
         self._done += items
         self._batches += 1
         if self._batches == 1:
-            with_compilation = ", with compilation" if self._compiles else ""
-            self._say(f"the first batch of {items} took {now - self._started:.1f} s{with_compilation}")
+            took = now - self._started
+            left = took / items * (self._total - self._done)
+            compiled = ", with compilation" if self._compiles else ""
+            more = f"; {_duration(left)} left at this pace" if left else ""
+            self._say(f"the first batch of {items} took {took:.1f} s{compiled}{more}")
             self._started, self._first = now, items
             return
         # Often at first, then less and less: after 2, 3, 5, 9 .. batches.

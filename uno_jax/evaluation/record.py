@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,14 +39,31 @@ class Record(NamedTuple):
     pictures: list[Made]
     """All pictures that are expected, made or not."""
 
-    def missing(self, out: Path) -> list[Made]:
-        """Returns the expected pictures that a folder lacks."""
-        return [picture for picture in self.pictures if not (out / picture.file).is_file()]
+    def missing(self, out: Path, known: Container[Made] = ()) -> list[Made]:
+        """Returns the expected pictures that a folder lacks.
+
+        Args:
+          out: the folder.
+          known: pictures that other hosts have made. A network file system may not show them here yet.
+        """
+        return [picture for picture in self.pictures if picture not in known and not (out / picture.file).is_file()]
 
 
-def write_record(out: Path, record: Record) -> None:
-    """Writes `record.json`, with the number of pictures that exist now."""
-    missing = record.missing(out)
+def write_record(out: Path, record: Record, known: Container[Made] = ()) -> list[Made]:
+    """Writes `record.json`, with the number of pictures that exist now, and returns those that are missing.
+
+    Processes that share a folder without knowing of each other (`--part`) all write it. Each counts again afterwards,
+    so that the last file states all pictures.
+    """
+    missing = record.missing(out, known)
+    while True:
+        _write(out, record, missing)
+        if (now := record.missing(out, known)) == missing:
+            return missing
+        missing = now
+
+
+def _write(out: Path, record: Record, missing: Sequence[Made]) -> None:
     unfinished = {picture.item for picture in missing}
     expected = {picture.item for picture in record.pictures}
     content = {
@@ -101,12 +118,19 @@ def read_record(out: Path) -> Record:
 def check_same(out: Path, head: Mapping[str, Any]) -> None:
     """Refuses to mix pictures: those of an existing record must have the settings of `head`.
 
+    More pictures of each prompt may be added. With fewer, an official scorer would also read those that are left over.
+
     Raises:
       BenchmarkError: they differ. The message names the first field.
     """
     if not (out / RECORD).is_file():
         return
-    refuse_differences(out, "pictures", _FIXED, read_record(out).head, head)
+    before = read_record(out).head
+    refuse_differences(out, "pictures", _FIXED, before, head)
+    if before["samples"] > head["samples"]:
+        raise BenchmarkError(
+            f"{out} has {before['samples']:,} pictures of each prompt, not {head['samples']:,}; give another --out"
+        )
 
 
 def refuse_differences(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from uno_jax.evaluation.benchmark import BenchmarkError
 from uno_jax.evaluation.record import Record, read_record
-from uno_jax.evaluation.score import read_score
+from uno_jax.evaluation.score import read_scores
 
 
 class Run(NamedTuple):
@@ -17,7 +17,8 @@ class Run(NamedTuple):
 
     out: Path
     record: Record
-    score: dict[str, Any] | None
+    scores: list[dict[str, Any]]
+    """Of its judge, if it has been judged, and of scorers from PyPI."""
     model: str
     """Name of the model, unique for its parameters."""
 
@@ -45,7 +46,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     keys = {_key(record): record.head["name"] for record in records}
     names = Counter(keys.values())
     runs = [
-        Run(folder, record, read_score(folder), _model_name(record, names[record.head["name"]] > 1))
+        Run(folder, record, read_scores(folder), _model_name(record, names[record.head["name"]] > 1))
         for folder, record in zip(folders, records, strict=True)
     ]
     seen: dict[tuple[str, str, str], Path] = {}

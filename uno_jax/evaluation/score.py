@@ -1,4 +1,4 @@
-"""The official averages of a folder, from the raw outputs of the official scorer, in `score.json`."""
+"""The scores of a folder: official averages of the raw outputs of its scorer, and those that scorers from PyPI give."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from uno_jax.process.files import hash_files, write_json
 from uno_jax.process.json_reader import read_json_object
 
 SCORE = "score.json"
+SCORES = "score_*.json"
+"""Files of scorers from PyPI, with the name of the scorer for `*`."""
 
 
 def score_results(
-    out: Path, results: Sequence[Path], judge: str | None, about: Mapping[str, Any] | None = None
+    out: Path,
+    results: Sequence[Path],
+    judge: str | None,
+    about: Mapping[str, Any] | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Averages result files, and writes and returns `score.json` of the folder.
 
@@ -26,6 +32,7 @@ def score_results(
       results: files of the official scorer, or folders whose files are all such.
       judge: name, version and date of the judge, or None.
       about: more about a judge that was asked here, for the record.
+      words: what this judge said of each item.
 
     Raises:
       BenchmarkError: the folder or the results are not as expected.
@@ -52,6 +59,7 @@ def score_results(
         "results": {"files": [file.name for file in files], "sha256": hash_files(files)},
         "scored": datetime.now(UTC).isoformat(timespec="seconds"),
         "items": dict(score.items),
+        "words": {**score.words, **(words or {})},
     }
     write_json(out / SCORE, content)
     return content
@@ -69,16 +77,16 @@ def _files(path: Path, pattern: str) -> list[Path]:
     return [path]
 
 
-def read_score(out: Path) -> dict[str, Any] | None:
-    """Reads `score.json` of a folder; None if there is none.
+def read_scores(out: Path) -> list[dict[str, Any]]:
+    """Reads all scores of a folder: `score.json`, then those of scorers from PyPI.
 
     Raises:
-      BenchmarkError: it belongs to other pictures.
+      BenchmarkError: one belongs to other pictures.
     """
-    file = out / SCORE
-    if not file.is_file():
-        return None
-    content, head = read_json_object(file), read_record(out).head
-    if (content.get("benchmark"), content.get("checkpoint")) != (head["benchmark"], head["checkpoint"]["sha256"]):
-        raise BenchmarkError(f"{file} belongs to other pictures than those of {out}; score them again")
-    return content
+    files = [file for file in (out / SCORE, *sorted(out.glob(SCORES))) if file.is_file()]
+    head = read_record(out).head
+    contents = [read_json_object(file) for file in files]
+    for file, content in zip(files, contents, strict=True):
+        if (content.get("benchmark"), content.get("checkpoint")) != (head["benchmark"], head["checkpoint"]["sha256"]):
+            raise BenchmarkError(f"{file} belongs to other pictures than those of {out}; score them again")
+    return contents

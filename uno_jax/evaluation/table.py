@@ -46,12 +46,11 @@ def make_table(runs: Sequence[Run]) -> Table:
     table: Table = {}
     for benchmark in dict.fromkeys(run.benchmark for run in runs):
         for run in runs:
-            if run.benchmark != benchmark or run.score is None:
-                continue
-            for average, value in run.score["averages"].items():
-                row = Row(benchmark, average, run.settings, run.score["judge"])
-                cell = Cell(value, run.score["items_scored"], run.score["items_expected"])
-                table.setdefault(row, {})[run.model] = cell
+            for score in run.scores if run.benchmark == benchmark else ():
+                for average, value in score["averages"].items():
+                    row = Row(benchmark, average, run.settings, score["judge"])
+                    cell = Cell(value, score["items_scored"], score["items_expected"])
+                    table.setdefault(row, {})[run.model] = cell
     return table
 
 
@@ -102,7 +101,7 @@ def _differences(runs: Sequence[Run]) -> str:
 def _unscored(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
-        if run.score is None:
+        if not run.scores:
             expected = len(run.record.pictures)
             made = expected - len(run.record.missing(run.out))
             lines.append(f"- {run.benchmark}, {run.model}, {run.settings}: {made:,} of {expected:,} pictures made\n")
@@ -131,7 +130,7 @@ def _json(table: Table, runs: Sequence[Run]) -> dict[str, Any]:
             "benchmark": run.benchmark,
             "model": run.model,
             "settings": run.settings,
-            "categories": {} if run.score is None else run.score["categories"],
+            "categories": {score["judge"]: score["categories"] for score in run.scores},
             "record": run.record.head,
         }
         for run in runs

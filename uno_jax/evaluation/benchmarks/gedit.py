@@ -259,6 +259,7 @@ def _write(folder: Path, out: Path, pictures: Mapping[Path, Item], answers: Mapp
 
 _PRESETS = {
     "bagel": Preset("BAGEL's script", dataclasses.replace(EDITING, interval=LATE)),
+    "reca": Preset("RecA's script, with the settings of BAGEL's", dataclasses.replace(EDITING, interval=LATE)),
     "ours": OURS_EDITING,
 }
 

@@ -96,7 +96,11 @@ def _benchmark(name: str, about: str, file: str, other: str) -> Benchmark:
         about=about,
         published=553,
         samples=4,
-        presets={"bagel": Preset("BAGEL's script", TEXT_TO_IMAGE), "ours": OURS},
+        presets={
+            "bagel": Preset("BAGEL's script", TEXT_TO_IMAGE),
+            "reca": Preset("RecA's script", TEXT_TO_IMAGE, samples=12),
+            "ours": OURS,
+        },
         read=partial(_read, name=file, other=other),
         picture=_picture,
         scorer="python evaluation/evaluate_images.py {images} --outfile results.jsonl --model-path DETECTOR_DIR "

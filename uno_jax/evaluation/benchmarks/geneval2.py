@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from uno_jax.evaluation.benchmark import (
     Benchmark,
     BenchmarkError,
     Data,
     Item,
+    Score,
     data_of,
     field_of,
     find_file,
     one_picture,
     read_json_lines,
+    read_text,
 )
 from uno_jax.evaluation.presets import OURS
 from uno_jax.process.files import write_json
+from uno_jax.process.json_reader import JsonError, parse_json
 
 PATHS = "image_paths.json"
 """Beside the pictures: prompt -> path of its picture."""
@@ -44,6 +51,49 @@ def _write_paths(path: Path, out: Path, items: Sequence[Item], name: str) -> Non
     write_json(out / PATHS, paths)
 
 
+def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
+    """Reads what `evaluation.py` has written: for each prompt, in order, the probability of each question's answer.
+
+    AM is the arithmetic mean over the questions of a prompt, and GM the geometric one; both are averaged over prompts.
+    The official analysis by number of atoms is of GM.
+    """
+    if len(files) != 1:
+        raise BenchmarkError(f"{files[0].parent}: expected the file of --output_file alone, not {len(files)} files")
+    try:
+        lists = parse_json(read_text(files[0]))
+    except JsonError as error:
+        raise BenchmarkError(f"{files[0]}: {error}; run the scorer again") from error
+    if not isinstance(lists, list) or len(lists) != len(items):
+        found = f"a list of {len(lists):,}" if isinstance(lists, list) else "no list"
+        raise BenchmarkError(f"{files[0]}: {found}, expected one of {len(items):,} prompts as in this folder")
+    arithmetic: dict[str, float] = {}
+    geometric: dict[str, float] = {}
+    for number, (key, values) in enumerate(zip(items, lists, strict=True)):
+        if not isinstance(values, list) or not values or not all(map(_is_probability, values)):
+            raise BenchmarkError(
+                f"{files[0]}: entry {number} is not a list of probabilities; run evaluation.py with --method "
+                "soft_tifa_am or soft_tifa_gm"
+            )
+        arithmetic[key] = 100 * float(np.mean(values))
+        geometric[key] = 100 * math.prod(values) ** (1 / len(values))
+    atoms = defaultdict(list)
+    for key, item in items.items():
+        atoms[item.category].append(geometric[key])
+    return Score(
+        averages={
+            "Soft-TIFA AM": float(np.mean(list(arithmetic.values()))),
+            "Soft-TIFA GM": float(np.mean(list(geometric.values()))),
+        },
+        categories={name: float(np.mean(values)) for name, values in atoms.items()},
+        items=arithmetic,
+        pictures=len(arithmetic),
+    )
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1.0001  # rounded sums
+
+
 GENEVAL2 = Benchmark(
     name="geneval2",
     about="GenEval2",
@@ -56,4 +106,6 @@ GENEVAL2 = Benchmark(
     "--image_filepath_data {images}/../image_paths.json --method soft_tifa_am --output_file SCORES "
     "(in a checkout of facebookresearch/GenEval2)",
     unpack=_write_paths,
+    results="*.json",
+    score=_score,
 )

@@ -69,12 +69,15 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     score; BAGEL's is the mean over edits. An answer without exactly three ratings is a failure.
     """
     scores: dict[str, float] = {}
+    words: dict[str, str] = {}
     seen: Seen = {}
     failed = 0
     for file in files:
         for key, answer in read_json_object(file).items():
             check_result(key, items, seen, f"{file}: {key}")
             ratings = _ratings(answer) if isinstance(answer, str) else []
+            if isinstance(answer, str):
+                words[key] = answer
             if len(ratings) == _RATINGS:
                 scores[key] = float(np.mean(ratings))
             else:
@@ -94,6 +97,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
         items=scores,
         pictures=len(scores),
         failed=failed,
+        words=words,
     )
 
 
@@ -125,6 +129,7 @@ IMGEDIT = Benchmark(
     samples=1,
     presets={
         "bagel": Preset("BAGEL's script", EDITING),
+        "reca": Preset("RecA's script, with the settings of BAGEL's", EDITING),
         "ours": OURS_EDITING,
     },
     read=_read,

@@ -159,6 +159,10 @@ _PRESETS = {
         dataclasses.replace(TEXT_TO_IMAGE, interval=LATE, think=True),
         THOUGHTS,
     ),
+    "reca": Preset(
+        "RecA's script, with the settings of BAGEL's without thinking",
+        dataclasses.replace(TEXT_TO_IMAGE, interval=LATE),
+    ),
     "ours": OURS,
 }
 
