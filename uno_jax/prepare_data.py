@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
 from rich.console import Console
@@ -24,17 +23,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from uno_jax.batch import TASKS
-from uno_jax.config import json_file, to_json
+from uno_jax.data.conversion import dataset_files
+from uno_jax.data.conversion.convert import convert_source, write_shards
+from uno_jax.data.conversion.dataset_files import MANIFEST, REJECTED
+from uno_jax.data.conversion.ledger import Ledger, by_field
+from uno_jax.data.conversion.parts import RECORDS_PER_PART
+from uno_jax.data.conversion.shards import shards_of
+from uno_jax.data.conversion.statistics import histograms
 from uno_jax.data.record import Record
-from uno_jax.data.records import open_records, record_tasks, write_records
-from uno_jax.data.sources.source import DataSource, Rejection, Values
+from uno_jax.data.records import open_records, record_tasks
+from uno_jax.data.sources.source import DataSource, DataSourceError, Rejection, Values
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.files import check_folder, is_empty, new_folder
+from uno_jax.process.files import is_empty, write_json
 from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
+from uno_jax.process.pool import core_count
 from uno_jax.process.signals import exit_on_signals
+from uno_jax.process.work_folder import Work, forget, recover, work_on
 from uno_jax.sheets.records import make_contact_sheet
 
 try:
@@ -42,9 +49,7 @@ try:
 except ImportError as error:
     sys.exit(f"prepare_data needs {error.name}. Install the extra `data`: pip install '.[data]' (docs/install.md)")
 
-MANIFEST = "dataset.json"
-REJECTED = "rejected.jsonl"
-FORMAT = 1  # version of the directory's format; datasets of another version count as different
+FORMAT = 2  # version of the directory's format; datasets of another version count as different
 _REJECTIONS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
@@ -70,6 +75,10 @@ class Request:
     max_rejected: float = 0.5
     """Fraction of the records that may be rejected."""
     overwrite: bool = False
+    processes: int = 0
+    """Number of processes that decode and write; 0 = the number of cores. The dataset does not depend on it."""
+    records_per_part: int = RECORDS_PER_PART
+    """Number of rows that a process converts at a time, and that are converted again after a kill."""
 
 
 _SUBCOMMANDS = {
@@ -109,6 +118,10 @@ def _define(options: flags.FlagValues) -> None:
     note = "fraction of the records that may be rejected"
     flags.DEFINE_float("max_rejected", Request.max_rejected, note, lower_bound=0.0, upper_bound=1.0, **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
+    note = "processes that decode and write; 0 = all cores"
+    flags.DEFINE_integer("processes", 0, note, lower_bound=0, upper_bound=1024, **place)
+    note = "rows that a process converts at a time, and that are converted again after a kill"
+    flags.DEFINE_integer("records_per_part", RECORDS_PER_PART, note, lower_bound=1, **place)
     for option, sources in all_options(SOURCES.values()).values():
         define_typed(
             options,
@@ -143,23 +156,30 @@ def _request(options: flags.FlagValues) -> Request:
         options.strict,
         options.max_rejected,
         options.overwrite,
+        options.processes,
+        options.records_per_part,
     )
 
 
 def prepare(request: Request, console: Console) -> None:
     """Writes the requested dataset completely or not at all. Does nothing if it already exists.
 
+    A command that was killed or interrupted goes on where it stopped.
+
     Raises:
       PrepareError: `request.out` holds something else, or the records or the tokenizer are invalid.
+      WorkError: a different command began the dataset and was not finished.
       DataSourceError: the source cannot be read.
     """
     tfds.disable_progress_bar()  # ours is shown instead
     out, parameters = request.out, _parameters(request)
+    recover(out)
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
     if out.exists() and not is_empty(out):
         existing = _read_manifest(out)
         if existing is not None and existing["parameters"] == parameters:
+            forget(out)
             console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
             _print_summary(console, out)
             return
@@ -173,17 +193,62 @@ def prepare(request: Request, console: Console) -> None:
             raise PrepareError(
                 f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
             )
-    check_folder(out)
-    with new_folder(out) as partial:
-        with _progress(console) as progress:
-            reporter = _Reporter(progress)
-            splits, texts = _write_records(partial, request, reporter)
-            reporter.write(partial / REJECTED)
-            _write_tokenizer(partial / "tokenizer", texts, request)
-            _write_contact_sheet(partial)
-        manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial, splits)}
-        (partial / MANIFEST).write_bytes(json_file(manifest))
+    try:
+        with work_on(out, parameters | {"records_per_part": request.records_per_part}) as work:
+            _make(work, request, parameters, console)
+    except (PrepareError, DataSourceError):  # nothing that was done is of use
+        forget(out)
+        raise
     _print_summary(console, out)
+
+
+def _make(work: Work, request: Request, parameters: dict[str, object], console: Console) -> None:
+    """Makes the dataset in `work.made`."""
+    source, made, parts = request.source, work.made, work.folder / "parts"
+    processes = request.processes or core_count()
+    with _progress(console) as progress:
+        reporter = _Reporter(progress)
+        opened = source.open(request.values, reporter)
+        ledger = Ledger(reporter.reject)
+        on_items = reporter.advance("Converting records", opened.total)
+        convert_source(opened, parts, ledger, on_items, processes=processes, items_per_part=request.records_per_part)
+        reporter.summarise(ledger)
+        _check(ledger, request)
+        splits = ["train", *(split for split in ledger.stored if split != "train")]
+        shards = {split: shards_of(ledger.stored[split]) for split in splits}
+        on_records = reporter.advance("Writing shards", ledger.accepted)
+        write_shards(made, source.name, shards, parts, on_records, processes=processes)
+        dataset_files.write_split_files(made, source.name, shards, opened)
+        dataset_files.write_rejections(made / REJECTED, ledger.rejections)
+        texts = dataset_files.texts_of(ledger.facts["train"])
+        tokenizer = _write_tokenizer(
+            made / "tokenizer", list(dict.fromkeys(texts)) if source.count_texts_once else texts, request
+        )
+        _write_contact_sheet(made)
+    facts = (facts for split in splits for facts in ledger.facts[split])
+    manifest = {
+        "format": FORMAT,
+        "parameters": parameters,
+        "records": dataset_files.task_counts(shards),
+        "rejected": {"records": ledger.rejected, "by_field": by_field(ledger.rejections)},
+        "histograms": histograms(facts, lambda text: len(tokenizer.encode(text))),
+        "files": dataset_files.file_table(made, processes),
+    }
+    write_json(made / MANIFEST, manifest)
+
+
+def _check(ledger: Ledger, request: Request) -> None:
+    """Raises PrepareError if there are no training records, or more were rejected than the request allows."""
+    if not ledger.stored.get("train"):
+        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
+    if request.strict and ledger.rejected:
+        raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
+    share = ledger.rejected / (ledger.rejected + ledger.accepted)
+    if share > request.max_rejected:
+        raise PrepareError(
+            f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
+            "Correct them, or raise it."
+        )
 
 
 def _parameters(request: Request) -> dict[str, object]:
@@ -207,123 +272,58 @@ def _parameters(request: Request) -> dict[str, object]:
 
 
 class _Reporter:
-    """Shows progress and rejections on the terminal, and lists and counts the rejections."""
+    """Shows progress and rejections on the terminal."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
-        self._rejections: list[Rejection] = []
-        self._fields: Counter[str] = Counter()
-        self.rejected: set[tuple[str, int]] = set()
-        """File and line of each record that was rejected."""
+        self._rejections = 0
 
     def begin(self, stage: str, total: int | None) -> Callable[[], None]:
         task = self._progress.add_task(stage, total=total)
         return lambda: self._progress.advance(task)
 
+    def advance(self, stage: str, total: int | None) -> Callable[[int], None]:
+        """Shows a new stage, and returns the function to call with a number of items that are done."""
+        task = self._progress.add_task(stage, total=total)
+        return lambda items: self._progress.advance(task, items)
+
     def reject(self, rejection: Rejection) -> None:
-        self.rejected.add((rejection.file, rejection.line))
-        if self._fields.total() < _REJECTIONS_SHOWN:
+        self._rejections += 1
+        if self._rejections <= _REJECTIONS_SHOWN:
             self._print(f"rejected {rejection}")
-        self._rejections.append(rejection)
-        # Items of a list are counted as one field, so that the counts stay few.
-        self._fields[f"{rejection.field.partition('[')[0]} {rejection.cause}".strip()] += 1
 
-    def write(self, file: Path) -> None:
-        """Writes all rejections, one JSON object per line, if there are any."""
-        if self._rejections:
-            file.write_text("".join(json.dumps(to_json(rejection)) + "\n" for rejection in self._rejections))
-
-    def summarise(self, accepted: int) -> None:
+    def summarise(self, ledger: Ledger) -> None:
         """Prints the number of rejected records, if any, and the rejections by field."""
-        if not self.rejected:
+        if not ledger.rejected:
             return
-        more = self._fields.total() - _REJECTIONS_SHOWN
+        more = self._rejections - _REJECTIONS_SHOWN
         if more > 0:
             self._print(f"... and {more} more rejections")
-        fields = ", ".join(f"{field}: {count}" for field, count in self._fields.most_common())
-        records = len(self.rejected) + accepted
-        self._print(f"{len(self.rejected)} of {records} records rejected (rejections by field: {fields})")
-
-    def check(self, accepted: int, request: Request) -> None:
-        """Raises PrepareError if more records were rejected than the request allows."""
-        rejected = len(self.rejected)
-        if request.strict and rejected:
-            raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
-        share = rejected / max(rejected + accepted, 1)
-        if accepted and share > request.max_rejected:
-            raise PrepareError(
-                f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
-                "Correct them, or raise it."
-            )
+        fields = ", ".join(f"{field}: {count}" for field, count in by_field(ledger.rejections).items())
+        records = ledger.rejected + ledger.accepted
+        self._print(f"{ledger.rejected} of {records} records rejected (rejections by field: {fields})")
 
     def _print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
-def _write_records(directory: Path, request: Request, reporter: _Reporter) -> tuple[list[str], list[str]]:
-    """Writes the records of the source. Returns its splits, `train` first, and the texts to train a tokenizer on."""
-    opened = request.source.open(request.values, reporter)
-    if opened.total is not None:
-        reporter.summarise(opened.total)
-        reporter.check(opened.total, request)
-    if "train" not in opened.splits:
-        if opened.total is None:
-            reporter.summarise(0)
-        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
-    advance = reporter.begin("Writing records", opened.total)
-    written = 0
-    texts: list[str] = []
-
-    def on_record() -> None:
-        nonlocal written
-        written += 1
-        advance()
-
-    def train_records() -> Iterator[Record]:
-        for record in opened.splits["train"]():
-            texts.extend(dict.fromkeys(text for text in (record.prompt, *record.captions, record.answer) if text))
-            yield record
-
-    readers = {"train": train_records} | {split: opened.splits[split] for split in opened.splits if split != "train"}
-    write_records(
-        directory,
-        request.source.name,
-        readers,
-        description=opened.description,
-        license_text=opened.license,
-        homepage=opened.homepage,
-        on_record=on_record,
-    )
-    if opened.total is None:
-        reporter.summarise(written)
-    reporter.check(written, request)
-    return list(readers), list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
-
-
-def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
+def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> Tokenizer:
     if request.tokenizer is None:
-        train_tokenizer(texts, request.vocab_size, directory)
-        return
-    directory.mkdir()
+        return train_tokenizer(texts, request.vocab_size, directory)
+    directory.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
-        shutil.copy(request.tokenizer / name, directory / name)
+        shutil.copyfile(request.tokenizer / name, directory / name)
+    return Tokenizer.from_directory(directory)
 
 
 def _write_contact_sheet(directory: Path) -> None:
+    """Writes a sheet of evenly spaced training records of each task."""
     source, tasks = open_records(directory, "train"), record_tasks(directory, "train")
     shown: list[Record] = []
     for task, number in _PICTURES_SHOWN.items():
-        indices = (tasks == TASKS.index(task)).nonzero()[0]
-        shown += [source[int(index)] for index in indices[:number]]
+        indices = np.flatnonzero(tasks == TASKS.index(task))
+        shown += [source[int(index)] for index in indices[:: max(len(indices) // number, 1)][:number]]
     make_contact_sheet(shown).save(directory / "contact_sheet.png")
-
-
-def _count(directory: Path, splits: Sequence[str]) -> dict[str, dict[str, int]]:
-    counts = {}
-    for split in splits:
-        tasks = Counter(TASKS[task] for task in record_tasks(directory, split))
-        counts[split] = {task: tasks[task] for task in TASKS if tasks[task]}
-    return counts
 
 
 def _read_manifest(directory: Path) -> Any:

@@ -13,7 +13,7 @@ from uno_jax.data.sources.columns import IGNORE
 from uno_jax.data.sources.lines import parse_line, read_lines
 from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
-from uno_jax.data.sources.rows import Row, by_id, open_rows
+from uno_jax.data.sources.rows import Row, open_rows
 from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Problem
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, Opened, Option, Reporter, Values
 
@@ -26,8 +26,8 @@ def open_conversations(values: Values, reporter: Reporter) -> Opened:
     path, images = _places(values)
     ignored = {name.strip() for name in values["ignore"].split(",")}
     load = partial(read_picture, images, max_pixels=values["max_picture_pixels"])
-    rows = by_id(partial(_rows, path, ignored), values)
-    return open_rows(rows, values, reporter, description=f"Conversations of {path.name}.", load=load)
+    rows, total = partial(_rows, path, ignored), sum(1 for _ in read_lines(path))
+    return open_rows([rows], values, description=f"Conversations of {path.name}.", load=load, total=total)
 
 
 def _rows(path: Path | epath.Path, ignored: Collection[str]) -> Iterator[Row]:

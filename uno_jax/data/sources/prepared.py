@@ -10,7 +10,7 @@ from pathlib import Path
 from etils import epath
 
 from uno_jax.data.record import RecordError
-from uno_jax.data.records import open_records, splits_of
+from uno_jax.data.records import open_records, record_tasks, splits_of
 from uno_jax.data.sources.locations import SourceFile, state_of
 from uno_jax.data.sources.rows import LICENSE, Row, open_rows
 from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
@@ -20,11 +20,12 @@ from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Opt
 def open_prepared(values: Values, reporter: Reporter) -> Opened:
     """Opens the dataset in the folder `values["prepared"]`."""
     folder = Path(values["prepared"])
-    splits = {split: partial(_rows, folder, split) for split in splits_of(folder)}
+    splits = {split: [partial(_rows, folder, split)] for split in splits_of(folder)}
     description = f"Records of the dataset {folder.name}."
     own = folder / "LICENSE"
     license_ = own.read_text(encoding="utf-8") if own.is_file() else LICENSE
-    return open_rows(splits, values, reporter, description=description, license=license_)
+    total = sum(len(record_tasks(folder, split)) for split in splits)
+    return open_rows(splits, values, description=description, license=license_, total=total)
 
 
 def _rows(folder: Path, split: str) -> Iterator[Row]:
