@@ -45,7 +45,7 @@ from uno_jax.data.records import open_records, write_records
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped, read_sample
 from uno_jax.data.sources.jsonl import JSONL
-from uno_jax.data.sources.pictures import encode_rgb
+from uno_jax.data.sources.pictures import PictureLimits, stored_picture
 from uno_jax.data.tokenizer import DELIMITERS, Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.inference.picture_settings import PictureSettings
@@ -117,7 +117,10 @@ _PHOTOS = st.builds(
 @given(data=st.one_of(damaged(_pictures()), _PHOTOS))
 def test_pictures(data):
     with within(256):
-        for read in (lambda: decode_rgb(data, "x", _MAX_PIXELS), lambda: encode_rgb(data, _MAX_PIXELS)):
+        for read in (
+            lambda: decode_rgb(data, "x", _MAX_PIXELS),
+            lambda: stored_picture(data, PictureLimits(_MAX_PIXELS)),
+        ):
             with contextlib.suppress(PictureError):
                 found = read()
                 pixels = found if isinstance(found, np.ndarray) else decode_rgb(found, "x", _MAX_PIXELS)

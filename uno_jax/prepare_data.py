@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ from rich.table import Table
 
 from uno_jax.batch import TASKS
 from uno_jax.data.conversion import dataset_files
+from uno_jax.data.conversion.before import Before, read_before
 from uno_jax.data.conversion.convert import convert_source, write_shards
-from uno_jax.data.conversion.dataset_files import MANIFEST, REJECTED
-from uno_jax.data.conversion.ledger import Ledger, by_field
+from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
+from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
 from uno_jax.data.conversion.shards import shards_of
-from uno_jax.data.conversion.statistics import histograms
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.sources.source import DataSource, DataSourceError, Rejection, Values
+from uno_jax.data.storage import DatasetInfo
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
@@ -75,6 +77,8 @@ class Request:
     max_rejected: float = 0.5
     """Fraction of the records that may be rejected."""
     overwrite: bool = False
+    append: bool = False
+    """Whether to add what a dataset does not have."""
     processes: int = 0
     """Number of processes that decode and write; 0 = the number of cores. The dataset does not depend on it."""
     records_per_part: int = RECORDS_PER_PART
@@ -118,6 +122,7 @@ def _define(options: flags.FlagValues) -> None:
     note = "fraction of the records that may be rejected"
     flags.DEFINE_float("max_rejected", Request.max_rejected, note, lower_bound=0.0, upper_bound=1.0, **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
+    flags.DEFINE_boolean("append", False, "add records to the dataset at --out, except those whose id it has", **place)
     note = "processes that decode and write; 0 = all cores"
     flags.DEFINE_integer("processes", 0, note, lower_bound=0, upper_bound=1024, **place)
     note = "rows that a process converts at a time, and that are converted again after a kill"
@@ -147,6 +152,10 @@ def _request(options: flags.FlagValues) -> Request:
         [first, *_] = others.values()
         names = " and ".join(f"--{name}" for name in others)
         raise PrepareError(f"{names}: not for --dataset={source.name}. Give --dataset={' or '.join(first)}.")
+    if options.append and (options.overwrite or options.tokenizer or options["vocab_size"].present):
+        raise PrepareError(
+            "--append: the dataset keeps its records and its tokenizer. Omit --overwrite, --tokenizer and --vocab_size."
+        )
     return Request(
         source,
         field_values(options, own),
@@ -156,9 +165,14 @@ def _request(options: flags.FlagValues) -> Request:
         options.strict,
         options.max_rejected,
         options.overwrite,
+        options.append,
         options.processes,
         options.records_per_part,
     )
+
+
+class _NothingToAdd(Exception):
+    """No record of a source is missing in a dataset."""
 
 
 def prepare(request: Request, console: Console) -> None:
@@ -176,86 +190,111 @@ def prepare(request: Request, console: Console) -> None:
     recover(out)
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
-    if out.exists() and not is_empty(out):
-        existing = _read_manifest(out)
-        if existing is not None and existing["parameters"] == parameters:
-            forget(out)
-            console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
-            _print_summary(console, out)
-            return
-        if not request.overwrite:
-            if existing is None:
-                raise PrepareError(f"{out} is not empty and not a dataset. Give another --out.")
-            raise PrepareError(
-                f"{out} holds a dataset made with other parameters. Give another --out, or --overwrite to replace it."
-            )
-        if existing is None:
-            raise PrepareError(
-                f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
-            )
+    existing = _read_manifest(out) if out.is_dir() else None
+    if existing is not None and parameters in (existing["parameters"], *existing.get("appended", ())):
+        forget(out, parameters)
+        console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
+        _print_summary(console, out)
+        return
+    _check_out(request, existing)
+    before = read_before(out) if request.append else Before()
     try:
-        with work_on(out, parameters | {"records_per_part": request.records_per_part}) as work:
-            _make(work, request, parameters, console)
+        begun = parameters | {"records_per_part": request.records_per_part, "appended_to": before.identity()}
+        with work_on(out, begun) as work:
+            _make(work, request, parameters, before, console)
+    except _NothingToAdd:
+        forget(out)
+        console.print(f"{out} already holds all of these records: nothing to do.", markup=False, highlight=False)
+        return
     except (PrepareError, DataSourceError):  # nothing that was done is of use
         forget(out)
         raise
     _print_summary(console, out)
 
 
-def _make(work: Work, request: Request, parameters: dict[str, object], console: Console) -> None:
+def _check_out(request: Request, existing: Any) -> None:
+    """Refuses to write where something else is."""
+    out = request.out
+    if request.append:
+        if existing is None:
+            raise PrepareError(f"--append: {out} is no dataset. Give the dataset to append to, or omit --append.")
+        if existing["format"] != FORMAT:
+            raise PrepareError(f"--append: {out} was prepared by another version. Prepare it again, with --overwrite.")
+        return
+    if not out.is_dir() or is_empty(out):
+        return
+    if not request.overwrite:
+        if existing is None:
+            raise PrepareError(f"{out} is not empty and not a dataset. Give another --out.")
+        raise PrepareError(
+            f"{out} holds a dataset made with other parameters. Give another --out, --overwrite to replace it, or "
+            "--append to add what it does not have."
+        )
+    if existing is None:
+        raise PrepareError(
+            f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
+        )
+
+
+def _make(work: Work, request: Request, parameters: dict[str, object], before: Before, console: Console) -> None:
     """Makes the dataset in `work.made`."""
     source, made, parts = request.source, work.made, work.folder / "parts"
     processes = request.processes or core_count()
     with _progress(console) as progress:
         reporter = _Reporter(progress)
         opened = source.open(request.values, reporter)
-        ledger = Ledger(reporter.reject)
+        ledger = Ledger(reporter.reject, {split: before.ids(split) for split in before.splits})
         on_items = reporter.advance("Converting records", opened.total)
         convert_source(opened, parts, ledger, on_items, processes=processes, items_per_part=request.records_per_part)
         reporter.summarise(ledger)
         _check(ledger, request)
-        splits = ["train", *(split for split in ledger.stored if split != "train")]
-        shards = {split: shards_of(ledger.stored[split]) for split in splits}
+        info = before.info or DatasetInfo(source.name, opened.description, opened.license, opened.homepage, {})
+        if opened.license not in info.license:
+            info = dataclasses.replace(info, license=f"{info.license}\n{opened.license}")
+        splits = [split for split in ("train", *ledger.stored) if split in ledger.stored]
+        shards = {split: shards_of(ledger.stored[split], before.shards(split)) for split in dict.fromkeys(splits)}
         on_records = reporter.advance("Writing shards", ledger.accepted)
-        write_shards(made, source.name, shards, parts, on_records, processes=processes)
-        dataset_files.write_split_files(made, source.name, shards, opened)
-        dataset_files.write_rejections(made / REJECTED, ledger.rejections)
-        texts = dataset_files.texts_of(ledger.facts["train"])
-        tokenizer = _write_tokenizer(
-            made / "tokenizer", list(dict.fromkeys(texts)) if source.count_texts_once else texts, request
-        )
+        write_shards(made, info.name, shards, parts, on_records, processes=processes)
+        before.keep(made, dataset_files.rewritten(shards))
+        dataset_files.write_split_files(made, info, shards, before)
+        for name, entries in ((REJECTED, ledger.rejections), (LEFT_OUT, ledger.left_out)):
+            dataset_files.write_list(made / name, before.file(name), entries)
+        tokenizer = _tokenizer(made / "tokenizer", ledger, request)
         _write_contact_sheet(made)
-    facts = (facts for split in splits for facts in ledger.facts[split])
-    manifest = {
-        "format": FORMAT,
-        "parameters": parameters,
-        "records": dataset_files.task_counts(shards),
-        "rejected": {"records": ledger.rejected, "by_field": by_field(ledger.rejections)},
-        "histograms": histograms(facts, lambda text: len(tokenizer.encode(text))),
-        "files": dataset_files.file_table(made, processes),
-    }
-    write_json(made / MANIFEST, manifest)
+    manifest = dataset_files.manifest_of(ledger, lambda text: len(tokenizer.encode(text)))
+    if before.manifest:
+        manifest = dataset_files.added(before.manifest, manifest)
+        own = {"parameters": before.manifest["parameters"], "appended": [*before.manifest["appended"], parameters]}
+    else:
+        own = {"parameters": parameters, "appended": []}
+    counts = dataset_files.task_counts(made, dict.fromkeys((*before.splits, *shards)))
+    files = dataset_files.file_table(made, before.known_files(), processes)
+    write_json(made / MANIFEST, {"format": FORMAT, **own, "records": counts, **manifest, "files": files})
 
 
 def _check(ledger: Ledger, request: Request) -> None:
     """Raises PrepareError if there are no training records, or more were rejected than the request allows."""
-    if not ledger.stored.get("train"):
-        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
     if request.strict and ledger.rejected:
         raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
-    share = ledger.rejected / (ledger.rejected + ledger.accepted)
-    if share > request.max_rejected:
+    share = ledger.rejected / max(ledger.rejected + ledger.accepted, 1)
+    if ledger.accepted and share > request.max_rejected:
         raise PrepareError(
             f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
             "Correct them, or raise it."
         )
+    if request.append and not ledger.accepted:
+        raise _NothingToAdd
+    if not request.append and not ledger.stored.get("train"):
+        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
 
 
 def _parameters(request: Request) -> dict[str, object]:
     """Returns everything that determines the contents of the dataset. Equal parameters give equal datasets."""
     source = request.source
     parameters: dict[str, object] = {"format": FORMAT, "dataset": source.name}
-    if request.tokenizer:
+    if request.append:
+        pass  # the dataset has a tokenizer
+    elif request.tokenizer:
         files = [request.tokenizer / name for name in TOKENIZER_FILES]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
@@ -293,13 +332,18 @@ class _Reporter:
             self._print(f"rejected {rejection}")
 
     def summarise(self, ledger: Ledger) -> None:
-        """Prints the number of rejected records, if any, and the rejections by field."""
+        """Prints how many records were rejected and left out, if any, and why, and how many pictures were rewritten."""
+        if ledger.left_out:
+            causes = _listed(by_cause(ledger.left_out))
+            self._print(f"{len(ledger.left_out)} records left out ({causes}), listed in {LEFT_OUT}")
+        if ledger.rewritten:
+            self._print(f"{ledger.rewritten.total()} pictures rewritten ({_listed(ledger.rewritten)})")
         if not ledger.rejected:
             return
         more = self._rejections - _REJECTIONS_SHOWN
         if more > 0:
             self._print(f"... and {more} more rejections")
-        fields = ", ".join(f"{field}: {count}" for field, count in by_field(ledger.rejections).items())
+        fields = _listed(by_field(ledger.rejections))
         records = ledger.rejected + ledger.accepted
         self._print(f"{ledger.rejected} of {records} records rejected (rejections by field: {fields})")
 
@@ -307,9 +351,18 @@ class _Reporter:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
-def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> Tokenizer:
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
+
+
+def _tokenizer(directory: Path, ledger: Ledger, request: Request) -> Tokenizer:
+    """Returns the tokenizer of the dataset: the one that it has, a copy of another one, or one that is trained."""
+    if request.append:
+        return Tokenizer.from_directory(directory)
     if request.tokenizer is None:
-        return train_tokenizer(texts, request.vocab_size, directory)
+        texts = dataset_files.texts_of(ledger.facts["train"])
+        once = list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
+        return train_tokenizer(once, request.vocab_size, directory)
     directory.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(request.tokenizer / name, directory / name)

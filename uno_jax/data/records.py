@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from uno_jax.batch import TASKS
 from uno_jax.config import ConfigError
 from uno_jax.data.record import Record, RecordError
-from uno_jax.data.storage import StoredShard, hash_of, serialize, shard_file, write_info, write_shard_file
+from uno_jax.data.storage import DatasetInfo, StoredSplit, hash_of, serialize, shard_file, write_info, write_shard_file
 from uno_jax.process.errors import UserError, reason_of
 from uno_jax.process.json_reader import read_json_object
 
@@ -182,8 +182,8 @@ def write_records(
         encoded = [serialize(record) for record in records]
         write_shard_file(shard_file(directory, name, split, 0), encoded)
         write_tasks(directory, split, [TASKS.index(record.task) for record in records])
-        stored[split] = [StoredShard(len(records), sum(map(len, encoded)))]
-    write_info(directory, name, stored, description=description, license_text=license_text, homepage=homepage)
+        stored[split] = StoredSplit((len(records),), sum(map(len, encoded)))
+    write_info(directory, DatasetInfo(name, description, license_text, homepage, stored))
 
 
 def write_tasks(directory: Path, split: str, tasks: Sequence[int]) -> None:

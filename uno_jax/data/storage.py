@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,25 @@ _HASH_BITS = 128
 
 
 @dataclass(frozen=True)
-class StoredShard:
-    """What the metadata say of a shard."""
+class StoredSplit:
+    """What the metadata say of a split."""
 
-    records: int
+    lengths: tuple[int, ...]
+    """Number of records of each shard."""
     bytes: int
     """Bytes of its records before compression."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the metadata say of a dataset."""
+
+    name: str
+    """The prefix of the files of its shards."""
+    description: str
+    license: str
+    homepage: str
+    splits: Mapping[str, StoredSplit]
 
 
 @functools.cache
@@ -121,34 +134,30 @@ def write_shard_file(file: Path, records: Iterable[bytes]) -> None:
             os.fsync(written.fileno())
 
 
-def write_info(
-    directory: Path,
-    name: str,
-    splits: Mapping[str, Sequence[StoredShard]],
-    *,
-    description: str,
-    license_text: str,
-    homepage: str = "",
-) -> None:
+def write_info(directory: Path, info: DatasetInfo) -> None:
     """Writes the files with which TFDS opens a dataset, and the license."""
     features().save_config(directory)
-    (directory / "LICENSE").write_text(license_text, encoding="utf-8")
-    info = dataset_info_pb2.DatasetInfo(
-        name=name,
-        description=description,
+    (directory / "LICENSE").write_text(info.license, encoding="utf-8")
+    message = dataset_info_pb2.DatasetInfo(
+        name=info.name,
+        description=info.description,
         version=_VERSION,
         file_format="array_record",
-        redistribution_info=dataset_info_pb2.RedistributionInfo(license=license_text),
+        redistribution_info=dataset_info_pb2.RedistributionInfo(license=info.license),
         splits=[
             dataset_info_pb2.SplitInfo(
-                name=split,
-                shard_lengths=[shard.records for shard in shards],
-                num_bytes=sum(shard.bytes for shard in shards),
-                filepath_template=_TEMPLATE,
+                name=split, shard_lengths=stored.lengths, num_bytes=stored.bytes, filepath_template=_TEMPLATE
             )
-            for split, shards in splits.items()
+            for split, stored in info.splits.items()
         ],
     )
-    if homepage:
-        info.location.urls.append(homepage)
-    (directory / "dataset_info.json").write_text(dataset_info.get_dataset_info_json(info), encoding="utf-8")
+    message.location.urls.extend([info.homepage] if info.homepage else [])
+    (directory / "dataset_info.json").write_text(dataset_info.get_dataset_info_json(message), encoding="utf-8")
+
+
+def read_info(directory: Path) -> DatasetInfo:
+    """Returns what `write_info` wrote."""
+    message = dataset_info.read_from_json(directory / "dataset_info.json")
+    splits = {split.name: StoredSplit(tuple(split.shard_lengths), split.num_bytes) for split in message.splits}
+    homepage = next(iter(message.location.urls), "")
+    return DatasetInfo(message.name, message.description, message.redistribution_info.license, homepage, splits)

@@ -88,9 +88,13 @@ def recover(path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def forget(path: Path) -> None:
-    """Removes what is left of work on a folder that is complete, or is not wanted any more."""
-    shutil.rmtree(_folder(path.resolve()), ignore_errors=True)
+def forget(path: Path, parameters: Mapping[str, Any] = {}) -> None:
+    """Removes what is left of work on a folder that began with some parameters, among others."""
+    folder = _folder(path.resolve())
+    if (folder / _BEGUN).is_file():
+        found = read_json_object(folder / _BEGUN)
+        if all(found.get(name) == value for name, value in json.loads(json.dumps(parameters)).items()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(path: Path) -> Path:

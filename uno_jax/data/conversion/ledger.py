@@ -12,8 +12,8 @@ from uno_jax.data.conversion.parts import Converted, Facts
 from uno_jax.data.sources.source import Rejection
 from uno_jax.data.storage import hash_of
 
-LEFT_OUT = ("already_there",)
-"""Causes that are no fault of a record, so that they do not count as rejections."""
+LEFT_OUT = ("min_side", "max_aspect", "already_there")
+"""Causes for which records are left out on purpose. They do not count as rejected."""
 
 
 class Stored(NamedTuple):
@@ -58,6 +58,9 @@ class Ledger:
         """Their facts."""
         self.rejections: list[Rejection] = []
         self.left_out: list[Rejection] = []
+        """The first cause of each item that was left out on purpose."""
+        self.rewritten: Counter[str] = Counter()
+        """Number of pictures of accepted records that are not stored as they came, by reason."""
         self.rejected = 0
         """Number of rejected items. An item may have several rejections."""
         self._on_rejection = on_rejection
@@ -78,13 +81,14 @@ class Ledger:
                 self._on_rejection(rejection)
             self.rejections += rejections
             self.rejected += bool(rejections)
-            self.left_out += [] if rejections else problems
+            self.left_out += [] if rejections else problems[:1]
             for facts in item.records:
                 if not problems:
                     hash_ = hash_of(item.split, facts.id)
                     stored = Stored(hash_, facts.id, TASKS.index(facts.task), part, start, facts.bytes)
                     self.stored.setdefault(item.split, []).append(stored)
                     self.facts.setdefault(item.split, []).append(facts)
+                    self.rewritten.update(facts.rewritten)
                 start += facts.bytes
 
     def _used_ids(self, item: Converted) -> list[Rejection]:
@@ -110,3 +114,8 @@ def by_field(rejections: Sequence[Rejection]) -> dict[str, int]:
     # Items of a list are counted as one field, so that the counts stay few.
     fields = Counter(f"{entry.field.partition('[')[0]} {entry.cause}".strip() for entry in rejections)
     return dict(fields.most_common())
+
+
+def by_cause(left_out: Sequence[Rejection]) -> dict[str, int]:
+    """Counts records that were left out by cause, the most frequent first."""
+    return dict(Counter(entry.cause for entry in left_out).most_common())

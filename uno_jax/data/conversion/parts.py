@@ -18,6 +18,7 @@ from typing import IO, Any
 from uno_jax.config import to_json
 from uno_jax.data.decoding import picture_size
 from uno_jax.data.record import Record
+from uno_jax.data.sources.pictures import Rewritten
 from uno_jax.data.sources.source import Made, Rejection
 from uno_jax.data.storage import serialize
 from uno_jax.process.files import atomic_file
@@ -46,6 +47,8 @@ class Facts:
     answer: str
     sizes: tuple[tuple[int, int], ...]
     """Width and height of each picture, the target first."""
+    rewritten: tuple[str, ...]
+    """Why pictures were rewritten: `converted` or `scaled` for each of those that were."""
     bytes: int
     """Length of the encoded record."""
 
@@ -128,7 +131,8 @@ def about_file(folder: Path, number: int) -> Path:
 def _facts(record: Record, length: int) -> Facts:
     pictures = (record.image, *record.sources)
     sizes = tuple(picture_size(picture, record.id, max_pixels=2**62) for picture in pictures)
-    return Facts(record.id, record.task, record.prompt, record.captions, record.answer, sizes, length)
+    rewritten = tuple(picture.why for picture in pictures if isinstance(picture, Rewritten))
+    return Facts(record.id, record.task, record.prompt, record.captions, record.answer, sizes, rewritten, length)
 
 
 def _converted(entry: Mapping[str, Any]) -> Converted:
@@ -137,6 +141,7 @@ def _converted(entry: Mapping[str, Any]) -> Converted:
             **{
                 **facts,
                 "captions": tuple(facts["captions"]),
+                "rewritten": tuple(facts["rewritten"]),
                 "sizes": tuple((width, height) for width, height in facts["sizes"]),
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uno_jax.data.conversion.parts import Facts
@@ -49,14 +49,3 @@ def histograms(records: Iterable[Facts], length: Callable[[str], int]) -> dict[s
             count("shortest_side", min(width, height))
             count("aspect_ratio", width / height)
     return {name: {"up_to": list(BINS[name]), "count": counts[name]} for name in BINS}
-
-
-def added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds two results of `histograms`."""
-    return {
-        name: {
-            "up_to": one[name]["up_to"],
-            "count": [a + b for a, b in zip(one[name]["count"], other[name]["count"], strict=True)],
-        }
-        for name in BINS
-    }

@@ -11,8 +11,8 @@ from etils import epath
 from uno_jax.data.sources.lines import parse_line, read_lines
 from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
-from uno_jax.data.sources.rows import Row, open_rows
-from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS
+from uno_jax.data.sources.rows import Row, open_rows, picture_limits
+from uno_jax.data.sources.schema import IMAGES, PICTURE_OPTIONS
 from uno_jax.data.sources.source import (
     TEST_FRACTION,
     DataSource,
@@ -21,6 +21,7 @@ from uno_jax.data.sources.source import (
     Option,
     Reporter,
     Values,
+    values_of,
 )
 
 # What people have instead of JSONL: beginning of the file, its name, and how to read or convert it.
@@ -41,7 +42,7 @@ def open_jsonl(values: Values, reporter: Reporter) -> Opened:
         [partial(_rows, jsonl)],
         values,
         description=f"Records of {jsonl.name}.",
-        load=partial(read_picture, images, max_pixels=values["max_picture_pixels"]),
+        load=partial(read_picture, images, limits=picture_limits(values)),
         total=sum(1 for _ in read_lines(jsonl)),
     )
 
@@ -62,7 +63,7 @@ def _identity(values: Values) -> dict[str, object]:
     _check_format(jsonl)
     return {
         "test_fraction": values["test_fraction"],
-        "max_picture_pixels": values["max_picture_pixels"],
+        **values_of(PICTURE_OPTIONS, values),
         "records": file_hash(jsonl),
         "images": folder_state("images", images),
     }
@@ -89,7 +90,7 @@ JSONL = DataSource(
     options=(
         Option("jsonl", str, None, "file of records, one JSON object per line; a path or gs://", required=True),
         IMAGES,
-        MAX_PICTURE_PIXELS,
+        *PICTURE_OPTIONS,
         TEST_FRACTION,
     ),
     identity=_identity,

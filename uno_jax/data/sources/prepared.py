@@ -13,8 +13,8 @@ from uno_jax.data.record import RecordError
 from uno_jax.data.records import open_records, record_tasks, splits_of
 from uno_jax.data.sources.locations import SourceFile, state_of
 from uno_jax.data.sources.rows import LICENSE, Row, open_rows
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.schema import PICTURE_OPTIONS
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
 
 def open_prepared(values: Values, reporter: Reporter) -> Opened:
@@ -50,7 +50,7 @@ def _identity(values: Values) -> dict[str, object]:
     for split in splits:
         open_records(folder, split).check()
     files = [SourceFile(path.name, epath.Path(path)) for path in sorted(folder.iterdir()) if path.is_file()]
-    return {"files": state_of(files), "max_picture_pixels": values["max_picture_pixels"]}
+    return {"files": state_of(files)} | values_of(PICTURE_OPTIONS, values)
 
 
 PREPARED = DataSource(
@@ -58,7 +58,7 @@ PREPARED = DataSource(
     summary="another dataset of prepare_data",
     options=(
         Option("prepared", Path, None, "folder of the dataset", required=True),
-        MAX_PICTURE_PIXELS,
+        *PICTURE_OPTIONS,
     ),
     identity=_identity,
     open=open_prepared,

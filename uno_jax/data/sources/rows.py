@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from uno_jax.data.decoding import LARGEST_FILE, LARGEST_PICTURE, PictureError
-from uno_jax.data.sources.pictures import encode_rgb
-from uno_jax.data.sources.schema import Checked, Load, Problem, check_record
+from uno_jax.data.decoding import LARGEST_FILE, PictureError
+from uno_jax.data.sources.pictures import PictureLimits, stored_picture
+from uno_jax.data.sources.schema import PICTURE_OPTIONS, Checked, Load, Problem, check_record
 from uno_jax.data.sources.source import Made, Opened, Rejection, Values, split_of
 from uno_jax.process.errors import reason_of
 
@@ -57,21 +57,26 @@ def open_rows(
     Args:
       reads: a function for each file. They are split by a hash of the ids of their rows, with the option
         `test_fraction`; or such functions for each split of the source.
-      values: the options of the source, `max_picture_pixels` among them.
+      values: the options of the source, `PICTURE_OPTIONS` among them.
       description: description of the dataset.
       license: its license.
       load: reads the picture of a field; None: the fields hold encoded pictures.
       total: number of rows, if it is known.
     """
-    load = load or partial(read_bytes, max_pixels=values["max_picture_pixels"])
+    load = load or partial(read_bytes, limits=picture_limits(values))
     by_split = reads if isinstance(reads, Mapping) else {"": reads}
     pieces = tuple(partial(_of_split, split, read) for split, some in by_split.items() for read in some)
     make = partial(_make, load=load, test_fraction=values.get("test_fraction", 0.0))
     return Opened(pieces, make, total, description, license)
 
 
-def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
-    """Returns the picture of a field that holds an encoded picture, as 8-bit RGB.
+def picture_limits(values: Values) -> PictureLimits:
+    """Returns what the options of a source (`PICTURE_OPTIONS`) say of pictures."""
+    return PictureLimits(*(values[option.name] for option in PICTURE_OPTIONS))
+
+
+def read_bytes(value: Any, limits: PictureLimits) -> bytes:
+    """Returns the picture of a field that holds an encoded picture, as it is stored.
 
     Raises:
       PictureError: the value is no picture, or one that cannot be used.
@@ -82,7 +87,7 @@ def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
     if len(value) > LARGEST_FILE:
         problem = f"{len(value):,} bytes, more than the maximum of {LARGEST_FILE:,}"
         raise PictureError("picture_size", problem, "Scale the picture down")
-    return encode_rgb(value, max_pixels)
+    return stored_picture(value, limits)
 
 
 def cut_off(error: Exception) -> Problem:
