@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,20 +21,23 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
+from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from uno_jax.batch import TASKS
 from uno_jax.data.conversion import dataset_files
+from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
 from uno_jax.data.conversion.before import Before, read_before
-from uno_jax.data.conversion.convert import convert_source, write_shards
+from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
 from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
 from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
 from uno_jax.data.conversion.shards import shards_of
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, record_tasks
+from uno_jax.data.sources.locations import location
 from uno_jax.data.sources.source import DataSource, DataSourceError, Rejection, Values
 from uno_jax.data.storage import DatasetInfo
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
@@ -61,6 +66,20 @@ class PrepareError(UserError):
 
 
 @dataclass(frozen=True)
+class Beam:
+    """Options of Apache Beam."""
+
+    flags: tuple[str, ...] = ()
+    folder: epath.Path | None = None
+    """A folder that all workers and this machine reach; None: the folder of the unfinished dataset."""
+
+    def place(self, begun: Mapping[str, object]) -> epath.Path | None:
+        """Returns the folder of the work that began with some parameters, if it is not that of the dataset."""
+        name = hashlib.sha256(json.dumps(begun, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / name if self.folder else None
+
+
+@dataclass(frozen=True)
 class Request:
     """Options of one invocation."""
 
@@ -81,6 +100,8 @@ class Request:
     """Whether to add what a dataset does not have."""
     processes: int = 0
     """Number of processes that decode and write; 0 = the number of cores. The dataset does not depend on it."""
+    beam: Beam | None = None
+    """Runs pipelines of Apache Beam instead of processes."""
     records_per_part: int = RECORDS_PER_PART
     """Number of rows that a process converts at a time, and that are converted again after a kill."""
 
@@ -123,6 +144,11 @@ def _define(options: flags.FlagValues) -> None:
     flags.DEFINE_float("max_rejected", Request.max_rejected, note, lower_bound=0.0, upper_bound=1.0, **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
     flags.DEFINE_boolean("append", False, "add records to the dataset at --out, except those whose id it has", **place)
+    note = "what converts: processes of this machine, or pipelines of Apache Beam"
+    flags.DEFINE_enum("runner", "processes", ["processes", "beam"], note, **place)
+    flags.DEFINE_string("beam_flags", "", "flags of Beam, such as '--runner=DataflowRunner --project=..'", **place)
+    note = "folder that all workers of Beam and this machine reach, such as gs://bucket/folder"
+    flags.DEFINE_string("beam_folder", "", note, **place)
     note = "processes that decode and write; 0 = all cores"
     flags.DEFINE_integer("processes", 0, note, lower_bound=0, upper_bound=1024, **place)
     note = "rows that a process converts at a time, and that are converted again after a kill"
@@ -167,8 +193,19 @@ def _request(options: flags.FlagValues) -> Request:
         options.overwrite,
         options.append,
         options.processes,
+        _beam(options),
         options.records_per_part,
     )
+
+
+def _beam(options: flags.FlagValues) -> Beam | None:
+    if options.runner == "beam":
+        import_beam()
+        folder = location("beam_folder", options.beam_folder) if options.beam_folder else None
+        return Beam(tuple(shlex.split(options.beam_flags)), folder)
+    if options.beam_flags or options.beam_folder:
+        raise PrepareError("--beam_flags and --beam_folder: only for --runner=beam.")
+    return None
 
 
 class _NothingToAdd(Exception):
@@ -201,7 +238,7 @@ def prepare(request: Request, console: Console) -> None:
     try:
         begun = parameters | {"records_per_part": request.records_per_part, "appended_to": before.identity()}
         with work_on(out, begun) as work:
-            _make(work, request, parameters, before, console)
+            _make(work, request, begun, parameters, before, console)
     except _NothingToAdd:
         forget(out)
         console.print(f"{out} already holds all of these records: nothing to do.", markup=False, highlight=False)
@@ -236,16 +273,26 @@ def _check_out(request: Request, existing: Any) -> None:
         )
 
 
-def _make(work: Work, request: Request, parameters: dict[str, object], before: Before, console: Console) -> None:
+def _make(
+    work: Work,
+    request: Request,
+    begun: Mapping[str, object],
+    parameters: dict[str, object],
+    before: Before,
+    console: Console,
+) -> None:
     """Makes the dataset in `work.made`."""
-    source, made, parts = request.source, work.made, work.folder / "parts"
+    source, made = request.source, work.made
+    place = request.beam.place(begun) if request.beam else None
+    parts, there = (place / "parts", place / "shards") if place else (work.folder / "parts", made)
     processes = request.processes or core_count()
+    runner: Runner = ProcessRunner(processes) if request.beam is None else BeamRunner(request.beam.flags)
     with _progress(console) as progress:
         reporter = _Reporter(progress)
         opened = source.open(request.values, reporter)
         ledger = Ledger(reporter.reject, {split: before.ids(split) for split in before.splits})
         on_items = reporter.advance("Converting records", opened.total)
-        convert_source(opened, parts, ledger, on_items, processes=processes, items_per_part=request.records_per_part)
+        convert_source(opened, parts, ledger, on_items, runner, request.records_per_part)
         reporter.summarise(ledger)
         _check(ledger, request)
         info = before.info or DatasetInfo(source.name, opened.description, opened.license, opened.homepage, {})
@@ -254,7 +301,9 @@ def _make(work: Work, request: Request, parameters: dict[str, object], before: B
         splits = [split for split in ("train", *ledger.stored) if split in ledger.stored]
         shards = {split: shards_of(ledger.stored[split], before.shards(split)) for split in dict.fromkeys(splits)}
         on_records = reporter.advance("Writing shards", ledger.accepted)
-        write_shards(made, info.name, shards, parts, on_records, processes=processes)
+        write_shards(there, info.name, shards, parts, on_records, runner)
+        if there != made:
+            fetch_shards(there, made)
         before.keep(made, dataset_files.rewritten(shards))
         dataset_files.write_split_files(made, info, shards, before)
         for name, entries in ((REJECTED, ledger.rejections), (LEFT_OUT, ledger.left_out)):
@@ -270,6 +319,8 @@ def _make(work: Work, request: Request, parameters: dict[str, object], before: B
     counts = dataset_files.task_counts(made, dict.fromkeys((*before.splits, *shards)))
     files = dataset_files.file_table(made, before.known_files(), processes)
     write_json(made / MANIFEST, {"format": FORMAT, **own, "records": counts, **manifest, "files": files})
+    if place:
+        place.rmtree(missing_ok=True)
 
 
 def _check(ledger: Ledger, request: Request) -> None:

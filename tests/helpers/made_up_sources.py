@@ -64,7 +64,7 @@ def _read(source: DataSource, given: dict[str, Any]) -> tuple[dict[str, list[Rec
     for piece in opened.pieces:
         for item in piece():
             made, accepted = opened.make(item), ledger.accepted
-            ledger.add(0, [convert(made)[0]])
+            ledger.add((0, 0), [convert(made)[0]])
             if ledger.accepted > accepted:
                 splits.setdefault(made.split, []).extend(made.records)
     return splits, ledger.rejections

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
 from tensorflow_datasets.core import dataset_info, example_serializer
 from tensorflow_datasets.core.proto import dataset_info_pb2
 
 from uno_jax.batch import TASKS
 from uno_jax.data.record import Record
+from uno_jax.data.sources.locations import is_remote
 from uno_jax.process.files import atomic_file
 
 SHARD_BYTES = 2**28
@@ -118,20 +121,36 @@ def shard_of(hash_: int, count: int) -> int:
     return hash_ * count >> _HASH_BITS
 
 
-def shard_file(directory: Path, name: str, split: str, number: int) -> Path:
+def shard_file(directory: Path | epath.Path, name: str, split: str, number: int) -> Path | epath.Path:
     """Returns the file of a shard."""
     return directory / f"{name}-{split}.array_record-{number:05d}"
 
 
-def write_shard_file(file: Path, records: Iterable[bytes]) -> None:
+def write_shard_file(file: Path | epath.Path, records: Iterable[bytes]) -> None:
     """Writes encoded records, in order, to a file that appears when it is complete and on the disk."""
-    with atomic_file(file) as temporary:
+    if is_remote(file):
+        with tempfile.TemporaryDirectory() as folder:  # the library writes to disks only
+            write_shard_file(local := Path(folder) / "shard", records)
+            file.write_bytes(local.read_bytes())
+        return
+    with atomic_file(Path(file)) as temporary:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         for record in records:
             writer.write(record)
         writer.close()
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+
+
+def store(file: Path | epath.Path, content: bytes) -> None:
+    """Writes a file, which appears when it is complete and on the disk."""
+    if is_remote(file):
+        file.write_bytes(content)
+        return
+    with atomic_file(Path(file)) as temporary, temporary.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def write_info(directory: Path, info: DatasetInfo) -> None:

@@ -12,7 +12,7 @@ def item(id_, *records, line=1, split="train", rejections=()):
 
 def ledger_of(*items, known=None):
     ledger = Ledger(lambda rejection: None, known)
-    ledger.add(0, items)
+    ledger.add((0, 0), items)
     return ledger
 
 

@@ -16,17 +16,17 @@ def make(item):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "expected"),
+    ("pieces", "expected", "numbers"),
     [
-        ([range(5)], [(0, 1), (2, 3), (4,)]),
-        ([range(3), range(1)], [(0, 1), (2,), (0,)]),
-        ([()], []),
+        ([range(5)], [(0, 1), (2, 3), (4,)], [(0, 0), (0, 1), (0, 2)]),
+        ([range(3), range(1)], [(0, 1), (2,), (0,)], [(0, 0), (0, 1), (1, 0)]),
+        ([()], [], []),
     ],
 )
-def test_a_part_has_so_many_items_of_one_piece(pieces, expected):
+def test_a_part_has_so_many_items_of_one_piece(pieces, expected, numbers):
     parts = list(parts_of([partial(iter, piece) for piece in pieces], 2))
     assert [part.items for part in parts] == expected
-    assert [part.number for part in parts] == list(range(len(expected)))
+    assert [part.number for part in parts] == numbers
 
 
 def test_a_part_has_64_mib_or_one_item():
@@ -35,8 +35,8 @@ def test_a_part_has_64_mib_or_one_item():
 
 
 def test_facts_and_records_of_a_part_are_kept(tmp_path):
-    ConvertParts(tmp_path, make)(Part(3, ("good", "bad")))
-    good, bad = read_about(tmp_path, 3)
+    ConvertParts(tmp_path, make)(Part((0, 3), ("good", "bad")))
+    good, bad = read_about(tmp_path, (0, 3))
     assert (good.split, good.id, good.file, good.line, good.rejections) == ("test", "good", "a.bin", 1, ())
     first, second = good.records
     assert (first.id, first.task, first.captions, first.sizes) == (
@@ -45,13 +45,13 @@ def test_facts_and_records_of_a_part_are_kept(tmp_path):
         ("number 1", "no 1"),
         ((16, 16), (16, 16)),
     )
-    assert part_file(tmp_path, 3).stat().st_size == first.bytes + second.bytes
+    assert part_file(tmp_path, (0, 3)).stat().st_size == first.bytes + second.bytes
     assert (bad.records, bad.rejections[0].problem) == ((), "damaged")
 
 
 def test_a_converted_part_is_not_converted_again(tmp_path):
     convert = ConvertParts(tmp_path, make)
-    convert(Part(0, ("good",)))
-    before = part_file(tmp_path, 0).stat().st_mtime_ns
-    assert convert(Part(0, ())) == 0
-    assert part_file(tmp_path, 0).stat().st_mtime_ns == before
+    convert(Part((0, 0), ("good",)))
+    before = part_file(tmp_path, (0, 0)).stat().st_mtime_ns
+    assert convert(Part((0, 0), ())) == (0, 0)
+    assert part_file(tmp_path, (0, 0)).stat().st_mtime_ns == before

@@ -8,9 +8,7 @@ from PIL import Image
 
 from tests.helpers.made_up_records import picture
 from uno_jax.data.decoding import decode_rgb, picture_size
-from uno_jax.data.sources.pictures import PictureError, PictureLimits, Rewritten, stored_picture
-
-NO_LIMITS = PictureLimits()
+from uno_jax.data.sources.pictures import NO_LIMITS, PictureError, PictureLimits, Rewritten, stored_picture
 
 
 def encode(image, kind="PNG", **options):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from uno_jax.batch import TASKS
-from uno_jax.data.conversion.parts import Converted, Facts
+from uno_jax.data.conversion.parts import Converted, Facts, PartNumber
 from uno_jax.data.sources.source import Rejection
 from uno_jax.data.storage import hash_of
 
@@ -24,7 +24,7 @@ class Stored(NamedTuple):
     id: str
     task: int
     """Index into `TASKS`."""
-    part: int
+    part: PartNumber
     start: int
     """Position in the file of its part, in bytes."""
     length: int
@@ -71,7 +71,7 @@ class Ledger:
         """Number of records."""
         return sum(map(len, self.stored.values()))
 
-    def add(self, part: int, items: Iterable[Converted]) -> None:
+    def add(self, part: PartNumber, items: Iterable[Converted]) -> None:
         """Adds the items of a part. Parts come in the order of their numbers."""
         start = 0
         for item in items:

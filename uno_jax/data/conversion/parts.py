@@ -1,38 +1,44 @@
 """Parts of a source: consecutive items, which one process turns into encoded records.
 
-The encoded records of a part are in one file, `part-<number>.bin`, and what is known of them in another one,
-`part-<number>.json`, which appears last. A process that was killed therefore leaves nothing but whole parts.
+The encoded records of a part are in one file, `part-<piece>-<number>.bin`, and what is known of them in another one,
+`part-<piece>-<number>.json`, which appears last. A process that was killed therefore leaves nothing but whole parts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeAlias
+
+from etils import epath
 
 from uno_jax.config import to_json
 from uno_jax.data.decoding import picture_size
 from uno_jax.data.record import Record
 from uno_jax.data.sources.pictures import Rewritten
 from uno_jax.data.sources.source import Made, Rejection
-from uno_jax.data.storage import serialize
-from uno_jax.process.files import atomic_file
+from uno_jax.data.storage import serialize, store
 from uno_jax.process.json_reader import parse_json
 
 RECORDS_PER_PART = 256
 _LARGEST_PART = 2**26  # bytes
 
 
+PartNumber = tuple[int, int]
+"""The number of a piece of the source, and of a part within it."""
+
+Folder: TypeAlias = "Path | epath.Path"
+"""A folder of this machine, or a URL."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """Consecutive items of a source."""
+    """Consecutive items of a piece of a source."""
 
-    number: int
+    number: PartNumber
     items: tuple[Any, ...]
 
 
@@ -66,43 +72,44 @@ class Converted:
 
 
 def parts_of(pieces: Iterable[Callable[[], Iterable[Any]]], items_per_part: int = RECORDS_PER_PART) -> Iterator[Part]:
-    """Yields the parts of a source. They have at most so many items, and about 64 MiB unless one item has more."""
-    number = 0
-    for piece in pieces:
-        some: list[Any] = []
-        size = 0
-        for item in piece():
-            own = _size(item)
-            if some and (size + own > _LARGEST_PART or len(some) == items_per_part):
-                yield Part(number, tuple(some))
-                some, size, number = [], 0, number + 1
-            some.append(item)
-            size += own
-        if some:
-            yield Part(number, tuple(some))
-            number += 1
+    """Yields the parts of a source, in order."""
+    for number, piece in enumerate(pieces):
+        yield from parts_of_piece(number, piece, items_per_part)
+
+
+def parts_of_piece(number: int, piece: Callable[[], Iterable[Any]], items_per_part: int) -> Iterator[Part]:
+    """Yields the parts of a piece. They have at most so many items, and about 64 MiB unless one item has more."""
+    some: list[Any] = []
+    size = count = 0
+    for item in piece():
+        own = _size(item)
+        if some and (size + own > _LARGEST_PART or len(some) == items_per_part):
+            yield Part((number, count), tuple(some))
+            some, size, count = [], 0, count + 1
+        some.append(item)
+        size += own
+    if some:
+        yield Part((number, count), tuple(some))
 
 
 @dataclass(frozen=True)
 class ConvertParts:
     """Converts parts and stores them in a folder. Picklable."""
 
-    folder: Path
+    folder: Folder
     make: Callable[[Any], Made]
 
-    def __call__(self, part: Part) -> int:
+    def __call__(self, part: Part) -> PartNumber:
         """Converts a part, unless that was done before. Returns its number."""
         about = about_file(self.folder, part.number)
         if not about.is_file():
-            with _complete_file(part_file(self.folder, part.number)) as file:
-                found = []
-                for item in part.items:
-                    converted, encoded = convert(self.make(item))
-                    found.append(converted)
-                    for record in encoded:
-                        file.write(record)
-            with _complete_file(about) as file:
-                file.write(json.dumps(to_json(found)).encode())
+            found, contents = [], []
+            for item in part.items:
+                converted, encoded = convert(self.make(item))
+                found.append(converted)
+                contents += encoded
+            store(part_file(self.folder, part.number), b"".join(contents))
+            store(about, json.dumps(to_json(found)).encode())
         return part.number
 
 
@@ -113,19 +120,25 @@ def convert(made: Made) -> tuple[Converted, list[bytes]]:
     return Converted(made.split, made.id, made.file, made.line, facts, made.rejections), encoded
 
 
-def read_about(folder: Path, number: int) -> list[Converted]:
+def read_about(folder: Folder, number: PartNumber) -> list[Converted]:
     """Returns what became of each item of a converted part."""
     return [_converted(entry) for entry in parse_json(about_file(folder, number).read_bytes())]
 
 
-def part_file(folder: Path, number: int) -> Path:
+def converted_parts(folder: Folder) -> list[PartNumber]:
+    """Returns the numbers of the converted parts in a folder, in order."""
+    names = sorted(path.name for path in folder.glob("part-*.json"))
+    return [(int(piece), int(count)) for _, piece, count in (name.removesuffix(".json").split("-") for name in names)]
+
+
+def part_file(folder: Folder, number: PartNumber) -> Folder:
     """Returns the file of the encoded records of a part, one after the other."""
-    return folder / f"part-{number:08d}.bin"
+    return folder / f"part-{number[0]:08d}-{number[1]:08d}.bin"
 
 
-def about_file(folder: Path, number: int) -> Path:
+def about_file(folder: Folder, number: PartNumber) -> Folder:
     """Returns the file of the facts of a part."""
-    return folder / f"part-{number:08d}.json"
+    return folder / f"part-{number[0]:08d}-{number[1]:08d}.json"
 
 
 def _facts(record: Record, length: int) -> Facts:
@@ -149,15 +162,6 @@ def _converted(entry: Mapping[str, Any]) -> Converted:
     )
     rejections = tuple(Rejection(**rejection) for rejection in entry["rejections"])
     return Converted(**{**entry, "records": records, "rejections": rejections})
-
-
-@contextlib.contextmanager
-def _complete_file(file: Path) -> Iterator[IO[bytes]]:
-    """Yields an opened file that appears at the end, when it is on the disk."""
-    with atomic_file(file) as temporary, temporary.open("wb") as opened:
-        yield opened
-        opened.flush()
-        os.fsync(opened.fileno())
 
 
 def _size(value: Any) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from uno_jax.data.conversion.ledger import Stored
-from uno_jax.data.conversion.parts import part_file
+from uno_jax.data.conversion.parts import Folder, PartNumber, part_file
 from uno_jax.data.storage import shard_count, shard_of, write_shard_file
 
 
@@ -38,17 +37,17 @@ def shards_of(records: Sequence[Stored], first: int = 0) -> list[Shard]:
 class WriteShard:
     """Writes shards of the records of parts. Picklable."""
 
-    parts: Path
+    parts: Folder
     """The folder of the parts."""
 
-    def __call__(self, order: tuple[Path, Shard]) -> int:
+    def __call__(self, order: tuple[Folder, Shard]) -> int:
         """Writes a shard to a file, unless that was done before. Returns the number of its records.
 
         It reads every part once, and has the records of the shard in memory.
         """
         file, shard = order
         if not file.is_file():
-            by_part: dict[int, list[int]] = defaultdict(list)
+            by_part: dict[PartNumber, list[int]] = defaultdict(list)
             for position, record in enumerate(shard.records):
                 by_part[record.part].append(position)
             encoded = [b""] * len(shard.records)

@@ -58,6 +58,9 @@ class PictureLimits:
             raise PictureError("max_aspect", problem, "Crop the picture, or raise --max_aspect")
 
 
+NO_LIMITS = PictureLimits()
+
+
 class Rewritten(bytes):
     """An encoded picture that is not the file that came."""
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from uno_jax.data.decoding import LARGEST_FILE, PictureError
-from uno_jax.data.sources.pictures import PictureLimits, stored_picture
+from uno_jax.data.sources.pictures import NO_LIMITS, PictureLimits, stored_picture
 from uno_jax.data.sources.schema import PICTURE_OPTIONS, Checked, Load, Problem, check_record
 from uno_jax.data.sources.source import Made, Opened, Rejection, Values, split_of
 from uno_jax.process.errors import reason_of
@@ -75,7 +75,7 @@ def picture_limits(values: Values) -> PictureLimits:
     return PictureLimits(*(values[option.name] for option in PICTURE_OPTIONS))
 
 
-def read_bytes(value: Any, limits: PictureLimits) -> bytes:
+def read_bytes(value: Any, limits: PictureLimits = NO_LIMITS) -> bytes:
     """Returns the picture of a field that holds an encoded picture, as it is stored.
 
     Raises:
