@@ -148,7 +148,7 @@ def _define(options: flags.FlagValues) -> None:
     flags.DEFINE_enum("runner", "processes", ["processes", "beam"], note, **place)
     flags.DEFINE_string("beam_flags", "", "flags of Beam, such as '--runner=DataflowRunner --project=..'", **place)
     note = "folder that all workers of Beam and this machine reach, such as gs://bucket/folder"
-    flags.DEFINE_string("beam_folder", "", note, **place)
+    define_typed(options, "beam_folder", str, "", note, "dataset")  # a path or gs://, see `location`
     note = "processes that decode and write; 0 = all cores"
     flags.DEFINE_integer("processes", 0, note, lower_bound=0, upper_bound=1024, **place)
     note = "rows that a process converts at a time, and that are converted again after a kill"
@@ -336,7 +336,7 @@ def _check(ledger: Ledger, request: Request) -> None:
     if request.append and not ledger.accepted:
         raise _NothingToAdd
     if not request.append and not ledger.stored.get("train"):
-        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
+        raise PrepareError("no training records. Correct the rejected ones, leave out fewer, or lower --test_fraction.")
 
 
 def _parameters(request: Request) -> dict[str, object]:
