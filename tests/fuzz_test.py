@@ -32,6 +32,7 @@ from tests.helpers.made_up_records import (
     small_config,
     small_tokenizer,
 )
+from tests.helpers.made_up_sources import read_all
 from tests.helpers.paths import REFERENCE
 from tests.helpers.small_public import DECODER_JSON, TOP_JSON, VISION_JSON, write_json
 from uno_jax.batch import REGIONS, TASKS
@@ -43,8 +44,8 @@ from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, write_records
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped, read_sample
-from uno_jax.data.sources.jsonl import check_jsonl
-from uno_jax.data.sources.pictures import encode_rgb
+from uno_jax.data.sources.jsonl import JSONL
+from uno_jax.data.sources.pictures import PictureLimits, stored_picture
 from uno_jax.data.tokenizer import DELIMITERS, Tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.inference.picture_settings import PictureSettings
@@ -116,7 +117,10 @@ _PHOTOS = st.builds(
 @given(data=st.one_of(damaged(_pictures()), _PHOTOS))
 def test_pictures(data):
     with within(256):
-        for read in (lambda: decode_rgb(data, "x", _MAX_PIXELS), lambda: encode_rgb(data, _MAX_PIXELS)):
+        for read in (
+            lambda: decode_rgb(data, "x", _MAX_PIXELS),
+            lambda: stored_picture(data, PictureLimits(_MAX_PIXELS)),
+        ):
             with contextlib.suppress(PictureError):
                 found = read()
                 pixels = found if isinstance(found, np.ndarray) else decode_rgb(found, "x", _MAX_PIXELS)
@@ -137,7 +141,7 @@ def dataset(tmp_path_factory) -> Path:
 
 
 def _records_file(directory: Path) -> Path:
-    return directory / "toy-train.array_record-00000-of-00001"
+    return directory / "toy-train.array_record-00000"
 
 
 @inputs(0.05)
@@ -322,9 +326,9 @@ def test_lines_of_records(tmp_path_factory, data):
     encoded = [json.dumps(data.draw(_changed(line))).encode() for line in lines]
     (folder / "records.jsonl").write_bytes(b"\n".join([*encoded, data.draw(damaged(encoded))]))
     with within(64):
-        checked = check_jsonl(folder / "records.jsonl", folder)
-    assert len(checked.accepted) <= 4
-    assert all(str(rejection) for rejection in checked.rejections)
+        records, rejections = read_all(JSONL, jsonl=folder / "records.jsonl", images=folder)
+    assert len(records) <= 4
+    assert all(str(rejection) for rejection in rejections)
 
 
 # Checkpoints

@@ -60,7 +60,7 @@ def test_what_is_locked_is_allowed(python, extra, files):
 def test_every_import_of_the_package_is_declared():
     names = {"PIL": "pillow", "orbax": "orbax-checkpoint", "absl": "absl-py"}
     wanted = {canonicalize_name(names.get(module, module)) for module in imported_modules()}
-    extras = ("data", "arrow", "gcs", "demo", "judge", "serve", "study", "wandb")
+    extras = ("data", "arrow", "beam", "gcs", "demo", "judge", "serve", "study", "wandb")
     assert wanted <= set(declared()).union(*(declared(extra) for extra in extras))
 
 

@@ -20,7 +20,7 @@ from uno_jax.data.openmoji import dataset as openmoji
 from uno_jax.data.openmoji.glyphs import read_glyph
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records
-from uno_jax.data.sources.source import DataSource, Opened, Option, Rejection
+from uno_jax.data.sources.source import DataSource, Made, Opened, Option, Rejection, open_records_of
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.prepare_data import PrepareError, Request
 
@@ -208,8 +208,7 @@ def test_a_record_with_several_problems_counts_once(user_data, capsys):
 
 def test_splits_of_any_names_are_written_and_counted_train_first(tmp_path):
     records = {name: [Record(name, "text_to_image", square(1), "a square")] for name in ("odd", "train")}
-    splits = {name: own.copy for name, own in records.items()}
-    opened = Opened(splits, total=2, description="Squares.", license="None.")
+    opened = open_records_of(records, description="Squares.", license="None.")
     source = DataSource("squares", "squares", (), dict, lambda values, reporter: opened)
     prepare_data.prepare(Request(source, {}, tmp_path / "out", vocab_size=300), Console(soft_wrap=True))
     counts = json.loads((tmp_path / "out" / "dataset.json").read_text())["records"]
@@ -220,15 +219,16 @@ def test_splits_of_any_names_are_written_and_counted_train_first(tmp_path):
 # A source that checks its records while they are read
 
 
-def streamed(values, reporter):
-    def records():
-        for row in range(1, 5):
-            if row == values["broken_row"]:
-                reporter.reject(Rejection("rows.bin", row, "", "image", "no picture", "Leave it out"))
-            else:
-                yield Record(f"r{row}", "text_to_image", square(row), f"square number {row}")
+def open_made_up_rows(values, reporter):
+    make = partial(make_row, values["broken_row"])
+    return Opened((partial(range, 1, 5),), make, total=None, description="Rows.", license="None.")
 
-    return Opened({"train": records}, total=None, description="Rows.", license="None.")
+
+def make_row(broken, row):
+    if row == broken:
+        rejection = Rejection("rows.bin", row, "", "image", "no picture", "Leave it out")
+        return Made("train", rejections=(rejection,), file="rows.bin", line=row)
+    return Made("train", (Record(f"r{row}", "text_to_image", square(row), f"square number {row}"),))
 
 
 def square(shade):
@@ -237,7 +237,8 @@ def square(shade):
     return buffer.getvalue()
 
 
-ROWS = DataSource("rows", "made-up rows", (Option("broken_row", int, 2, "row without a picture"),), dict, streamed)
+BROKEN_ROW = Option("broken_row", int, 2, "row without a picture")
+ROWS = DataSource("rows", "made-up rows", (BROKEN_ROW,), dict, open_made_up_rows)
 
 
 def prepare_rows(out, **changes):

@@ -6,35 +6,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
+import shlex
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
+from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from uno_jax.batch import TASKS
-from uno_jax.config import json_file, to_json
+from uno_jax.data.conversion import dataset_files
+from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
+from uno_jax.data.conversion.before import Before, read_before
+from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
+from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
+from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
+from uno_jax.data.conversion.parts import RECORDS_PER_PART
+from uno_jax.data.conversion.shards import shards_of
 from uno_jax.data.record import Record
-from uno_jax.data.records import open_records, record_tasks, write_records
-from uno_jax.data.sources.source import DataSource, Rejection, Values
+from uno_jax.data.records import open_records, record_tasks
+from uno_jax.data.sources.locations import location
+from uno_jax.data.sources.source import DataSource, DataSourceError, Rejection, Values
+from uno_jax.data.storage import DatasetInfo
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
-from uno_jax.process.files import check_folder, is_empty, new_folder
+from uno_jax.process.files import is_empty, write_json
 from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
+from uno_jax.process.pool import core_count
 from uno_jax.process.signals import exit_on_signals
+from uno_jax.process.work_folder import Work, forget, recover, work_on
 from uno_jax.sheets.records import make_contact_sheet
 
 try:
@@ -42,15 +56,27 @@ try:
 except ImportError as error:
     sys.exit(f"prepare_data needs {error.name}. Install the extra `data`: pip install '.[data]' (docs/install.md)")
 
-MANIFEST = "dataset.json"
-REJECTED = "rejected.jsonl"
-FORMAT = 1  # version of the directory's format; datasets of another version count as different
+FORMAT = 2  # version of the directory's format; datasets of another version count as different
 _REJECTIONS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
 
 class PrepareError(UserError):
     """The request or the data are invalid. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Options of Apache Beam."""
+
+    flags: tuple[str, ...] = ()
+    folder: epath.Path | None = None
+    """A folder that all workers and this machine reach; None: the folder of the unfinished dataset."""
+
+    def place(self, begun: Mapping[str, object]) -> epath.Path | None:
+        """Returns the folder of the work that began with some parameters, if it is not that of the dataset."""
+        name = hashlib.sha256(json.dumps(begun, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / name if self.folder else None
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,14 @@ class Request:
     max_rejected: float = 0.5
     """Fraction of the records that may be rejected."""
     overwrite: bool = False
+    append: bool = False
+    """Whether to add what a dataset does not have."""
+    processes: int = 0
+    """Number of processes that decode and write; 0 = the number of cores. The dataset does not depend on it."""
+    beam: Beam | None = None
+    """Runs pipelines of Apache Beam instead of processes."""
+    records_per_part: int = RECORDS_PER_PART
+    """Number of rows that a process converts at a time, and that are converted again after a kill."""
 
 
 _SUBCOMMANDS = {
@@ -109,6 +143,16 @@ def _define(options: flags.FlagValues) -> None:
     note = "fraction of the records that may be rejected"
     flags.DEFINE_float("max_rejected", Request.max_rejected, note, lower_bound=0.0, upper_bound=1.0, **place)
     flags.DEFINE_boolean("overwrite", False, "replace a different dataset at --out", **place)
+    flags.DEFINE_boolean("append", False, "add records to the dataset at --out, except those whose id it has", **place)
+    note = "what converts: processes of this machine, or pipelines of Apache Beam"
+    flags.DEFINE_enum("runner", "processes", ["processes", "beam"], note, **place)
+    flags.DEFINE_string("beam_flags", "", "flags of Beam, such as '--runner=DataflowRunner --project=..'", **place)
+    note = "folder that all workers of Beam and this machine reach, such as gs://bucket/folder"
+    define_typed(options, "beam_folder", str, "", note, "dataset")  # a path or gs://, see `location`
+    note = "processes that decode and write; 0 = all cores"
+    flags.DEFINE_integer("processes", 0, note, lower_bound=0, upper_bound=1024, **place)
+    note = "rows that a process converts at a time, and that are converted again after a kill"
+    flags.DEFINE_integer("records_per_part", RECORDS_PER_PART, note, lower_bound=1, **place)
     for option, sources in all_options(SOURCES.values()).values():
         define_typed(
             options,
@@ -134,6 +178,10 @@ def _request(options: flags.FlagValues) -> Request:
         [first, *_] = others.values()
         names = " and ".join(f"--{name}" for name in others)
         raise PrepareError(f"{names}: not for --dataset={source.name}. Give --dataset={' or '.join(first)}.")
+    if options.append and (options.overwrite or options.tokenizer or options["vocab_size"].present):
+        raise PrepareError(
+            "--append: the dataset keeps its records and its tokenizer. Omit --overwrite, --tokenizer and --vocab_size."
+        )
     return Request(
         source,
         field_values(options, own),
@@ -143,54 +191,161 @@ def _request(options: flags.FlagValues) -> Request:
         options.strict,
         options.max_rejected,
         options.overwrite,
+        options.append,
+        options.processes,
+        _beam(options),
+        options.records_per_part,
     )
+
+
+def _beam(options: flags.FlagValues) -> Beam | None:
+    if options.runner == "beam":
+        import_beam()
+        folder = location("beam_folder", options.beam_folder) if options.beam_folder else None
+        return Beam(tuple(shlex.split(options.beam_flags)), folder)
+    if options.beam_flags or options.beam_folder:
+        raise PrepareError("--beam_flags and --beam_folder: only for --runner=beam.")
+    return None
+
+
+class _NothingToAdd(Exception):
+    """No record of a source is missing in a dataset."""
 
 
 def prepare(request: Request, console: Console) -> None:
     """Writes the requested dataset completely or not at all. Does nothing if it already exists.
 
+    A command that was killed or interrupted goes on where it stopped.
+
     Raises:
       PrepareError: `request.out` holds something else, or the records or the tokenizer are invalid.
+      WorkError: a different command began the dataset and was not finished.
       DataSourceError: the source cannot be read.
     """
     tfds.disable_progress_bar()  # ours is shown instead
     out, parameters = request.out, _parameters(request)
+    recover(out)
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
-    if out.exists() and not is_empty(out):
-        existing = _read_manifest(out)
-        if existing is not None and existing["parameters"] == parameters:
-            console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
-            _print_summary(console, out)
-            return
-        if not request.overwrite:
-            if existing is None:
-                raise PrepareError(f"{out} is not empty and not a dataset. Give another --out.")
-            raise PrepareError(
-                f"{out} holds a dataset made with other parameters. Give another --out, or --overwrite to replace it."
-            )
-        if existing is None:
-            raise PrepareError(
-                f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
-            )
-    check_folder(out)
-    with new_folder(out) as partial:
-        with _progress(console) as progress:
-            reporter = _Reporter(progress)
-            splits, texts = _write_records(partial, request, reporter)
-            reporter.write(partial / REJECTED)
-            _write_tokenizer(partial / "tokenizer", texts, request)
-            _write_contact_sheet(partial)
-        manifest = {"format": FORMAT, "parameters": parameters, "records": _count(partial, splits)}
-        (partial / MANIFEST).write_bytes(json_file(manifest))
+    existing = _read_manifest(out) if out.is_dir() else None
+    if existing is not None and parameters in (existing["parameters"], *existing.get("appended", ())):
+        forget(out, parameters)
+        console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
+        _print_summary(console, out)
+        return
+    _check_out(request, existing)
+    before = read_before(out) if request.append else Before()
+    try:
+        begun = parameters | {"records_per_part": request.records_per_part, "appended_to": before.identity()}
+        with work_on(out, begun) as work:
+            _make(work, request, begun, parameters, before, console)
+    except _NothingToAdd:
+        forget(out)
+        console.print(f"{out} already holds all of these records: nothing to do.", markup=False, highlight=False)
+        return
+    except (PrepareError, DataSourceError):  # nothing that was done is of use
+        forget(out)
+        raise
     _print_summary(console, out)
+
+
+def _check_out(request: Request, existing: Any) -> None:
+    """Refuses to write where something else is."""
+    out = request.out
+    if request.append:
+        if existing is None:
+            raise PrepareError(f"--append: {out} is no dataset. Give the dataset to append to, or omit --append.")
+        if existing["format"] != FORMAT:
+            raise PrepareError(f"--append: {out} was prepared by another version. Prepare it again, with --overwrite.")
+        return
+    if not out.is_dir() or is_empty(out):
+        return
+    if not request.overwrite:
+        if existing is None:
+            raise PrepareError(f"{out} is not empty and not a dataset. Give another --out.")
+        raise PrepareError(
+            f"{out} holds a dataset made with other parameters. Give another --out, --overwrite to replace it, or "
+            "--append to add what it does not have."
+        )
+    if existing is None:
+        raise PrepareError(
+            f"{out} is not empty and not a dataset, and --overwrite replaces only datasets. Give another --out."
+        )
+
+
+def _make(
+    work: Work,
+    request: Request,
+    begun: Mapping[str, object],
+    parameters: dict[str, object],
+    before: Before,
+    console: Console,
+) -> None:
+    """Makes the dataset in `work.made`."""
+    source, made = request.source, work.made
+    place = request.beam.place(begun) if request.beam else None
+    parts, there = (place / "parts", place / "shards") if place else (work.folder / "parts", made)
+    processes = request.processes or core_count()
+    runner: Runner = ProcessRunner(processes) if request.beam is None else BeamRunner(request.beam.flags)
+    with _progress(console) as progress:
+        reporter = _Reporter(progress)
+        opened = source.open(request.values, reporter)
+        ledger = Ledger(reporter.reject, {split: before.ids(split) for split in before.splits})
+        on_items = reporter.advance("Converting records", opened.total)
+        convert_source(opened, parts, ledger, on_items, runner, request.records_per_part)
+        reporter.summarise(ledger)
+        _check(ledger, request)
+        info = before.info or DatasetInfo(source.name, opened.description, opened.license, opened.homepage, {})
+        if opened.license not in info.license:
+            info = dataclasses.replace(info, license=f"{info.license}\n{opened.license}")
+        splits = [split for split in ("train", *ledger.stored) if split in ledger.stored]
+        shards = {split: shards_of(ledger.stored[split], before.shards(split)) for split in dict.fromkeys(splits)}
+        on_records = reporter.advance("Writing shards", ledger.accepted)
+        write_shards(there, info.name, shards, parts, on_records, runner)
+        if there != made:
+            fetch_shards(there, made)
+        before.keep(made, dataset_files.rewritten(shards))
+        dataset_files.write_split_files(made, info, shards, before)
+        for name, entries in ((REJECTED, ledger.rejections), (LEFT_OUT, ledger.left_out)):
+            dataset_files.write_list(made / name, before.file(name), entries)
+        tokenizer = _tokenizer(made / "tokenizer", ledger, request)
+        _write_contact_sheet(made)
+    manifest = dataset_files.manifest_of(ledger, lambda text: len(tokenizer.encode(text)))
+    if before.manifest:
+        manifest = dataset_files.added(before.manifest, manifest)
+        own = {"parameters": before.manifest["parameters"], "appended": [*before.manifest["appended"], parameters]}
+    else:
+        own = {"parameters": parameters, "appended": []}
+    counts = dataset_files.task_counts(made, dict.fromkeys((*before.splits, *shards)))
+    files = dataset_files.file_table(made, before.known_files(), processes)
+    write_json(made / MANIFEST, {"format": FORMAT, **own, "records": counts, **manifest, "files": files})
+    if place:
+        place.rmtree(missing_ok=True)
+
+
+def _check(ledger: Ledger, request: Request) -> None:
+    """Raises PrepareError if there are no training records, or more were rejected than the request allows."""
+    if request.strict and ledger.rejected:
+        raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
+    share = ledger.rejected / max(ledger.rejected + ledger.accepted, 1)
+    if ledger.accepted and share > request.max_rejected:
+        raise PrepareError(
+            f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
+            "Correct them, or raise it."
+        )
+    if request.append and not ledger.accepted:
+        raise _NothingToAdd
+    if not request.append and not ledger.stored.get("train"):
+        raise PrepareError("no training records. Correct the rejected ones, leave out fewer, or lower --test_fraction.")
 
 
 def _parameters(request: Request) -> dict[str, object]:
     """Returns everything that determines the contents of the dataset. Equal parameters give equal datasets."""
     source = request.source
     parameters: dict[str, object] = {"format": FORMAT, "dataset": source.name}
-    if request.tokenizer:
+    if request.append:
+        pass  # the dataset has a tokenizer
+    elif request.tokenizer:
         files = [request.tokenizer / name for name in TOKENIZER_FILES]
         missing = [str(path) for path in files if not path.is_file()]
         if missing:
@@ -207,123 +362,72 @@ def _parameters(request: Request) -> dict[str, object]:
 
 
 class _Reporter:
-    """Shows progress and rejections on the terminal, and lists and counts the rejections."""
+    """Shows progress and rejections on the terminal."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
-        self._rejections: list[Rejection] = []
-        self._fields: Counter[str] = Counter()
-        self.rejected: set[tuple[str, int]] = set()
-        """File and line of each record that was rejected."""
+        self._rejections = 0
 
     def begin(self, stage: str, total: int | None) -> Callable[[], None]:
         task = self._progress.add_task(stage, total=total)
         return lambda: self._progress.advance(task)
 
+    def advance(self, stage: str, total: int | None) -> Callable[[int], None]:
+        """Shows a new stage, and returns the function to call with a number of items that are done."""
+        task = self._progress.add_task(stage, total=total)
+        return lambda items: self._progress.advance(task, items)
+
     def reject(self, rejection: Rejection) -> None:
-        self.rejected.add((rejection.file, rejection.line))
-        if self._fields.total() < _REJECTIONS_SHOWN:
+        self._rejections += 1
+        if self._rejections <= _REJECTIONS_SHOWN:
             self._print(f"rejected {rejection}")
-        self._rejections.append(rejection)
-        # Items of a list are counted as one field, so that the counts stay few.
-        self._fields[f"{rejection.field.partition('[')[0]} {rejection.cause}".strip()] += 1
 
-    def write(self, file: Path) -> None:
-        """Writes all rejections, one JSON object per line, if there are any."""
-        if self._rejections:
-            file.write_text("".join(json.dumps(to_json(rejection)) + "\n" for rejection in self._rejections))
-
-    def summarise(self, accepted: int) -> None:
-        """Prints the number of rejected records, if any, and the rejections by field."""
-        if not self.rejected:
+    def summarise(self, ledger: Ledger) -> None:
+        """Prints how many records were rejected and left out, if any, and why, and how many pictures were rewritten."""
+        if ledger.left_out:
+            causes = _listed(by_cause(ledger.left_out))
+            self._print(f"{len(ledger.left_out)} records left out ({causes}), listed in {LEFT_OUT}")
+        if ledger.rewritten:
+            self._print(f"{ledger.rewritten.total()} pictures rewritten ({_listed(ledger.rewritten)})")
+        if not ledger.rejected:
             return
-        more = self._fields.total() - _REJECTIONS_SHOWN
+        more = self._rejections - _REJECTIONS_SHOWN
         if more > 0:
             self._print(f"... and {more} more rejections")
-        fields = ", ".join(f"{field}: {count}" for field, count in self._fields.most_common())
-        records = len(self.rejected) + accepted
-        self._print(f"{len(self.rejected)} of {records} records rejected (rejections by field: {fields})")
-
-    def check(self, accepted: int, request: Request) -> None:
-        """Raises PrepareError if more records were rejected than the request allows."""
-        rejected = len(self.rejected)
-        if request.strict and rejected:
-            raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
-        share = rejected / max(rejected + accepted, 1)
-        if accepted and share > request.max_rejected:
-            raise PrepareError(
-                f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
-                "Correct them, or raise it."
-            )
+        fields = _listed(by_field(ledger.rejections))
+        records = ledger.rejected + ledger.accepted
+        self._print(f"{ledger.rejected} of {records} records rejected (rejections by field: {fields})")
 
     def _print(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
-def _write_records(directory: Path, request: Request, reporter: _Reporter) -> tuple[list[str], list[str]]:
-    """Writes the records of the source. Returns its splits, `train` first, and the texts to train a tokenizer on."""
-    opened = request.source.open(request.values, reporter)
-    if opened.total is not None:
-        reporter.summarise(opened.total)
-        reporter.check(opened.total, request)
-    if "train" not in opened.splits:
-        if opened.total is None:
-            reporter.summarise(0)
-        raise PrepareError("no training records. Correct the rejected records, or lower --test_fraction.")
-    advance = reporter.begin("Writing records", opened.total)
-    written = 0
-    texts: list[str] = []
-
-    def on_record() -> None:
-        nonlocal written
-        written += 1
-        advance()
-
-    def train_records() -> Iterator[Record]:
-        for record in opened.splits["train"]():
-            texts.extend(dict.fromkeys(text for text in (record.prompt, *record.captions, record.answer) if text))
-            yield record
-
-    readers = {"train": train_records} | {split: opened.splits[split] for split in opened.splits if split != "train"}
-    write_records(
-        directory,
-        request.source.name,
-        readers,
-        description=opened.description,
-        license_text=opened.license,
-        homepage=opened.homepage,
-        on_record=on_record,
-    )
-    if opened.total is None:
-        reporter.summarise(written)
-    reporter.check(written, request)
-    return list(readers), list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
-def _write_tokenizer(directory: Path, texts: list[str], request: Request) -> None:
+def _tokenizer(directory: Path, ledger: Ledger, request: Request) -> Tokenizer:
+    """Returns the tokenizer of the dataset: the one that it has, a copy of another one, or one that is trained."""
+    if request.append:
+        return Tokenizer.from_directory(directory)
     if request.tokenizer is None:
-        train_tokenizer(texts, request.vocab_size, directory)
-        return
-    directory.mkdir()
+        texts = dataset_files.texts_of(ledger.facts["train"])
+        once = list(dict.fromkeys(texts)) if request.source.count_texts_once else texts
+        return train_tokenizer(once, request.vocab_size, directory)
+    directory.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
-        shutil.copy(request.tokenizer / name, directory / name)
+        shutil.copyfile(request.tokenizer / name, directory / name)
+    return Tokenizer.from_directory(directory)
 
 
 def _write_contact_sheet(directory: Path) -> None:
+    """Writes a sheet of evenly spaced training records of each task."""
     source, tasks = open_records(directory, "train"), record_tasks(directory, "train")
     shown: list[Record] = []
     for task, number in _PICTURES_SHOWN.items():
-        indices = (tasks == TASKS.index(task)).nonzero()[0]
-        shown += [source[int(index)] for index in indices[:number]]
+        indices = np.flatnonzero(tasks == TASKS.index(task))
+        shown += [source[int(index)] for index in indices[:: max(len(indices) // number, 1)][:number]]
     make_contact_sheet(shown).save(directory / "contact_sheet.png")
-
-
-def _count(directory: Path, splits: Sequence[str]) -> dict[str, dict[str, int]]:
-    counts = {}
-    for split in splits:
-        tasks = Counter(TASKS[task] for task in record_tasks(directory, split))
-        counts[split] = {task: tasks[task] for task in TASKS if tasks[task]}
-    return counts
 
 
 def _read_manifest(directory: Path) -> Any:

@@ -89,7 +89,7 @@ def test_a_missing_folder_or_split_is_named_with_what_there_is(directory):
 
 
 def records_file(directory):
-    return directory / "toy-train.array_record-00000-of-00001"
+    return directory / "toy-train.array_record-00000"
 
 
 def cut(directory):
@@ -105,10 +105,10 @@ def flip_a_bit(directory):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, r"toy-train\.array_record-00000-of-00001: record 0 cannot be read \("),
-        (flip_a_bit, r"toy-train\.array_record-00000-of-00001: record 0 cannot be read \(.*hash mismatch"),
+        (cut, r"toy-train\.array_record-00000: record 0 cannot be read \("),
+        (flip_a_bit, r"toy-train\.array_record-00000: record 0 cannot be read \(.*hash mismatch"),
         (lambda toy: records_file(toy).write_bytes(b""), r"toy-train\.array_record-.*: record 0 cannot be read"),
-        (lambda toy: records_file(toy).unlink(), r"toy-train\.array_record-00000-of-00001: missing"),
+        (lambda toy: records_file(toy).unlink(), r"toy-train\.array_record-00000: missing"),
         (lambda toy: (toy / "features.json").unlink(), r"toy: features\.json is missing"),
         (lambda toy: (toy / "features.json").write_text("{}"), "the dataset cannot be opened"),
         (lambda toy: (toy / "features.json").write_text('{"pythonClassName": "os.x"}'), "'os.x' is no feature"),
@@ -133,7 +133,7 @@ def test_a_file_that_changes_while_it_is_open_is_named_with_the_record(directory
     assert records[0]
     file = records_file(tmp_path / "toy")
     file.write_bytes(changed(file.read_bytes()))
-    with pytest.raises(RecordError, match=r"toy-train\.array_record-00000-of-00001: record 1 cannot be read"):
+    with pytest.raises(RecordError, match=r"toy-train\.array_record-00000: record 1 cannot be read"):
         records[1]
 
 

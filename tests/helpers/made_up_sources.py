@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from rich.console import Console
 
+from uno_jax.data.conversion.ledger import Ledger
+from uno_jax.data.conversion.parts import convert
 from uno_jax.data.record import Record
 from uno_jax.data.sources.registry import SOURCES
 from uno_jax.data.sources.source import DataSource, Rejection
@@ -29,17 +30,11 @@ def square(shade: int, side: int = 8, format: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-@dataclass
-class Heard:
-    """A reporter that keeps what is rejected."""
-
-    rejections: list[Rejection] = field(default_factory=list)
+class Quiet:
+    """A reporter that shows nothing."""
 
     def begin(self, stage: str, total: int | None) -> Any:
         return lambda: None
-
-    def reject(self, rejection: Rejection) -> None:
-        self.rejections.append(rejection)
 
 
 def values_of(source: DataSource, **given: Any) -> dict[str, Any]:
@@ -52,10 +47,27 @@ def values_of(source: DataSource, **given: Any) -> dict[str, Any]:
 
 def read_all(source: DataSource, **given: Any) -> tuple[list[Record], list[Rejection]]:
     """Returns the records of all splits of a source, and its rejections."""
-    values, heard = values_of(source, **given), Heard()
-    source.identity(values)
-    opened = source.open(values, heard)
-    return [record for read in opened.splits.values() for record in read()], heard.rejections
+    source.identity(values_of(source, **given))
+    splits, rejections = _read(source, given)
+    return [record for records in splits.values() for record in records], rejections
+
+
+def read_splits(source: DataSource, **given: Any) -> dict[str, list[Record]]:
+    """Returns the records of a source by split."""
+    return _read(source, given)[0]
+
+
+def _read(source: DataSource, given: dict[str, Any]) -> tuple[dict[str, list[Record]], list[Rejection]]:
+    opened = source.open(values_of(source, **given), Quiet())
+    ledger = Ledger(lambda rejection: None)
+    splits: dict[str, list[Record]] = {}
+    for piece in opened.pieces:
+        for item in piece():
+            made, accepted = opened.make(item), ledger.accepted
+            ledger.add((0, 0), [convert(made)[0]])
+            if ledger.accepted > accepted:
+                splits.setdefault(made.split, []).extend(made.records)
+    return splits, ledger.rejections
 
 
 # The same records in every format. Pictures are numbers, of which `square` makes pictures.

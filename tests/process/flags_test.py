@@ -292,6 +292,7 @@ def test_only_options_that_name_no_file_are_plain_texts():
         "judge_url",
         "judge_model",
         "mixture",
+        "beam_flags",
     }
 
 

@@ -37,6 +37,8 @@ Cause = Literal[
     "picture_size",
     "picture_depth",
     "picture_damaged",
+    "min_side",
+    "max_aspect",
 ]
 """Why a picture cannot be used."""
 

@@ -19,7 +19,7 @@ class RecordError(UserError):
 
 @dataclass(frozen=True)
 class Record:
-    """One sample as stored. Pictures are encoded RGB (PNG or JPEG)."""
+    """One sample as stored. Pictures are encoded in any form that `decode_rgb` reads."""
 
     id: str
     """Id of the sample, the same in every build of the dataset."""

@@ -1,16 +1,15 @@
 """Storage of datasets of records.
 
 A dataset is one directory: a TFDS dataset of ArrayRecord files (the split `train` and others, mostly `test`), one
-`tasks-<split>.npy` per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `write_records` writes
-it and `open_records` reads it. Neither needs TensorFlow.
+`tasks-<split>.npy` per split, and the files that `prepare_data` adds (tokenizer, contact sheet). `open_records` reads
+it, without TensorFlow. `write_records` writes one of few records.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +21,7 @@ import tensorflow_datasets as tfds
 from uno_jax.batch import TASKS
 from uno_jax.config import ConfigError
 from uno_jax.data.record import Record, RecordError
+from uno_jax.data.storage import DatasetInfo, StoredSplit, hash_of, serialize, shard_file, write_info, write_shard_file
 from uno_jax.process.errors import UserError, reason_of
 from uno_jax.process.json_reader import read_json_object
 
@@ -157,9 +157,8 @@ def write_records(
     description: str,
     license_text: str,
     homepage: str = "",
-    on_record: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes a dataset into `directory`, which must not exist or be empty.
+    """Writes a dataset of records that fit into memory into `directory`, which must not exist or be empty.
 
     Args:
       directory: the dataset directory. Files of all splits go directly into it.
@@ -168,7 +167,6 @@ def write_records(
       description: description of the dataset, kept in its metadata.
       license_text: license of the pictures and texts, kept in the metadata.
       homepage: web page of the data, kept in the metadata.
-      on_record: called after each record, for a progress bar.
 
     Raises:
       FileExistsError: `directory` is not empty.
@@ -177,87 +175,20 @@ def write_records(
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: the directory is not empty. Give a new one, or remove this one first.")
-    building = directory / "building"
-    namespace = {"name": name, "__module__": __name__}
-    builder_class = type(name, (_RecordsBuilder,), namespace, skip_registration=True)
-    info = {
-        "description": description,
-        "license": license_text,
-        "homepage": homepage or None,
-    }
-    builder = builder_class(data_dir=building, splits=splits, info_fields=info, on_record=on_record)
-    # Without a download_dir, TFDS creates a folder in the home directory.
-    builder.download_and_prepare(file_format="array_record", download_dir=building / "downloads")
-    for path in Path(builder.data_path).iterdir():
-        path.rename(directory / path.name)
-    shutil.rmtree(building)
-    for split in splits:
-        source = _open_array_records(directory, split)
-        tasks = [TASKS.index(source[i].task) for i in range(len(source))]
-        np.save(_tasks_path(directory, split), np.asarray(tasks, np.int32))
+    directory.mkdir(parents=True, exist_ok=True)
+    stored = {}
+    for split, make in splits.items():
+        records = sorted(make(), key=lambda record: hash_of(split, record.id))
+        encoded = [serialize(record) for record in records]
+        write_shard_file(shard_file(directory, name, split, 0), encoded)
+        write_tasks(directory, split, [TASKS.index(record.task) for record in records])
+        stored[split] = StoredSplit((len(records),), sum(map(len, encoded)))
+    write_info(directory, DatasetInfo(name, description, license_text, homepage, stored))
 
 
-class _RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no stubs
-    """TFDS builder for any iterator of records. Stores encoded pictures unchanged."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for a checksum file next to the code, with a package that it does not declare as a dependency. There
-    # is nothing to download here and so nothing to verify.
-    code_path = None
-
-    def __init__(
-        self,
-        *,
-        data_dir: Path,
-        splits: Mapping[str, Callable[[], Iterable[Record]]],
-        info_fields: Mapping[str, Any],
-        on_record: Callable[[], None],
-    ):
-        self._record_splits = splits
-        self._info_fields = info_fields
-        self._on_record = on_record
-        super().__init__(data_dir=data_dir)
-
-    def _log_download_bytes(self) -> None:  # TFDS prints "Downloading ...", but nothing is downloaded
-        pass
-
-    def _log_download_done(self) -> None:
-        pass
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "id": tfds.features.Text(),
-                "task": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "prompt": tfds.features.Text(),
-                "captions": tfds.features.Sequence(tfds.features.Text()),
-                "sources": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
-                "answer": tfds.features.Text(),
-            }
-        )
-        return tfds.core.DatasetInfo(builder=self, features=features, **self._info_fields)
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {split: self._generate_examples(make()) for split, make in self._record_splits.items()}
-
-    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for record in records:
-            if record.task not in TASKS:
-                raise ValueError(f"record {record.id!r}: task {record.task!r} is not one of {', '.join(TASKS)}")
-            yield (
-                record.id,
-                {
-                    "id": record.id,
-                    "task": record.task,
-                    "image": record.image,
-                    "prompt": record.prompt,
-                    "captions": list(record.captions),
-                    "sources": list(record.sources),
-                    "answer": record.answer,
-                },
-            )
-            self._on_record()
+def write_tasks(directory: Path, split: str, tasks: Sequence[int]) -> None:
+    """Writes the task of each record of a split, as an index into `TASKS`."""
+    np.save(_tasks_path(directory, split), np.asarray(tasks, np.int32))
 
 
 def _tasks_path(directory: Path, split: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from uno_jax import prepare_data
 from uno_jax.config import ConfigError
+from uno_jax.data.conversion.dataset_files import MANIFEST
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.study.config import DatasetPlan
 
@@ -26,7 +27,7 @@ def dataset_identity(plan: DatasetPlan) -> dict[str, Any]:
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
-    file = directory / prepare_data.MANIFEST
+    file = directory / MANIFEST
     if not file.is_file():
         raise ConfigError(f"config.data.directory: {directory} is not a prepared dataset ({file.name} not found)")
     return read_json_object(file)

@@ -94,7 +94,7 @@ def test_no_caption_equals_its_prompt():
 def test_the_dataset_is_prepared_with_all_its_splits(tmp_path, capsys):
     prepare_data.prepare(Request(SCENES, VALUES, tmp_path / "out"), Console(soft_wrap=True, width=200))
     printed = capsys.readouterr().out
-    assert "126/126" in printed
+    assert "126/126" in printed  # records in shards
     assert all(split in printed for split in SPLITS)
     stored = {split: {record.id: record for record in open_records(tmp_path / "out", split)} for split in SPLITS}
     assert sum(map(len, stored.values())) == 126

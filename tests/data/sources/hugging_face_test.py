@@ -6,7 +6,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from tests.helpers.made_up_sources import Heard, read_all, square, values_of
+from tests.helpers.made_up_sources import read_all, read_splits, square, values_of
 from uno_jax.data.sources.hugging_face import HUGGING_FACE
 from uno_jax.data.sources.source import DataSourceError
 
@@ -38,15 +38,15 @@ def test_rows_of_one_dataset_are_read_in_order(tmp_path):
 
 def test_the_splits_of_a_dictionary_stay(tmp_path):
     folder = write_splits(tmp_path, validation=[ROW | {"id": "v"}], train=[ROW | {"id": "t"}, ROW | {"id": "u"}])
-    opened = HUGGING_FACE.open(values_of(HUGGING_FACE, hugging_face=folder), Heard())
-    ids = {split: [record.id for record in read()] for split, read in opened.splits.items()}
+    splits = read_splits(HUGGING_FACE, hugging_face=folder)
+    ids = {split: [record.id for record in records] for split, records in splits.items()}
     assert ids == {"validation": ["v"], "train": ["t", "u"]}
 
 
 def test_a_single_split_is_split_by_the_ids(tmp_path):
     folder = write_splits(tmp_path, validation=[ROW | {"id": str(number)} for number in range(30)])
-    opened = HUGGING_FACE.open(values_of(HUGGING_FACE, hugging_face=folder, test_fraction=0.5), Heard())
-    counts = {split: len(list(read())) for split, read in opened.splits.items()}
+    splits = read_splits(HUGGING_FACE, hugging_face=folder, test_fraction=0.5)
+    counts = {split: len(records) for split, records in splits.items()}
     assert sum(counts.values()) == 30
     assert counts.keys() == {"train", "test"}
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from uno_jax.data.sources.jsonl import JSONL, check_jsonl, read_records
+from tests.helpers.made_up_sources import read_all
+from uno_jax.data.sources.jsonl import JSONL
 from uno_jax.data.sources.source import DataSourceError
 
 
@@ -30,23 +31,22 @@ def check(tmp_path, images, *lines):
     path = tmp_path / "data.jsonl"
     encoded = [line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode() for line in lines]
     path.write_bytes(b"\n".join(encoded) + b"\n")
-    return check_jsonl(path, images)
+    return read_all(JSONL, jsonl=path, images=images)
 
 
 def test_good_records_of_every_task_are_accepted(tmp_path, images):
-    checked = check(tmp_path, images, GOOD, EDIT, QUESTION)
-    assert [(entry.id, entry.task) for entry in checked.accepted] == [
+    records, rejections = check(tmp_path, images, GOOD, EDIT, QUESTION)
+    assert [(record.id, record.task) for record in records] == [
         ("1", "text_to_image"),
         ("2", "editing"),
         ("3", "understanding"),
     ]
-    assert checked.rejections == ()
+    assert rejections == []
 
 
-def test_accepted_records_are_read_back_in_order(tmp_path, images):
+def test_accepted_records_are_in_the_order_of_the_file(tmp_path, images):
     first = GOOD | {"prompt": "ein rötliches Quadrat", "captions": ["all red"]}
-    checked = check(tmp_path, images, first, b"", {**GOOD, "id": "bad", "image": "no.png"}, EDIT)
-    one, two = read_records(tmp_path / "data.jsonl", images, checked.accepted)
+    (one, two), _ = check(tmp_path, images, first, b"", {**GOOD, "id": "bad", "image": "no.png"}, EDIT)
     assert (one.id, one.prompt, one.captions) == ("1", "ein rötliches Quadrat", ("all red",))
     assert (two.task, two.sources) == ("editing", ((images / "cats/blue.png").read_bytes(),))
 
@@ -95,33 +95,29 @@ def test_accepted_records_are_read_back_in_order(tmp_path, images):
     ],
 )
 def test_an_invalid_field_is_rejected_by_name(tmp_path, images, record, field, problem):
-    checked = check(tmp_path, images, EDIT | {"id": "before"}, record)
-    assert [entry.id for entry in checked.accepted] == ["before"]
-    (rejection,) = checked.rejections
+    records, (rejection,) = check(tmp_path, images, EDIT | {"id": "before"}, record)
+    assert [record.id for record in records] == ["before"]
     assert (rejection.file, rejection.line, rejection.field) == ("data.jsonl", 2, field)
     assert problem in rejection.problem
     assert rejection.remedy
 
 
 def test_a_rejection_names_file_line_record_and_field(tmp_path, images):
-    checked = check(tmp_path, images, GOOD | {"image": "missing.png"})
-    assert str(checked.rejections[0]).startswith(
-        "data.jsonl:1: record '1', field 'image': 'missing.png': cannot be read"
-    )
+    _, rejections = check(tmp_path, images, GOOD | {"image": "missing.png"})
+    assert str(rejections[0]).startswith("data.jsonl:1: record '1', field 'image': 'missing.png': cannot be read")
 
 
 def test_null_fields_are_absent(tmp_path, images):
-    checked = check(tmp_path, images, GOOD | {"sources": None, "answer": None, "captions": None, "task": None})
-    [record] = read_records(tmp_path / "data.jsonl", images, checked.accepted)
+    [record], _ = check(tmp_path, images, GOOD | {"sources": None, "answer": None, "captions": None, "task": None})
     assert (record.task, record.captions, record.sources, record.answer) == ("text_to_image", (), (), "")
-    [rejection] = check(tmp_path, images, GOOD | {"prompt": None}).rejections
+    _, [rejection] = check(tmp_path, images, GOOD | {"prompt": None})
     assert (rejection.field, rejection.problem) == ("prompt", "missing or empty")
 
 
 def test_records_after_a_huge_line_are_read(tmp_path, images):
-    checked = check(tmp_path, images, b"x" * (2**21 + 9), GOOD)
-    assert [rejection.line for rejection in checked.rejections] == [1]
-    assert [record.id for record in read_records(tmp_path / "data.jsonl", images, checked.accepted)] == ["1"]
+    records, rejections = check(tmp_path, images, b"x" * (2**21 + 9), GOOD)
+    assert [rejection.line for rejection in rejections] == [1]
+    assert [record.id for record in records] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -141,26 +137,27 @@ def test_another_format_is_refused_with_the_way_to_read_it(tmp_path, images, con
 
 
 def test_the_second_of_two_equal_ids_is_rejected(tmp_path, images):
-    checked = check(tmp_path, images, GOOD, EDIT | {"id": "1"})
-    assert [entry.task for entry in checked.accepted] == ["text_to_image"]
-    assert "line 1 already has the id '1'" in checked.rejections[0].problem
+    records, rejections = check(tmp_path, images, GOOD, EDIT | {"id": "1"})
+    assert [record.task for record in records] == ["text_to_image"]
+    assert "data.jsonl:1 already has the id '1'" in rejections[0].problem
 
 
 def test_all_problems_of_a_record_are_named(tmp_path, images):
-    checked = check(tmp_path, images, {"id": "1", "image": "no.png", "prompt": ""})
-    assert [rejection.field for rejection in checked.rejections] == ["prompt", "image"]
+    _, rejections = check(tmp_path, images, {"id": "1", "image": "no.png", "prompt": ""})
+    assert [rejection.field for rejection in rejections] == ["prompt", "image"]
 
 
 def test_a_link_that_leads_out_of_the_folder_is_rejected(tmp_path, images):
     Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
     (images / "link.png").symlink_to(tmp_path / "outside.png")
-    assert "leads out" in check(tmp_path, images, GOOD | {"image": "link.png"}).rejections[0].problem
+    _, [rejection] = check(tmp_path, images, GOOD | {"image": "link.png"})
+    assert "leads out" in rejection.problem
 
 
 def test_a_question_may_be_empty(tmp_path, images):
-    assert check(tmp_path, images, QUESTION | {"prompt": ""}).rejections == ()
+    assert check(tmp_path, images, QUESTION | {"prompt": ""})[1] == []
 
 
 def test_a_missing_file_or_folder_is_an_error(tmp_path, images):
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        check_jsonl(tmp_path / "no.jsonl", images)
+    with pytest.raises(DataSourceError, match="there is no file"):
+        read_all(JSONL, jsonl=tmp_path / "no.jsonl", images=images)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.made_up_sources import Heard, read_all, square, values_of
+from tests.helpers.made_up_sources import read_all, read_splits, square, values_of
 from uno_jax.data.sources.parquet import PARQUET
 from uno_jax.data.sources.source import DataSourceError
 
@@ -51,9 +51,8 @@ def test_each_round_and_wording_of_an_editing_row_is_a_record(tmp_path):
 def test_all_rounds_of_a_row_are_in_one_split(tmp_path):
     pictures = [square(number) for number in range(4)]
     rows = [{"image_list": pictures, "instruction_list": [["a"], ["b"], ["c"]], "id": str(n)} for n in range(20)]
-    values = values_of(PARQUET, parquet=write(tmp_path / "a.parquet", *rows), test_fraction=0.5)
-    splits = PARQUET.open(values, Heard()).splits
-    train, test = ({record.id.split("/")[0] for record in splits[name]()} for name in ("train", "test"))
+    splits = read_splits(PARQUET, parquet=write(tmp_path / "a.parquet", *rows), test_fraction=0.5)
+    train, test = ({record.id.split("/")[0] for record in splits[name]} for name in ("train", "test"))
     assert len(train) + len(test) == 20
     assert not train & test
     assert test

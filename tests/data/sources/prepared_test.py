@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.made_up_records import make_record, make_records
-from tests.helpers.made_up_sources import Heard, read_all, values_of
+from tests.helpers.made_up_sources import read_all, read_splits, values_of
 from uno_jax.data.records import write_records
 from uno_jax.data.sources.prepared import PREPARED
 from uno_jax.data.sources.source import DataSourceError
@@ -13,8 +13,8 @@ from uno_jax.process.errors import UserError
 def test_records_and_splits_stay_as_they_are(tmp_path):
     splits = {"train": lambda: make_records(6), "odd": lambda: [make_record(7)]}
     write_records(tmp_path / "d", "toy", splits, description="Toys.", license_text="None.")
-    opened = PREPARED.open(values_of(PREPARED, prepared=tmp_path / "d"), Heard())
-    read = {split: sorted(records(), key=lambda record: record.id) for split, records in opened.splits.items()}
+    splits = read_splits(PREPARED, prepared=tmp_path / "d")
+    read = {split: sorted(records, key=lambda record: record.id) for split, records in splits.items()}
     assert read == {"train": make_records(6), "odd": [make_record(7)]}
 
 

@@ -17,7 +17,7 @@ from uno_jax.data.openmoji.glyphs import Glyph, all_glyphs, rasterise
 from uno_jax.data.openmoji.tables import glyph_tables
 from uno_jax.data.openmoji.text import captions_of, choice, prompt_of
 from uno_jax.data.record import Record
-from uno_jax.data.sources.source import IMAGE_SIZE, SPLITS, DataSource, Opened, Reporter, Values
+from uno_jax.data.sources.source import IMAGE_SIZE, SPLITS, DataSource, Opened, Reporter, Values, open_records_of
 from uno_jax.data.transforms import encode_png
 
 LICENSE = (
@@ -45,9 +45,8 @@ def open_openmoji(values: Values, reporter: Reporter, glyphs: Iterable[Glyph] | 
     chosen = by_claim(all_glyphs() if glyphs is None else glyphs)
     rendered = list(render(chosen, values["image_size"], reporter.begin("Rendering pictures", len(chosen))))
     splits = {split: list(records(rendered, split)) for split in SPLITS}
-    return Opened(
-        splits={split: members.copy for split, members in splits.items() if members},
-        total=sum(map(len, splits.values())),
+    return open_records_of(
+        splits,
         description=(
             "Pictures with captions, and editing pairs with instructions, made from the emoji drawings of OpenMoji."
         ),

@@ -4,48 +4,50 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from PIL import Image
 
 from uno_jax.data.record import Record
 from uno_jax.data.scenes.draw import draw_scene
-from uno_jax.data.scenes.edits import ROUNDS, edits_of
+from uno_jax.data.scenes.edits import edits_of
 from uno_jax.data.scenes.generate import SPLITS, categories_of, make_example
 from uno_jax.data.scenes.questions import list_of, questions_of
 from uno_jax.data.scenes.scene import Scene
-from uno_jax.data.sources.source import IMAGE_SIZE, DataSource, Opened, Option, Reporter, Values
+from uno_jax.data.sources.source import IMAGE_SIZE, DataSource, Made, Opened, Option, Reporter, Values
 from uno_jax.data.transforms import encode_png
 
 PACKAGES = ("numpy", "pillow", "resvg-py")
 SCENES_PER_EDITS = 6
 """One scene of so many has edits in `ROUNDS` rounds. Each has two questions: for everything, and for one thing. So half
 of the records are questions, and a fifth are edits."""
-_SCENES_AT_A_TIME = 64
 
 
 def open_scenes(values: Values, reporter: Reporter) -> Opened:
     """Opens the splits: `values["scenes"]` training scenes, and `values["other_scenes"]` scenes in each other split."""
     scenes = {split: values["scenes" if split == "train" else "other_scenes"] for split in SPLITS}
     return Opened(
-        splits={
-            split: partial(split_records, values["seed"], split, number, values["image_size"])
-            for split, number in scenes.items()
-        },
-        total=sum(_count(split, i) for split, number in scenes.items() for i in range(number)),
+        pieces=tuple(partial(_items, split, number) for split, number in scenes.items()),
+        make=partial(_make, values["seed"], values["image_size"]),
+        total=sum(scenes.values()),
         description="Drawings of coloured shapes with captions, questions and answers, and edits, made from a seed.",
         license="Made from a seed, of no one's work: use pictures and texts as you like (CC0 1.0).",
     )
 
 
+def _items(split: str, scenes: int) -> Iterator[tuple[str, int]]:
+    return ((split, number) for number in range(scenes))
+
+
+def _make(seed: int, image_size: int, item: tuple[str, int]) -> Made:
+    split, number = item
+    return Made(split, tuple(scene_records(seed, split, number, image_size=image_size)))
+
+
 def split_records(seed: int, split: str, scenes: int, image_size: int) -> Iterator[Record]:
-    """Yields the records of the first `scenes` examples of a split. Several threads draw."""
-    make = partial(scene_records, seed, split, image_size=image_size)
-    with ThreadPoolExecutor() as threads:
-        for start in range(0, scenes, _SCENES_AT_A_TIME):
-            for records in threads.map(make, range(start, min(start + _SCENES_AT_A_TIME, scenes))):
-                yield from records
+    """Yields the records of the first `scenes` examples of a split."""
+    for number in range(scenes):
+        yield from scene_records(seed, split, number, image_size=image_size)
 
 
 def scene_records(seed: int, split: str, number: int, *, image_size: int) -> list[Record]:
@@ -73,11 +75,6 @@ def _has_edits(split: str, number: int) -> bool:
 def _turn(split: str, number: int) -> int:
     """Returns how often all categories had their turn, so that each has its part of the edits."""
     return number // len(categories_of(split))
-
-
-def _count(split: str, number: int) -> int:
-    """Returns the number of records of one example."""
-    return 3 + ROUNDS * _has_edits(split, number)
 
 
 def draw_png(scene: Scene, size: int) -> bytes:

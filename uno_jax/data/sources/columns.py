@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uno_jax.data.sources.schema import FIELDS, MAX_PICTURE_PIXELS
+from uno_jax.data.sources.schema import FIELDS, PICTURE_OPTIONS
 from uno_jax.data.sources.source import TEST_FRACTION, DataSourceError, Option, Values
 from uno_jax.process.json_reader import JsonError, parse_json
 
 COLUMNS = Option("columns", str, "", "columns of fields with another name, such as prompt=caption,image=jpg")
 IGNORE = Option("ignore", str, "", "columns to leave out, such as url,width; `rest` is every column that is no field")
 
-TABLE_OPTIONS = (COLUMNS, IGNORE, MAX_PICTURE_PIXELS, TEST_FRACTION)
+TABLE_OPTIONS = (COLUMNS, IGNORE, *PICTURE_OPTIONS, TEST_FRACTION)
 """Options of all sources that read tables, which their records depend on."""
 
 # Names of BAGEL's layout.

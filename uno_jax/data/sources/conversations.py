@@ -13,8 +13,8 @@ from uno_jax.data.sources.columns import IGNORE
 from uno_jax.data.sources.lines import parse_line, read_lines
 from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
-from uno_jax.data.sources.rows import Row, by_id, open_rows
-from uno_jax.data.sources.schema import IMAGES, MAX_PICTURE_PIXELS, Problem
+from uno_jax.data.sources.rows import Row, open_rows, picture_limits
+from uno_jax.data.sources.schema import IMAGES, PICTURE_OPTIONS, Problem
 from uno_jax.data.sources.source import TEST_FRACTION, DataSource, Opened, Option, Reporter, Values
 
 _ASKS, _ANSWERS = ("human", "user"), ("gpt", "assistant")
@@ -25,9 +25,9 @@ def open_conversations(values: Values, reporter: Reporter) -> Opened:
     """Opens the file `values["conversations"]` with the pictures in `values["images"]`."""
     path, images = _places(values)
     ignored = {name.strip() for name in values["ignore"].split(",")}
-    load = partial(read_picture, images, max_pixels=values["max_picture_pixels"])
-    rows = by_id(partial(_rows, path, ignored), values)
-    return open_rows(rows, values, reporter, description=f"Conversations of {path.name}.", load=load)
+    load = partial(read_picture, images, limits=picture_limits(values))
+    rows, total = partial(_rows, path, ignored), sum(1 for _ in read_lines(path))
+    return open_rows([rows], values, description=f"Conversations of {path.name}.", load=load, total=total)
 
 
 def _rows(path: Path | epath.Path, ignored: Collection[str]) -> Iterator[Row]:
@@ -87,7 +87,7 @@ def _places(values: Values) -> tuple[Path | epath.Path, Path | epath.Path]:
 
 def _identity(values: Values) -> dict[str, object]:
     path, images = _places(values)
-    options = ("test_fraction", "max_picture_pixels", "ignore")
+    options = ("test_fraction", "ignore", *(option.name for option in PICTURE_OPTIONS))
     return {"records": file_hash(path), "images": folder_state("images", images)} | {
         name: values[name] for name in options
     }
@@ -100,7 +100,7 @@ CONVERSATIONS = DataSource(
         Option("conversations", str, None, "JSONL file of conversations; a path or gs://", required=True),
         IMAGES,
         IGNORE,
-        MAX_PICTURE_PIXELS,
+        *PICTURE_OPTIONS,
         TEST_FRACTION,
     ),
     identity=_identity,

@@ -13,7 +13,7 @@ from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_o
 from uno_jax.data.sources.lines import LONGEST_LINE, bounded_lines
 from uno_jax.data.sources.locations import file_hash, folder_state, records_and_images
 from uno_jax.data.sources.pictures import read_picture
-from uno_jax.data.sources.rows import Row, by_id, open_rows
+from uno_jax.data.sources.rows import Row, open_rows, picture_limits
 from uno_jax.data.sources.schema import IMAGES
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
@@ -26,9 +26,9 @@ def open_csv(values: Values, reporter: Reporter) -> Opened:
     path, images = _places(values)
     names, delimiter = _header(path)
     columns = choose_columns(names, values, str(path))
-    load = partial(read_picture, images, max_pixels=values["max_picture_pixels"])
-    rows = by_id(partial(_rows, path, names, delimiter, columns), values)
-    return open_rows(rows, values, reporter, description=f"Records of {path.name}.", load=load)
+    load = partial(read_picture, images, limits=picture_limits(values))
+    rows = partial(_rows, path, names, delimiter, columns)
+    return open_rows([rows], values, description=f"Records of {path.name}.", load=load)
 
 
 def _header(path: Path | epath.Path) -> tuple[list[str], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from etils import epath
 from uno_jax.data.sources.arrow import import_pyarrow, row_of
 from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, table_columns
 from uno_jax.data.sources.locations import SourceFile, is_remote, location, read_json, state_of
-from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.rows import Row, cut_off, open_rows
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 from uno_jax.process.errors import reason_of
 
@@ -24,11 +24,11 @@ def open_hugging_face(values: Values, reporter: Reporter) -> Opened:
     """Opens the folder `values["hugging_face"]`. Its splits stay; a single one is split by a hash of the ids."""
     splits = _splits(values)
     reads = {
-        split: partial(_rows, files, choose_columns(_names(files[0]), values, f"split {split!r}"))
+        split: [partial(_rows, file, choose_columns(_names(files[0]), values, f"split {split!r}")) for file in files]
         for split, files in splits.items()
     }
-    rows = reads if len(reads) > 1 else by_id(next(iter(reads.values())), values)
-    return open_rows(rows, values, reporter, description=f"Records of {values[_OPTION]} (Hugging Face).")
+    rows = reads if len(reads) > 1 else next(iter(reads.values()))
+    return open_rows(rows, values, description=f"Records of {values[_OPTION]} (Hugging Face).")
 
 
 def _splits(values: Values) -> dict[str, list[SourceFile]]:
@@ -84,21 +84,20 @@ def _names(file: SourceFile) -> list[str]:
         raise DataSourceError(f"{file.path}: not an Arrow file, or damaged ({reason_of(error)}). {_AGAIN}.") from error
 
 
-def _rows(files: Sequence[SourceFile], columns: Mapping[str, str]) -> Iterator[Row]:
+def _rows(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
     pyarrow = import_pyarrow("pyarrow")
     wanted = sorted(table_columns(columns))
-    for file in files:
-        number = 0
-        try:
-            with _open(file) as stream:
-                for batch in stream:
-                    batch.validate()
-                    chosen = batch.select(wanted)
-                    for index in range(len(batch)):
-                        number += 1
-                        yield _row(file.name, number, chosen.slice(index, 1), columns)
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
-            yield Row(file.name, number + 1, {}, (cut_off(error),))
+    number = 0
+    try:
+        with _open(file) as stream:
+            for batch in stream:
+                batch.validate()
+                chosen = batch.select(wanted)
+                for index in range(len(batch)):
+                    number += 1
+                    yield _row(file.name, number, chosen.slice(index, 1), columns)
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        yield Row(file.name, number + 1, {}, (cut_off(error),))
 
 
 def _row(file: str, number: int, batch: Any, columns: Mapping[str, str]) -> Row:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from uno_jax.data.sources.arrow import import_pyarrow, row_of
 from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, table_columns
 from uno_jax.data.sources.locations import SourceFile, find_files, state_of
-from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.rows import Row, cut_off, open_rows
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 from uno_jax.process.errors import reason_of
 
@@ -20,8 +20,9 @@ def open_parquet(values: Values, reporter: Reporter) -> Opened:
     """Opens the files at `values["parquet"]`."""
     files = _files(values)
     columns = [_columns(file, values) for file in files]
-    rows = by_id(partial(_rows, files, columns), values)
-    return open_rows(rows, values, reporter, description=f"Records of {values['parquet']} (Parquet).")
+    rows = [partial(_rows, file, fields) for file, fields in zip(files, columns, strict=True)]
+    description = f"Records of {values['parquet']} (Parquet)."
+    return open_rows(rows, values, description=description, total=sum(map(_count, files)))
 
 
 def _files(values: Values) -> list[SourceFile]:
@@ -39,12 +40,14 @@ def _columns(file: SourceFile, values: Values) -> dict[str, str]:
     return choose_columns(names, values, str(file.path))
 
 
-def _rows(files: Sequence[SourceFile], columns: Sequence[Mapping[str, str]]) -> Iterator[Row]:
-    for file, fields in zip(files, columns, strict=True):
-        yield from _rows_of(file, fields)
+def _count(file: SourceFile) -> int:
+    """Returns the number of rows that the end of a file states."""
+    with file.path.open("rb") as opened:
+        count: int = import_pyarrow("pyarrow.parquet").ParquetFile(opened).metadata.num_rows
+        return count
 
 
-def _rows_of(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
+def _rows(file: SourceFile, columns: Mapping[str, str]) -> Iterator[Row]:
     pyarrow, parquet = import_pyarrow("pyarrow"), import_pyarrow("pyarrow.parquet")
     number = 0
     with file.path.open("rb") as opened:

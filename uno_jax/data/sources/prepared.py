@@ -10,21 +10,22 @@ from pathlib import Path
 from etils import epath
 
 from uno_jax.data.record import RecordError
-from uno_jax.data.records import open_records, splits_of
+from uno_jax.data.records import open_records, record_tasks, splits_of
 from uno_jax.data.sources.locations import SourceFile, state_of
 from uno_jax.data.sources.rows import LICENSE, Row, open_rows
-from uno_jax.data.sources.schema import MAX_PICTURE_PIXELS
-from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values
+from uno_jax.data.sources.schema import PICTURE_OPTIONS
+from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
 
 def open_prepared(values: Values, reporter: Reporter) -> Opened:
     """Opens the dataset in the folder `values["prepared"]`."""
     folder = Path(values["prepared"])
-    splits = {split: partial(_rows, folder, split) for split in splits_of(folder)}
+    splits = {split: [partial(_rows, folder, split)] for split in splits_of(folder)}
     description = f"Records of the dataset {folder.name}."
     own = folder / "LICENSE"
     license_ = own.read_text(encoding="utf-8") if own.is_file() else LICENSE
-    return open_rows(splits, values, reporter, description=description, license=license_)
+    total = sum(len(record_tasks(folder, split)) for split in splits)
+    return open_rows(splits, values, description=description, license=license_, total=total)
 
 
 def _rows(folder: Path, split: str) -> Iterator[Row]:
@@ -49,7 +50,7 @@ def _identity(values: Values) -> dict[str, object]:
     for split in splits:
         open_records(folder, split).check()
     files = [SourceFile(path.name, epath.Path(path)) for path in sorted(folder.iterdir()) if path.is_file()]
-    return {"files": state_of(files), "max_picture_pixels": values["max_picture_pixels"]}
+    return {"files": state_of(files)} | values_of(PICTURE_OPTIONS, values)
 
 
 PREPARED = DataSource(
@@ -57,7 +58,7 @@ PREPARED = DataSource(
     summary="another dataset of prepare_data",
     options=(
         Option("prepared", Path, None, "folder of the dataset", required=True),
-        MAX_PICTURE_PIXELS,
+        *PICTURE_OPTIONS,
     ),
     identity=_identity,
     open=open_prepared,

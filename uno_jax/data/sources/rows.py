@@ -1,28 +1,27 @@
-"""What sources share that read rows, such as those of Parquet files: their check in threads, splits and rejections.
+"""What sources share that read rows, such as those of Parquet files: their check, splits and rejections.
 
-A source yields the rows of its files in order, without decoding anything. Each picture is decoded once.
+A source yields the rows of its files in order, without decoding anything. Each picture is decoded once, when its row
+becomes a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
-from uno_jax.data.decoding import LARGEST_FILE, LARGEST_PICTURE, PictureError
-from uno_jax.data.record import Record
-from uno_jax.data.sources.pictures import encode_rgb
-from uno_jax.data.sources.schema import Checked, Load, Problem, check_record
-from uno_jax.data.sources.source import SPLITS, Opened, Rejection, Reporter, Values, split_of
+from uno_jax.data.decoding import LARGEST_FILE, PictureError
+from uno_jax.data.sources.pictures import NO_LIMITS, PictureLimits, stored_picture
+from uno_jax.data.sources.schema import PICTURE_OPTIONS, Checked, Load, Problem, check_record
+from uno_jax.data.sources.source import Made, Opened, Rejection, Values, split_of
 from uno_jax.process.errors import reason_of
 
 LICENSE = "The license of the original pictures and texts."
 """License of a dataset whose source names none."""
-_ROWS_AT_A_TIME = 256
-_BYTES_AT_A_TIME = 2**26
+
+Read = Callable[[], Iterable["Row"]]
+"""Returns the rows of a file, in order. It can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -44,52 +43,40 @@ class Row:
         object.__setattr__(self, "id", own)
 
 
-def by_id(read: Callable[[], Iterable[Row]], values: Values) -> dict[str, Callable[[], Iterable[Row]]]:
-    """Splits rows by a hash of their ids, with the option `test_fraction`.
-
-    Args:
-      read: returns all rows, from the first one, whenever it is called. It is called once for each split.
-      values: the options of the source.
-    """
-    fraction = values["test_fraction"]
-
-    def rows(split: str) -> Iterator[Row]:
-        return (row for row in read() if split_of(row.id, fraction) == split)
-
-    return {split: partial(rows, split) for split in (SPLITS if fraction else SPLITS[:1])}
-
-
 def open_rows(
-    splits: Mapping[str, Callable[[], Iterable[Row]]],
+    reads: Sequence[Read] | Mapping[str, Sequence[Read]],
     values: Values,
-    reporter: Reporter,
     *,
     description: str,
     license: str = LICENSE,
     load: Load | None = None,
+    total: int | None = None,
 ) -> Opened:
-    """Opens a source of rows, which are checked while they are read.
+    """Opens a source of rows, which are checked when records are made of them.
 
     Args:
-      splits: for each split, a function that returns its rows, such as those of `by_id`.
-      values: the options of the source, `max_picture_pixels` among them.
-      reporter: receives rejections.
+      reads: a function for each file. They are split by a hash of the ids of their rows, with the option
+        `test_fraction`; or such functions for each split of the source.
+      values: the options of the source, `PICTURE_OPTIONS` among them.
       description: description of the dataset.
       license: its license.
       load: reads the picture of a field; None: the fields hold encoded pictures.
+      total: number of rows, if it is known.
     """
-    load = load or partial(read_bytes, max_pixels=values["max_picture_pixels"])
-    found = {}
-    for split, read in splits.items():
-        records = _records(read, load, reporter)
-        first = next(records, None)
-        if first is not None:
-            found[split] = partial(chain, [first], records)
-    return Opened(found, None, description, license)
+    load = load or partial(read_bytes, limits=picture_limits(values))
+    by_split = reads if isinstance(reads, Mapping) else {"": reads}
+    pieces = tuple(partial(_of_split, split, read) for split, some in by_split.items() for read in some)
+    make = partial(_make, load=load, test_fraction=values.get("test_fraction", 0.0))
+    return Opened(pieces, make, total, description, license)
 
 
-def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
-    """Returns the picture of a field that holds an encoded picture, as 8-bit RGB.
+def picture_limits(values: Values) -> PictureLimits:
+    """Returns what the options of a source (`PICTURE_OPTIONS`) say of pictures."""
+    return PictureLimits(*(values[option.name] for option in PICTURE_OPTIONS))
+
+
+def read_bytes(value: Any, limits: PictureLimits = NO_LIMITS) -> bytes:
+    """Returns the picture of a field that holds an encoded picture, as it is stored.
 
     Raises:
       PictureError: the value is no picture, or one that cannot be used.
@@ -100,7 +87,7 @@ def read_bytes(value: Any, max_pixels: int = LARGEST_PICTURE) -> bytes:
     if len(value) > LARGEST_FILE:
         problem = f"{len(value):,} bytes, more than the maximum of {LARGEST_FILE:,}"
         raise PictureError("picture_size", problem, "Scale the picture down")
-    return encode_rgb(value, max_pixels)
+    return stored_picture(value, limits)
 
 
 def cut_off(error: Exception) -> Problem:
@@ -108,23 +95,22 @@ def cut_off(error: Exception) -> Problem:
     return "(file)", f"cannot be read from here on ({reason_of(error)})", "Write the file again", "damaged"
 
 
-def _records(read: Callable[[], Iterable[Row]], load: Load, reporter: Reporter) -> Iterator[Record]:
-    """Yields the records of valid rows and reports the others."""
-    place: dict[str, tuple[str, int]] = {}
-    with ThreadPoolExecutor() as threads:
-        for batch in _batches(read()):
-            for row, checked in zip(batch, threads.map(partial(_check, load=load), batch), strict=True):
-                here = (row.file, row.number)
-                problems = list(checked.problems)
-                for used in dict.fromkeys((row.id, *(record.id for record in checked.records))):
-                    if used and place.setdefault(used, here) != here:
-                        file, number = place[used]
-                        again = f"{file}:{number} already has the id {used!r}"
-                        problems = [("id", again, "Give every record a unique id"), *problems]
-                for problem in problems:
-                    reporter.reject(Rejection(*here, row.id, *problem))
-                if not problems:
-                    yield from checked.records
+def _of_split(split: str, read: Read) -> Iterator[tuple[str, Row]]:
+    return ((split, row) for row in read())
+
+
+def _make(item: tuple[str, Row], load: Load, test_fraction: float) -> Made:
+    """Makes the records of a row, or says what is wrong with it."""
+    split, row = item
+    checked = _check(row, load)
+    return Made(
+        split=split or split_of(row.id, test_fraction),
+        records=checked.records,
+        rejections=tuple(Rejection(row.file, row.number, row.id, *problem) for problem in checked.problems),
+        id=row.id,
+        file=row.file,
+        line=row.number,
+    )
 
 
 def _check(row: Row, load: Load) -> Checked:
@@ -132,25 +118,3 @@ def _check(row: Row, load: Load) -> Checked:
         return Checked((), row.problems)
     given = row.fields.get("id") is not None
     return check_record(row.fields if given else {**row.fields, "id": row.id}, load)
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yields lists of rows that hold a bounded number of bytes, or one row."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        size += _size(row.fields)
-        if batch and (size > _BYTES_AT_A_TIME or len(batch) == _ROWS_AT_A_TIME):
-            yield batch
-            batch, size = [], _size(row.fields)
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, (bytes, str)):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0

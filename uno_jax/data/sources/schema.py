@@ -22,6 +22,17 @@ IMAGES = Option("images", str, None, "base folder of the picture paths; a path o
 MAX_PICTURE_PIXELS = Option(
     "max_picture_pixels", int, LARGEST_PICTURE, "maximum number of pixels of a picture", minimum=1
 )
+MAX_SIDE = Option("max_side", int, 0, "scale pictures down to this longest side, in pixels; 0 = as they are", minimum=0)
+MIN_SIDE = Option("min_side", int, 0, "leave out pictures with a shorter side than this, in pixels", minimum=0)
+MAX_ASPECT = Option(
+    "max_aspect",
+    float,
+    0.0,
+    "leave out pictures whose sides have a larger ratio than this, such as 3; 0 = any",
+    minimum=0,
+)
+PICTURE_OPTIONS = (MAX_PICTURE_PIXELS, MAX_SIDE, MIN_SIDE, MAX_ASPECT)
+"""Options of all sources of the user's own pictures, which their records depend on."""
 
 _LONGEST_TEXT = 2**20  # characters
 _LONGEST_ID = 1024  # characters
@@ -32,7 +43,7 @@ Problem = tuple[str, str, str] | tuple[str, str, str, str]
 """Field, problem, remedy, and optionally the cause under which it is counted."""
 
 Load = Callable[[Any], bytes]
-"""Returns the picture of a field, encoded as 8-bit RGB. Raises PictureError."""
+"""Returns the picture of a field as it is stored. Raises PictureError."""
 
 
 @dataclass(frozen=True)

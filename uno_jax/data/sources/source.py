@@ -1,7 +1,7 @@
 """The interface of a data source: its options, the identity of its datasets, and its records.
 
 A source knows neither the command line nor the storage of records. `prepare_data` turns its options into flags, shows
-its progress and its rejections, and writes its records.
+its progress and its rejections, makes its records in several processes, and writes them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,7 +78,7 @@ class Rejection:
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Receives a source's progress and rejections while it is opened and while its records are read."""
+    """Receives a source's progress while it is opened."""
 
     def begin(self, stage: str, total: int | None) -> Callable[[], None]:
         """Shows a new stage, such as `Checking records`, and returns the function to call after each of its items.
@@ -87,19 +88,36 @@ class Reporter(Protocol):
           total: number of items, or None if unknown in advance.
         """
 
-    def reject(self, rejection: Rejection) -> None:
-        """Reports a problem of a record, which the source then skips. A record may have several problems."""
+
+@dataclass(frozen=True)
+class Made:
+    """What is made of an item: records of one split, or why there are none."""
+
+    split: str
+    records: tuple[Record, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    """What is wrong with the item. It then has no records."""
+    id: str = ""
+    """Id of the item, which no other item may have; "" = only the ids of its records count."""
+    file: str = ""
+    """Where the item is, for messages."""
+    line: int = 0
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened source, ready to be read."""
+    """An opened source, ready to be read: items that are cheap to read, and a function that makes records of them.
 
-    splits: Mapping[str, Callable[[], Iterable[Record]]]
-    """For each non-empty split, such as `train`, a function that returns its records. It is called once, and a split is
-    read to its end before the next one starts."""
+    All of it can be pickled, so that other processes can read pieces and make records.
+    """
+
+    pieces: tuple[Callable[[], Iterable[Any]], ...]
+    """The pieces of the source, such as its files. Each is a function that returns items, such as rows whose pictures
+    nobody has decoded, in the same order whenever it is called. Items can be pickled."""
+    make: Callable[[Any], Made]
+    """Checks an item, decodes its pictures, and makes records of it. Depends on nothing but the item."""
     total: int | None
-    """Number of records in all splits; None if unknown because records are checked while they are read."""
+    """Number of items of all pieces; None if it is not known before they are read."""
     description: str
     license: str
     homepage: str = ""
@@ -120,3 +138,16 @@ class DataSource:
     """Opens the source and determines its splits. Raises DataSourceError."""
     count_texts_once: bool = False
     """Whether the tokenizer is trained on each distinct text once, regardless of the number of records with it."""
+
+
+def open_records_of(
+    splits: Mapping[str, Sequence[Record]], *, description: str, license: str, homepage: str = ""
+) -> Opened:
+    """Opens a source whose records are in memory, by split."""
+    items = tuple((split, record) for split, records in splits.items() for record in records)
+    return Opened((partial(iter, items),), _made_before, len(items), description, license, homepage)
+
+
+def _made_before(item: tuple[str, Record]) -> Made:
+    split, record = item
+    return Made(split, (record,))

@@ -17,7 +17,7 @@ from tensorflow_datasets.core import read_only_builder
 from uno_jax.data.records import KeepEncoded, check_features
 from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_of, table_columns
 from uno_jax.data.sources.locations import SourceFile, location, read_json, state_of
-from uno_jax.data.sources.rows import LICENSE, Row, by_id, open_rows
+from uno_jax.data.sources.rows import LICENSE, Row, open_rows
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 from uno_jax.process.errors import reason_of
 
@@ -27,16 +27,16 @@ def open_tfds(values: Values, reporter: Reporter) -> Opened:
     builder = _builder(values)
     columns = choose_columns(list(builder.info.features), values, f"the dataset {values['tfds']}")
     names = [name for name, split in builder.info.splits.items() if split.num_examples]
-    reads = {name: partial(_rows, builder, name, columns) for name in names}
+    reads = {name: [partial(_rows, builder, name, columns)] for name in names}
     if len(reads) > 1 and "train" not in reads:
         raise DataSourceError(f"--tfds: {values['tfds']} has the splits {', '.join(names)}, but no train.")
-    rows = reads if len(reads) > 1 else by_id(next(iter(reads.values())), values)
+    rows = reads if len(reads) > 1 else next(iter(reads.values()))
     return open_rows(
         rows,
         values,
-        reporter,
         description=f"Records of the TFDS dataset {values['tfds']}.",
         license=builder.info.redistribution_info.license or LICENSE,
+        total=sum(builder.info.splits[name].num_examples for name in names),
     )
 
 

@@ -21,7 +21,7 @@ from uno_jax.data.decoding import LARGEST_FILE
 from uno_jax.data.sources.columns import TABLE_OPTIONS, choose_columns, fields_of
 from uno_jax.data.sources.lines import LONGEST_LINE, parse_line
 from uno_jax.data.sources.locations import SourceFile, find_files, state_of
-from uno_jax.data.sources.rows import Row, by_id, cut_off, open_rows
+from uno_jax.data.sources.rows import Row, cut_off, open_rows
 from uno_jax.data.sources.schema import FIELDS, Problem
 from uno_jax.data.sources.source import DataSource, DataSourceError, Opened, Option, Reporter, Values, values_of
 
@@ -51,18 +51,17 @@ class _Bounded:
 
 def open_webdataset(values: Values, reporter: Reporter) -> Opened:
     """Opens the files at `values["webdataset"]`."""
-    rows = by_id(partial(_rows, _files(values), values), values)
-    return open_rows(rows, values, reporter, description=f"Records of {values['webdataset']} (WebDataset).")
+    rows = [partial(_rows, file, values) for file in _files(values)]
+    return open_rows(rows, values, description=f"Records of {values['webdataset']} (WebDataset).")
 
 
 def _files(values: Values) -> list[SourceFile]:
     return find_files("webdataset", values["webdataset"], _ENDINGS, "a tar file, or a folder of them")
 
 
-def _rows(files: Sequence[SourceFile], values: Values) -> Iterator[Row]:
-    for file in files:
-        for number, (key, members, problems) in enumerate(_samples(file), 1):
-            yield _row(file.name, number, key, members, problems, values)
+def _rows(file: SourceFile, values: Values) -> Iterator[Row]:
+    for number, (key, members, problems) in enumerate(_samples(file), 1):
+        yield _row(file.name, number, key, members, problems, values)
 
 
 def _row(

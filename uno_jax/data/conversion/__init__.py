@@ -1,0 +1,1 @@
+"""Makes the shards of a dataset from the items of a source."""
