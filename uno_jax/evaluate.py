@@ -163,7 +163,7 @@ def _define_score(options: flags.FlagValues) -> None:
     note = "folder of pictures to compare with, for a scorer that compares sets"
     define_path(options, "reference", None, note, place["module_name"])
     note = ", ".join(f"{scorer.weights} ({name})" for name, scorer in SCORERS.items())
-    flags.DEFINE_string("weights", None, f"{note}; default: what the scorer loads", **place)
+    define_path(options, "weights", None, f"{note}; default: what the scorer loads", place["module_name"])
     note = "pixels that all pictures are resized and cropped to before sets are compared; 0: as they are"
     flags.DEFINE_integer("side", 0, note, 0, 10_000, **place)
 
