@@ -32,6 +32,7 @@ from uno_jax.batch import REGIONS
 from uno_jax.config import from_config_dict
 from uno_jax.data.config import DataConfig
 from uno_jax.data.decoding import decode_rgb
+from uno_jax.data.mixture import open_mixture
 from uno_jax.data.record import Record
 from uno_jax.data.records import write_records
 from uno_jax.data.tokenizer import train_tokenizer
@@ -111,7 +112,7 @@ def measure(side: int, buckets: int, workers: int, folder: Path) -> dict[str, fl
     decoded: list[np.ndarray] = []
     decoding = seconds_of(lambda: decoded.extend(decode_rgb(r.image, r.id) for r in records))
     resizing = seconds_of(lambda: [data.vae_transform.resize(pixels) for pixels in decoded])
-    batches = open_batches(data, training_layout(config.model), tokenizer)
+    batches = open_batches(open_mixture(data, "train"), data, training_layout(config.model), tokenizer)
     next(batches)
     start, cpu = time.perf_counter(), time.process_time()
     made = [next(batches) for _ in range(BATCHES)]

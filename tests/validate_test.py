@@ -11,7 +11,7 @@ from uno_jax import prepare_data
 from uno_jax.data.buffers import check_share
 from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.run.dataset import buffer_facts, sampled_buffers
+from uno_jax.run.dataset import buffer_facts, open_data, sampled_buffers
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +98,15 @@ def test_the_start_up_table_of_a_run_has_the_same_figures_of_its_first_samples(f
         flags.FLAGS.mark_as_parsed()
     config = tiny_uno(folder / "data")
     tokenizer = Tokenizer.from_directory(folder / "data" / "tokenizer")
-    facts = dict(buffer_facts(config, sampled_buffers(config, tokenizer)))
+    mixture = open_data(config)
+    facts = dict(buffer_facts(config, mixture, sampled_buffers(config, mixture, tokenizer)))
     assert facts["samples that fit"] == "100.0% of the first 24"
     assert "samples per row" in facts["padding"]
     assert float(facts["steps per epoch"]) > 1
     short = tiny_uno(folder / "data", **{"data.caption_tokens": 5})
-    buffers = sampled_buffers(short, tokenizer)
-    facts = dict(buffer_facts(short, buffers))
+    mixture = open_data(short)
+    buffers = sampled_buffers(short, mixture, tokenizer)
+    facts = dict(buffer_facts(short, mixture, buffers))
     assert "caption_tokens" in facts["samples that fit"]
     increase = f"increase data.caption_tokens to {buffers.needed('caption')} ({len(buffers.long)})"
     assert facts["warning"] == f"To keep the longest ones, {increase}."

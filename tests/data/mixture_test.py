@@ -123,6 +123,14 @@ def test_ids_of_stored_records_begin_with_the_name_of_their_dataset(tmp_path):
     assert len(mixture) == 40
 
 
+def test_records_that_are_open_can_be_read_with_another_config():
+    mixture = mixture_of_both(mixture_config({"method": "sft"}))
+    again = mixture.read_with(mixture_config({"method": "sft"}, text_dropout=1.0))
+    assert [part.config.text_dropout for part in again.parts] == [1.0, 1.0]
+    assert [part.config.method for part in again.parts] == ["sft", "uno"]
+    assert [part.records for part in again.parts] == [part.records for part in mixture.parts]
+
+
 def test_a_config_with_a_mixture_survives_conversion():
     config = mixture_config({"weight": 2.0, "vae_transform": VAE_TRANSFORM}, {"task_weights": {"editing": 1.0}})
     assert from_config_dict(to_config_dict(config), DataConfig) == config

@@ -17,10 +17,12 @@ from tests.helpers.small_model import small_model, small_params
 from uno_jax.attention.metadata import CAPTION, CONTEXT, NOISED
 from uno_jax.config import ConfigError
 from uno_jax.data.plans import NoisedTarget
+from uno_jax.data.record import Record
 from uno_jax.data.records import write_records
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.run.config import PicturesConfig, RunConfig, check_config
 from uno_jax.run.context import RunContext
+from uno_jax.run.held_out import open_held_out
 from uno_jax.run.pictures import caption_inputs, choose_records, make_generate_pictures
 from uno_jax.run.run import warning_if_unwritten
 from uno_jax.sheets.samples import Example, Picture, make_sheet
@@ -48,19 +50,23 @@ def with_task_weights(config: RunConfig, **weights: float) -> RunConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, task_weights=weights))
 
 
+def chosen(config: RunConfig) -> list[Record]:
+    return choose_records(config, open_held_out(config))
+
+
 def test_examples_are_the_same_every_time_and_of_every_task_with_a_target(config):
-    records = choose_records(config)
+    records = chosen(config)
     assert [record.task for record in records] == ["text_to_image", "editing", "editing"]
-    assert records == choose_records(config)
+    assert records == chosen(config)
 
 
 def test_examples_are_of_the_tasks_that_are_trained(config):
-    assert {r.task for r in choose_records(with_task_weights(config, editing=1.0, understanding=1.0))} == {"editing"}
+    assert {r.task for r in chosen(with_task_weights(config, editing=1.0, understanding=1.0))} == {"editing"}
 
 
 def test_no_more_examples_than_records(config):
     many = dataclasses.replace(config, pictures=PicturesConfig(examples=100))
-    ids = [record.id for record in choose_records(many)]
+    ids = [record.id for record in chosen(many)]
     assert len(ids) == len(set(ids)) == 8
 
 
@@ -68,7 +74,7 @@ def test_a_split_without_targets_is_rejected(config):
     with pytest.raises(
         ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.* has no sampled record .*set it to 0"
     ):
-        choose_records(with_task_weights(config, understanding=1.0))
+        chosen(with_task_weights(config, understanding=1.0))
 
 
 @pytest.mark.parametrize("change", [{"examples": 0}, {"timesteps": 1}, {"caption_tokens": 1}])
@@ -89,7 +95,7 @@ def test_a_caption_depends_only_on_the_target():
 
 
 def context(config: RunConfig, workdir: Path) -> RunContext:
-    return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir)
+    return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir, open_held_out(config))
 
 
 def test_a_sheet_is_written_per_step_and_depends_only_on_the_parameters(config, tmp_path):

@@ -130,8 +130,8 @@ def make_batches(
 ) -> Batches:
     """Opens the prepared datasets and returns `batches_of_mixture`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(tokenizer_of(config))
-    check_files(config)
     mixture = open_mixture(config, config.split)
+    check_files(config)
     return batches_of_mixture(mixture, config, layout, tokenizer, host_index=host_index, host_count=host_count)
 
 

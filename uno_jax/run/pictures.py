@@ -15,7 +15,7 @@ from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
 from uno_jax.data.held_out import spread
 from uno_jax.data.methods import MethodConfig, make_sample
-from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.mixture import Mixture, part_configs
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
 from uno_jax.data.record import Record
 from uno_jax.data.sampling_rows import caption_parts, context_batch
@@ -59,7 +59,8 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
       ConfigError: the held-out split has no record with a target picture.
     """
     config = context.config
-    records, layout = choose_records(config), layout_of(config.model)
+    assert context.held_out is not None, "the held-out records are not open"
+    records, layout = choose_records(config, context.held_out), layout_of(config.model)
     plans = [_plan(record, config, context.tokenizer) for record in records]
     grids = [_grid(plan, layout) for plan in plans]
     sample = _make_sample(context, plans)
@@ -90,13 +91,16 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
     return generate_pictures
 
 
-def choose_records(config: RunConfig) -> list[Record]:
+def choose_records(config: RunConfig, mixture: Mixture) -> list[Record]:
     """Returns evenly spaced held-out records, balanced over the trained tasks with a target picture.
+
+    Args:
+      config: the config of the run.
+      mixture: from `open_held_out`.
 
     Raises:
       ConfigError: there is no such record.
     """
-    mixture = open_mixture(config.data, config.evaluation.split)
     chosen = spread(mixture.trained(TASKS_WITH_TARGET), config.pictures.examples)
     if not chosen:
         where = " or ".join(part.directory for part in part_configs(config.data).values())

@@ -15,7 +15,6 @@ from uno_jax.data.proposal import tokens_per_sample
 from uno_jax.data.samples import SkippedCount
 from uno_jax.data.survey import EXAMPLES
 from uno_jax.run.config import RunConfig
-from uno_jax.run.dataset import limit_of
 from uno_jax.run.validation import Validation
 
 _NAMED = 1  # examples in the table
@@ -37,7 +36,7 @@ def sentences(found: Validation) -> Iterator[str]:
     if left_out.over:
         yield from (f"  {line}" for line in _enlargements(buffers, found.config))
     if buffers.packing is not None:
-        yield f"Rows: {limit_of(found.config, buffers)}."
+        yield f"Rows: {found.limit}."
         for name, steps in found.steps_per_epoch.items():
             of = "" if name == "all" else f" of {name}"
             yield (
