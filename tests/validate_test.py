@@ -65,6 +65,15 @@ def test_records_that_fit_no_row_break_a_run_and_the_field_to_enlarge_is_named(v
     assert len(report["buffers"]["left_out_ids"]) == report["buffers"]["regions"]["caption"]["too_long"] > 2
 
 
+def test_samples_that_are_trained_on_without_their_caption_break_nothing(validate):
+    status, printed, report = validate("--config.data.caption_tokens=4", "--config.data.long_captions=replace")
+    assert status == 0
+    kept, long = report["buffers"]["kept"], report["buffers"]["regions"]["caption"]["too_long"]
+    assert kept["other_caption"] + kept["unsupervised"] == long > 2
+    said = f"{kept['other_caption']} with another caption, {kept['unsupervised']} without supervision."
+    assert f"{long} samples have a caption that is too long: {said}" in printed
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from uno_jax.batch import REGIONS
 from uno_jax.data.decoding import LARGEST_PICTURE
@@ -60,6 +61,10 @@ class DataConfig(MethodConfig):
     caption_tokens: int = 256
     query_tokens: int = 256
     latent_tokens: int = 4096
+    long_captions: Literal["skip", "replace"] = "skip"
+    """What becomes of a sample whose caption takes more than `caption_tokens`. `skip`: it is skipped. `replace`: it has
+    the shortest of its record's captions instead; if that is too long, too, it has neither caption nor metaqueries, and
+    trains the flow loss alone."""
     max_samples_per_row: int = 0
     """Maximum number of samples per row; 0 = no limit."""
     packing_bins: int = 8

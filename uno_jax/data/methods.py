@@ -234,11 +234,15 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
 
 def _caption(given: Given) -> tuple[int, ...] | None:
     """Picks one of the captions that differ from the prompt, or None if there is none."""
-    record = given.record
-    captions = [caption for caption in record.captions if caption.strip() != record.prompt.strip()]
+    captions = captions_of(given.record)
     if not captions:
         return None
     return tuple(given.inputs.tokenizer.encode(captions[given.draws.integers(len(captions))]))
+
+
+def captions_of(record: Record) -> list[str]:
+    """Returns the captions of a record that differ from its prompt."""
+    return [caption for caption in record.captions if caption.strip() != record.prompt.strip()]
 
 
 def _picture_to_read(given: Given) -> Item:

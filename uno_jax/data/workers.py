@@ -190,6 +190,7 @@ def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
         sample_ids=[ids for packed in parts for ids in packed.sample_ids],
         stats={name: total / len(parts) if name.startswith("padding/") else total for name, total in totals.items()},
         skipped=[skipped for packed in parts for skipped in packed.skipped],
+        kept=[kept for packed in parts for kept in packed.kept],
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from uno_jax.config import ConfigError
-from uno_jax.data.buffers import WARN_ABOVE, Buffers, fill_buffers, first_buffers, steps_per_epoch
+from uno_jax.data.buffers import WARN_ABOVE, Buffers, first_buffers, steps_per_epoch
 from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import Group, Mixture, open_mixture, part_configs
 from uno_jax.data.pipeline import sampled_groups
 from uno_jax.data.proposal import WORTH, needed_by, propose, tokens_per_sample
 from uno_jax.data.records import has_split
-from uno_jax.data.samples import SkippedCount
+from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.run.config import RunConfig, run_layout
@@ -68,6 +68,8 @@ def buffer_facts(config: RunConfig, mixture: Mixture, buffers: Buffers) -> list[
     facts = [("samples that fit", f"{fit}  ({causes} left out)" if causes else fit)]
     if buffers.share_left_out > WARN_ABOVE and count.advice:
         facts.append(("warning", count.advice.strip()))
+    if buffers.kept:
+        facts.append(("long captions", f"{outcomes(buffers.outcomes)} (data.long_captions)"))
     if packing is None:
         return facts
     padding = ", ".join(f"{region} {share:.0%}" for region, share in packing.padding.items())
@@ -91,7 +93,7 @@ def limit_of(config: RunConfig, mixture: Mixture, buffers: Buffers) -> str:
     if packing.fullest == "latent":
         return said
     proposed = propose_for(config, mixture, buffers)
-    refilled = fill_buffers(buffers.lengths, buffers.unread, proposed)
+    refilled = buffers.refilled(proposed)
     if tokens_per_sample(refilled, proposed) > (1 - WORTH) * tokens_per_sample(buffers, data):
         return said
     assert refilled.packing is not None, "more samples fit"

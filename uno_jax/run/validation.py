@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from uno_jax.data.buffers import Buffers, check_share, fill_buffers, steps_per_epoch
+from uno_jax.data.buffers import Buffers, check_share, steps_per_epoch
 from uno_jax.data.mixture import check_files
 from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.survey import Survey, survey
@@ -65,7 +65,7 @@ def validate(config: RunConfig, begin: Begin, *, fit: bool = False) -> Validatio
     proposed = proposed_buffers = None
     if fit:
         proposed = replace(config, data=propose_for(config, mixture, found.buffers))
-        proposed_buffers = fill_buffers(found.buffers.lengths, found.buffers.unread, proposed.data)
+        proposed_buffers = found.buffers.refilled(proposed.data)
     limit = "" if found.buffers.packing is None else limit_of(config, mixture, found.buffers)
     return Validation(config, found, limit, steps, list(_problems(config, found, steps)), proposed, proposed_buffers)
 
