@@ -1,8 +1,10 @@
 """Mixtures: several datasets with a weight and a method each, sampled into the same rows."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from tests.helpers.made_up_records import (
@@ -106,6 +108,23 @@ def test_samples_are_counted_by_dataset():
         counts = kinds([batch])
         assert {name: batch.stats[f"samples/{name}"] for name in counts} == counts
         assert batch.stats["samples"] == counts.total()
+
+
+def test_tokens_state_their_dataset_if_the_layout_asks_for_it():
+    config = mixture_config({"method": "uno"}, {"method": "uno"})
+    layout = dataclasses.replace(LAYOUT, datasets=True)
+    packed = next(batches_of_mixture(mixture_of_both(config), config, layout, small_tokenizer()))
+    batch, row_ids = packed.batch, packed.sample_ids
+    for row, names in enumerate(row_ids):
+        expected = [int(int(name.removeprefix("record")) >= 100) for name in names]
+        for tokens in (batch.text_dataset, batch.caption_source.dataset, batch.latent_source.dataset):
+            assert tokens.dtype == np.int32
+        sample = batch.generation.sample[row]
+        for number, dataset in enumerate(expected, 1):
+            assert set(batch.latent_source.dataset[row][sample == number].tolist()) == {dataset}
+            text = batch.understanding.sample[row][: batch.text_ids.shape[1]]
+            assert set(batch.text_dataset[row][text == number].tolist()) == {dataset}
+    assert batches(config, 1)[0].batch.text_dataset is None
 
 
 def test_an_epoch_has_every_record_of_every_dataset():

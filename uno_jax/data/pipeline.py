@@ -279,7 +279,7 @@ class _MakeSample:
     def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:
         part, within = self.mixture.locate(int(number))
         occurrence = _occurrence(draw, self.shard, self.virtual_shards)
-        return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence)
+        return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence, part)
 
 
 class _SkipUnusable(grain.IterDataset):

@@ -83,10 +83,13 @@ def outcomes(count: Mapping[str, int]) -> str:
     return f"{count[OTHER_CAPTION]:,} with another caption, {count[UNSUPERVISED]:,} without supervision"
 
 
-def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int) -> dict[str, Any] | Skipped:
+def read_sample(
+    part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int, dataset: int = 0
+) -> dict[str, Any] | Skipped:
     """Returns the arrays of each region of the sample of a record of a part, and its `SampleInfo` as `info`.
 
-    All randomness follows from the seed of the part's config and the occurrence.
+    All randomness follows from the seed of the part's config and the occurrence. `dataset` is the place of the part in
+    its mixture.
     """
     config, record = part.config, read_record(part, number)
     if isinstance(record, Skipped):
@@ -106,7 +109,7 @@ def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurre
         return long
     # A separate generator, so that methods with different numbers of draws drop the same conditions.
     plan = drop_conditions(plan, config, np.random.default_rng((config.seed, occurrence, 1)))
-    regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)
+    regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task, dataset=dataset)
     return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption, kept)}
 
 
