@@ -88,6 +88,9 @@ class DataConfig(MethodConfig):
 
     max_picture_pixels: int = LARGEST_PICTURE
     """Records with a picture of more pixels, counted before it is resized, are skipped."""
+    reduced_jpeg: bool = False
+    """Whether JPEG files are decoded at a half, a quarter or an eighth of their sides, if that is no smaller than what
+    the transforms make of them. Faster for large pictures, with slightly other pixels. Sizes stay the same."""
     max_skipped_share: float = 0.1
     """Fraction of the drawn samples that may be skipped, because they fit no row or cannot be read. Above it, the run
     stops: at its start if that holds of its first thousand samples, otherwise later. 0 = the first one stops it."""
@@ -109,4 +112,6 @@ class DataConfig(MethodConfig):
     def inputs(self, tokenizer: Tokenizer) -> Inputs:
         """The tokenizer and the transforms, as a method takes them."""
         transforms = (self.vae_transform, self.vit_transform, self.metaquery_transform)
-        return Inputs(tokenizer, *transforms, max_picture_pixels=self.max_picture_pixels)
+        return Inputs(
+            tokenizer, *transforms, max_picture_pixels=self.max_picture_pixels, reduced_jpeg=self.reduced_jpeg
+        )
