@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     data.virtual_shards = 64
     data.text_tokens, data.vit_tokens, data.caption_tokens, data.query_tokens = 1024, 1536, 512, 512
     data.latent_tokens = 8192
+    data.long_captions = "replace"
     data.vae_transform.update(max_side=1024, min_side=512, stride=16)
     data.vit_transform.update(max_side=518, min_side=224, stride=14)
     data.metaquery_transform.update(max_side=224, min_side=14, stride=14)

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.helpers.paths import ROOT
 from uno_jax.config import from_config_dict
 from uno_jax.data.check import check_data_config
+from uno_jax.data.packing import pack
+from uno_jax.data.transforms import ImageTransform
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.config import ModelConfig, training_layout
 from uno_jax.run.config import RunConfig, check_config
@@ -54,6 +57,29 @@ def test_7b_configs_have_the_published_sizes(name):
     assert (model.vision, model.autoencoder) == (published.vision, published.autoencoder)
     sizes = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_size", "vocab_size", "norm_eps")
     assert all(getattr(model.decoder, size) == getattr(published.decoder, size) for size in sizes)
+
+
+def test_pictures_of_many_shapes_fill_the_latents_of_rows_for_512_pixels():
+    """The mix of `benchmarks/input_pipeline.py` with --edits=0.25: its sizes of pictures, and its tokens of texts."""
+    data, rng = read("bagel_7b_uno_512").data, np.random.default_rng(0)
+
+    def picture() -> tuple[int, int]:
+        aspect, longest = np.exp(rng.uniform(-np.log(3), np.log(3))), 512 * rng.uniform(1.0, 2.5)
+        return (int(longest), int(longest / aspect)) if aspect > 1 else (int(longest * aspect), int(longest))
+
+    def tokens(transform: ImageTransform, size: tuple[int, int]) -> int:
+        width, height = transform.size(*size)
+        return width * height // transform.stride**2
+
+    samples = []
+    for _ in range(1500):
+        target, source, is_edit = picture(), picture(), rng.random() < 0.25
+        latents = tokens(data.vae_transform, target) + is_edit * tokens(data.vae_transform, source)
+        vit, query = is_edit * tokens(data.vit_transform, source), tokens(data.metaquery_transform, target)
+        text, caption = rng.integers(22, 235) + 4 * is_edit, rng.integers(40, 450)
+        samples.append([text, vit, caption, query, latents])
+    packing = pack(np.array(samples), data.capacities, data.packing_bins)
+    assert packing.padding["latent"] < 0.05
 
 
 def train(*arguments: str) -> subprocess.CompletedProcess[str]:

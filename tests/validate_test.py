@@ -11,7 +11,7 @@ from uno_jax import prepare_data
 from uno_jax.data.buffers import check_share
 from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.tokenizer import Tokenizer
-from uno_jax.run.dataset import buffer_facts, sampled_buffers
+from uno_jax.run.dataset import buffer_facts, open_data, sampled_buffers
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,15 @@ def test_records_that_fit_no_row_break_a_run_and_the_field_to_enlarge_is_named(v
     assert len(report["buffers"]["left_out_ids"]) == report["buffers"]["regions"]["caption"]["too_long"] > 2
 
 
+def test_samples_that_are_trained_on_without_their_caption_break_nothing(validate):
+    status, printed, report = validate("--config.data.caption_tokens=4", "--config.data.long_captions=replace")
+    assert status == 0
+    kept, long = report["buffers"]["kept"], report["buffers"]["regions"]["caption"]["too_long"]
+    assert kept["other_caption"] + kept["unsupervised"] == long > 2
+    said = f"{kept['other_caption']} with another caption, {kept['unsupervised']} without supervision."
+    assert f"{long} samples have a caption that is too long: {said}" in printed
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -98,13 +107,15 @@ def test_the_start_up_table_of_a_run_has_the_same_figures_of_its_first_samples(f
         flags.FLAGS.mark_as_parsed()
     config = tiny_uno(folder / "data")
     tokenizer = Tokenizer.from_directory(folder / "data" / "tokenizer")
-    facts = dict(buffer_facts(config, sampled_buffers(config, tokenizer)))
+    mixture = open_data(config)
+    facts = dict(buffer_facts(config, mixture, sampled_buffers(config, mixture, tokenizer)))
     assert facts["samples that fit"] == "100.0% of the first 24"
     assert "samples per row" in facts["padding"]
     assert float(facts["steps per epoch"]) > 1
     short = tiny_uno(folder / "data", **{"data.caption_tokens": 5})
-    buffers = sampled_buffers(short, tokenizer)
-    facts = dict(buffer_facts(short, buffers))
+    mixture = open_data(short)
+    buffers = sampled_buffers(short, mixture, tokenizer)
+    facts = dict(buffer_facts(short, mixture, buffers))
     assert "caption_tokens" in facts["samples that fit"]
     increase = f"increase data.caption_tokens to {buffers.needed('caption')} ({len(buffers.long)})"
     assert facts["warning"] == f"To keep the longest ones, {increase}."

@@ -35,6 +35,8 @@ class Layout:
     num_metaqueries: int = 256
     align: bool = False
     """Whether noised targets carry the ViT patches that the align loss needs, one per latent token."""
+    datasets: bool = False
+    """Whether tokens state which dataset of a mixture they are of, for the metrics."""
     moments: int = 0
     """Number of precomputed moments of a latent token; 0 = latent tokens are pixels that are encoded later."""
 
@@ -66,6 +68,8 @@ class TokenSource(NamedTuple):
     """Index of the latent image in the sample, from 0. For captions and metaqueries: that of their noised target."""
     task: Int32[Any, "*B tokens"]
     """Index into TASKS."""
+    dataset: Int32[Any, "*B tokens"] | None = None
+    """Index of its dataset in the mixture. None without a mixture."""
 
 
 @jax.tree_util.register_dataclass
@@ -89,6 +93,8 @@ class TokenBatch:
     """Id of the next token."""
     text_loss: Bool[Any, "*B T"]
     """True where answers are trained."""
+    text_dataset: Int32[Any, "*B T"] | None = None
+    """Index of the dataset of each token, as in `TokenSource`."""
 
     vit_patches: UInt8[Any, "*B V P"] | Float[Any, "*B V Dv"]
     """Flattened pixels (row, column, channel), or precomputed features of the vision encoder."""
@@ -199,7 +205,7 @@ def padding_batch(shape: BatchShape) -> Batch:
         return np.zeros((shape.rows, tokens, *features), dtype)
 
     def source(tokens: int) -> TokenSource:
-        return TokenSource(*(zeros(tokens) for _ in TokenSource._fields))
+        return TokenSource(zeros(tokens), zeros(tokens), zeros(tokens))
 
     understanding = shape.text + shape.vit + shape.captions + shape.queries
     return Batch(

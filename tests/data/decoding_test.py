@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from tests.helpers.paths import ROOT
 from uno_jax.data.decoding import PictureError, decode_rgb, picture_size, read_file
+from uno_jax.data.transforms import ImageTransform
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
 
@@ -170,6 +171,7 @@ def test_a_huge_file_is_not_read(tmp_path):
 BOMB = """
 import io
 from PIL import Image
+from uno_jax.data.transforms import ImageTransform
 from uno_jax.data.decoding import PictureError, decode_rgb
 buffer = io.BytesIO()
 Image.new("1", (12_000, 12_000)).save(buffer, "PNG")
@@ -204,3 +206,39 @@ def test_the_size_of_what_is_no_picture_or_too_large_is_refused_like_its_pixels(
         with pytest.raises(PictureError) as error:
             picture_size(data, "record 'r7', field image", limit)
         assert str(error.value) == str(refused(data, max_pixels=limit))
+
+
+# At a reduced size
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Returns a smooth picture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("scale", "size"), [(0.6, (100, 60)), (0.5, (50, 30)), (0.3, (50, 30)), (0.01, (13, 8))])
+def test_a_jpeg_file_is_decoded_at_the_smallest_size_that_suffices(scale, size):
+    data = encoded(photograph(100, 60), "JPEG", quality=95)
+    assert decode_rgb(data, "x", scale_of=lambda width, height: scale).shape[1::-1] == size
+
+
+def test_other_files_and_pictures_to_be_turned_are_decoded_whole():
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees
+    turned = encoded(photograph(100, 60), "JPEG", exif=exif)
+    assert decode_rgb(turned, "x", scale_of=lambda width, height: 0.1).shape == (100, 60, 3)
+    assert decode_rgb(encoded(photograph(100, 60)), "x", scale_of=lambda width, height: 0.1).shape == (60, 100, 3)
+
+
+@pytest.mark.parametrize("buckets", [0, 2])
+@pytest.mark.parametrize("size", [(200, 120), (203, 121), (117, 251)])
+def test_a_picture_decoded_at_a_reduced_size_gives_nearly_the_same_pixels(size, buckets):
+    transform = ImageTransform(48, 16, 16, buckets=buckets)
+    data = encoded(photograph(*size), "JPEG", quality=95)
+    reduced = decode_rgb(data, "x", scale_of=transform.scale)
+    assert reduced.shape[1] in (-(-size[0] // 2), -(-size[0] // 4))
+    whole = transform.resize(decode_rgb(data, "x"))
+    difference = np.abs(transform.resize(reduced, size).astype(int) - whole)
+    assert difference.mean() < 1.0
+    assert difference.max() < 8

@@ -1,9 +1,13 @@
 """Post-training methods: the plans that they make from records."""
 
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.helpers.made_up_records import VIT_TRANSFORM, make_record, picture, small_inputs
 from uno_jax.data.methods import Inputs, MethodConfig, make_sample
@@ -176,3 +180,19 @@ def test_the_record_in_the_example_of_lay_out_has_the_plan_shown_there():
     assert prompt == Text(ids=(71, 72), droppable=True)
     assert target.caption == (66,)
     assert (target.pixels.shape, target.query_pixels.shape) == ((16, 32, 3), (8, 16, 3))
+
+
+@pytest.mark.parametrize("method", ["uno", "reca"])
+def test_samples_with_reduced_pictures_have_the_same_sizes(method):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 3), np.uint8)
+    large = io.BytesIO()
+    Image.fromarray(pixels).resize((203, 121), Image.Resampling.BICUBIC).save(large, "JPEG", quality=95)
+    record = make_record(task="editing", image=large.getvalue(), sources=(large.getvalue(),))
+    plans = [
+        make_sample(record, MethodConfig(method=method), inputs, np.random.default_rng(0)).plan
+        for inputs in (INPUTS, dataclasses.replace(INPUTS, reduced_jpeg=True))
+    ]
+    for whole, reduced in zip(*plans, strict=True):
+        if not isinstance(whole, Text):
+            assert whole.pixels.shape == reduced.pixels.shape
+            assert 0 < np.abs(whole.pixels.astype(int) - reduced.pixels).mean() < 6

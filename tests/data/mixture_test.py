@@ -1,8 +1,10 @@
 """Mixtures: several datasets with a weight and a method each, sampled into the same rows."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from tests.helpers.made_up_records import (
@@ -108,6 +110,23 @@ def test_samples_are_counted_by_dataset():
         assert batch.stats["samples"] == counts.total()
 
 
+def test_tokens_state_their_dataset_if_the_layout_asks_for_it():
+    config = mixture_config({"method": "uno"}, {"method": "uno"})
+    layout = dataclasses.replace(LAYOUT, datasets=True)
+    packed = next(batches_of_mixture(mixture_of_both(config), config, layout, small_tokenizer()))
+    batch, row_ids = packed.batch, packed.sample_ids
+    for row, names in enumerate(row_ids):
+        expected = [int(int(name.removeprefix("record")) >= 100) for name in names]
+        for tokens in (batch.text_dataset, batch.caption_source.dataset, batch.latent_source.dataset):
+            assert tokens.dtype == np.int32
+        sample = batch.generation.sample[row]
+        for number, dataset in enumerate(expected, 1):
+            assert set(batch.latent_source.dataset[row][sample == number].tolist()) == {dataset}
+            text = batch.understanding.sample[row][: batch.text_ids.shape[1]]
+            assert set(batch.text_dataset[row][text == number].tolist()) == {dataset}
+    assert batches(config, 1)[0].batch.text_dataset is None
+
+
 def test_an_epoch_has_every_record_of_every_dataset():
     packed = batches(mixture_config({"weight": 5.0}, epochs=1), 1000)
     assert sorted(ids(packed)) == sorted(record.id for record in (*PICTURES, *EDITS))
@@ -121,6 +140,14 @@ def test_ids_of_stored_records_begin_with_the_name_of_their_dataset(tmp_path):
     assert {mixture[number].id for number in range(20)} == {f"photos:{record.id}" for record in PICTURES}
     assert mixture[20].id.startswith("edits:record1")
     assert len(mixture) == 40
+
+
+def test_records_that_are_open_can_be_read_with_another_config():
+    mixture = mixture_of_both(mixture_config({"method": "sft"}))
+    again = mixture.read_with(mixture_config({"method": "sft"}, text_dropout=1.0))
+    assert [part.config.text_dropout for part in again.parts] == [1.0, 1.0]
+    assert [part.config.method for part in again.parts] == ["sft", "uno"]
+    assert [part.records for part in again.parts] == [part.records for part in mixture.parts]
 
 
 def test_a_config_with_a_mixture_survives_conversion():

@@ -115,7 +115,7 @@ def test_the_state_is_small_and_named_by_shard():
 
 def stack_hosts(parts: list[PackedBatch]) -> PackedBatch:
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in parts))
-    return PackedBatch(batch, sum((part.sample_ids for part in parts), []), {}, [])
+    return PackedBatch(batch, sum((part.sample_ids for part in parts), []), {}, [], [])
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 1, "shuffle": False}])

@@ -122,4 +122,4 @@ def test_a_worker_that_hangs_is_named_with_its_stack_and_ends_with_the_process()
 
 def test_shards_that_cannot_be_shared_equally_are_refused():
     with pytest.raises(ValueError, match=r"data\.virtual_shards is 8, not a multiple of data\.workers = 3"):
-        open_batches(DataConfig(workers=3), LAYOUT, small_tokenizer())
+        open_batches(mixture_of([], DataConfig()), DataConfig(workers=3), LAYOUT, small_tokenizer())

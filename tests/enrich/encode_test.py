@@ -50,7 +50,9 @@ def autoencoder_of(model: Path) -> Any:
 
 def batches_of(config: RunConfig, model: Path, count: int = 3) -> list[Any]:
     """Returns the first batches of a run, encoded."""
-    batches = open_batches(config.data, run_layout(config), find_source(model).tokenizer())
+    batches = open_batches(
+        open_mixture(config.data, "train"), config.data, run_layout(config), find_source(model).tokenizer()
+    )
     autoencoder, params = make_autoencoder(config.model.autoencoder), autoencoder_of(model)
     found = [encode_batch(autoencoder, params, next(batches).batch, config.model) for _ in range(count)]
     batches.close()

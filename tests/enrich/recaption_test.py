@@ -16,7 +16,7 @@ from uno_jax.data.mixture import open_mixture
 from uno_jax.data.records import open_records
 from uno_jax.enrich import recaption_command
 from uno_jax.interop.identity import about_checkpoint
-from uno_jax.run.resume import data_file
+from uno_jax.run.resume import about_data
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -83,7 +83,8 @@ def test_captions_that_are_cut_or_repeat_a_text_of_the_record_are_not_trained_on
 
 def test_a_resumed_run_recognises_other_captions(captions, dataset):
     without, with_ = (
-        json.loads(data_file(tiny_uno(dataset, **{"data.captions": folder}))) for folder in ("", str(captions))
+        about_data(open_mixture(tiny_uno(dataset, **{"data.captions": folder}).data, "train"))
+        for folder in ("", str(captions))
     )
     assert without["captions"] == ""
     assert with_["captions"]

@@ -265,17 +265,19 @@ def token_losses_at_random(tokens: int, seed: int) -> TokenLosses:
         counts=jnp.asarray(rng.random((2, tokens)) < 0.7),
         time=jnp.asarray(rng.choice([0.0, 0.25, 0.5, 1.0, rng.random()], (2, tokens)), jnp.float32),
         task=jnp.asarray(rng.integers(0, len(TASKS), (2, tokens)), jnp.int32),
+        dataset=jnp.asarray(rng.integers(0, 2, (2, tokens)), jnp.int32),
     )
 
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 999))
-def test_time_bins_and_tasks_each_add_up_to_the_total(seed):
-    sums = loss_sums({"flow": token_losses_at_random(9, seed)})
+def test_time_bins_tasks_and_datasets_each_add_up_to_the_total(seed):
+    sums = loss_sums({"flow": token_losses_at_random(9, seed)}, ("photos", "edits"))
     bins = [sums[name] for name in sums if name.startswith("flow/t0")]
     tasks = [sums[f"flow/{task}"] for task in TASKS]
     assert len(bins) == TIME_BINS
-    for parts in (bins, tasks):
+    datasets = [sums[f"flow/dataset/{name}"] for name in ("photos", "edits")]
+    for parts in (bins, tasks, datasets):
         np.testing.assert_allclose(np.sum(parts, axis=0), sums["flow"], rtol=1e-6)
 
 

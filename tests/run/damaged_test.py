@@ -16,7 +16,8 @@ from tests.helpers.tiny_run import assert_same_run, quiet, tiny_uno
 from uno_jax.config import ConfigError
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError
-from uno_jax.run.resume import Resumed, resume
+from uno_jax.run.dataset import open_data
+from uno_jax.run.resume import Resumed, about_data, resume
 from uno_jax.run.run import run
 from uno_jax.training.checkpoint_folders import saved_steps
 
@@ -37,6 +38,7 @@ class Resuming:
             config,
             self.workdir,
             make_mesh(config.mesh),
+            about_data(open_data(config)),
             self.said.append,
             resume_step=resume_step,
             accept_changes=accept_changes,

@@ -16,14 +16,18 @@ from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.run.config import RunConfig
 from uno_jax.run.context import RunContext
-from uno_jax.run.held_out import held_out_batches, held_out_data, held_out_numbers, make_held_out_losses
+from uno_jax.run.held_out import held_out_batches, held_out_data, held_out_numbers, make_held_out_losses, open_held_out
 from uno_jax.run.programs import new_state
 from uno_jax.run.start import start_params
 
 
 def context_of(config: RunConfig, dataset: Path) -> RunContext:
     tokenizer = Tokenizer.from_directory(dataset / "tokenizer")
-    return RunContext(config, tokenizer, make_mesh(config.mesh), {}, dataset)
+    return RunContext(config, tokenizer, make_mesh(config.mesh), {}, dataset, open_held_out(config))
+
+
+def numbers_of(config: RunConfig) -> list[int]:
+    return held_out_numbers(config, open_held_out(config))
 
 
 def losses_at_the_start(config: RunConfig, dataset: Path) -> dict[str, float]:
@@ -59,17 +63,17 @@ def test_the_seeds_the_supervision_and_the_rows_of_a_run_do_not_matter(dataset, 
 
 
 def test_the_records_depend_on_the_split_and_the_trained_tasks(dataset):
-    chosen = held_out_numbers(tiny_uno(dataset))
-    assert held_out_numbers(tiny_uno(dataset, **{"data.method": "sft", "seed": 3})) == chosen
-    edits = held_out_numbers(tiny_uno(dataset, **{"data.task_weights": {"editing": 1.0}}))
+    chosen = numbers_of(tiny_uno(dataset))
+    assert numbers_of(tiny_uno(dataset, **{"data.method": "sft", "seed": 3})) == chosen
+    edits = numbers_of(tiny_uno(dataset, **{"data.task_weights": {"editing": 1.0}}))
     assert sorted(edits) == np.flatnonzero(record_tasks(dataset, "test") == TASKS.index("editing")).tolist()
-    assert len(held_out_numbers(tiny_uno(dataset, **{"evaluation.records": 1000}))) == 24
+    assert len(numbers_of(tiny_uno(dataset, **{"evaluation.records": 1000}))) == 24
 
 
 def test_a_split_without_records_of_the_trained_tasks_is_rejected(dataset):
     config = tiny_uno(dataset, **{"data.task_weights": {"understanding": 1.0}})
     with pytest.raises(ConfigError, match=r"evaluation\.records is 6, but split 'test' .* no record of understanding"):
-        held_out_numbers(config)
+        numbers_of(config)
 
 
 def test_held_out_batches_are_kept_encoded_and_padded_to_whole_batches(dataset):

@@ -12,7 +12,7 @@ from uno_jax.run.run import run
 from uno_jax.training.metrics import read_metrics
 
 
-def test_a_run_on_two_datasets_resumes_from_moved_ones_and_counts_the_samples_of_each(dataset, tmp_path):
+def test_a_run_on_two_datasets_resumes_from_moved_ones_and_measures_each_of_them(dataset, tmp_path):
     def config(folder, steps=4, **photos):
         parts = {
             "photos": {"directory": str(folder), "weight": 3.0, "task_weights": {"text_to_image": 1.0}, **photos},
@@ -31,6 +31,13 @@ def test_a_run_on_two_datasets_resumes_from_moved_ones_and_counts_the_samples_of
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     for line in lines:
         assert line["samples"] == line.get("samples/photos", 0) + line.get("samples/edits", 0)
+    for line in lines:
+        of_datasets = [line[name] for name in ("flow/dataset/photos", "flow/dataset/edits") if name in line]
+        assert min(of_datasets) <= line["flow"] * 1.0001
+        assert line["flow"] <= max(of_datasets) * 1.0001
+    [held_out, *_] = [line for line in read_metrics(workdir / "metrics.jsonl") if "held_out/flow" in line]
+    assert {"held_out/flow/dataset/photos", "held_out/flow/dataset/edits"} <= held_out.keys()
+    assert "held_out/caption/dataset/edits" not in held_out  # whose method is sft
     for name in ("photos", "edits"):
         assert sum(line.get(f"samples/{name}", 0) for line in lines)
     with pytest.raises(ConfigError, match="config.data.mixture is .*'weight': 5.0"):

@@ -12,16 +12,20 @@ from absl import flags
 from PIL import Image
 
 from tests.helpers.made_up_plans import latents_of
-from tests.helpers.made_up_records import LAYOUT, make_records, small_config, small_tokenizer
+from tests.helpers.made_up_records import LAYOUT, make_record, make_records, small_config, small_tokenizer
 from tests.helpers.small_model import small_model, small_params
 from uno_jax.attention.metadata import CAPTION, CONTEXT, NOISED
 from uno_jax.config import ConfigError
-from uno_jax.data.plans import NoisedTarget
+from uno_jax.data.config import PartConfig
+from uno_jax.data.plans import NoisedTarget, Plan
+from uno_jax.data.record import EncodedRecord, Record
 from uno_jax.data.records import write_records
+from uno_jax.data.transforms import ImageTransform
 from uno_jax.parallel.mesh import MeshConfig, make_mesh
 from uno_jax.run.config import PicturesConfig, RunConfig, check_config
 from uno_jax.run.context import RunContext
-from uno_jax.run.pictures import caption_inputs, choose_records, make_generate_pictures
+from uno_jax.run.held_out import open_held_out
+from uno_jax.run.pictures import Chosen, caption_inputs, choose_records, make_generate_pictures, make_plan
 from uno_jax.run.run import warning_if_unwritten
 from uno_jax.sheets.samples import Example, Picture, make_sheet
 from uno_jax.training.state import Params
@@ -48,19 +52,23 @@ def with_task_weights(config: RunConfig, **weights: float) -> RunConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, task_weights=weights))
 
 
+def chosen(config: RunConfig) -> list[Record]:
+    return [record for record, _ in choose_records(config, open_held_out(config))]
+
+
 def test_examples_are_the_same_every_time_and_of_every_task_with_a_target(config):
-    records = choose_records(config)
+    records = chosen(config)
     assert [record.task for record in records] == ["text_to_image", "editing", "editing"]
-    assert records == choose_records(config)
+    assert records == chosen(config)
 
 
 def test_examples_are_of_the_tasks_that_are_trained(config):
-    assert {r.task for r in choose_records(with_task_weights(config, editing=1.0, understanding=1.0))} == {"editing"}
+    assert {r.task for r in chosen(with_task_weights(config, editing=1.0, understanding=1.0))} == {"editing"}
 
 
 def test_no_more_examples_than_records(config):
     many = dataclasses.replace(config, pictures=PicturesConfig(examples=100))
-    ids = [record.id for record in choose_records(many)]
+    ids = [record.id for record in chosen(many)]
     assert len(ids) == len(set(ids)) == 8
 
 
@@ -68,7 +76,36 @@ def test_a_split_without_targets_is_rejected(config):
     with pytest.raises(
         ConfigError, match=r"config\.pictures\.every is 1, but split 'test'.* has no sampled record .*set it to 0"
     ):
-        choose_records(with_task_weights(config, understanding=1.0))
+        chosen(with_task_weights(config, understanding=1.0))
+
+
+def test_pictures_have_the_size_at_which_their_dataset_is_trained(config):
+    parts = {
+        "large": PartConfig(config.data.directory),
+        "small": PartConfig(config.data.directory, vae_transform=ImageTransform(8, 8, 8)),
+    }
+    mixed = dataclasses.replace(config, data=dataclasses.replace(config.data, directory="", mixture=parts))
+    chosen = choose_records(mixed, open_held_out(mixed))
+    sides = {
+        record.id.split(":")[0]: plan_target(make_plan(Chosen(record, own), TOKENIZER)).shape[0]
+        for record, own in chosen
+    }
+    assert sides == {"large": 16, "small": 8}
+
+
+def plan_target(plan: Plan) -> np.ndarray:
+    target = plan[-1]
+    assert isinstance(target, NoisedTarget)
+    return target.pixels
+
+
+def test_pictures_are_pixels_also_if_the_run_has_their_moments():
+    record = make_record()
+    moments = np.zeros((2, 2, 8), np.float32)
+    encoded = EncodedRecord(
+        **{f.name: getattr(record, f.name) for f in dataclasses.fields(record)}, pictures=(moments,)
+    )
+    assert plan_target(make_plan(Chosen(encoded, small_config()), TOKENIZER)).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("change", [{"examples": 0}, {"timesteps": 1}, {"caption_tokens": 1}])
@@ -89,7 +126,7 @@ def test_a_caption_depends_only_on_the_target():
 
 
 def context(config: RunConfig, workdir: Path) -> RunContext:
-    return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir)
+    return RunContext(config, TOKENIZER, make_mesh(MeshConfig(), jax.devices()[:1]), {}, workdir, open_held_out(config))
 
 
 def test_a_sheet_is_written_per_step_and_depends_only_on_the_parameters(config, tmp_path):

@@ -49,3 +49,17 @@ def test_the_first_share_above_one_percent_is_a_warning_of_its_own(tmp_path):
     below, above = console.file.getvalue().splitlines()
     assert below.startswith("warning: 10 of 1,310 samples (0.8%)")
     assert above.startswith("warning: 14 of 1,314 samples (1.1%)")
+
+
+def test_samples_with_another_caption_are_listed_and_warned_of_above_one_percent(tmp_path):
+    console = rich.console.Console(file=io.StringIO(), width=400)
+    skipped, kept = SkippedFile(tmp_path / "skipped.jsonl", console), skip(1)._replace(outcome="other_caption")
+    skipped.add(1000, [], [kept, kept])
+    skipped.add(10, [], [kept] * 10)
+    [line] = (tmp_path / "skipped.jsonl").read_text().splitlines()
+    assert (json.loads(line)["id"], json.loads(line)["outcome"]) == ("r1", "other_caption")
+    [warning] = console.file.getvalue().splitlines()
+    assert warning.startswith(
+        "warning: 12 of 1,010 samples have a caption that is too long: 12 with another caption, "
+        "0 without supervision. To keep the longest ones, increase data.caption_tokens to 301 (12). "
+    )

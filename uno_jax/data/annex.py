@@ -87,14 +87,14 @@ class Annex:
                 "that makes it again; it goes on where it stopped"
             )
 
-    def check_dataset(self, directory: str | Path, split: str) -> None:
-        """Requires a split of a dataset to be the one that the entries were made of.
+    def check_dataset(self, directory: str | Path, split: str, fingerprint: str) -> None:
+        """Requires a split of a dataset, with its fingerprint, to be the one that the entries were made of.
 
         Raises:
           AnnexError: the split is missing in the annex, not complete, or of other records.
         """
         self.check_complete(split)
-        if self.about["splits"][split]["fingerprint"] != split_fingerprint(directory, split):
+        if self.about["splits"][split]["fingerprint"] != fingerprint:
             raise AnnexError(
                 f"{self.folder} was made of other records than those of split {split!r} of {directory}. Give the "
                 "dataset that it was made of, or make it again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from jaxtyping import Int
 from uno_jax.batch import REGIONS, Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import sample_lengths
+from uno_jax.data.long_captions import OTHER_CAPTION, UNSUPERVISED, lengths_with_room, shortest_caption
 from uno_jax.data.mixture import Group, Mixture
 from uno_jax.data.packing import Packing, pack
 from uno_jax.data.pipeline import TooManySkipped, first_draws, sampled_groups
-from uno_jax.data.samples import Skipped, SkippedCount, read_complete, too_long
+from uno_jax.data.samples import Skipped, SkippedCount, complete_sample, long_caption, read_record, too_long
 from uno_jax.data.sizes import sizes_only
 from uno_jax.data.tokenizer import Tokenizer
 
@@ -30,9 +32,13 @@ class Buffers:
 
     lengths: Int[np.ndarray, "samples regions"]
     """Tokens of each sample that could be read, before condition dropout, in the order of `REGIONS` and of sampling.
-    Some may fit no row."""
+    Some may fit no row. The caption is the one that was drawn, also if it gives way to another one."""
+    shortest: Int[np.ndarray, " samples"]
+    """Tokens of the shortest caption that each of them could have."""
     long: Sequence[Skipped]
     """The samples that fit no row."""
+    kept: Sequence[Skipped]
+    """The samples that fit a row with another caption, or without supervision (`data.long_captions`)."""
     unread: Sequence[Skipped]
     """The samples whose records cannot be read."""
     packing: Packing | None
@@ -53,6 +59,15 @@ class Buffers:
         """Fraction of the samples that are skipped."""
         return (len(self.long) + len(self.unread)) / max(self.samples, 1)
 
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Counts the samples in `kept` by what became of them."""
+        return Counter(skip.outcome for skip in self.kept)
+
+    def refilled(self, config: DataConfig) -> Buffers:
+        """Returns the same samples in the buffers of another config."""
+        return fill_buffers(self.lengths, self.unread, config, shortest=self.shortest)
+
     def needed(self, region: str, share: float = 1.0) -> int:
         """Returns the tokens of a region that this share of the samples needs at most."""
         column = self.lengths[:, REGIONS.index(region)]
@@ -64,6 +79,7 @@ def fill_buffers(
     unread: Sequence[Skipped],
     config: DataConfig,
     id_of: Callable[[int], str] = str,
+    shortest: Int[np.ndarray, " samples"] | None = None,
 ) -> Buffers:
     """Packs the samples that fit into rows of the config.
 
@@ -72,16 +88,29 @@ def fill_buffers(
       unread: the samples whose records cannot be read.
       config: the data config.
       id_of: returns the record id of a sample, given its position in `lengths`.
+      shortest: tokens of the shortest caption of each sample; None = the one in `lengths`.
     """
-    fits = np.all(lengths <= [config.capacities[region] for region in REGIONS], axis=1)
+    shortest = lengths[:, REGIONS.index("caption")] if shortest is None else shortest
+    room = config.caption_tokens if config.long_captions == "replace" else np.iinfo(np.int64).max
+    used, other, unsupervised = lengths_with_room(lengths, shortest, room)
+    fits = np.all(used <= [config.capacities[region] for region in REGIONS], axis=1)
     long = [
-        too_long(id_of(int(position)), dict(zip(REGIONS, lengths[position].tolist(), strict=True)), config.capacities)
+        too_long(id_of(int(position)), dict(zip(REGIONS, used[position].tolist(), strict=True)), config.capacities)
         for position in np.flatnonzero(~fits)
+    ]
+    kept = [
+        long_caption(
+            id_of(int(position)),
+            int(lengths[position, REGIONS.index("caption")]),
+            config,
+            OTHER_CAPTION if other[position] else UNSUPERVISED,
+        )
+        for position in np.flatnonzero(fits & (other | unsupervised))
     ]
     packing = None
     if fits.any():
-        packing = pack(lengths[fits], config.capacities, config.packing_bins, config.max_samples_per_row)
-    return Buffers(lengths, [skip for skip in long if skip is not None], unread, packing)
+        packing = pack(used[fits], config.capacities, config.packing_bins, config.max_samples_per_row)
+    return Buffers(lengths, shortest, [skip for skip in long if skip is not None], kept, unread, packing)
 
 
 def first_buffers(mixture: Mixture, config: DataConfig, layout: Layout, tokenizer: Tokenizer, count: int) -> Buffers:
@@ -99,16 +128,29 @@ def first_buffers(mixture: Mixture, config: DataConfig, layout: Layout, tokenize
     """
     groups = sampled_groups(mixture, config, layout)
     inputs = [sizes_only(part.config.inputs(tokenizer)) for part in mixture.parts]
-    ids, lengths, unread = [], [], []
+    ids, lengths, shortest, unread = [], [], [], []
     for number, occurrence in first_draws(groups, config, min(count, sum(len(group.numbers) for group in groups))):
         index, within = mixture.locate(number)
-        sample = read_complete(mixture.parts[index], within, inputs[index], occurrence)
+        part = mixture.parts[index]
+        record = read_record(part, within)
+        if isinstance(record, Skipped):
+            unread.append(record)
+            continue
+        sample = complete_sample(record, part.config, inputs[index], occurrence)
         if isinstance(sample, Skipped):
             unread.append(sample)
-        else:
-            ids.append(sample.id)
-            lengths.append(list(sample_lengths(sample.plan, layout).values()))
-    return fill_buffers(np.array(lengths, np.int64).reshape(-1, len(REGIONS)), unread, config, ids.__getitem__)
+            continue
+        ids.append(sample.id)
+        tokens = sample_lengths(sample.plan, layout)
+        lengths.append(list(tokens.values()))
+        shortest.append(shortest_caption(record, tokenizer) if tokens["caption"] else 0)
+    return fill_buffers(
+        np.array(lengths, np.int64).reshape(-1, len(REGIONS)),
+        unread,
+        config,
+        ids.__getitem__,
+        np.array(shortest, np.int64),
+    )
 
 
 def check_share(buffers: Buffers, config: DataConfig, what: str) -> None:

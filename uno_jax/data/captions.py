@@ -47,8 +47,14 @@ def from_entry(entry: bytes) -> list[WrittenCaption]:
     return [WrittenCaption(**caption) for caption in json.loads(entry)]
 
 
-def with_captions(records: RecordSource, config: DataConfig, split: str) -> RecordSource:
+def with_captions(records: RecordSource, config: DataConfig, split: str, fingerprint: str) -> RecordSource:
     """Adds the captions in `config.captions` to the records of a split, if there are any of this split.
+
+    Args:
+      records: the records.
+      config: the data config of the dataset.
+      split: the split.
+      fingerprint: `split_fingerprint` of the split.
 
     Raises:
       AnnexError: they are not complete, are of other records, or are not of the split that is trained.
@@ -58,7 +64,7 @@ def with_captions(records: RecordSource, config: DataConfig, split: str) -> Reco
     annex = open_annex(config.captions, KIND)
     if split != config.split and split not in annex.about["splits"]:
         return records
-    annex.check_dataset(config.directory, split)
+    annex.check_dataset(config.directory, split, fingerprint)
     return ChangedRecords(records, partial(_add_captions, Entries(annex, split)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from uno_jax.batch import REGIONS
 from uno_jax.data.decoding import LARGEST_PICTURE
@@ -60,6 +61,10 @@ class DataConfig(MethodConfig):
     caption_tokens: int = 256
     query_tokens: int = 256
     latent_tokens: int = 4096
+    long_captions: Literal["skip", "replace"] = "skip"
+    """What becomes of a sample whose caption takes more than `caption_tokens`. `skip`: it is skipped. `replace`: it has
+    the shortest of its record's captions instead; if that is too long, too, it has neither caption nor metaqueries, and
+    trains the flow loss alone."""
     max_samples_per_row: int = 0
     """Maximum number of samples per row; 0 = no limit."""
     packing_bins: int = 8
@@ -83,6 +88,9 @@ class DataConfig(MethodConfig):
 
     max_picture_pixels: int = LARGEST_PICTURE
     """Records with a picture of more pixels, counted before it is resized, are skipped."""
+    reduced_jpeg: bool = False
+    """Whether JPEG files are decoded at a half, a quarter or an eighth of their sides, if that is no smaller than what
+    the transforms make of them. Faster for large pictures, with slightly other pixels. Sizes stay the same."""
     max_skipped_share: float = 0.1
     """Fraction of the drawn samples that may be skipped, because they fit no row or cannot be read. Above it, the run
     stops: at its start if that holds of its first thousand samples, otherwise later. 0 = the first one stops it."""
@@ -104,4 +112,6 @@ class DataConfig(MethodConfig):
     def inputs(self, tokenizer: Tokenizer) -> Inputs:
         """The tokenizer and the transforms, as a method takes them."""
         transforms = (self.vae_transform, self.vit_transform, self.metaquery_transform)
-        return Inputs(tokenizer, *transforms, max_picture_pixels=self.max_picture_pixels)
+        return Inputs(
+            tokenizer, *transforms, max_picture_pixels=self.max_picture_pixels, reduced_jpeg=self.reduced_jpeg
+        )

@@ -50,8 +50,14 @@ def from_entry(entry: bytes, width: int) -> tuple[Moments | RecordError, ...]:
     return tuple(pictures)
 
 
-def with_moments(records: RecordSource, config: DataConfig, split: str) -> RecordSource:
+def with_moments(records: RecordSource, config: DataConfig, split: str, fingerprint: str) -> RecordSource:
     """Adds the moments in `config.encoded`, if any, to the records of a split.
+
+    Args:
+      records: the records.
+      config: the data config of the dataset.
+      split: the split.
+      fingerprint: `split_fingerprint` of the split.
 
     Raises:
       AnnexError: they are not there, not complete, or of other records.
@@ -59,7 +65,7 @@ def with_moments(records: RecordSource, config: DataConfig, split: str) -> Recor
     if not config.encoded:
         return records
     annex = open_annex(config.encoded, KIND)
-    annex.check_dataset(config.directory, split)
+    annex.check_dataset(config.directory, split, fingerprint)
     return ChangedRecords(records, partial(_add_moments, Entries(annex, split), annex.about["moments_per_token"]))
 
 

@@ -47,7 +47,7 @@ def held_out_samples(
     inputs = [part.config.inputs(tokenizer) for part in mixture.parts]
     for number in numbers:
         part, within = mixture.locate(number)
-        sample = read_sample(mixture.parts[part], within, layout, inputs[part], occurrence=number)
+        sample = read_sample(mixture.parts[part], within, layout, inputs[part], number, part)
         yield sample if isinstance(sample, Skipped) else {region: sample[region] for region in REGIONS}
 
 

@@ -51,7 +51,7 @@ def largest_samples(config: DataConfig, task: str, *, prompt_tokens: int = 1, ca
 class _Largest(ImageTransform):
     """Resizes every picture to the maximum size."""
 
-    def resize(self, pixels: Pixels) -> Pixels:
+    def resize(self, pixels: Pixels, stored: tuple[int, int] | None = None) -> Pixels:
         return blank(self.largest_side, self.largest_side)
 
 

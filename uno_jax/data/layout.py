@@ -9,7 +9,7 @@ after their noised block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ Regions = dict[str, np.ndarray]
 
 _METADATA: list[Any] = [(name, np.int32) for name in ("role", "order", "last_visible", "block", "position")]
 _SOURCE: list[Any] = [(name, np.int32) for name in ("occurrence", "image", "task")]
+_DATASET: list[Any] = [("dataset", np.int32)]
 
 
 @cache
@@ -46,16 +47,18 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
     flag = ("loss", np.bool_)
     aligned: list[Any] = [("align", np.int32), ("align_patches", np.uint8, vit_values)] if layout.align else []
     moments = ("moments", np.float32, layout.moments)
+    dataset = _DATASET if layout.datasets else []
+    source = _SOURCE + dataset
     contents = moments if layout.moments else ("pixels", np.uint8, latent_values)
     fields: dict[str, list[Any]] = {
-        "text": [("ids", np.int32), ("labels", np.int32), flag],
+        "text": [("ids", np.int32), ("labels", np.int32), *dataset, flag],
         "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
-        "caption": [("ids", np.int32), ("labels", np.int32), *_SOURCE, flag],
+        "caption": [("ids", np.int32), ("labels", np.int32), *source, flag],
         "query": [
             ("index", np.int32),
             ("positions", np.int32),
             ("target", np.int32),
-            *_SOURCE,
+            *source,
             flag,
             ("patches", np.uint8, vit_values),
         ],
@@ -63,7 +66,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
             ("positions", np.int32),
             ("index", np.int32),
             ("time_scale", np.float32),
-            *_SOURCE,
+            *source,
             flag,
             contents,
             *aligned,
@@ -93,7 +96,9 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
     return lengths
 
 
-def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int = 0, task: str = TASKS[0]) -> Regions:
+def lay_out(
+    plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int = 0, task: str = TASKS[0], dataset: int = 0
+) -> Regions:
     """Lays out one sample as arrays.
 
     Example: method `uno` turns a record with the prompt "hi", the caption "c" and a picture of 32 x 16 pixels into the
@@ -125,12 +130,13 @@ def lay_out(plan: Plan, layout: Layout, tokenizer: Tokenizer, *, occurrence: int
       tokenizer: provides the delimiters.
       occurrence: number of the sample in the data order, the seed of the train step's random draws for it.
       task: task under which metrics count its tokens.
+      dataset: index of its dataset in a mixture, under which metrics count them, too, if the layout has `datasets`.
 
     Raises:
       ValueError: the sides of an image are not multiples of its patch size, the image is larger than its position
         table, or it has more metaquery patches than the metaquery table has rows.
     """
-    writer = _Writer(layout, tokenizer, occurrence, TASKS.index(task))
+    writer = _Writer(layout, tokenizer, {"occurrence": occurrence, "task": TASKS.index(task), "dataset": dataset})
     for item in plan:
         writer.item(item)
     return writer.regions()
@@ -152,10 +158,10 @@ def _patches(pixels: np.ndarray, patch: int) -> int:
 class _Writer:
     """Walks a plan, tracks order and position, and collects the pieces of each region."""
 
-    def __init__(self, layout: Layout, tokenizer: Tokenizer, occurrence: int, task: int):
+    def __init__(self, layout: Layout, tokenizer: Tokenizer, source: Mapping[str, int]):
         self._layout = layout
         self._tokenizer = tokenizer
-        self._source = {"occurrence": occurrence, "task": task}
+        self._source = source
         self._pieces: dict[str, list[np.ndarray]] = {region: [] for region in REGIONS}
         self._order = 0
         self._position = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
-from uno_jax.data.decoding import LARGEST_PICTURE, decode_rgb
+from uno_jax.data.decoding import LARGEST_PICTURE, decode_rgb, picture_size
 from uno_jax.data.plans import CleanLatents, Item, Moments, NoisedTarget, Pixels, Plan, Text, VitImage
 from uno_jax.data.record import EncodedRecord, Record
 from uno_jax.data.tokenizer import Tokenizer
@@ -54,15 +54,28 @@ class Inputs:
     metaquery_transform: ImageTransform
     max_picture_pixels: int = LARGEST_PICTURE
     """Maximum number of pixels of a stored picture, before it is resized."""
+    reduced_jpeg: bool = False
+    """Whether JPEG files are decoded at a reduced size, if that suffices for all transforms."""
 
     def decode(self, encoded: bytes, record: Record, field: str) -> Pixels:
         """Decodes a picture of a record; PictureError names both."""
-        return decode_rgb(encoded, picture_name(record, field), self.max_picture_pixels)
+        scale_of = self._scale if self.reduced_jpeg else None
+        return decode_rgb(encoded, picture_name(record, field), self.max_picture_pixels, scale_of)
 
     def picture(self, record: Record, number: int) -> Pixels:
         """Decodes a picture of a record by number: 0 the target, from 1 the sources; PictureError names both."""
-        encoded, field = (record.image, "image") if number == 0 else _source(record, number - 1)
-        return self.decode(encoded, record, field)
+        return self.decode(*_picture(record, number))
+
+    def stored_size(self, record: Record, number: int) -> tuple[int, int] | None:
+        """Returns width and height of a stored picture; None if it is not decoded at a reduced size."""
+        if not self.reduced_jpeg:
+            return None
+        encoded, _, field = _picture(record, number)
+        return picture_size(encoded, picture_name(record, field), self.max_picture_pixels)
+
+    def _scale(self, width: int, height: int) -> float:
+        transforms = (self.vae_transform, self.vit_transform, self.metaquery_transform)
+        return max(transform.scale(width, height) for transform in transforms)
 
 
 def picture_name(record: Record, field: str) -> str:
@@ -70,8 +83,11 @@ def picture_name(record: Record, field: str) -> str:
     return f"record {record.id!r}, field {field}"
 
 
-def _source(record: Record, index: int) -> tuple[bytes, str]:
-    return record.sources[index], f"sources[{index}]"
+def _picture(record: Record, number: int) -> tuple[bytes, Record, str]:
+    """Returns the arguments of `Inputs.decode` for a picture."""
+    if number == 0:
+        return record.image, record, "image"
+    return record.sources[number - 1], record, f"sources[{number - 1}]"
 
 
 @runtime_checkable
@@ -94,17 +110,20 @@ class Given:
     config: MethodConfig
     inputs: Inputs
     draws: Draws
-    _decoded: dict[int, Pixels] = field(default_factory=dict, init=False)
+    _decoded: dict[int, tuple[Pixels, tuple[int, int] | None]] = field(default_factory=dict, init=False)
 
-    def picture(self, number: int = 0) -> Pixels:
-        """Returns a picture of the record, decoded and not yet resized: 0 the target, from 1 the sources.
+    def picture(self, transform: ImageTransform, number: int = 0) -> Pixels:
+        """Returns a picture of the record, resized by a transform: 0 the target, from 1 the sources.
+
+        Each picture is decoded once.
 
         Raises:
           PictureError: it cannot be decoded.
         """
         if number not in self._decoded:
-            self._decoded[number] = self.inputs.picture(self.record, number)
-        return self._decoded[number]
+            pixels = self.inputs.picture(self.record, number)
+            self._decoded[number] = pixels, self.inputs.stored_size(self.record, number)
+        return transform.resize(*self._decoded[number])
 
     def latents(self, number: int = 0) -> Pixels | Moments:
         """Returns what a picture's latent tokens are made of: its pixels, resized, or its precomputed moments.
@@ -114,7 +133,7 @@ class Given:
         """
         if isinstance(self.record, EncodedRecord):
             return self.record.moments(number)
-        return self.inputs.vae_transform.resize(self.picture(number))
+        return self.picture(self.inputs.vae_transform, number)
 
 
 @dataclass(frozen=True)
@@ -177,7 +196,7 @@ def sft_recaption(given: Given) -> Sample:
 
 def reca(given: Given) -> Sample:
     """Reconstruction alignment: the target's own ViT patches are the context."""
-    context = VitImage(pixels=given.inputs.vit_transform.resize(given.picture()), droppable=True)
+    context = VitImage(pixels=given.picture(given.inputs.vit_transform), droppable=True)
     target = NoisedTarget(pixels=given.latents())
     return Sample(given.record.id, "reconstruction", (context, target))
 
@@ -217,12 +236,12 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
     items: list[Item] = []
     for number in range(1, len(record.sources) + 1):
         items.append(CleanLatents(pixels=given.latents(number), droppable=True))
-        items.append(VitImage(pixels=inputs.vit_transform.resize(given.picture(number)), droppable=True))
+        items.append(VitImage(pixels=given.picture(inputs.vit_transform, number), droppable=True))
     items.append(_text(record.prompt, inputs, droppable=True))
     target = NoisedTarget(
         pixels=given.latents(),
         caption=_caption(given) if caption else None,
-        query_pixels=inputs.metaquery_transform.resize(given.picture()) if metaqueries else None,
+        query_pixels=given.picture(inputs.metaquery_transform) if metaqueries else None,
     )
     without_caption = caption and target.caption is None
     if given.config.supervise == "hidden" and (target.caption is not None or target.query_pixels is not None):
@@ -234,11 +253,15 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
 
 def _caption(given: Given) -> tuple[int, ...] | None:
     """Picks one of the captions that differ from the prompt, or None if there is none."""
-    record = given.record
-    captions = [caption for caption in record.captions if caption.strip() != record.prompt.strip()]
+    captions = captions_of(given.record)
     if not captions:
         return None
     return tuple(given.inputs.tokenizer.encode(captions[given.draws.integers(len(captions))]))
+
+
+def captions_of(record: Record) -> list[str]:
+    """Returns the captions of a record that differ from its prompt."""
+    return [caption for caption in record.captions if caption.strip() != record.prompt.strip()]
 
 
 def _picture_to_read(given: Given) -> Item:
@@ -251,7 +274,7 @@ def _picture_to_read(given: Given) -> Item:
 
 
 def _vit_image(given: Given) -> VitImage:
-    return VitImage(pixels=given.inputs.vit_transform.resize(given.picture()))
+    return VitImage(pixels=given.picture(given.inputs.vit_transform))
 
 
 def _question(record: Record, inputs: Inputs) -> Plan:

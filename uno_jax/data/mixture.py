@@ -20,6 +20,7 @@ from uno_jax.config import ConfigError
 from uno_jax.data.captions import with_captions
 from uno_jax.data.config import DataConfig
 from uno_jax.data.encoded import with_moments
+from uno_jax.data.fingerprint import split_fingerprint
 from uno_jax.data.record import Record
 from uno_jax.data.records import ChangedRecords, RecordSource, open_records, record_tasks
 from uno_jax.process.errors import UserError
@@ -39,6 +40,8 @@ class Part:
     records: RecordSource
     tasks: Int[np.ndarray, " records"]
     """Index into `TASKS` of each record."""
+    fingerprint: str = ""
+    """Hash of the stored records (`split_fingerprint`); "" if they are not stored."""
 
     def numbers(self, names: Sequence[str]) -> Int[np.ndarray, " records"]:
         """Returns the numbers of the records of some tasks."""
@@ -103,6 +106,13 @@ class Mixture:
         index = bisect_right(starts, number, hi=len(self.parts)) - 1
         return index, number - starts[index]
 
+    def read_with(self, config: DataConfig) -> Mixture:
+        """Returns the same records, read with another config that names the same datasets."""
+        configs = part_configs(config)
+        return Mixture(
+            tuple(replace(part, config=replace(configs[part.name], split=part.config.split)) for part in self.parts)
+        )
+
     def trained(self, names: Sequence[str] = TASKS) -> list[Int[np.ndarray, " _"]]:
         """Returns the numbers of the sampled records of each part and each task of `names`."""
         return [
@@ -137,6 +147,8 @@ def one_dataset(records: RecordSource, tasks: Int[np.ndarray, " records"], confi
 def open_mixture(config: DataConfig, split: str) -> Mixture:
     """Opens a split of the dataset of a config, or of each dataset of its mixture.
 
+    It reads pieces of every file for the fingerprints, so a run opens a split once and passes it on.
+
     Raises:
       ConfigError: a dataset or the split does not exist. The message names the field.
     """
@@ -144,17 +156,17 @@ def open_mixture(config: DataConfig, split: str) -> Mixture:
     for name, own in part_configs(config).items():
         try:
             source: RecordSource = open_records(own.directory, split)
-            tasks = record_tasks(own.directory, split)
+            tasks, fingerprint = record_tasks(own.directory, split), split_fingerprint(own.directory, split)
         except UserError as error:
             raise ConfigError(f"config.{field_of(name, 'directory')}: {error}") from error
         for field, add in (("captions", with_captions), ("encoded", with_moments)):
             try:
-                source = add(source, own, split)
+                source = add(source, own, split, fingerprint)
             except UserError as error:
                 raise ConfigError(f"config.{field_of(name, field)}: {error}") from error
         weight = config.mixture[name].weight if name else 1.0
         source = ChangedRecords(source, partial(_name, name)) if name else source
-        parts.append(Part(name, replace(own, split=split), weight, source, tasks))
+        parts.append(Part(name, replace(own, split=split), weight, source, tasks, fingerprint))
     return Mixture(tuple(parts))
 
 

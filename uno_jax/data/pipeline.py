@@ -68,9 +68,12 @@ class PackedBatch(NamedTuple):
     stats: dict[str, float]
     """`samples`: samples in these rows; `samples/<name>`: those of a dataset of a mixture. `without_caption`: samples
     whose record has no caption other than the prompt. `filtered` and `filtered/<cause>`: samples skipped before these.
-    `padding/<region>`: fraction of padding tokens."""
+    `<outcome>` and `<outcome>/<cause>`: samples in `kept` with that outcome, if there are any. `padding/<region>`:
+    fraction of padding tokens."""
     skipped: list[Skipped]
     """Samples skipped before these."""
+    kept: list[Skipped]
+    """Samples in these rows whose caption was too long."""
 
 
 class Batches:
@@ -130,8 +133,8 @@ def make_batches(
 ) -> Batches:
     """Opens the prepared datasets and returns `batches_of_mixture`. Without `tokenizer`, reads the config's."""
     tokenizer = tokenizer or Tokenizer.from_directory(tokenizer_of(config))
-    check_files(config)
     mixture = open_mixture(config, config.split)
+    check_files(config)
     return batches_of_mixture(mixture, config, layout, tokenizer, host_index=host_index, host_count=host_count)
 
 
@@ -276,7 +279,7 @@ class _MakeSample:
     def __call__(self, draw: int, number: int | np.integer) -> dict[str, Any] | Skipped:
         part, within = self.mixture.locate(int(number))
         occurrence = _occurrence(draw, self.shard, self.virtual_shards)
-        return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence)
+        return read_sample(self.mixture.parts[part], within, self.layout, self.inputs[part], occurrence, part)
 
 
 class _SkipUnusable(grain.IterDataset):
@@ -399,13 +402,17 @@ def _packed_batch(rows: Sequence[Row], infos: Sequence[Sequence[SampleInfo]]) ->
     every = [info for row in infos for info in row]
     skipped = [skip for info in every for skip in info.skipped]
     causes = SkippedCount(skipped).causes
+    kept = [info.kept for info in every if info.kept is not None]
+    eased = Counter(name for skip in kept for name in (skip.outcome, f"{skip.outcome}/{skip.cause}"))
     parts = Counter(info.part for info in every if info.id is not None and info.part)
     stats = {
         "samples": float(sum(info.id is not None for info in every)),
         **{f"samples/{name}": float(count) for name, count in parts.items()},
         "filtered": float(len(skipped)),
         **{f"filtered/{cause}": float(count) for cause, count in causes.items()},
+        **{name: float(count) for name, count in eased.items()},
         "without_caption": float(sum(info.without_caption for info in every)),
         **{f"padding/{region}": share for region, share in padding_share(batch).items()},
     }
-    return PackedBatch(batch, [[info.id for info in row if info.id is not None] for row in infos], stats, skipped)
+    ids = [[info.id for info in row if info.id is not None] for row in infos]
+    return PackedBatch(batch, ids, stats, skipped, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from uno_jax.data.plans import Moments
 from uno_jax.process.errors import UserError
@@ -55,3 +55,8 @@ class EncodedRecord(Record):
         if isinstance(picture, RecordError):
             raise picture
         return picture
+
+
+def without_moments(record: Record) -> Record:
+    """Returns a record as it is stored."""
+    return Record(**{field.name: getattr(record, field.name) for field in fields(Record)})

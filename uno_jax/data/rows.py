@@ -96,16 +96,20 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch | Batch:
         return TokenMetadata(sample=np.concatenate([region[name].sample for name in names], axis=-1), **fields)
 
     def source(name: str) -> TokenSource:
-        return TokenSource(*(field(name, key) for key in TokenSource._fields))
+        return TokenSource(**{key: field(name, key) for key in TokenSource._fields if has(name, key)})
+
+    def has(name: str, key: str) -> bool:
+        return key in (region[name].tokens.dtype.names or ())
 
     latent = region["latent"]
-    align = latent.tokens["align"] if "align" in (latent.tokens.dtype.names or ()) else None
+    align = latent.tokens["align"] if has("latent", "align") else None
     batch = TokenBatch(
         understanding=metadata("text", "vit", "caption", "query"),
         generation=metadata("latent"),
         text_ids=field("text", "ids"),
         text_labels=field("text", "labels"),
         text_loss=field("text", "loss"),
+        text_dataset=field("text", "dataset") if has("text", "dataset") else None,
         vit_patches=field("vit", "patches"),
         vit_positions=field("vit", "positions"),
         vit_image=_number_runs(region["vit"].sample, region["vit"].tokens["image"]),
@@ -127,7 +131,7 @@ def make_batch(rows: Sequence[Row]) -> PixelBatch | Batch:
         align_patches=None if align is None else field("latent", "align_patches"),
         align_image=None if align is None else _number_runs(np.where(align > 0, latent.sample, 0), align),
     )
-    if "moments" in (latent.tokens.dtype.names or ()):
+    if has("latent", "moments"):
         return Batch(**batch.shared(), latent_moments=field("latent", "moments"))
     return PixelBatch(**batch.shared(), latent_pixels=field("latent", "pixels"))
 

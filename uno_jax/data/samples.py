@@ -13,6 +13,7 @@ from uno_jax.batch import Layout
 from uno_jax.data.config import DataConfig
 from uno_jax.data.dropout import drop_conditions
 from uno_jax.data.layout import lay_out, sample_lengths
+from uno_jax.data.long_captions import OTHER_CAPTION, UNSUPERVISED, with_room
 from uno_jax.data.methods import Inputs, Sample, make_sample
 from uno_jax.data.mixture import Part
 from uno_jax.data.record import Record, RecordError
@@ -27,12 +28,14 @@ class SampleInfo:
     part: str = ""
     """Name of its dataset in a mixture."""
     without_caption: bool = False
+    kept: Skipped | None = None
+    """Why its caption was replaced or left out, if it was too long."""
     skipped: tuple[Skipped, ...] = ()
     """Samples skipped since the one before."""
 
 
 class Skipped(NamedTuple):
-    """A sample that cannot be used: its record cannot be read, or it fits no row."""
+    """A sample that cannot be used as it is: its record cannot be read, or it fits no row."""
 
     id: str
     """Id of its record; the number of the record in its split if the record cannot be read."""
@@ -42,6 +45,8 @@ class Skipped(NamedTuple):
     """What is wrong, and what to do."""
     needs: tuple[tuple[str, int], ...] = ()
     """Each region that it exceeds, and its tokens there."""
+    outcome: str = "skipped"
+    """What became of it: `skipped`, or it was trained on, as `other_caption` or `unsupervised` (`long_captions.py`)."""
 
 
 class SkippedCount:
@@ -72,28 +77,40 @@ class SkippedCount:
         return f"To keep the longest ones, increase {' and '.join(fields)}. " if fields else ""
 
 
-def read_sample(part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int) -> dict[str, Any] | Skipped:
+def outcomes(count: Mapping[str, int]) -> str:
+    """Says what became of samples that are trained on although their caption is too long, given counts by outcome."""
+    count = Counter(count)
+    return f"{count[OTHER_CAPTION]:,} with another caption, {count[UNSUPERVISED]:,} without supervision"
+
+
+def read_sample(
+    part: Part, number: int, layout: Layout, inputs: Inputs, occurrence: int, dataset: int = 0
+) -> dict[str, Any] | Skipped:
     """Returns the arrays of each region of the sample of a record of a part, and its `SampleInfo` as `info`.
 
-    All randomness follows from the seed of the part's config and the occurrence.
+    All randomness follows from the seed of the part's config and the occurrence. `dataset` is the place of the part in
+    its mixture.
     """
-    config, sample = part.config, read_complete(part, number, inputs, occurrence)
+    config, record = part.config, read_record(part, number)
+    if isinstance(record, Skipped):
+        return record
+    sample = complete_sample(record, config, inputs, occurrence)
     if isinstance(sample, Skipped):
         return sample
+    plan, kept = sample.plan, None
+    lengths = sample_lengths(plan, layout)
+    if config.long_captions == "replace" and lengths["caption"] > config.caption_tokens:
+        plan, outcome = with_room(plan, record, inputs.tokenizer, config.caption_tokens)
+        kept = long_caption(sample.id, lengths["caption"], config, outcome)
+        lengths = sample_lengths(plan, layout)
     # The complete sample must fit. Otherwise long samples would only occur with dropped conditions.
-    long = too_long(sample.id, sample_lengths(sample.plan, layout), config.capacities)
+    long = too_long(sample.id, lengths, config.capacities)
     if long is not None:
         return long
     # A separate generator, so that methods with different numbers of draws drop the same conditions.
-    plan = drop_conditions(sample.plan, config, np.random.default_rng((config.seed, occurrence, 1)))
-    regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task)
-    return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption)}
-
-
-def read_complete(part: Part, number: int, inputs: Inputs, occurrence: int) -> Sample | Skipped:
-    """Returns the sample of a record of a part before condition dropout, whether or not it fits a row."""
-    record = read_record(part, number)
-    return record if isinstance(record, Skipped) else complete_sample(record, part.config, inputs, occurrence)
+    plan = drop_conditions(plan, config, np.random.default_rng((config.seed, occurrence, 1)))
+    regions = lay_out(plan, layout, inputs.tokenizer, occurrence=occurrence, task=sample.task, dataset=dataset)
+    return {**regions, "info": SampleInfo(sample.id, part.name, sample.without_caption, kept)}
 
 
 def read_record(part: Part, number: int) -> Record | Skipped:
@@ -119,5 +136,15 @@ def too_long(id_: str, lengths: Mapping[str, int], capacities: Mapping[str, int]
     if not needs:
         return None
     [(region, tokens), *_] = needs
-    problem = f"needs {tokens} {region} tokens, but a row has {capacities[region]}"
-    return Skipped(id_, f"{region}_tokens", f"record {id_!r} {problem}: increase data.{region}_tokens", needs)
+    return Skipped(id_, f"{region}_tokens", _needs(id_, region, tokens, capacities[region]), needs)
+
+
+def long_caption(id_: str, tokens: int, config: DataConfig, outcome: str) -> Skipped:
+    """Returns what is reported of a sample that is trained on although its caption takes so many tokens."""
+    message = _needs(id_, "caption", tokens, config.caption_tokens)
+    return Skipped(id_, "caption_tokens", message, (("caption", tokens),), outcome)
+
+
+def _needs(id_: str, region: str, tokens: int, room: int) -> str:
+    problem = f"needs {tokens} {region} tokens, but a row has {room}"
+    return f"record {id_!r} {problem}: increase data.{region}_tokens"

@@ -21,16 +21,16 @@ def blank(width: int, height: int) -> Pixels:
 class BlankTransform(ImageTransform):
     """Gives blank pictures of the right size."""
 
-    def resize(self, pixels: Pixels) -> Pixels:
+    def resize(self, pixels: Pixels, stored: tuple[int, int] | None = None) -> Pixels:
         height, width = pixels.shape[:2]
-        return blank(*self.size(width, height))
+        return blank(*self.size(*(stored or (width, height))))
 
 
 def blank_transforms(inputs: Inputs) -> Inputs:
-    """Returns the inputs with transforms that only compute sizes. Pictures are still decoded."""
+    """Returns the inputs with transforms that only compute sizes. Pictures are still decoded, at their own size."""
     transforms = (inputs.vae_transform, inputs.vit_transform, inputs.metaquery_transform)
     vae, vit, metaqueries = (BlankTransform(*astuple(transform)) for transform in transforms)
-    return replace(inputs, vae_transform=vae, vit_transform=vit, metaquery_transform=metaqueries)
+    return replace(inputs, vae_transform=vae, vit_transform=vit, metaquery_transform=metaqueries, reduced_jpeg=False)
 
 
 @dataclass(frozen=True)

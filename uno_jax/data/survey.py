@@ -19,6 +19,7 @@ from uno_jax.batch import REGIONS, Layout
 from uno_jax.data.buffers import Buffers, fill_buffers
 from uno_jax.data.config import DataConfig
 from uno_jax.data.layout import sample_lengths
+from uno_jax.data.long_captions import shortest_caption
 from uno_jax.data.methods import Inputs
 from uno_jax.data.mixture import Group, Mixture, Part
 from uno_jax.data.near import difference_hash, near_identical
@@ -67,6 +68,8 @@ class _Facts(NamedTuple):
     """What is kept of a record: nothing that grows with its pictures."""
 
     lengths: tuple[int, ...]
+    shortest: int
+    """Tokens of the record's shortest caption."""
     sizes: tuple[tuple[int, int], ...]
     """Width and height of each picture."""
     content: int
@@ -116,10 +119,15 @@ def survey(
     inputs = [blank_transforms(part.config.inputs(tokenizer)) for part in mixture.parts]
     special = _spelling(tokenizer)
     columns = _Columns(len(mixture))
+    order, occurrences = _order(groups, config)
+    # Random numbers are those of the first sample of each record, so in one epoch the samples are those of the run.
+    drawn, first = np.unique(order, return_index=True)
+    occurrence_of = np.arange(len(mixture))
+    occurrence_of[drawn] = occurrences[first]
 
     def facts_of(number: int) -> _Facts | Skipped:
         part, within = mixture.locate(number)
-        return _facts(mixture.parts[part], within, layout, inputs[part], special)
+        return _facts(mixture.parts[part], within, int(occurrence_of[number]), layout, inputs[part], special)
 
     with ThreadPoolExecutor() as threads:
         for some in _pieces(np.sort(np.concatenate([group.numbers for group in groups])).tolist(), _AT_A_TIME):
@@ -127,13 +135,13 @@ def survey(
             for number, facts in zip(some, found, strict=True):
                 columns.add(number, facts)
                 on_record()
-    order = _order(groups, config)
     readable = order[columns.read[order]]
     buffers = fill_buffers(
         columns.lengths[readable],
         [columns.unread[number] for number in order[~columns.read[order]].tolist()],
         config,
         lambda position: mixture[int(readable[position])].id,
+        columns.shortest[readable],
     )
     return Survey(
         records={
@@ -155,6 +163,7 @@ class _Columns:
     def __init__(self, records: int):
         self.read = np.zeros(records, bool)
         self.lengths = np.zeros((records, len(REGIONS)), np.int64)
+        self.shortest = np.zeros(records, np.int64)
         self.content, self.look, self.prompt = (np.zeros(records, np.uint64) for _ in range(3))
         self.colour = np.zeros((records, 3), np.uint8)
         self.widths: list[int] = []
@@ -168,7 +177,7 @@ class _Columns:
             self.unread[number] = facts
             return
         self.read[number] = True
-        self.lengths[number] = facts.lengths
+        self.lengths[number], self.shortest[number] = facts.lengths, facts.shortest
         self.content[number], self.look[number], self.prompt[number] = facts.content, facts.look, facts.prompt
         self.colour[number] = facts.colour
         for width, height in facts.sizes:
@@ -189,13 +198,15 @@ _SPECIAL = "records with a special token in a text"
 _TRAITS = (_ENLARGED, _EMPTY, _LONG_CAPTION, _SAME, _NO_CAPTION, _SPECIAL)
 
 
-def _facts(part: Part, number: int, layout: Layout, inputs: Inputs, special: re.Pattern[str]) -> _Facts | Skipped:
+def _facts(
+    part: Part, number: int, occurrence: int, layout: Layout, inputs: Inputs, special: re.Pattern[str]
+) -> _Facts | Skipped:
     config = part.config
     record = read_record(part, number)
     if isinstance(record, Skipped):
         return record
     watched = _Watched(**{each.name: getattr(inputs, each.name) for each in dataclasses.fields(inputs)})
-    sample = complete_sample(record, config, watched, number)
+    sample = complete_sample(record, config, watched, occurrence)
     if isinstance(sample, Skipped):
         return sample
     try:
@@ -222,6 +233,7 @@ def _facts(part: Part, number: int, layout: Layout, inputs: Inputs, special: re.
     }
     return _Facts(
         lengths=tuple(lengths[region] for region in REGIONS),
+        shortest=shortest_caption(record, inputs.tokenizer) if lengths["caption"] else 0,
         sizes=sizes,
         content=_hash(record.image),
         look=look,
@@ -231,8 +243,8 @@ def _facts(part: Part, number: int, layout: Layout, inputs: Inputs, special: re.
     )
 
 
-def _order(groups: Sequence[Group], config: DataConfig) -> Int[np.ndarray, " draws"]:
-    """Returns the record of each sample in the order of a run, until every record has been drawn."""
+def _order(groups: Sequence[Group], config: DataConfig) -> tuple[Int[np.ndarray, " draws"], Int[np.ndarray, " draws"]]:
+    """Returns record and occurrence of each sample in the order of a run, until every record has been drawn."""
     count = sum(len(group.numbers) for group in groups)
     if len(groups) > 1:
         total = sum(group.weight for group in groups)
@@ -240,7 +252,8 @@ def _order(groups: Sequence[Group], config: DataConfig) -> Int[np.ndarray, " dra
         draws = min(math.ceil(slowest), _LONGEST_ROUND * count)
     else:
         config, draws = dataclasses.replace(config, epochs=1), count + config.virtual_shards
-    return np.fromiter((number for number, _ in first_draws(groups, config, draws)), np.int64)
+    found = np.array(list(first_draws(groups, config, draws)), np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def _findings(columns: _Columns, mixture: Mixture) -> Iterator[Finding]:

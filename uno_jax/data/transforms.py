@@ -71,11 +71,34 @@ class ImageTransform:
             width, height = self._scaled(width, scale), self._scaled(height, scale)
         return width, height
 
-    def resize(self, pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """Resizes 8-bit pixels with an antialiased bicubic filter, and crops them to the size of their bucket."""
+    def scale(self, width: int, height: int) -> float:
+        """Returns the scale at which a picture covers its size after the transform."""
+        new_width, new_height = self.size(width, height)
+        return max(new_width / width, new_height / height)
+
+    def resize(
+        self, pixels: UInt8[np.ndarray, "height width 3"], stored: tuple[int, int] | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Resizes 8-bit pixels with an antialiased bicubic filter, and crops them to the size of their bucket.
+
+        Args:
+          pixels: the picture.
+          stored: width and height of the stored picture, if `pixels` may be its copy at a half, a quarter or an eighth
+            of the sides, rounded up. The result has the size, and shows the part, that the stored picture would give.
+        """
         height, width = pixels.shape[:2]
-        size = self.size(width, height)
-        return resize(_middle(pixels, *size) if self.buckets else pixels, *size)
+        if stored is None or stored == (width, height):
+            size = self.size(width, height)
+            if self.buckets:
+                left, top, right, bottom = _middle(width, height, *size)
+                pixels = pixels[top:bottom, left:right]
+            return resize(pixels, *size)
+        size = self.size(*stored)
+        factor = next(f for f in (2, 4, 8) if (-(-stored[0] // f), -(-stored[1] // f)) == (width, height))
+        box = _middle(*stored, *size) if self.buckets else (0, 0, *stored)
+        # A side that is no multiple of the factor ends within a pixel of the copy.
+        part = (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor)
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=part))
 
     @property
     def largest_side(self) -> int:
@@ -89,15 +112,22 @@ class ImageTransform:
         return max(self.stride, round(side / self.stride) * self.stride)
 
 
-def _middle(
-    pixels: UInt8[np.ndarray, "height width 3"], width: int, height: int
-) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Crops pixels to the aspect ratio of a width and a height, equally on both sides."""
-    rows, columns = pixels.shape[:2]
+def _middle(columns: int, rows: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Returns the part of a picture with the aspect ratio of a width and a height, in its middle.
+
+    Args:
+      columns: width of the picture.
+      rows: its height.
+      width: the width.
+      height: the height.
+
+    Returns:
+      The part's left, top, right and bottom, in pixels.
+    """
     scale = min(columns / width, rows / height)
     kept_rows, kept_columns = max(round(height * scale), 1), max(round(width * scale), 1)
     top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
-    return pixels[top : top + kept_rows, left : left + kept_columns]
+    return left, top, left + kept_columns, top + kept_rows
 
 
 def resize(

@@ -24,7 +24,8 @@ import numpy as np
 
 from uno_jax.batch import Layout
 from uno_jax.data.config import DataConfig
-from uno_jax.data.pipeline import Batches, PackedBatch, make_batches
+from uno_jax.data.mixture import Mixture
+from uno_jax.data.pipeline import Batches, PackedBatch, batches_of_mixture
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.process.errors import UserError
 
@@ -37,27 +38,37 @@ class WorkerError(UserError):
 
 
 def open_batches(
-    config: DataConfig, layout: Layout, tokenizer: Tokenizer, *, host_index: int = 0, host_count: int = 1
+    mixture: Mixture,
+    config: DataConfig,
+    layout: Layout,
+    tokenizer: Tokenizer,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
 ) -> Batches | WorkerBatches:
-    """Opens a prepared dataset as `make_batches` does, with `config.workers` processes if there are any.
+    """Returns batches as `batches_of_mixture` does, with `config.workers` processes if there are any.
+
+    The processes are sent the opened mixture, so they do not open its datasets again.
 
     Raises:
-      ValueError: as for `make_batches`, or `workers` does not divide the virtual shards of a host.
+      ValueError: as for `batches_of_mixture`, or `workers` does not divide the virtual shards of a host.
     """
-    if config.workers < 1:  # a negative number is refused by the checks of `make_batches`
-        return make_batches(config, layout, tokenizer, host_index=host_index, host_count=host_count)
+    if config.workers < 1:  # a negative number is refused by the checks of `batches_of_mixture`
+        return batches_of_mixture(mixture, config, layout, tokenizer, host_index=host_index, host_count=host_count)
     of = host_count * config.workers
     if config.virtual_shards % of:
         raise ValueError(
             f"data.virtual_shards is {config.virtual_shards}, not a multiple of data.workers = {config.workers} times "
             f"{host_count} hosts. Every worker makes the rows of as many virtual shards: change one of the two"
         )
-    make = functools.partial(_make_part, dataclasses.replace(config, workers=0), layout, tokenizer)
+    make = functools.partial(_make_part, mixture, dataclasses.replace(config, workers=0), layout, tokenizer)
     return WorkerBatches(make, range(host_index * config.workers, (host_index + 1) * config.workers), of)
 
 
-def _make_part(config: DataConfig, layout: Layout, tokenizer: Tokenizer, part: int, of: int) -> Batches:
-    return make_batches(config, layout, tokenizer, host_index=part, host_count=of)
+def _make_part(
+    mixture: Mixture, config: DataConfig, layout: Layout, tokenizer: Tokenizer, part: int, of: int
+) -> Batches:
+    return batches_of_mixture(mixture, config, layout, tokenizer, host_index=part, host_count=of)
 
 
 class WorkerBatches:
@@ -179,6 +190,7 @@ def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
         sample_ids=[ids for packed in parts for ids in packed.sample_ids],
         stats={name: total / len(parts) if name.startswith("padding/") else total for name, total in totals.items()},
         skipped=[skipped for packed in parts for skipped in packed.skipped],
+        kept=[kept for packed in parts for kept in packed.kept],
     )
 
 

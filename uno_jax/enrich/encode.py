@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def _entries(
 ) -> Iterator[bytes]:
     """Yields the entry of each record of a shard."""
     records = open_records(config.data.directory, shard.split)
-    prepare = functools.partial(_pixels, config, config.data.inputs(byte_tokenizer()))
+    inputs = replace(config.data.inputs(byte_tokenizer()), reduced_jpeg=False)  # the work of once, so at its best
+    prepare = functools.partial(_pixels, config, inputs)
     decoded = list(threads.map(prepare, (_read(records, number) for number in shard.records)))
     pictures = [picture for found in decoded for picture in found if not isinstance(picture, RecordError)]
     moments = iter(encode_all(pictures))

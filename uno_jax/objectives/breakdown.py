@@ -1,6 +1,8 @@
-"""Losses as metrics: sums and counts in total, by time bin, and by task."""
+"""Losses as metrics: sums and counts in total, by time bin, by task, and by dataset of a mixture."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -12,11 +14,15 @@ TIME_BINS = 4
 """Bins of equal width over t in [0, 1]."""
 
 
-def loss_sums(losses: dict[str, TokenLosses]) -> dict[str, tuple[Array, Array]]:
-    """Computes (sum, count) of each unweighted loss, in total, by time bin and by task.
+def loss_sums(losses: dict[str, TokenLosses], datasets: Sequence[str] = ()) -> dict[str, tuple[Array, Array]]:
+    """Computes (sum, count) of each unweighted loss, in total, by time bin, by task and by dataset.
 
-    Names are like `flow`, `flow/t0.00-0.25`, `flow/editing`. The mean over several batches or hosts is the sum of sums
-    divided by the sum of counts. A loss of tokens without time has no time bins.
+    Names are like `flow`, `flow/t0.00-0.25`, `flow/editing`, `flow/dataset/photos`. The mean over several batches or
+    hosts is the sum of sums divided by the sum of counts. A loss of tokens without time has no time bins.
+
+    Args:
+      losses: the losses by name.
+      datasets: names of the datasets of a mixture, in its order.
     """
     sums = {}
     for name, loss in losses.items():
@@ -28,6 +34,8 @@ def loss_sums(losses: dict[str, TokenLosses]) -> dict[str, tuple[Array, Array]]:
                 sums[f"{name}/t{low:.2f}-{high:.2f}"] = _sum(loss.value, loss.counts & (time_bin == i))
         for i, task in enumerate(TASKS):
             sums[f"{name}/{task}"] = _sum(loss.value, loss.counts & (loss.task == i))
+        for i, dataset in enumerate(datasets if loss.dataset is not None else ()):
+            sums[f"{name}/dataset/{dataset}"] = _sum(loss.value, loss.counts & (loss.dataset == i))
     return sums
 
 

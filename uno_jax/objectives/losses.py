@@ -79,6 +79,8 @@ class Tokens:
     """Time of the noised image of each token, in [0, 1]; None for tokens without time."""
     task: Callable[[TokenBatch], Int[Array, "batch tokens"]]
     """Index into TASKS of each token."""
+    dataset: Callable[[TokenBatch], Int[Array, "batch tokens"] | None]
+    """Index of the dataset of each token in the mixture; None without a mixture."""
 
 
 def _aligned(batch: TokenBatch) -> Bool[Any, "batch latents"]:
@@ -89,22 +91,26 @@ LATENTS = Tokens(
     mask=lambda batch: batch.latent_loss,
     time=lambda draws: draws.latent_times,
     task=lambda batch: batch.latent_source.task,
+    dataset=lambda batch: batch.latent_source.dataset,
 )
 CAPTIONS = Tokens(
     mask=lambda batch: batch.caption_loss,
     time=lambda draws: draws.caption_times,
     task=lambda batch: batch.caption_source.task,
+    dataset=lambda batch: batch.caption_source.dataset,
 )
 QUERIES = Tokens(
     mask=lambda batch: batch.query_loss,
     time=lambda draws: draws.query_times,
     task=lambda batch: batch.query_source.task,
+    dataset=lambda batch: batch.query_source.dataset,
 )
-ALIGNED = Tokens(mask=_aligned, time=LATENTS.time, task=LATENTS.task)
+ALIGNED = Tokens(mask=_aligned, time=LATENTS.time, task=LATENTS.task, dataset=LATENTS.dataset)
 ANSWERS = Tokens(
     mask=lambda batch: batch.text_loss,
     time=None,
     task=lambda batch: jnp.full_like(batch.text_ids, TASKS.index("understanding")),
+    dataset=lambda batch: batch.text_dataset,
 )
 
 
@@ -236,7 +242,7 @@ def needs(config: ObjectiveConfig) -> frozenset[Need]:
 
 
 class TokenLosses(NamedTuple):
-    """Values of one loss per token, with `time` and `task` for the metrics by time bin and by task."""
+    """Values of one loss per token, with `time`, `task` and `dataset` for the metrics by each of them."""
 
     value: Float[Array, "batch tokens"]
     counts: Bool[Array, "batch tokens"]
@@ -244,6 +250,8 @@ class TokenLosses(NamedTuple):
     time: Float[Array, "batch tokens"] | None
     """None for tokens without time."""
     task: Int[Array, "batch tokens"]
+    dataset: Int[Array, "batch tokens"] | None = None
+    """None without a mixture."""
 
 
 def token_losses(
@@ -256,6 +264,7 @@ def token_losses(
             counts=loss.tokens.mask(batch),
             time=loss.tokens.time(draws) if loss.tokens.time else None,
             task=loss.tokens.task(batch),
+            dataset=loss.tokens.dataset(batch),
         )
         for loss in active_losses(config)
     }

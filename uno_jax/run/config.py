@@ -98,6 +98,8 @@ class RunConfig:
 def run_layout(config: RunConfig) -> Layout:
     """Returns the layout of the run's samples: with precomputed moments if `data.encoded` gives them.
 
+    Tokens state their dataset if there is a mixture.
+
     Raises:
       ConfigError: some of the datasets of a mixture have moments, and some have none.
     """
@@ -107,7 +109,7 @@ def run_layout(config: RunConfig) -> Layout:
             "config.data.mixture names moments (encoded) for some of its datasets: name them for all, or for none"
         )
     moments = 2 * config.model.latent_size if encoded == {True} else 0
-    return replace(training_layout(config.model), moments=moments)
+    return replace(training_layout(config.model), moments=moments, datasets=bool(config.data.mixture))
 
 
 def with_local_paths(config: RunConfig) -> RunConfig:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from uno_jax.batch import Batch, PixelBatch
+from uno_jax.data.mixture import Mixture
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.models.autoencoder import make_autoencoder
 from uno_jax.models.autoencoder_batch import encode_batch
@@ -24,6 +25,8 @@ class RunContext(NamedTuple):
     mesh: Mesh
     autoencoder_params: Params
     workdir: Path
+    held_out: Mixture | None = None
+    """The held-out records (`open_held_out`); None if the run reads none."""
 
 
 def make_encode(context: RunContext) -> Callable[[PixelBatch | Batch], Batch]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from uno_jax.config import ConfigError
-from uno_jax.data.buffers import WARN_ABOVE, Buffers, fill_buffers, first_buffers, steps_per_epoch
+from uno_jax.data.buffers import WARN_ABOVE, Buffers, first_buffers, steps_per_epoch
 from uno_jax.data.config import DataConfig
-from uno_jax.data.mixture import Group, open_mixture, part_configs
+from uno_jax.data.mixture import Group, Mixture, open_mixture, part_configs
 from uno_jax.data.pipeline import sampled_groups
 from uno_jax.data.proposal import WORTH, needed_by, propose, tokens_per_sample
 from uno_jax.data.records import has_split
-from uno_jax.data.samples import SkippedCount
+from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.run.config import RunConfig, run_layout
@@ -20,14 +20,14 @@ SAMPLED = 1000
 """Samples that a run measures before it starts, at most."""
 
 
-def check_data(config: RunConfig) -> None:
-    """Requires the dataset to exist, and its held-out split if the run reads it.
+def open_data(config: RunConfig) -> Mixture:
+    """Opens the records that a run trains on. Requires the held-out split to exist, too, if the run reads it.
 
     Raises:
       ConfigError: the message names the field.
     """
     parts = config_errors(part_configs, config.data)
-    open_mixture(config.data, config.data.split)
+    mixture = open_mixture(config.data, config.data.split)
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
     for part in parts.values() if used else ():
@@ -36,6 +36,7 @@ def check_data(config: RunConfig) -> None:
                 f"{part.directory} has no split {config.evaluation.split!r} (config.evaluation.split), which "
                 f"{' and '.join(used)} need: set them to 0, or prepare the dataset with a larger --test_fraction"
             )
+    return mixture
 
 
 def run_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
@@ -49,17 +50,16 @@ def run_tokenizer(config: RunConfig, source: Source | None) -> Tokenizer:
     return config_errors(read_tokenizer, tokenizer_directory(config, source), config.model)
 
 
-def sampled_buffers(config: RunConfig, tokenizer: Tokenizer) -> Buffers:
+def sampled_buffers(config: RunConfig, mixture: Mixture, tokenizer: Tokenizer) -> Buffers:
     """Fills the buffers of a run with its first samples, at most `SAMPLED` and no more than records.
 
     Raises:
       ConfigError: the config is invalid. The message names the field.
     """
-    mixture = open_mixture(config.data, config.data.split)
     return config_errors(first_buffers, mixture, config.data, run_layout(config), tokenizer, SAMPLED)
 
 
-def buffer_facts(config: RunConfig, buffers: Buffers) -> list[tuple[str, str]]:
+def buffer_facts(config: RunConfig, mixture: Mixture, buffers: Buffers) -> list[tuple[str, str]]:
     """Returns what the start-up table of a run says of its first samples: names and values."""
     data, packing = config.data, buffers.packing
     count = SkippedCount(buffers.skipped)
@@ -68,16 +68,18 @@ def buffer_facts(config: RunConfig, buffers: Buffers) -> list[tuple[str, str]]:
     facts = [("samples that fit", f"{fit}  ({causes} left out)" if causes else fit)]
     if buffers.share_left_out > WARN_ABOVE and count.advice:
         facts.append(("warning", count.advice.strip()))
+    if buffers.kept:
+        facts.append(("long captions", f"{outcomes(buffers.outcomes)} (data.long_captions)"))
     if packing is None:
         return facts
     padding = ", ".join(f"{region} {share:.0%}" for region, share in packing.padding.items())
-    facts.append(("padding", f"{padding}  ({limit_of(config, buffers)})"))
-    steps = steps_per_epoch(buffers, groups_of(config), data)
+    facts.append(("padding", f"{padding}  ({limit_of(config, mixture, buffers)})"))
+    steps = steps_per_epoch(buffers, groups_of(config, mixture), data)
     facts.append(("steps per epoch", ", ".join(f"{value:,.0f} {_of(name)}".strip() for name, value in steps.items())))
     return facts
 
 
-def limit_of(config: RunConfig, buffers: Buffers) -> str:
+def limit_of(config: RunConfig, mixture: Mixture, buffers: Buffers) -> str:
     """Says what keeps further samples out of a row.
 
     If that is not the latents, it names lengths of the regions that make samples at least 10% cheaper, if any do.
@@ -90,8 +92,8 @@ def limit_of(config: RunConfig, buffers: Buffers) -> str:
     said = f"{per_row}, {packing.fullest} is full first"
     if packing.fullest == "latent":
         return said
-    proposed = propose_for(config, buffers)
-    refilled = fill_buffers(buffers.lengths, buffers.unread, proposed)
+    proposed = propose_for(config, mixture, buffers)
+    refilled = buffers.refilled(proposed)
     if tokens_per_sample(refilled, proposed) > (1 - WORTH) * tokens_per_sample(buffers, data):
         return said
     assert refilled.packing is not None, "more samples fit"
@@ -103,19 +105,17 @@ def limit_of(config: RunConfig, buffers: Buffers) -> str:
     return f"{said}; {', '.join(changed)} would give {refilled.packing.samples_per_row:.1f}"
 
 
-def propose_for(config: RunConfig, buffers: Buffers) -> DataConfig:
+def propose_for(config: RunConfig, mixture: Mixture, buffers: Buffers) -> DataConfig:
     """Returns the data config of a run with lengths of regions that `propose` chooses."""
-    mixture = open_mixture(config.data, config.data.split)
     return propose(buffers, config.data, needed_by(mixture, run_layout(config)))
 
 
-def groups_of(config: RunConfig) -> list[Group]:
+def groups_of(config: RunConfig, mixture: Mixture) -> list[Group]:
     """Returns the records that a run samples.
 
     Raises:
       ConfigError: the config is invalid, also for these records. The message names the field.
     """
-    mixture = open_mixture(config.data, config.data.split)
     return config_errors(sampled_groups, mixture, config.data, run_layout(config))
 
 

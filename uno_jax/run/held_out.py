@@ -14,7 +14,7 @@ from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.held_out import fill_rows, held_out_samples, spread
-from uno_jax.data.mixture import open_mixture, part_configs, trained_tasks
+from uno_jax.data.mixture import Mixture, open_mixture, part_configs, trained_tasks
 from uno_jax.data.rows import make_batch, pack_row
 from uno_jax.data.samples import Skipped
 from uno_jax.objectives.constant import HeldOut
@@ -69,15 +69,27 @@ def held_out_data(config: RunConfig, *, prompts: bool) -> DataConfig:
     )
 
 
-def held_out_numbers(config: RunConfig) -> list[int]:
-    """Returns the numbers of the held-out records, which depend on the split and on the tasks that are trained.
+def open_held_out(config: RunConfig) -> Mixture:
+    """Opens the held-out records of a run, without the captions that a model wrote.
+
+    Raises:
+      ConfigError: a dataset or the split does not exist. The message names the field.
+    """
+    return open_mixture(held_out_data(config, prompts=True), config.evaluation.split)
+
+
+def held_out_numbers(config: RunConfig, mixture: Mixture) -> list[int]:
+    """Returns the numbers of the records of held-out losses, which depend on the split and on the trained tasks.
+
+    Args:
+      config: the config of the run.
+      mixture: from `open_held_out`.
 
     Raises:
       ConfigError: the split has no record of these tasks.
-      FileNotFoundError: the dataset or the split does not exist.
     """
     data, evaluation = config.data, config.evaluation
-    numbers = spread(open_mixture(data, evaluation.split).trained(), evaluation.records)
+    numbers = spread(mixture.trained(), evaluation.records)
     if not numbers:
         parts = part_configs(data).values()
         where = " or ".join(part.directory for part in parts)
@@ -94,8 +106,9 @@ def held_out_batches(context: RunContext, data: DataConfig, numbers: Sequence[in
 
     Every host reads all records, and keeps its rows. The rows therefore do not depend on the number of hosts.
     """
+    assert context.held_out is not None, "the held-out records are not open"
     layout, encode = run_layout(context.config), make_encode(context)
-    samples = list(held_out_samples(open_mixture(data, data.split), numbers, layout, context.tokenizer))
+    samples = list(held_out_samples(context.held_out.read_with(data), numbers, layout, context.tokenizer))
     rows = list(fill_rows([sample for sample in samples if not isinstance(sample, Skipped)], data))
     rows += [[]] * (-len(rows) % data.rows)
     own = own_rows(np.arange(data.rows), context.mesh)
@@ -114,7 +127,8 @@ def make_held_out_losses(context: RunContext, state: TrainState) -> HeldOutLosse
       ConfigError: the split has no record of the tasks that are trained.
     """
     config, mesh = context.config, context.mesh
-    numbers = held_out_numbers(config)
+    assert context.held_out is not None, "the held-out records are not open"
+    numbers = held_out_numbers(config, context.held_out)
     with_prompts, without_prompts = (
         held_out_batches(context, held_out_data(config, prompts=prompts), numbers) for prompts in (True, False)
     )

@@ -13,11 +13,12 @@ from jaxtyping import Array, Float
 from uno_jax.attention.metadata import TokenMetadata
 from uno_jax.batch import Batch, Layout, PixelBatch
 from uno_jax.config import ConfigError
+from uno_jax.data.config import DataConfig
 from uno_jax.data.held_out import spread
 from uno_jax.data.methods import MethodConfig, make_sample
-from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.mixture import Mixture, part_configs
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
-from uno_jax.data.record import Record
+from uno_jax.data.record import Record, without_moments
 from uno_jax.data.sampling_rows import caption_parts, context_batch
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.inference.picture_files import write_png
@@ -59,8 +60,9 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
       ConfigError: the held-out split has no record with a target picture.
     """
     config = context.config
-    records, layout = choose_records(config), layout_of(config.model)
-    plans = [_plan(record, config, context.tokenizer) for record in records]
+    assert context.held_out is not None, "the held-out records are not open"
+    records, layout = choose_records(config, context.held_out), layout_of(config.model)
+    plans = [make_plan(chosen, context.tokenizer) for chosen in records]
     grids = [_grid(plan, layout) for plan in plans]
     sample = _make_sample(context, plans)
     autoencoder = make_autoencoder(config.model.autoencoder)
@@ -81,7 +83,7 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
                     Picture("sample", pictures[i], sampled.sample_captions[i]),
                 ),
             )
-            for i, (record, plan) in enumerate(zip(records, plans, strict=True))
+            for i, ((record, _), plan) in enumerate(zip(records, plans, strict=True))
         ]
         path = context.workdir / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,21 +92,31 @@ def make_generate_pictures(context: RunContext) -> Callable[[int, Params], None]
     return generate_pictures
 
 
-def choose_records(config: RunConfig) -> list[Record]:
+class Chosen(NamedTuple):
+    """A record of the sheets, and the config that its dataset is read with."""
+
+    record: Record
+    config: DataConfig
+
+
+def choose_records(config: RunConfig, mixture: Mixture) -> list[Chosen]:
     """Returns evenly spaced held-out records, balanced over the trained tasks with a target picture.
+
+    Args:
+      config: the config of the run.
+      mixture: from `open_held_out`.
 
     Raises:
       ConfigError: there is no such record.
     """
-    mixture = open_mixture(config.data, config.evaluation.split)
-    chosen = spread(mixture.trained(TASKS_WITH_TARGET), config.pictures.examples)
-    if not chosen:
+    numbers = spread(mixture.trained(TASKS_WITH_TARGET), config.pictures.examples)
+    if not numbers:
         where = " or ".join(part.directory for part in part_configs(config.data).values())
         raise ConfigError(
             f"config.pictures.every is {config.pictures.every}, but split {config.evaluation.split!r} of {where} has "
             "no sampled record of a task with a target picture: set it to 0"
         )
-    return [mixture[number] for number in chosen]
+    return [Chosen(mixture[number], mixture.parts[mixture.locate(number)[0]].config) for number in numbers]
 
 
 def caption_inputs(
@@ -167,9 +179,13 @@ def _make_sample(context: RunContext, plans: Sequence[Plan]) -> Callable[[Params
     return sampled
 
 
-def _plan(record: Record, config: RunConfig, tokenizer: Tokenizer) -> Plan:
-    """Makes a plan of the record's complete context and its target, without supervision, for any trained method."""
-    inputs = config.data.inputs(tokenizer)
+def make_plan(chosen: Chosen, tokenizer: Tokenizer) -> Plan:
+    """Makes a plan of a record's complete context and its target, without supervision, for any trained method.
+
+    Pictures have the size at which the record's dataset is trained. They are pixels, also if the run has their moments,
+    because sheets show them.
+    """
+    record, inputs = without_moments(chosen.record), chosen.config.inputs(tokenizer)
     return make_sample(record, MethodConfig(method="sft"), inputs, np.random.default_rng(0)).plan
 
 

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError
+from uno_jax.data.mixture import part_configs
 from uno_jax.objectives.losses import measured_losses, needs
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import batch_sharding, replicated
@@ -33,7 +34,15 @@ def config_errors(function: Callable[..., Result], *args: Any) -> Result:
 
 def step_config(config: RunConfig) -> StepConfig:
     """Returns the config of the run's steps."""
-    return StepConfig(config.model, config.objective, config.optimizer, config.steps, config.seed, config.limits)
+    return StepConfig(
+        config.model,
+        config.objective,
+        config.optimizer,
+        config.steps,
+        config.seed,
+        config.limits,
+        datasets=tuple(part_configs(config.data)) if config.data.mixture else (),
+    )
 
 
 def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:

@@ -9,11 +9,10 @@ from typing import NoReturn
 
 from jax.sharding import Mesh
 
-from uno_jax.config import ConfigError, json_file
+from uno_jax.config import ConfigError
 from uno_jax.data.annex import open_annex
 from uno_jax.data.captions import KIND as CAPTIONS
-from uno_jax.data.fingerprint import split_fingerprint
-from uno_jax.data.mixture import open_mixture, part_configs
+from uno_jax.data.mixture import Mixture, part_configs
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.json_object import read_object
 from uno_jax.interop.source import OrbaxCheckpoint
@@ -59,6 +58,7 @@ def resume(
     config: RunConfig,
     workdir: Path,
     mesh: Mesh,
+    data: Mapping[str, str],
     say: Say,
     *,
     resume_step: int | None = None,
@@ -73,6 +73,7 @@ def resume(
       config: the config of the run.
       workdir: its folder.
       mesh: mesh to restore the state onto.
+      data: the data of the run, from `about_data`.
       say: shows a line to the user.
       resume_step: restores the checkpoint of this step, or none.
       accept_changes: accepts fields of the config that differ from the checkpoint's, as far as its state fits them.
@@ -90,7 +91,6 @@ def resume(
         )
     if not steps:
         return None
-    data = _read_data(config)
     damaged: dict[int, CheckpointError] = {}
     for step in reversed(steps) if resume_step is None else [resume_step]:
         try:
@@ -226,23 +226,17 @@ def _listed(steps: Sequence[int]) -> str:
     return f"step {', '.join(map(str, steps))}" if steps else "no step"
 
 
-def data_file(config: RunConfig) -> bytes:
-    """Returns the asset `data.json`: directory, split and fingerprints of the data, the same on all hosts.
+def about_data(mixture: Mixture) -> dict[str, str]:
+    """Returns what the asset `data.json` holds: directory, split and fingerprints of the data, the same on all hosts.
 
     Raises:
-      OSError: there is no such dataset.
       ConfigError: the hosts find different data.
     """
-    return json_file(_read_data(config))
-
-
-def _read_data(config: RunConfig) -> dict[str, str]:
-    data, parts = config.data, part_configs(config.data)
-    open_mixture(data, data.split)  # says what to do if a dataset is missing
-    fingerprint = "+".join(name + split_fingerprint(part.directory, data.split) for name, part in parts.items())
-    where = ", ".join(part.directory for part in parts.values())
+    fingerprint = "+".join(part.name + part.fingerprint for part in mixture.parts)
+    where = ", ".join(part.config.directory for part in mixture.parts)
+    split = mixture.parts[0].config.split
     if len(set(gather_json(fingerprint))) > 1:
         raise ConfigError(f"config.data.directory: the hosts find different data in {where}")
-    written = {name: part.captions for name, part in parts.items() if part.captions}
-    captions = "+".join(name + open_annex(own, CAPTIONS).fingerprint(data.split) for name, own in written.items())
-    return {"directory": where, "split": data.split, "fingerprint": fingerprint, "captions": captions}
+    written = {part.name: part.config.captions for part in mixture.parts if part.config.captions}
+    captions = "+".join(name + open_annex(own, CAPTIONS).fingerprint(split) for name, own in written.items())
+    return {"directory": where, "split": split, "fingerprint": fingerprint, "captions": captions}

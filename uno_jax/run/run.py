@@ -15,10 +15,10 @@ import rich.console
 from jax.sharding import Mesh
 
 from uno_jax.batch import REGIONS
-from uno_jax.config import to_json
+from uno_jax.config import json_file, to_json
 from uno_jax.data.buffers import Buffers, check_share
 from uno_jax.data.config import DataConfig
-from uno_jax.data.mixture import part_configs
+from uno_jax.data.mixture import Mixture, check_files, part_configs
 from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
@@ -31,11 +31,11 @@ from uno_jax.process.lock import locked
 from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
-from uno_jax.run.dataset import buffer_facts, check_data, run_tokenizer, sampled_buffers
+from uno_jax.run.dataset import buffer_facts, open_data, run_tokenizer, sampled_buffers
 from uno_jax.run.encoded import check_encoded
-from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses
+from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses, open_held_out
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
-from uno_jax.run.resume import DATA_FILE, check_workdir, data_file, resume
+from uno_jax.run.resume import DATA_FILE, about_data, check_workdir, resume
 from uno_jax.run.skipped import SkippedFile, Watched
 from uno_jax.run.start import Start, check_trainable, model_assets, run_source, start_params, tokenizer_directory
 from uno_jax.training.checkpoint_folders import DataState
@@ -114,18 +114,20 @@ def _run(
     check_rows(config.data.rows, mesh, field="config.data.rows")
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     check_trainable(config)
-    check_data(config)
+    mixture = open_data(config)
+    held_out_records = open_held_out(config) if config.evaluation.records or config.pictures.every else None
+    data = about_data(mixture)
     say = functools.partial(console.print, soft_wrap=True, markup=False, highlight=False)
-    resumed = resume(config, workdir, mesh, say, resume_step=resume_step, accept_changes=accept_changes)
+    resumed = resume(config, workdir, mesh, data, say, resume_step=resume_step, accept_changes=accept_changes)
     source = run_source(config, None if resumed is None else resumed.checkpoint)
     files, tokenizer = tokenizer_directory(config, source), run_tokenizer(config, source)
     skipped = SkippedFile(workdir / _numbered("skipped.jsonl"), console)
-    buffers = _first_buffers(config, tokenizer, skipped)
-    batches: Any = Watched(config_errors(_batches, config, tokenizer, mesh), skipped)
+    buffers = _first_buffers(config, mixture, tokenizer, skipped)
+    batches: Any = Watched(config_errors(_batches, config, mixture, tokenizer, mesh), skipped)
 
     provenance = Provenance() if source is None else source.provenance()
     assets = model_assets(config, files) | provenance.with_trained(config.trainable).assets()
-    assets |= {DATA_FILE: data_file(config)}
+    assets |= {DATA_FILE: json_file(data)}
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets, config.checkpoint.keep_every)
     if resumed is None:
         start = start_params(config, mesh)
@@ -138,8 +140,8 @@ def _run(
         start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
     check_encoded(config, start.autoencoder)
 
-    context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir)
-    console.print(_startup(context, files, state, start, buffers))
+    context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir, held_out_records)
+    console.print(_startup(context, files, state, start, buffer_facts(config, mixture, buffers)))
     if resumed is not None and int(state.step) >= config.steps:
         console.print(
             f"The run in {workdir} is complete: {state.step} steps. Increase config.steps, or give another workdir."
@@ -213,13 +215,13 @@ def _close(checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
         say(f"{error}.")
 
 
-def _first_buffers(config: RunConfig, tokenizer: Tokenizer, skipped: SkippedFile) -> Buffers:
+def _first_buffers(config: RunConfig, mixture: Mixture, tokenizer: Tokenizer, skipped: SkippedFile) -> Buffers:
     """Measures the first samples of the run.
 
     Raises:
       TooManySkipped: too many of them would be skipped. They are listed in the file.
     """
-    buffers = sampled_buffers(config, tokenizer)
+    buffers = sampled_buffers(config, mixture, tokenizer)
     try:
         check_share(buffers, config.data, f"the first {buffers.samples:,} samples")
     except TooManySkipped as error:
@@ -228,9 +230,10 @@ def _first_buffers(config: RunConfig, tokenizer: Tokenizer, skipped: SkippedFile
     return buffers
 
 
-def _batches(config: RunConfig, tokenizer: Tokenizer, mesh: Mesh) -> Any:
+def _batches(config: RunConfig, mixture: Mixture, tokenizer: Tokenizer, mesh: Mesh) -> Any:
     share, layout = row_share(mesh), run_layout(config)
-    return open_batches(config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
+    check_files(config.data)
+    return open_batches(mixture, config.data, layout, tokenizer, host_index=share.number, host_count=share.total)
 
 
 def _numbered(name: str) -> str:
@@ -308,7 +311,9 @@ def _make_evaluate(held_out: HeldOutLosses, writer: MetricsWriter | None) -> Cal
     return evaluate
 
 
-def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Start, buffers: Buffers) -> Any:
+def _startup(
+    context: RunContext, tokenizer: Path, state: TrainState, start: Start, of_buffers: list[tuple[str, str]]
+) -> Any:
     config, data = context.config, context.config.data
     mesh = " x ".join(f"{axis} {size}" for axis, size in context.mesh.shape.items() if size > 1) or "of one device"
     hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
@@ -317,7 +322,7 @@ def _startup(context: RunContext, tokenizer: Path, state: TrainState, start: Sta
         ("tokenizer", f"{context.tokenizer.summary}  ({tokenizer})"),
         ("parameters from", start.origin),
         ("devices", f"{context.mesh.size} ({jax.devices()[0].device_kind}), mesh {mesh}{hosts}"),
-        *buffer_facts(config, buffers),
+        *of_buffers,
         ("output", str(context.workdir)),
     ]
     tokens = {region: data.rows * data.capacities[region] for region in REGIONS if data.capacities[region]}

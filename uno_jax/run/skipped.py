@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import rich.console
 
 from uno_jax.data.buffers import WARN_ABOVE
 from uno_jax.data.pipeline import PackedBatch, TooManySkipped
-from uno_jax.data.samples import Skipped, SkippedCount
+from uno_jax.data.samples import Skipped, SkippedCount, outcomes
 from uno_jax.process.json_reader import JsonError, parse_json
 
 _ENOUGH = 1000  # samples of which a share says something
 
 
 class SkippedFile:
-    """`skipped.jsonl`: one line with id, cause and message for each record that was skipped for a cause.
+    """`skipped.jsonl`: one line with id, cause, message and outcome for each record that could not be used as it is.
 
     A warning is printed for the first skipped sample, the tenth, the hundredth, and so on, and as soon as more than 1%
-    of at least a thousand samples were skipped.
+    of at least a thousand samples were skipped, or have a caption that is too long.
     """
 
     def __init__(self, file: Path, console: rich.console.Console):
@@ -29,16 +30,19 @@ class SkippedFile:
         content = file.read_bytes() if file.is_file() else b""
         self._listed = set(_listed(content))
         self._before = "" if content[-1:] in (b"", b"\n") else "\n"  # the last line was cut when a process was killed
-        self._count = SkippedCount()
+        self._count, self._kept_count = SkippedCount(), SkippedCount()
+        self._kept: Counter[str] = Counter()
         self._samples = 0
-        self._many = False
+        self._many = self._many_kept = False
 
-    def add(self, samples: int, skipped: list[Skipped]) -> None:
-        """Counts a batch and lists its skipped samples."""
+    def add(self, samples: int, skipped: Sequence[Skipped], kept: Sequence[Skipped] = ()) -> None:
+        """Counts a batch, and lists its skipped samples and those with a caption that is too long."""
         self._samples += samples
         before = self._count.causes.total()
         self._count.add(skipped)
-        new = {(skip.id, skip.cause): skip for skip in skipped if (skip.id, skip.cause) not in self._listed}
+        self._kept_count.add(kept)
+        new = {_key(skip._asdict()): skip for skip in (*skipped, *kept)}
+        new = {key: skip for key, skip in new.items() if key not in self._listed}
         if new:
             self._write(new.values())
             self._listed |= new.keys()
@@ -48,6 +52,14 @@ class SkippedFile:
         if skipped and (_digits(total) > _digits(before) or (many and not self._many)):
             self._warn(skipped[-1])
         self._many |= many
+        self._kept.update(skip.outcome for skip in kept)
+        many_kept = drawn >= _ENOUGH and self._kept.total() > WARN_ABOVE * drawn
+        if many_kept and not self._many_kept:
+            self._print(
+                f"warning: {self._kept.total():,} of {drawn:,} samples have a caption that is too long: "
+                f"{outcomes(self._kept)}. {self._kept_count.advice}All are listed in {self._file}"
+            )
+        self._many_kept |= many_kept
 
     def _write(self, skipped: Iterable[Skipped]) -> None:
         try:
@@ -86,7 +98,7 @@ class Watched:
         except TooManySkipped as error:
             self._skipped.add(0, error.skipped)
             raise
-        self._skipped.add(int(packed.stats["samples"]), packed.skipped)
+        self._skipped.add(int(packed.stats["samples"]), packed.skipped, packed.kept)
         return packed
 
     def get_state(self) -> Any:
@@ -107,11 +119,15 @@ def _digits(count: int) -> int:
     return len(str(count)) if count else 0
 
 
-def _listed(content: bytes) -> Iterator[tuple[str, str]]:
-    """Yields record id and cause of the lines that an earlier process of the run wrote."""
+def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns what a line is about: the record, the cause and the outcome, which earlier versions did not write."""
+    return line["id"], line["cause"], line.get("outcome", "skipped")
+
+
+def _listed(content: bytes) -> Iterator[tuple[str, str, str]]:
+    """Yields the keys of the lines that an earlier process of the run wrote."""
     for line in content.splitlines():
         try:
-            entry = parse_json(line)
-            yield entry["id"], entry["cause"]
-        except (JsonError, KeyError, TypeError):
+            yield _key(parse_json(line))
+        except (JsonError, KeyError, TypeError, AttributeError):
             continue

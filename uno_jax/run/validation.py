@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from uno_jax.data.buffers import Buffers, check_share, fill_buffers, steps_per_epoch
-from uno_jax.data.mixture import check_files, open_mixture
+from uno_jax.data.buffers import Buffers, check_share, steps_per_epoch
+from uno_jax.data.mixture import check_files
 from uno_jax.data.pipeline import TooManySkipped
 from uno_jax.data.survey import Survey, survey
 from uno_jax.process.errors import UserError
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
-from uno_jax.run.dataset import check_data, groups_of, propose_for, run_tokenizer
-from uno_jax.run.held_out import held_out_numbers
+from uno_jax.run.dataset import groups_of, limit_of, open_data, propose_for, run_tokenizer
+from uno_jax.run.held_out import held_out_numbers, open_held_out
 from uno_jax.run.programs import config_errors
 from uno_jax.run.start import run_source
 
@@ -27,6 +27,8 @@ class Validation:
 
     config: RunConfig
     survey: Survey
+    limit: str
+    """What keeps further samples out of a row, from `limit_of`; "" if no sample fits."""
     steps_per_epoch: dict[str, float]
     """Steps in which a run draws each group of records once, from `buffers.steps_per_epoch`."""
     problems: list[str]
@@ -51,20 +53,21 @@ def validate(config: RunConfig, begin: Begin, *, fit: bool = False) -> Validatio
     """
     config = with_local_paths(config)
     check_config(config)
-    check_data(config)
+    mixture = open_data(config)
     data, layout = config.data, run_layout(config)
-    groups = groups_of(config)
+    groups = groups_of(config, mixture)
     # The tokenizer of the config needs no checkpoint, which may be on another machine.
     tokenizer = run_tokenizer(config, None if data.tokenizer else run_source(config))
     check_files(data)
     advance = begin("Reading records", sum(len(group.numbers) for group in groups))
-    found = config_errors(survey, open_mixture(data, data.split), data, layout, tokenizer, advance)
+    found = config_errors(survey, mixture, data, layout, tokenizer, advance)
     steps = steps_per_epoch(found.buffers, groups, data)
     proposed = proposed_buffers = None
     if fit:
-        proposed = replace(config, data=propose_for(config, found.buffers))
-        proposed_buffers = fill_buffers(found.buffers.lengths, found.buffers.unread, proposed.data)
-    return Validation(config, found, steps, list(_problems(config, found, steps)), proposed, proposed_buffers)
+        proposed = replace(config, data=propose_for(config, mixture, found.buffers))
+        proposed_buffers = found.buffers.refilled(proposed.data)
+    limit = "" if found.buffers.packing is None else limit_of(config, mixture, found.buffers)
+    return Validation(config, found, limit, steps, list(_problems(config, found, steps)), proposed, proposed_buffers)
 
 
 def _problems(config: RunConfig, found: Survey, steps: dict[str, float]) -> Iterator[str]:
@@ -75,7 +78,7 @@ def _problems(config: RunConfig, found: Survey, steps: dict[str, float]) -> Iter
         yield f"{error}."
     if config.evaluation.records:
         try:
-            held_out_numbers(config)
+            held_out_numbers(config, open_held_out(config))
         except UserError as error:
             yield f"{error}."
     if config.data.epochs and steps and config.steps > (most := math.floor(config.data.epochs * steps["all"])):

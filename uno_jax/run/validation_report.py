@@ -12,10 +12,9 @@ from uno_jax.batch import REGIONS
 from uno_jax.data.buffers import NEARLY_ALL, Buffers
 from uno_jax.data.mixture import part_configs
 from uno_jax.data.proposal import tokens_per_sample
-from uno_jax.data.samples import SkippedCount
+from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.survey import EXAMPLES
 from uno_jax.run.config import RunConfig
-from uno_jax.run.dataset import limit_of
 from uno_jax.run.validation import Validation
 
 _NAMED = 1  # examples in the table
@@ -34,10 +33,12 @@ def sentences(found: Validation) -> Iterator[str]:
     causes = ", ".join(f"{cause} {count:,}" for cause, count in left_out.causes.most_common())
     fit = f"{1 - buffers.share_left_out:.1%} of {buffers.samples:,} samples fit a row"
     yield f"{fit} ({causes} left out)." if causes else f"{fit}."
-    if left_out.over:
+    if buffers.kept:
+        yield f"{len(buffers.kept):,} samples have a caption that is too long: {outcomes(buffers.outcomes)}."
+    if left_out.over or buffers.kept:
         yield from (f"  {line}" for line in _enlargements(buffers, found.config))
     if buffers.packing is not None:
-        yield f"Rows: {limit_of(found.config, buffers)}."
+        yield f"Rows: {found.limit}."
         for name, steps in found.steps_per_epoch.items():
             of = "" if name == "all" else f" of {name}"
             yield (
@@ -98,7 +99,7 @@ def _regions_table(config: RunConfig, buffers: Buffers) -> Table:
     table = _table("tokens of a sample, and of a row")
     for name in ("region", "median", f"{NEARLY_ALL:.0%}", "longest", "row", "too long", "padding"):
         table.add_column(name, justify="left" if name == "region" else "right")
-    over = SkippedCount(buffers.long).over
+    over = SkippedCount([*buffers.long, *buffers.kept]).over
     padding: Mapping[str, float] = {} if buffers.packing is None else buffers.packing.padding
     for region in REGIONS:
         needs = (buffers.needed(region, share) for share in (0.5, NEARLY_ALL, 1.0))
@@ -138,7 +139,7 @@ def _proposal_table(found: Validation) -> Table:
 
 
 def _enlargements(buffers: Buffers, config: RunConfig) -> Iterator[str]:
-    over = SkippedCount(buffers.long).over
+    over = SkippedCount([*buffers.long, *buffers.kept]).over
     for region, count in over.most_common():
         nearly, longest = buffers.needed(region, NEARLY_ALL), buffers.needed(region)
         room = config.data.capacities[region]
@@ -153,6 +154,7 @@ def _flags(config: RunConfig, proposed: RunConfig) -> list[str]:
 
 def _buffers_json(config: RunConfig, buffers: Buffers) -> dict[str, Any]:
     left_out, packing = SkippedCount(buffers.skipped), buffers.packing
+    over = SkippedCount([*buffers.long, *buffers.kept]).over
     padding: Mapping[str, float] = {} if packing is None else packing.padding
     regions = {
         region: {
@@ -160,7 +162,7 @@ def _buffers_json(config: RunConfig, buffers: Buffers) -> dict[str, Any]:
             "median": buffers.needed(region, 0.5),
             "nearly_all": buffers.needed(region, NEARLY_ALL),
             "longest": buffers.needed(region),
-            "too_long": left_out.over[region],
+            "too_long": over[region],
             "padding": padding.get(region),
         }
         for region in REGIONS
@@ -169,6 +171,8 @@ def _buffers_json(config: RunConfig, buffers: Buffers) -> dict[str, Any]:
         "samples": buffers.samples,
         "share_left_out": buffers.share_left_out,
         "left_out": dict(left_out.causes),
+        "kept": dict(buffers.outcomes),
+        "kept_ids": [skip.id for skip in buffers.kept[:EXAMPLES]],
         "left_out_ids": [skip.id for skip in buffers.skipped[:EXAMPLES]],
         "regions": regions,
         "samples_per_row": None if packing is None else packing.samples_per_row,

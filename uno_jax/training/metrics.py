@@ -86,7 +86,13 @@ class LogWindow:
     """
 
     _LATEST = ("learning_rate", "skipped", "weight/", "gradient_norm/", "gradient_cosine/", "constant/")
-    _SUMS = ("samples", "filtered", "without_caption")  # and all that begin with one of these and a slash
+    _SUMS = (
+        "samples",
+        "filtered",
+        "other_caption",
+        "unsupervised",
+        "without_caption",
+    )  # and all that begin with one of these and a slash
     _DROPPED = ("finite", "latched", "spike", "tokens/")
 
     def __init__(self, every: int, gather: Callable[[Any], list[Any]] = lambda value: [value]):

@@ -50,6 +50,8 @@ class StepConfig:
     steps: int
     seed: int
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    datasets: tuple[str, ...] = ()
+    """Names of the datasets of a mixture, in its order, whose losses are metrics of their own."""
 
 
 def draw_for(batch: Batch, config: StepConfig) -> Draws:
@@ -98,7 +100,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
     counts of all microbatches, so the update equals that of the full batch. A non-finite loss or gradient is never
     applied, nor is a spike of the loss, if the config names a reaction to it.
 
-    Metrics: `loss`, each loss and its time bins and tasks, `weight/<loss>`, `gradient_norm`, `learning_rate`,
+    Metrics: `loss`, each loss and its time bins, tasks and datasets, `weight/<loss>`, `gradient_norm`, `learning_rate`,
     `finite`, `latched`, `skipped`, and those of `spike_metrics`.
     """
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -113,7 +115,7 @@ def make_train_step(config: StepConfig) -> Callable[[TrainState, Batch], tuple[T
             draws = draw_for(micro, config)
             losses = losses_of(merge(trainable, state.frozen), micro, draws, config, state.anchor)
             reduced = reduce_losses(losses, counts, config.objective)
-            return total_loss(reduced, weights), (reduced, loss_sums(losses))
+            return total_loss(reduced, weights), (reduced, loss_sums(losses, config.datasets))
 
         def gradient(micro: Batch) -> tuple[Any, Params]:
             value, gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable, micro)
@@ -220,14 +222,14 @@ def _guarded_update(
 
 def make_evaluation_step(config: StepConfig) -> Callable[..., dict[str, tuple[Array, Array]]]:
     """Returns a function of parameters, batch and `TrainState.anchor` (default: None) that computes (sum, count) of
-    every loss of the batch: in total, by time bin and by task.
+    every loss of the batch: in total, by time bin, by task and by dataset.
 
     It uses the microbatches of the train step, so it needs no more memory.
     """
 
     def step(params: Params, batch: Batch, anchor: Params | None = None) -> dict[str, tuple[Array, Array]]:
         def sums(micro: Batch) -> dict[str, tuple[Array, Array]]:
-            return loss_sums(losses_of(params, micro, draw_for(micro, config), config, anchor))
+            return loss_sums(losses_of(params, micro, draw_for(micro, config), config, anchor), config.datasets)
 
         return _sum_over_microbatches(sums, batch, config.optimizer.accumulation)
 
