@@ -50,6 +50,7 @@ from made_up_rows import block_after, made_up_rows
 
 from uno_jax.attention.attend import Attention
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.models.apart import arranged
 from uno_jax.models.config import DecoderConfig, ModelConfig, Remat, VisionConfig
 from uno_jax.models.decoder import KVCache
 from uno_jax.objectives.config import ObjectiveConfig
@@ -151,8 +152,9 @@ def random_params(shapes: Any) -> Any:
     """Random weights in the dtypes of `shapes`: scales are 1, biases 0, all else normal with deviation 0.02."""
 
     def leaf(path: Any, shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
-        if path[-1].key in ("scale", "bias"):
-            return jnp.full(shape.shape, float(path[-1].key == "scale"), shape.dtype)
+        name = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
+        if name in ("scale", "bias"):
+            return jnp.full(shape.shape, float(name == "scale"), shape.dtype)
         return jax.random.normal(key, shape.shape, shape.dtype) * jnp.asarray(0.02, shape.dtype)
 
     paths, tree = jax.tree.flatten_with_path(shapes)
@@ -165,7 +167,7 @@ def sample_workload(args: argparse.Namespace, sizes: Sizes) -> Workload:
     """Pictures from noise, with and without the prompt."""
     model = model_of(sizes, args)
     flow = FlowConfig(args.steps, 3.0, GuidanceConfig(4.0, image_scale=1.0))
-    params = cast_params(abstract_params(model), (), "bfloat16", "bfloat16")
+    params = arranged(cast_params(abstract_params(model), (), "bfloat16", "bfloat16"), model.decoder)
     decoder, none = model.decoder, {"captions": 0, "queries": 0}
     context, target = block_after(made_up_rows(model, args.rows, sizes.side, prompt=sizes.prompt, **none), sizes.prompt)
     no_context, alone = block_after(made_up_rows(model, args.rows, sizes.side, prompt=0, **none), 0)
@@ -208,7 +210,7 @@ def train_workload(args: argparse.Namespace, sizes: Sizes) -> Workload:
     side = sizes.side if adapters else sizes.expert_side
     lengths = {"prompt": sizes.context - 2, "captions": sizes.captions, "queries": sizes.queries}
     batch = made_up_rows(model, args.rows, side, **lengths)
-    params = cast_params(abstract_params(model), trainable, dtype, "bfloat16")
+    params = arranged(cast_params(abstract_params(model), trainable, dtype, "bfloat16"), model.decoder)
 
     def state(params: Any) -> Any:
         return create_state(params, trainable, make_optimizer(optimizer, config.steps), ema=False)

@@ -26,6 +26,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # for a script only its own 
 from made_up_rows import made_up_rows
 
 from uno_jax.batch import Batch
+from uno_jax.models.apart import arranged
 from uno_jax.models.config import AutoencoderConfig, DecoderConfig, ModelConfig, VisionConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.config import ObjectiveConfig
@@ -70,7 +71,8 @@ def init(config: StepConfig, batch: Batch, seed: int = 0) -> Any:
     """Randomly initialises the parameters that the workload uses (no vision encoder)."""
     x = jnp.zeros((*batch.latent_positions.shape, 64))
     model = UnifiedModel(config.model)
-    return jax.jit(lambda: model.init(jax.random.key(seed), batch, x, x[..., 0]))()["params"]
+    params = jax.jit(lambda: model.init(jax.random.key(seed), batch, x, x[..., 0]))()["params"]
+    return arranged(params, config.model.decoder)
 
 
 def flow_workload() -> tuple[Callable, tuple, Any, Any, dict]:

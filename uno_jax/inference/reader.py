@@ -20,6 +20,7 @@ from uno_jax.data.plans import Plan, Text
 from uno_jax.data.sampling_rows import context_batch, context_bucket, part, token_count
 from uno_jax.inference.picture_settings import check_seed
 from uno_jax.interop.load import LoadedModel, load_model
+from uno_jax.models.apart import arranged
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.models.decoder import KVCache
@@ -146,7 +147,8 @@ def load_reader(
         name: Any = np.dtype(dtype).name
         config = dataclasses.replace(model.config, compute_dtype=name)
         model = dataclasses.replace(model, config=config)
-    return Reader(model, placed)
+    params = arranged(model.params, model.config.decoder, free=True)
+    return Reader(dataclasses.replace(model, params=params), placed)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))

@@ -15,6 +15,7 @@ from uno_jax.attention.attend import Visibility, attend, visibility
 from uno_jax.attention.flash import SAVED_PRIMITIVE
 from uno_jax.attention.kernel import SAVED_NAMES
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.models import apart
 from uno_jax.models.adapters import ExpertAdapters
 from uno_jax.models.config import DecoderConfig, Remat
 from uno_jax.models.linear import Linear
@@ -165,8 +166,8 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Qwen2.5-shaped decoder with two experts, an embedding, and an untied vocabulary head.
 
-    The parameters of all layers are stacked for `nn.scan`. Unrolling and the rematerialisation policy are config
-    fields that do not change a checkpoint.
+    The parameters of all layers are stacked for `nn.scan`, or kept apart (`models/apart.py`) for a program without a
+    loop. Unrolling and the rematerialisation policy are config fields that do not change a checkpoint.
     """
 
     config: DecoderConfig
@@ -246,8 +247,41 @@ class Decoder(nn.Module):
         # Carried through the loop and not stacked by it, so that one layer's states are in memory, not those of all.
         keep = jnp.arange(1, self.config.num_layers + 1) == kept_layer if kept_layer else None
         kept = jnp.zeros_like(streams.generation) if kept_layer else None
-        (streams, kept), _ = self.layers((streams, kept), rope, seen, cache and (cache.keys, cache.values), keep)
+        cached = cache and (cache.keys, cache.values)
+        parameters = self.variables.get("params", {}).get("layers", {})
+        if any(map(apart.is_apart, jax.tree.leaves(parameters, is_leaf=apart.is_apart))):
+            return self._run_apart(parameters, (streams, kept), rope, seen, cached, keep)
+        (streams, kept), _ = self.layers((streams, kept), rope, seen, cached, keep)
         return streams, kept
+
+    def _run_apart(
+        self,
+        parameters: Any,
+        carry: tuple[Streams, Array | None],
+        rope: tuple[tuple[Array, Array], ...],
+        seen: Visibility,
+        cached: tuple[Array, Array] | None,
+        keep: Bool[Array, " layers"] | None,
+    ) -> tuple[Streams, Array | None]:
+        """`self.layers` with parameters that are kept apart: one layer after the other, with the same sown arrays."""
+        layer = DecoderLayer(self.config, self.dtype, parent=None)
+        wanted = [name for name in ("cache", "intermediates") if self.is_mutable_collection(name)]
+
+        def run(params: Any, carry: Any, cached: Any, keep: Any) -> Any:
+            (carry, _), sown = layer.apply({"params": params}, carry, rope, seen, cached, keep, mutable=wanted)
+            return carry, sown
+
+        if self.config.remat != "none":
+            run = jax.checkpoint(run, policy=REMAT_POLICIES[self.config.remat])
+        sown = []
+        for i in range(self.config.num_layers):
+            own = None if cached is None else (cached[0][i], cached[1][i])
+            carry, of_layer = run(apart.layer(parameters, i), carry, own, None if keep is None else keep[i])
+            sown.append(of_layer)
+        together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *sown)
+        for name in wanted:
+            self.put_variable(name, "layers", together[name])
+        return carry
 
     def logits(self, hidden: Float[Array, "batch tokens features"]) -> Float[Array, "batch tokens vocab"]:
         """Vocabulary logits, float32."""

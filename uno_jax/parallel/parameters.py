@@ -152,9 +152,10 @@ def with_shardings(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def _parameter_path(path: Sequence[Any]) -> str:
-    """Path of the parameter within the path of a leaf: the dictionary keys at its end."""
+    """Path of the parameter within the path of a leaf: the dictionary keys at its end, before the number of a layer."""
     names: list[str] = []
-    for key in reversed(path):
+    keys = path[:-1] if path and isinstance(path[-1], jax.tree_util.SequenceKey) else path
+    for key in reversed(keys):
         if not isinstance(key, jax.tree_util.DictKey):
             break
         names.append(str(key.key))

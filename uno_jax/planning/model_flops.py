@@ -18,6 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Int
 
+from uno_jax.models.apart import stacked
 from uno_jax.models.config import ModelConfig
 from uno_jax.objectives.losses import Need
 from uno_jax.planning.example import Example
@@ -45,7 +46,7 @@ def model_flops(
     targets = tokens["query"] + tokens["latent"] * ("align" in needs)
     needed: dict[str, float] = {}
     for tree, trained in ((trainable, True), (frozen, False)):
-        for path, leaf in flatten_dict(tree, sep="/").items():
+        for path, leaf in flatten_dict(stacked(tree), sep="/").items():
             part = part_of(path)
             if part in ENCODERS:
                 of_targets = {"vision": targets, "connector": tokens["query"] * (model.metaquery_target == "connector")}
@@ -74,7 +75,7 @@ def forward_flops(params: Params, tokens: Mapping[str, int], visible_pairs: int,
     """
     decoder = model.decoder
     flops = 4.0 * visible_pairs * decoder.num_layers * decoder.num_heads * decoder.head_dim
-    for path, leaf in flatten_dict(params, sep="/").items():
+    for path, leaf in flatten_dict(stacked(params), sep="/").items():
         if part_of(path) not in ENCODERS:
             flops += 2.0 * _weights(path, leaf.shape) * _tokens_of(path, tokens)
     return flops

@@ -18,6 +18,7 @@ from uno_jax.batch import Layout
 from uno_jax.data.plans import Text
 from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
+from uno_jax.models.apart import arranged
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
@@ -93,7 +94,7 @@ def make_sampler_estimate(
     model, layout = config.model, layout_of(config.model)
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(model.compute_dtype), sharding=x.sharding),
-        abstract_run_params(config, mesh),
+        arranged(abstract_run_params(config, mesh), model.decoder),
     )
     one = _one_image(config, layout)
     inputs = _abstract(one, rows, mesh)

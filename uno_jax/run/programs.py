@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from uno_jax.config import ConfigError
 from uno_jax.data.mixture import part_configs
+from uno_jax.models.apart import arranged
 from uno_jax.objectives.losses import measured_losses, needs
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import batch_sharding, replicated
@@ -89,7 +90,7 @@ def _state_shardings(config: RunConfig, state: TrainState, mesh: Mesh) -> Any:
 def _state_maker(config: RunConfig) -> Callable[[Params], TrainState]:
     optimizer = config_errors(make_optimizer, config.optimizer, config.steps)
     return lambda params: create_state(
-        params,
+        arranged(params, config.model.decoder),
         config.trainable,
         optimizer,
         ema=config.optimizer.ema_decay > 0,

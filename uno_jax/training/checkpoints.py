@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
+from uno_jax.models.apart import like, stacked
 from uno_jax.parallel.hosts import gather_json, together
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import signals_held
@@ -135,6 +136,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._raise_together(why_unwritable(self.directory))
+        state = stacked(state)
         trees: dict[str, Any] = {
             "params": merge(state.trainable, state.frozen),
             "training": _training(state),
@@ -237,10 +239,11 @@ def restore_state(checkpoint: Path, target: TrainState) -> tuple[TrainState, Dat
       CheckpointMismatch: the checkpoint's tensors differ from those of `target`.
       CheckpointError: files are missing or damaged, or a value is not finite. All hosts raise it if one does.
     """
-    trees, data_state = together(lambda: _read_state(checkpoint, target))
+    saved = stacked(target)
+    trees, data_state = together(lambda: _read_state(checkpoint, saved))
     for item, tree in trees.items():
         check_tree(checkpoint / item, tree, finite=_FINITE[item])
-    return _assemble(trees, target), data_state
+    return like(_assemble(trees, saved), target), data_state
 
 
 def _read_state(directory: Path, target: TrainState) -> tuple[dict[str, Any], DataState]:

@@ -44,7 +44,7 @@ def parameters_by_part(trainable: Params, frozen: Params) -> dict[str, tuple[int
     counts = {part: [0, 0] for part, _ in PARTS}
     for kind, tree in enumerate((trainable, frozen)):
         for path, leaf in flatten_dict(tree, sep="/").items():
-            counts[part_of(path)][kind] += math.prod(leaf.shape)
+            counts[part_of(path)][kind] += count_parameters(leaf)
     return {part: (trained, rest) for part, (trained, rest) in counts.items() if trained or rest}
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from uno_jax.batch import Batch, without_supervision
 from uno_jax.models.adapters import ADAPTERS
+from uno_jax.models.apart import stacked
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.unified import UnifiedModel
 from uno_jax.objectives.breakdown import loss_sums
@@ -237,7 +238,7 @@ def make_evaluation_step(config: StepConfig) -> Callable[..., dict[str, tuple[Ar
 
 
 def expert_part(params: Params) -> Params:
-    """Selects the layers of the generation expert, the leaves of which are stacked by layer."""
+    """Selects the layers of the generation expert, whose leaves are stacked or kept apart by layer."""
     return partition(params, ("decoder/layers/generation",))[0]
 
 
@@ -272,8 +273,9 @@ def gradient_products(gradients: dict[str, Params]) -> dict[tuple[str, str], Flo
     """Computes the inner product of the gradients of any two losses (or of one twice) in each layer.
 
     Args:
-      gradients: gradients by name, the leaves of which are stacked by layer.
+      gradients: gradients by name, of parameters that are stacked or kept apart by layer.
     """
+    gradients = stacked(gradients)
 
     def product(first: Params, second: Params) -> Array:
         each = jax.tree.map(lambda a, b: jnp.sum(a * b, axis=tuple(range(1, a.ndim))), first, second)

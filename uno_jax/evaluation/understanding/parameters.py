@@ -10,6 +10,7 @@ import numpy as np
 
 from uno_jax.config import to_json
 from uno_jax.interop.load import LoadedModel
+from uno_jax.models.apart import stacked
 from uno_jax.training.state import is_under_any
 from uno_jax.training.stored_trees import named_leaves
 
@@ -29,7 +30,7 @@ def fingerprints(model: LoadedModel) -> dict[str, str]:
     transform of pictures as `vit_transform`."""
     found = {
         name: _fingerprint(np.asarray(leaf))
-        for name, leaf in sorted(named_leaves(model.params).items())
+        for name, leaf in sorted(named_leaves(stacked(model.params)).items())
         if is_under_any(name, UNDERSTANDING)
     }
     return {**found, "vit_transform": json.dumps(to_json(model.vit_transform))}
