@@ -37,6 +37,15 @@ def test_the_sampling_benchmark_reports_the_keys_of_the_baseline_and_the_compile
     }
 
 
+def test_the_comparison_with_pytorch_reports_medians_and_the_ratios_of_single_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    benchmark = importlib.import_module("benchmarks.beside_torch")
+    line = benchmark.report("flow", [1.0, 3.0, 2.0], [4.0, 4.0, 8.0], threads=2)
+    assert (line["jax_s"], line["torch_s"], line["ratio"]) == (2.0, 4.0, 0.5)
+    assert (line["lowest_ratio"], line["highest_ratio"], line["rounds"]) == (0.25, 0.75, 3)
+    assert benchmark.table([line]).endswith("| `flow` | 2.000 s | 4.000 s | 0.50 | 0.25 to 0.75 |")
+
+
 SCRIPTS = sorted(file.stem for file in BENCHMARKS.glob("*.py") if "__main__" in file.read_text())
 
 

@@ -36,7 +36,11 @@ class DecoderConfig:
     """Maximum number of positions of a context and the text written after it. A picture takes one. Sampling refuses
     longer contexts."""
     scan_unroll: int = 1
-    """Layers per iteration of the layer scan; num_layers unrolls it completely."""
+    """Layers per iteration of the layer scan; num_layers unrolls it completely.
+
+    The decoder then keeps the parameters of each layer apart in memory, so that no program copies slices of stacked
+    ones (`models/apart.py`).
+    """
     remat: Remat = "none"
     """Rematerialisation: what the backward pass recomputes in each layer.
 

@@ -49,6 +49,7 @@ def step_config(config: RunConfig) -> StepConfig:
 def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
     """Creates the state before the first step, sharded over the mesh. Donates `params`."""
     create = _state_maker(config)
+    params = arranged(params, config.model.decoder, free=True)  # inside of jit, slices could not reuse what is donated
     shardings = _state_shardings(config, config_errors(jax.eval_shape, create, params), mesh)
     state: TrainState = jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
     return state

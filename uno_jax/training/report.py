@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import rich.table
@@ -34,7 +35,7 @@ def part_of(path: str) -> str:
     return next(part for part, prefixes in PARTS if path.startswith(prefixes))
 
 
-def count_parameters(tree: Params) -> int:
+def count_parameters(tree: Any) -> int:
     """Counts the parameters in a tree of arrays or ShapeDtypeStruct."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
