@@ -208,6 +208,17 @@ def test_geneval2_averages_questions_of_a_prompt_in_both_ways(tmp_path):
     assert "entry 0 is not a list of probabilities" in failing(out, results)
 
 
+def test_geneval2_averages_all_questions_of_a_skill(tmp_path):
+    questions = {"00000": ("count", "object"), "00001": ("object", "verb", "object")}
+    out = write_evaluated(tmp_path / "out", "geneval2", {"00000": "3 atoms", "00001": "3 atoms"}, questions=questions)
+    results = tmp_path / "score_lists.json"
+    results.write_text(json.dumps([[0.25, 1.0], [0.0, 0.5, 0.5]]))
+    # object: 1, 0 and 0.5.
+    assert score(out, results)["categories"] == pytest.approx({"3 atoms": 25, "count": 25, "object": 50, "verb": 50})
+    results.write_text(json.dumps([[0.25, 1.0], [0.0, 0.5]]))
+    assert "entry 1 has 2 probabilities, but its prompt has 3 questions" in failing(out, results)
+
+
 def test_kris_pools_all_ratings_of_a_dimension(tmp_path):
     items = {"physics/1": "physics", "biology/1": "biology", "color_change/1": "color_change"}
     out = write_evaluated(tmp_path / "out", "kris", items)

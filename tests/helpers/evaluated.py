@@ -34,11 +34,21 @@ def write_evaluated(
     prompt: str = "prompt of",
     thought: str = "",
     source: str | None = None,
+    questions: Mapping[str, tuple[str, ...]] = {},
     **head: Any,
 ) -> Path:
     """Writes a folder of a benchmark. `items` are ids and their categories."""
     found = [
-        Item(key, f"{prompt} {key}", category, "file", {"language": "en", "key": key.split("/")[-1]}, source)
+        Item(
+            key,
+            f"{prompt} {key}",
+            category,
+            "file",
+            {"language": "en", "key": key.split("/")[-1]},
+            source,
+            (),
+            questions.get(key, ()),
+        )
         for key, category in items.items()
     ]
     pictures = [

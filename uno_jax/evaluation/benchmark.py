@@ -40,6 +40,8 @@ class Item(NamedTuple):
     """Path of the picture to edit, below the output folder."""
     more: tuple[str, ...] = ()
     """Paths of further pictures, which come after `source`."""
+    questions: tuple[str, ...] = ()
+    """The kind of each question that a judge is asked about the picture, if averages over kinds are official."""
 
 
 class Data(NamedTuple):

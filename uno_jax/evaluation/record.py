@@ -82,7 +82,8 @@ def _write(out: Path, record: Record, missing: Sequence[Made]) -> None:
 def _described(item: Item) -> dict[str, Any]:
     source: dict[str, Any] = {} if item.source is None else {"source": item.source}
     more = {"more": list(item.more)} if item.more else {}
-    return {"id": item.id, "prompt": item.prompt, "category": item.category, **source, **more}
+    questions = {"questions": list(item.questions)} if item.questions else {}
+    return {"id": item.id, "prompt": item.prompt, "category": item.category, **source, **more, **questions}
 
 
 def read_record(out: Path) -> Record:
@@ -106,6 +107,7 @@ def read_record(out: Path) -> Record:
                 str(file),
                 source=each.get("source"),
                 more=tuple(each.get("more", ())),
+                questions=tuple(each.get("questions", ())),
             )
             for each in content.pop("items")
         ]

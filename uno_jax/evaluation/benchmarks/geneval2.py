@@ -41,7 +41,12 @@ def _read(path: Path) -> Data:
                 f"{where}: the prompt {prompt!r} occurs twice, but it names a picture; download it again"
             )
         prompts.add(prompt)
-        items.append(Item(f"{number:05d}", prompt, f"{atoms} atoms", where))
+        skills = field_of(record, "skills", list, where)
+        if len(skills) != len(field_of(record, "vqa_list", list, where)) or not all(
+            isinstance(skill, str) for skill in skills
+        ):
+            raise BenchmarkError(f"{where}: skills: expected a name for each question of vqa_list; download it again")
+        items.append(Item(f"{number:05d}", prompt, f"{atoms} atoms", where, questions=tuple(skills)))
     return data_of(items, [file])
 
 
@@ -55,7 +60,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
     """Reads what `evaluation.py` has written: for each prompt, in order, the probability of each question's answer.
 
     AM is the arithmetic mean over the questions of a prompt, and GM the geometric one; both are averaged over prompts.
-    The official analysis by number of atoms is of GM.
+    The official analysis by number of atoms is of GM. That by skill is the mean over all questions of a skill.
     """
     if len(files) != 1:
         raise BenchmarkError(f"{files[0].parent}: expected the file of --output_file alone, not {len(files)} files")
@@ -68,12 +73,20 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
         raise BenchmarkError(f"{files[0]}: {found}, expected one of {len(items):,} prompts as in this folder")
     arithmetic: dict[str, float] = {}
     geometric: dict[str, float] = {}
-    for number, (key, values) in enumerate(zip(items, lists, strict=True)):
+    skills = defaultdict(list)
+    for number, ((key, item), values) in enumerate(zip(items.items(), lists, strict=True)):
         if not isinstance(values, list) or not values or not all(map(_is_probability, values)):
             raise BenchmarkError(
                 f"{files[0]}: entry {number} is not a list of probabilities; run evaluation.py with --method "
                 "soft_tifa_am or soft_tifa_gm"
             )
+        if item.questions and len(item.questions) != len(values):
+            raise BenchmarkError(
+                f"{files[0]}: entry {number} has {len(values):,} probabilities, but its prompt has "
+                f"{len(item.questions):,} questions; run the scorer again with the data of this folder"
+            )
+        for skill, value in zip(item.questions, values, strict=False):  # folders of earlier versions do not have them
+            skills[skill].append(100 * value)
         arithmetic[key] = 100 * float(np.mean(values))
         geometric[key] = 100 * math.prod(values) ** (1 / len(values))
     atoms = defaultdict(list)
@@ -84,7 +97,7 @@ def _score(files: Sequence[Path], items: Mapping[str, Item]) -> Score:
             "Soft-TIFA AM": float(np.mean(list(arithmetic.values()))),
             "Soft-TIFA GM": float(np.mean(list(geometric.values()))),
         },
-        categories={name: float(np.mean(values)) for name, values in atoms.items()},
+        categories={name: float(np.mean(values)) for name, values in [*atoms.items(), *sorted(skills.items())]},
         items=arithmetic,
         pictures=len(arithmetic),
     )
