@@ -120,6 +120,10 @@ def folder(tmp_path_factory) -> Path:
             f"{TRAIN} --config.data.encoded=nothing",
             "nothing: annex.json is missing. Give a folder that `prepare_data enc",
         ),
+        (
+            f"{TRAIN} --config.data.features=nothing",
+            "nothing: annex.json is missing. Give a folder that `prepare_data encode --fea",
+        ),
         ("aot --config=config.py --topology=v5e", "--topology is 'v5e': expected KIND:AxB"),
         ("aot --config=config.py --topology=v5e:2x2 --fraction=nan", "flag --fraction=nan: expected a number"),
         ("evaluate", "missing command: expected generate, score, report, understanding"),

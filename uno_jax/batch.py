@@ -39,6 +39,10 @@ class Layout:
     """Whether tokens state which dataset of a mixture they are of, for the metrics."""
     moments: int = 0
     """Number of precomputed moments of a latent token; 0 = latent tokens are pixels that are encoded later."""
+    features: int = 0
+    """Number of precomputed vision features of a patch; 0 = patches are pixels, which the model encodes."""
+    features_dtype: str = "float32"
+    """dtype of these features."""
 
 
 def position_ids(rows: int, columns: int, side: int) -> Int[np.ndarray, " patches"]:

@@ -13,7 +13,10 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.tiny_autoencoder import AUTOENCODER, encoding_uno, write_autoencoder
-from tests.helpers.tiny_run import write_config
+from tests.helpers.tiny_run import tiny_uno, write_config
+from uno_jax.run.start import model_assets
+from uno_jax.training.checkpoints import save_model
+from uno_jax.training.initialise import init_params
 
 pytestmark = pytest.mark.slow
 
@@ -39,16 +42,21 @@ def kill_with_files(arguments: list[str], out: Path, files: int) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("command", ["encode", "recaption"])
+@pytest.mark.parametrize("command", ["encode", "encode --features", "recaption"])
 def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(command, dataset, tmp_path):
     if command == "encode":
         write_config(tmp_path / "config.py", dataset, AUTOENCODER)
         model = write_autoencoder(encoding_uno(dataset), tmp_path / "model")
         arguments = [f"--config={tmp_path / 'config.py'}", f"--checkpoint={model}"]
+    elif command == "encode --features":
+        config = tiny_uno(dataset)
+        write_config(tmp_path / "config.py", dataset, {})
+        save_model(tmp_path / "model", init_params(config.model, 0), {}, model_assets(config, dataset / "tokenizer"))
+        arguments = [f"--config={tmp_path / 'config.py'}", f"--checkpoint={tmp_path / 'model'}"]
     else:
         model = save_small_checkpoint(tmp_path / "model")
         arguments = [f"--data={dataset}", f"--checkpoint={model}", "--temperature=1", "--max_length=8"]
-    arguments = [command, *arguments, "--records_per_shard=3"]
+    arguments = [*command.split(), *arguments, "--records_per_shard=3"]
     broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
     kill_with_files(arguments, broken, files=3)
     assert start(arguments, unbroken).wait() == 0

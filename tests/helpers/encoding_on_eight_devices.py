@@ -14,6 +14,7 @@ import numpy as np
 from tests.helpers.small_autoencoder import FLUX, batch_of, model_config, pictures, variables_of
 from uno_jax.models import autoencoder_batch
 from uno_jax.models.autoencoder import make_autoencoder
+from uno_jax.models.picture_groups import mesh_of
 from uno_jax.parallel.mesh import host_mesh, replicated
 
 # Ten images of one size, two of another, one of a third: two, one and one slots per device on eight devices.
@@ -41,7 +42,7 @@ def main() -> None:
     mesh = host_mesh()
     everywhere = jax.device_put(params, replicated(mesh))
     one, eight = encode(params), encode(everywhere)
-    alone = autoencoder_batch._mesh_of(params)
+    alone = mesh_of(params)
     found = {
         "difference": float(np.abs(np.asarray(one) - np.asarray(eight)).max()),
         "largest": float(np.abs(np.asarray(one)).max()),

@@ -156,7 +156,7 @@ def open_annex(folder: str | Path, kind: str) -> Annex:
     return Annex(folder, about)
 
 
-_COMMANDS = {"moments": "encode", "captions": "recaption"}
+_COMMANDS = {"moments": "encode", "features": "encode --features", "captions": "recaption"}
 """The kinds of annexes, and the command that makes each."""
 
 

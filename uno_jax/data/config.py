@@ -31,6 +31,8 @@ class PartConfig:
     """Its further captions, as `data.captions`."""
     encoded: str = ""
     """Its moments, as `data.encoded`. All datasets of a mixture have them, or none."""
+    features: str = ""
+    """Its vision features, as `data.features`. All datasets of a mixture have them, or none."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class DataConfig(MethodConfig):
     directory: str = ""
     """Directory of a prepared dataset."""
     mixture: Mapping[str, PartConfig] = field(default_factory=dict)
-    """Several datasets by name, instead of `directory`, `task_weights`, `captions` and `encoded`. With `epochs` > 0,
-    every record of each is used in each epoch, regardless of the weights."""
+    """Several datasets by name, instead of `directory`, `task_weights`, `captions`, `encoded` and `features`. With
+    `epochs` > 0, every record of each is used in each epoch, regardless of the weights."""
     split: str = "train"
     captions: str = ""
     """Folder of `prepare_data recaption`, whose captions are added to those of the records; "" = none. Held-out losses
@@ -49,6 +51,9 @@ class DataConfig(MethodConfig):
     encoded: str = ""
     """Folder of `prepare_data encode`, whose moments take the place of the pixels under latent tokens; "" = the run
     encodes the pictures of every batch."""
+    features: str = ""
+    """Folder of `prepare_data encode --features`, whose vision features take the place of the pixels of ViT patches and
+    metaqueries; "" = the step encodes them."""
     tokenizer: str = ""
     """Tokenizer directory. Empty: the tokenizer of the checkpoint that the run starts from, or, for randomly
     initialised parameters, `tokenizer` in the dataset directory."""

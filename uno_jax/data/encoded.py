@@ -2,43 +2,42 @@
 
 An entry is a line of JSON, followed by the moments of the pictures in float32, little-endian. The line is the list of
 the record's pictures, the target first: rows and columns of latent tokens, or why the picture could not be encoded.
+Entries of vision features (`features.py`) have the same form.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from uno_jax.data.annex import Entries, open_annex
 from uno_jax.data.config import DataConfig
-from uno_jax.data.plans import Moments
-from uno_jax.data.record import EncodedRecord, Record, RecordError
+from uno_jax.data.plans import Features, Moments
+from uno_jax.data.record import Record, RecordError, with_encoded
 from uno_jax.data.records import ChangedRecords, RecordSource
 
 KIND = "moments"
-_FLOAT = np.dtype("<f4")
+FLOAT = "<f4"
 
 
-def to_entry(pictures: Sequence[Moments | RecordError]) -> bytes:
-    """Returns the entry of a record."""
+def to_entry(pictures: Sequence[Moments | Features | RecordError], dtype: str = FLOAT) -> bytes:
+    """Returns the entry of a record, with values of a dtype."""
     head = [
         {"cause": picture.cause, "problem": str(picture)} if isinstance(picture, RecordError) else picture.shape[:2]
         for picture in pictures
     ]
-    arrays = [picture.astype(_FLOAT).tobytes() for picture in pictures if not isinstance(picture, RecordError)]
+    arrays = [picture.astype(dtype).tobytes() for picture in pictures if not isinstance(picture, RecordError)]
     return b"".join([json.dumps(head).encode(), b"\n", *arrays])
 
 
-def from_entry(entry: bytes, width: int) -> tuple[Moments | RecordError, ...]:
-    """Returns the pictures of an entry, with `width` moments for each latent token."""
+def from_entry(entry: bytes, width: int, dtype: str = FLOAT) -> tuple[np.ndarray | RecordError, ...]:
+    """Returns the pictures of an entry, with `width` values of a dtype for each token."""
     head, _, rest = entry.partition(b"\n")
-    values = np.frombuffer(rest, _FLOAT).astype(np.float32, copy=False)
-    pictures: list[Moments | RecordError] = []
+    values = np.frombuffer(rest, np.dtype(dtype))
+    pictures: list[np.ndarray | RecordError] = []
     for picture in json.loads(head):
         if isinstance(picture, Mapping):
             pictures.append(RecordError(picture["problem"], picture["cause"]))
@@ -71,5 +70,4 @@ def with_moments(records: RecordSource, config: DataConfig, split: str, fingerpr
 
 def _add_moments(entries: Entries, width: int, index: int, record: Record) -> Record:
     """Adds the moments of the pictures of a record, `width` of each latent token."""
-    values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(Record)}
-    return EncodedRecord(**values, pictures=from_entry(entries[index], width))
+    return with_encoded(record, pictures=from_entry(entries[index], width))

@@ -20,6 +20,7 @@ from uno_jax.batch import REGIONS, TASKS, Layout, position_ids
 from uno_jax.data.plans import (
     CleanLatents,
     DroppedImage,
+    Features,
     Item,
     Moments,
     NoisedTarget,
@@ -43,6 +44,7 @@ _DATASET: list[Any] = [("dataset", np.int32)]
 def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
     """Returns the structured dtype of each region. Fields are named as in `PixelBatch`, without the region's name."""
     vit_values = layout.vit_patch_size**2 * 3
+    patch = (np.dtype(layout.features_dtype), layout.features) if layout.features else (np.uint8, vit_values)
     latent_values = layout.pixels_per_token**2 * 3
     flag = ("loss", np.bool_)
     aligned: list[Any] = [("align", np.int32), ("align_patches", np.uint8, vit_values)] if layout.align else []
@@ -52,7 +54,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
     contents = moments if layout.moments else ("pixels", np.uint8, latent_values)
     fields: dict[str, list[Any]] = {
         "text": [("ids", np.int32), ("labels", np.int32), *dataset, flag],
-        "vit": [("positions", np.int32), ("image", np.int32), ("patches", np.uint8, vit_values)],
+        "vit": [("positions", np.int32), ("image", np.int32), ("patches", *patch)],
         "caption": [("ids", np.int32), ("labels", np.int32), *source, flag],
         "query": [
             ("index", np.int32),
@@ -60,7 +62,7 @@ def region_dtypes(layout: Layout) -> dict[str, np.dtype]:
             ("target", np.int32),
             *source,
             flag,
-            ("patches", np.uint8, vit_values),
+            ("patches", *patch),
         ],
         "latent": [
             ("positions", np.int32),
@@ -84,7 +86,7 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
                 lengths["text"] += len(ids) + 2
             case VitImage(pixels=pixels):
                 lengths["text"] += 2
-                lengths["vit"] += _patches(pixels, layout.vit_patch_size)
+                lengths["vit"] += math.prod(patch_grid(pixels, layout))
             case CleanLatents(pixels=pixels):
                 lengths["text"] += 2
                 lengths["latent"] += math.prod(latent_grid(pixels, layout))
@@ -92,7 +94,7 @@ def sample_lengths(plan: Plan, layout: Layout) -> dict[str, int]:
                 lengths["text"] += 2
                 lengths["latent"] += math.prod(latent_grid(pixels, layout))
                 lengths["caption"] += 0 if caption is None else len(caption) + 2
-                lengths["query"] += 0 if query_pixels is None else _patches(query_pixels, layout.vit_patch_size)
+                lengths["query"] += 0 if query_pixels is None else math.prod(patch_grid(query_pixels, layout))
     return lengths
 
 
@@ -150,9 +152,12 @@ def latent_grid(pixels: Pixels | Moments, layout: Layout) -> tuple[int, int]:
     return int(height // layout.pixels_per_token), int(width // layout.pixels_per_token)
 
 
-def _patches(pixels: np.ndarray, patch: int) -> int:
+def patch_grid(pixels: Pixels | Features, layout: Layout) -> tuple[int, int]:
+    """Returns rows and columns of the ViT patches of a picture, given as pixels or as vision features."""
     height, width = pixels.shape[:2]
-    return int(height // patch) * int(width // patch)
+    if pixels.dtype != np.uint8:
+        return int(height), int(width)
+    return int(height // layout.vit_patch_size), int(width // layout.vit_patch_size)
 
 
 class _Writer:
@@ -205,14 +210,14 @@ class _Writer:
         self._position += len(ids)
 
     def _vit_image(self, item: VitImage) -> None:
-        patch = self._layout.vit_patch_size
-        last = self._order + _patches(item.pixels, patch) + 1
+        grid = patch_grid(item.pixels, self._layout)
+        last = self._order + math.prod(grid) + 1
         self._image_delimiters(CONTEXT, last, block=0)
         self._vit_images += 1
         piece = self._piece("vit", last - self._order - 1, CONTEXT)
         self._inside_block(piece, last)
-        piece["patches"] = patchify(item.pixels, patch)
-        piece["positions"] = self._grid(item.pixels, patch, self._layout.vit_table_side)
+        piece["patches"] = self._patches(item.pixels)
+        piece["positions"] = position_ids(*grid, self._layout.vit_table_side)
         piece["image"] = self._vit_images
         self._order = last + 1
         self._position += 1
@@ -255,12 +260,12 @@ class _Writer:
         piece["image"] = self._latent_images - 1
         self._order += len(ids)
 
-    def _metaqueries(self, pixels: np.ndarray) -> None:
-        patch = self._layout.vit_patch_size
-        count = _patches(pixels, patch)
+    def _metaqueries(self, pixels: Pixels | Features) -> None:
+        grid, patch = patch_grid(pixels, self._layout), self._layout.vit_patch_size
+        count = math.prod(grid)
         if count > self._layout.num_metaqueries:
             raise ValueError(
-                f"a target of {pixels.shape[1]}x{pixels.shape[0]} pixels has {count} patches of {patch}, more than the "
+                f"a target of {grid[1] * patch}x{grid[0] * patch} pixels has {count} patches of {patch}, more than the "
                 f"{self._layout.num_metaqueries} rows of the metaquery table"
             )
         piece = self._piece("query", count, METAQUERY, self._blocks)
@@ -269,8 +274,8 @@ class _Writer:
         piece["order"] = self._order + np.arange(count)
         piece["last_visible"] = self._order + count - 1
         piece["position"] = self._position + 1
-        piece["patches"] = patchify(pixels, patch)
-        piece["positions"] = self._grid(pixels, patch, self._layout.vit_table_side)
+        piece["patches"] = self._patches(pixels)
+        piece["positions"] = position_ids(*grid, self._layout.vit_table_side)
         piece["target"] = self._targets
         piece["image"] = self._latent_images - 1
         piece["loss"] = True
@@ -289,6 +294,12 @@ class _Writer:
         piece["image"] = self._latent_images
         self._latent_images += 1
         return piece
+
+    def _patches(self, pixels: Pixels | Features) -> np.ndarray:
+        """Returns the contents of ViT patches, one by one."""
+        if self._layout.features:
+            return pixels.reshape(-1, self._layout.features)
+        return patchify(pixels, self._layout.vit_patch_size)
 
     def _patch_per_latent(self, pixels: np.ndarray) -> np.ndarray:
         """Returns ViT patches of the picture, at the size at which it has as many of them as latent tokens."""
@@ -320,7 +331,3 @@ class _Writer:
 
     def _delimited(self, ids: Sequence[int]) -> np.ndarray:
         return np.array([self._tokenizer.start, *ids, self._tokenizer.end], np.int32)
-
-    @staticmethod
-    def _grid(pixels: np.ndarray, patch: int, side: int) -> np.ndarray:
-        return position_ids(pixels.shape[0] // patch, pixels.shape[1] // patch, side)

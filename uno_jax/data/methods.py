@@ -14,7 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from uno_jax.data.decoding import LARGEST_PICTURE, decode_rgb, picture_size
-from uno_jax.data.plans import CleanLatents, Item, Moments, NoisedTarget, Pixels, Plan, Text, VitImage
+from uno_jax.data.plans import (
+    CleanLatents,
+    Features,
+    Item,
+    Moments,
+    NoisedTarget,
+    PatchUse,
+    Pixels,
+    Plan,
+    Text,
+    VitImage,
+)
 from uno_jax.data.record import EncodedRecord, Record
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.transforms import ImageTransform
@@ -65,6 +76,10 @@ class Inputs:
     def picture(self, record: Record, number: int) -> Pixels:
         """Decodes a picture of a record by number: 0 the target, from 1 the sources; PictureError names both."""
         return self.decode(*_picture(record, number))
+
+    def patch_transform(self, use: PatchUse) -> ImageTransform:
+        """Returns the transform of pictures whose patches are for a use."""
+        return self.vit_transform if use == "vit" else self.metaquery_transform
 
     def stored_size(self, record: Record, number: int) -> tuple[int, int] | None:
         """Returns width and height of a stored picture; None if it is not decoded at a reduced size."""
@@ -131,9 +146,19 @@ class Given:
         Raises:
           PictureError: as for `picture`.
         """
-        if isinstance(self.record, EncodedRecord):
+        if isinstance(self.record, EncodedRecord) and self.record.pictures is not None:
             return self.record.moments(number)
         return self.picture(self.inputs.vae_transform, number)
+
+    def patches(self, use: PatchUse, number: int = 0) -> Pixels | Features:
+        """Returns what a picture's patches are made of: its pixels, resized, or its precomputed vision features.
+
+        Raises:
+          PictureError: as for `picture`.
+        """
+        if isinstance(self.record, EncodedRecord) and self.record.features is not None:
+            return self.record.vision_features(use, number)
+        return self.picture(self.inputs.patch_transform(use), number)
 
 
 @dataclass(frozen=True)
@@ -196,7 +221,7 @@ def sft_recaption(given: Given) -> Sample:
 
 def reca(given: Given) -> Sample:
     """Reconstruction alignment: the target's own ViT patches are the context."""
-    context = VitImage(pixels=given.picture(given.inputs.vit_transform), droppable=True)
+    context = VitImage(pixels=given.patches("vit"), droppable=True)
     target = NoisedTarget(pixels=given.latents())
     return Sample(given.record.id, "reconstruction", (context, target))
 
@@ -236,12 +261,12 @@ def _generation(given: Given, *, caption: bool = False, metaqueries: bool = Fals
     items: list[Item] = []
     for number in range(1, len(record.sources) + 1):
         items.append(CleanLatents(pixels=given.latents(number), droppable=True))
-        items.append(VitImage(pixels=given.picture(inputs.vit_transform, number), droppable=True))
+        items.append(VitImage(pixels=given.patches("vit", number), droppable=True))
     items.append(_text(record.prompt, inputs, droppable=True))
     target = NoisedTarget(
         pixels=given.latents(),
         caption=_caption(given) if caption else None,
-        query_pixels=given.picture(inputs.metaquery_transform) if metaqueries else None,
+        query_pixels=given.patches("metaqueries") if metaqueries else None,
     )
     without_caption = caption and target.caption is None
     if given.config.supervise == "hidden" and (target.caption is not None or target.query_pixels is not None):
@@ -274,7 +299,7 @@ def _picture_to_read(given: Given) -> Item:
 
 
 def _vit_image(given: Given) -> VitImage:
-    return VitImage(pixels=given.picture(given.inputs.vit_transform))
+    return VitImage(pixels=given.patches("vit"))
 
 
 def _question(record: Record, inputs: Inputs) -> Plan:

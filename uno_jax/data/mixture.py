@@ -20,6 +20,7 @@ from uno_jax.config import ConfigError
 from uno_jax.data.captions import with_captions
 from uno_jax.data.config import DataConfig
 from uno_jax.data.encoded import with_moments
+from uno_jax.data.features import with_features
 from uno_jax.data.fingerprint import split_fingerprint
 from uno_jax.data.record import Record
 from uno_jax.data.records import ChangedRecords, RecordSource, open_records, record_tasks
@@ -159,7 +160,7 @@ def open_mixture(config: DataConfig, split: str) -> Mixture:
             tasks, fingerprint = record_tasks(own.directory, split), split_fingerprint(own.directory, split)
         except UserError as error:
             raise ConfigError(f"config.{field_of(name, 'directory')}: {error}") from error
-        for field, add in (("captions", with_captions), ("encoded", with_moments)):
+        for field, add in (("captions", with_captions), ("encoded", with_moments), ("features", with_features)):
             try:
                 source = add(source, own, split, fingerprint)
             except UserError as error:
@@ -188,7 +189,7 @@ def part_configs(config: DataConfig) -> dict[str, DataConfig]:
     """
     if not config.mixture:
         return {"": config}
-    for name in ("captions", "encoded"):
+    for name in ("captions", "encoded", "features"):
         if getattr(config, name):
             raise ValueError(f"data.{name} is of one dataset: give data.mixture.NAME.{name} for those of a mixture")
     for name, part in config.mixture.items():
@@ -206,6 +207,7 @@ def part_configs(config: DataConfig) -> dict[str, DataConfig]:
             vae_transform=part.vae_transform or config.vae_transform,
             captions=part.captions,
             encoded=part.encoded,
+            features=part.features,
         )
         for name, part in config.mixture.items()
         if part.weight > 0

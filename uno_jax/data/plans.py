@@ -7,15 +7,22 @@ batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 Pixels = UInt8[np.ndarray, "_height _width 3"]
 """A picture at the size of the encoder's input. Sizes differ from picture to picture."""
 
 Moments = Float32[np.ndarray, "_rows _columns _moments"]
 """Precomputed moments of a picture's latent tokens: patchified mean, then patchified log-variance."""
+
+Features = Float[np.ndarray, "_rows _columns _features"]
+"""Precomputed features of a picture's patches, by the vision encoder in its compute dtype."""
+
+PatchUse = Literal["vit", "metaqueries"]
+"""What the patches of a picture are for: a context image, or the targets of metaqueries. Each has a transform."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +46,7 @@ class Text(Item):
 class VitImage(Item):
     """A context image as ViT patches."""
 
-    pixels: Pixels
+    pixels: Pixels | Features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,7 @@ class NoisedTarget(Item):
     pixels: Pixels | Moments
     caption: tuple[int, ...] | None = None
     """Ids of the caption that the understanding expert learns to write from the noised latents; None = no caption."""
-    query_pixels: Pixels | None = None
+    query_pixels: Pixels | Features | None = None
     """The clean target at metaquery resolution; None = no metaqueries."""
     flow: bool = True
     """Whether flow matching is trained on it. If not, only its caption and metaqueries read it, and it has the time,

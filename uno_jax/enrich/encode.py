@@ -1,4 +1,4 @@
-"""Precomputes the autoencoder's moments of a dataset's pictures, for `data.encoded` of a run."""
+"""Precomputes moments or vision features of a dataset's pictures, for `data.encoded` or `data.features` of a run."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from uno_jax.config import ConfigError
 from uno_jax.data.annex import Annex, Shard, begin_annex
-from uno_jax.data.encoded import KIND, to_entry
+from uno_jax.data.encoded import to_entry
 from uno_jax.data.methods import Inputs
 from uno_jax.data.plans import Pixels
 from uno_jax.data.record import Record, RecordError
 from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import byte_tokenizer
+from uno_jax.enrich.encoders import Encoder, feature_encoder, moment_encoder
 from uno_jax.enrich.shards import RECORDS_PER_SHARD, make_shards, waiting_for
 from uno_jax.interop.identity import about_checkpoint, folder_name
 from uno_jax.interop.source import find_source
-from uno_jax.models.autoencoder import make_autoencoder
-from uno_jax.models.autoencoder_batch import encode_pictures
-from uno_jax.models.config import autoencoder_fields
-from uno_jax.parallel.mesh import host_mesh, replicated
 from uno_jax.run.config import RunConfig, check_config
-from uno_jax.run.encoded import moment_facts, parameters_hash
 
 
 def encode(
@@ -38,6 +32,7 @@ def encode(
     out: Path,
     console: Console,
     *,
+    features: bool = False,
     records_per_shard: int = RECORDS_PER_SHARD,
     part: tuple[int, int] = (0, 1),
 ) -> Annex:
@@ -50,13 +45,15 @@ def encode(
       config: config of the runs: its dataset (no mixture), its splits, and its transforms. Its paths are of this
         machine.
       checkpoint: the model, as for `find_source`.
-      out: folder of the moments.
+      out: folder of the moments or features.
       console: shows the progress.
+      features: makes vision features of the pictures that are given as ViT patches or as targets of metaqueries,
+        instead of moments.
       records_per_shard: number of records of a shard.
       part: share of several processes (`make_shards`).
 
     Raises:
-      ConfigError: the config is invalid, or of another autoencoder than the checkpoint's.
+      ConfigError: the config is invalid, or of another encoder than the checkpoint's.
       CheckpointError: there is no checkpoint, or it is damaged.
       AnnexError: `out` holds something else.
     """
@@ -65,17 +62,12 @@ def encode(
     splits = list(dict.fromkeys([config.data.split, *others]))
     for split in splits:
         open_records(config.data.directory, split).check()
-    source = find_source(checkpoint)
-    _check_model(config, source.model(), source.origin)
-    params = source.autoencoder_params(replicated(host_mesh()))
-    about = {"name": folder_name(checkpoint), **about_checkpoint(checkpoint)}
-    facts = {"checkpoint": about, **moment_facts(config.model, config.data, parameters_hash(params))}
-    annex = begin_annex(out, KIND, config.data.directory, splits, records_per_shard, facts)
+    encoder = (feature_encoder if features else moment_encoder)(config, find_source(checkpoint))
+    facts = {"checkpoint": {"name": folder_name(checkpoint), **about_checkpoint(checkpoint)}, **encoder.facts}
+    annex = begin_annex(out, encoder.kind, config.data.directory, splits, records_per_shard, facts)
     failed: list[str] = []
-    model = config.model
-    encode_all = functools.partial(encode_pictures, make_autoencoder(model.autoencoder), params, config=model)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        make = functools.partial(_entries, config, encode_all, threads, failed)
+        make = functools.partial(_entries, config, encoder, threads, failed)
         make_shards(annex, make, console, stage="Encoding pictures", part=part)
     for problem in failed[:20]:
         console.print(f"not encoded: {problem}", markup=False, highlight=False, soft_wrap=True)
@@ -87,29 +79,20 @@ def encode(
     return annex
 
 
-def _check_model(config: RunConfig, saved: Any, origin: str) -> None:
-    ours, theirs = autoencoder_fields(config.model), autoencoder_fields(saved)
-    for name in sorted({*ours, *theirs}):
-        if ours.get(name) != theirs.get(name):
-            raise ConfigError(
-                f"the autoencoder of {origin} has {name} {theirs.get(name)}, and config.model has {ours.get(name)}. "
-                "Give the config of the model in --checkpoint"
-            )
-
-
 def _entries(
-    config: RunConfig, encode_all: Any, threads: ThreadPoolExecutor, failed: list[str], shard: Shard
+    config: RunConfig, encoder: Encoder, threads: ThreadPoolExecutor, failed: list[str], shard: Shard
 ) -> Iterator[bytes]:
     """Yields the entry of each record of a shard."""
     records = open_records(config.data.directory, shard.split)
     inputs = replace(config.data.inputs(byte_tokenizer()), reduced_jpeg=False)  # the work of once, so at its best
-    prepare = functools.partial(_pixels, config, inputs)
+    prepare = functools.partial(_pixels, encoder, inputs)
     decoded = list(threads.map(prepare, (_read(records, number) for number in shard.records)))
     pictures = [picture for found in decoded for picture in found if not isinstance(picture, RecordError)]
-    moments = iter(encode_all(pictures))
+    encoded = iter(encoder.encode(pictures))
     for found in decoded:
-        failed += [str(picture) for picture in found if isinstance(picture, RecordError)]
-        yield to_entry([picture if isinstance(picture, RecordError) else next(moments) for picture in found])
+        failed += dict.fromkeys(str(picture) for picture in found if isinstance(picture, RecordError))
+        entry = [picture if isinstance(picture, RecordError) else next(encoded) for picture in found]
+        yield to_entry(entry, encoder.dtype)
 
 
 def _read(records: Any, number: int) -> Record | None:
@@ -121,14 +104,15 @@ def _read(records: Any, number: int) -> Record | None:
     return record
 
 
-def _pixels(config: RunConfig, inputs: Inputs, record: Record | None) -> Sequence[Pixels | RecordError]:
-    """Returns the pictures of a record at the size of the autoencoder's input, as far as they are given as latents."""
-    if record is None or (record.task == "understanding" and config.data.method != "pretrain"):
+def _pixels(encoder: Encoder, inputs: Inputs, record: Record | None) -> Sequence[Pixels | RecordError]:
+    """Returns the pictures of a record that are encoded, at the size of the encoder's input. Each is decoded once."""
+    if record is None:
         return ()
-    found: list[np.ndarray | RecordError] = []
-    for number in range(1 + len(record.sources)):
+    decode = functools.cache(functools.partial(inputs.picture, record))
+    found: list[Pixels | RecordError] = []
+    for transform, number in encoder.uses(inputs, record):
         try:
-            found.append(inputs.vae_transform.resize(inputs.picture(record, number)))
+            found.append(transform.resize(decode(number)))
         except RecordError as error:
             found.append(error)
     return found

@@ -1,6 +1,6 @@
-"""Precomputes the moments of a dataset's pictures, for `data.encoded` of runs.
+"""Precomputes moments or vision features of a dataset's pictures, for `data.encoded` or `data.features` of runs.
 
-`python -m uno_jax.prepare_data encode --config=FILE --checkpoint=DIR`; see docs/data.md.
+`python -m uno_jax.prepare_data encode --config=FILE --checkpoint=DIR [--features]`; see docs/data.md.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     """Runs the command, and reports an error in one message."""
     options = flags.FlagValues()
     define_config(options, arguments, dictionary_fields(RunConfig))
+    note = "makes vision features for data.features, instead of moments for data.encoded"
+    flags.DEFINE_boolean("features", False, note, **section_of(options, "model"))
     note = "the model that encodes: a run's workdir, one of its checkpoints, or a public directory; default: init_from"
     define_path(options, "checkpoint", None, note, "model")
-    define_path(options, "out", None, "folder of the moments; default: `encoded` in the dataset", "output")
+    note = "folder of the moments or features; default: `encoded` or `features` in the dataset"
+    define_path(options, "out", None, note, "output")
     note = "name of the dataset in config.data.mixture, if the config has one"
     flags.DEFINE_string("mixture", None, note, **section_of(options, "model"))
     note = "records per shard: what is in memory at once, and done again after a kill"
@@ -53,14 +56,15 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
         checkpoint = options.checkpoint or config.init_from
         if not checkpoint:
             raise ConfigError("encode needs a model: give --checkpoint, or --config.init_from")
-        out = Path(options.out) if options.out else Path(config.data.directory) / "encoded"
+        field, what = ("features", "features") if options.features else ("encoded", "moments")
+        out = Path(options.out) if options.out else Path(config.data.directory) / field
         check_folder(out)
         part = options.part or (jax.process_index(), jax.process_count())
         each = options.records_per_shard
-        annex = encode(config, checkpoint, out, console, records_per_shard=each, part=part)
-        for what, value in (("moments", out), ("made with", annex.about["checkpoint"]["name"])):
-            console.print(f"{what + ':':15}{value}", markup=False, highlight=False)
-        console.print(f"{'use them with:':15}--config.data.encoded={out}", markup=False, highlight=False)
+        annex = encode(config, checkpoint, out, console, features=options.features, records_per_shard=each, part=part)
+        made = annex.about["checkpoint"]["name"]
+        for name, value in ((what, out), ("made with", made), ("use them with", f"--config.data.{field}={out}")):
+            console.print(f"{name + ':':15}{value}", markup=False, highlight=False)
 
 
 def _dataset(config: RunConfig, name: str | None) -> DataConfig:

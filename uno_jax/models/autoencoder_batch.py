@@ -11,15 +11,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from uno_jax.batch import Batch, PixelBatch, TokenBatch
 from uno_jax.models.autoencoder import PixelAutoencoder, patchify_latents, unpatchify_latents
 from uno_jax.models.config import ModelConfig
+from uno_jax.models.picture_groups import encode_in_groups, mesh_of
 from uno_jax.models.positions import pixels_to_float
 from uno_jax.parallel.axes import constrain, on_mesh
-from uno_jax.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated, row_parts
+from uno_jax.parallel.mesh import replicated, row_parts
 
 # Maximum number of pixels to encode at once: more need more memory and gain no speed.
 PIXELS_AT_ONCE = 1024 * 1024
@@ -71,7 +72,7 @@ def encode_batch(
         grids = {(1, 1): np.flatnonzero(np.asarray(batch.generation.sample) > 0)[:, None]}
     else:
         grids = image_grids(batch, config.max_latent_size)
-    mesh = _mesh_of(params)
+    mesh = mesh_of(params)
     devices, everywhere = row_parts(mesh), replicated(mesh)
     # Placed on the devices before the loop: each program is compiled once, and the pixels are transferred once.
     moments = jnp.zeros((batch_rows * tokens, 2 * config.latent_size), jnp.float32, device=everywhere)
@@ -99,8 +100,7 @@ def encode_pictures(
 ) -> list[Float32[np.ndarray, "_rows _columns _moments"]]:
     """Returns the moments of pictures, as `encode_batch` gives them for each latent token.
 
-    Pictures of one size are encoded in groups of equally many, the last one padded, so that a program is compiled for
-    each size and no more. A group is sharded over the devices of `params`, as in `encode_batch`.
+    They are encoded in groups (`encode_in_groups`), sharded over the devices of `params` as in `encode_batch`.
 
     Args:
       autoencoder: from `make_autoencoder`.
@@ -110,26 +110,15 @@ def encode_pictures(
       pixels_at_once: maximum number of pixels of a group per device. It changes memory and speed.
       most_at_once: maximum number of pictures of a group per device.
     """
-    mesh = _mesh_of(params)
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for number, picture in enumerate(pictures):
-        sizes.setdefault(picture.shape[:2], []).append(number)
-    groups = []
-    for (height, width), numbers in sorted(sizes.items()):
-        each = min(max(pixels_at_once // (height * width), 1), most_at_once)
-        together = row_parts(mesh) * (1 << each.bit_length() - 1)
-        for start in range(0, len(numbers), together):
-            group = numbers[start : start + together]
-            stack = np.zeros((together, height, width, 3), np.uint8)
-            stack[: len(group)] = [pictures[number] for number in group]
-            placed = jax.device_put(stack, batch_sharding(mesh))
-            grid = (height // config.pixels_per_token, width // config.pixels_per_token)
-            groups.append((group, grid, _encode_stack(placed, params, autoencoder, config, mesh)))
-    moments: dict[int, np.ndarray] = {}
-    for group, grid, encoded in groups:
-        for number, tokens in zip(group, np.asarray(encoded), strict=False):  # the rest is padding
-            moments[number] = tokens.reshape(*grid, -1)
-    return [moments[number] for number in range(len(pictures))]
+    mesh = mesh_of(params)
+    return encode_in_groups(
+        pictures,
+        config.pixels_per_token,
+        lambda stack: _encode_stack(stack, params, autoencoder, config, mesh),
+        mesh,
+        pixels_at_once=pixels_at_once,
+        most_at_once=most_at_once,
+    )
 
 
 def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.ndarray, "_images _tokens"]]:
@@ -165,15 +154,6 @@ def image_grids(batch: TokenBatch, side: int) -> dict[tuple[int, int], Int[np.nd
             places = row * sample.shape[1] + np.arange(start, stop)
             grids.setdefault((int(rows), int(columns)), []).append(places)
     return {grid: np.stack(places).astype(np.int32) for grid, places in sorted(grids.items())}
-
-
-def _mesh_of(params: Any) -> Mesh:
-    """The mesh of the parameters; a mesh of one device if they have none, or if there are no parameters."""
-    for leaf in jax.tree.leaves(params):
-        sharding = getattr(leaf, "sharding", None)
-        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-            return sharding.mesh
-    return make_mesh(MeshConfig(), jax.local_devices()[:1])
 
 
 def _power_of_two(count: int) -> int:

@@ -168,6 +168,11 @@ def autoencoder_fields(model: ModelConfig) -> dict[str, Any]:
     return used | {"latent_patch_size": model.latent_patch_size}
 
 
+def vision_fields(model: ModelConfig) -> dict[str, Any]:
+    """Returns the fields that determine vision features, besides the parameters: name -> JSON value."""
+    return {name: value for name, value in to_json(model.vision).items() if f"vision.{name}" not in _FREE_FIELDS}
+
+
 def _idle_fields(model: ModelConfig) -> set[str]:
     """Fields that a model does not use."""
     unused = set()

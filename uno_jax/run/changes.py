@@ -25,11 +25,13 @@ FREE = (
     "pictures",
     "profile",
     "mesh",
-    # Compared by content: fingerprints of the data and of captions, tokenizer files, what moments were made of.
+    # Compared by content: fingerprints of the data and of captions, tokenizer files, what moments and features were
+    # made of.
     "data.directory",
     "data.tokenizer",
     "data.captions",
     "data.encoded",
+    "data.features",
     "data.max_skipped_share",
     "data.prefetch",
     "data.workers",
@@ -46,6 +48,10 @@ FREE = (
 """Fields, and groups of fields, that a resumed run may change without being asked about it. They leave the samples and
 the loss as they are, or are there to be adjusted, as the learning rate is. All other fields are refused. For
 `model`, see `model_differences`."""
+
+
+_FOLDERS = ("directory", "captions", "encoded", "features")
+"""Fields of a dataset of a mixture that name folders."""
 
 
 class Change(NamedTuple):
@@ -111,8 +117,7 @@ def _lookup(saved: Any, name: str, default: Any) -> Any:
 def _without_folders(mixture: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out the folders, which are compared by content as `data.directory` is."""
     return {
-        name: {field: value for field, value in part.items() if field not in ("directory", "captions", "encoded")}
-        for name, part in mixture.items()
+        name: {field: value for field, value in part.items() if field not in _FOLDERS} for name, part in mixture.items()
     }
 
 

@@ -21,7 +21,7 @@ from uno_jax.training.checkpoints import CheckpointConfig
 from uno_jax.training.limits import LimitsConfig
 from uno_jax.training.optimizer import OptimizerConfig
 from uno_jax.training.profiler import ProfileConfig
-from uno_jax.training.state import UNO_TRAINABLE
+from uno_jax.training.state import UNO_TRAINABLE, is_under
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,31 @@ class RunConfig:
 
 
 def run_layout(config: RunConfig) -> Layout:
-    """Returns the layout of the run's samples: with precomputed moments if `data.encoded` gives them.
+    """Returns the layout of the run's samples: with precomputed moments if `data.encoded` gives them, and with
+    precomputed vision features if `data.features` does.
 
     Tokens state their dataset if there is a mixture.
 
     Raises:
-      ConfigError: some of the datasets of a mixture have moments, and some have none.
+      ConfigError: some of the datasets of a mixture have moments or features, and some have none.
     """
-    encoded = {bool(part.encoded) for part in part_configs(config.data).values()}
-    if len(encoded) > 1:
-        raise ConfigError(
-            "config.data.mixture names moments (encoded) for some of its datasets: name them for all, or for none"
-        )
-    moments = 2 * config.model.latent_size if encoded == {True} else 0
-    return replace(training_layout(config.model), moments=moments, datasets=bool(config.data.mixture))
+
+    def given(field: str, what: str) -> bool:
+        found = {bool(getattr(part, field)) for part in part_configs(config.data).values()}
+        if len(found) > 1:
+            raise ConfigError(
+                f"config.data.mixture names {what} ({field}) for some of its datasets: name them for all, or for none"
+            )
+        return found == {True}
+
+    model = config.model
+    return replace(
+        training_layout(model),
+        moments=2 * model.latent_size if given("encoded", "moments") else 0,
+        features=model.vision.hidden_size if given("features", "vision features") else 0,
+        features_dtype=model.compute_dtype,
+        datasets=bool(config.data.mixture),
+    )
 
 
 def with_local_paths(config: RunConfig) -> RunConfig:
@@ -128,12 +139,20 @@ def with_local_paths(config: RunConfig) -> RunConfig:
     def folders(owner: Any, names: Sequence[str], prefix: str) -> dict[str, Any]:
         return {name: local(getattr(owner, name), f"{prefix}.{name}") for name in names}
 
-    data, own = config.data, ("directory", "captions", "encoded")
+    data, own = config.data, ("directory", "captions", "encoded", "features")
     mixture = {
         name: replace(part, **folders(part, own, f"config.data.mixture.{name}")) for name, part in data.mixture.items()
     }
     data = replace(data, mixture=mixture, **folders(data, (*own, "tokenizer"), "config.data"))
     return replace(config, init_from=local(config.init_from, "config.init_from"), data=data)
+
+
+def _takes_features(config: RunConfig) -> bool:
+    return bool(config.data.features) or any(part.features for part in config.data.mixture.values())
+
+
+def _trains_vision(config: RunConfig) -> bool:
+    return any(is_under("vision", prefix) or is_under(prefix, "vision") for prefix in config.trainable)
 
 
 def check_config(config: RunConfig) -> None:
@@ -186,6 +205,16 @@ def check_config(config: RunConfig) -> None:
             or not (config.data.encoded or any(part.encoded for part in config.data.mixture.values())),
             "config.data.encoded names moments, but the align loss needs the pixels under latent tokens: set encoded "
             'to "", or config.model.align_layer to 0',
+        ),
+        (
+            model.align_layer == 0 or not _takes_features(config),
+            "config.data.features names vision features, but the align loss needs those of every latent token, which "
+            'are not stored: set features to "", or config.model.align_layer to 0',
+        ),
+        (
+            not (_takes_features(config) and _trains_vision(config)),
+            "config.data.features names features of a frozen vision encoder, but config.trainable trains it: set "
+            'features to "", or name other parameters',
         ),
         (
             model.align_layer <= decoder.num_layers,

@@ -13,6 +13,7 @@ from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.interop.source import Source, read_tokenizer
 from uno_jax.run.config import RunConfig, run_layout
+from uno_jax.run.encoded import check_encoded, check_features
 from uno_jax.run.programs import config_errors
 from uno_jax.run.start import tokenizer_directory
 
@@ -24,10 +25,12 @@ def open_data(config: RunConfig) -> Mixture:
     """Opens the records that a run trains on. Requires the held-out split to exist, too, if the run reads it.
 
     Raises:
-      ConfigError: the message names the field.
+      ConfigError: the message names the field. Moments and features of other settings are refused, too.
     """
     parts = config_errors(part_configs, config.data)
     mixture = open_mixture(config.data, config.data.split)
+    check_encoded(config)
+    check_features(config)
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
     used = [name for name, value in uses.items() if value]
     for part in parts.values() if used else ():

@@ -18,7 +18,7 @@ from uno_jax.data.held_out import spread
 from uno_jax.data.methods import MethodConfig, make_sample
 from uno_jax.data.mixture import Mixture, part_configs
 from uno_jax.data.plans import CleanLatents, NoisedTarget, Plan
-from uno_jax.data.record import Record, without_moments
+from uno_jax.data.record import Record, as_stored
 from uno_jax.data.sampling_rows import caption_parts, context_batch
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.inference.picture_files import write_png
@@ -185,7 +185,7 @@ def make_plan(chosen: Chosen, tokenizer: Tokenizer) -> Plan:
     Pictures have the size at which the record's dataset is trained. They are pixels, also if the run has their moments,
     because sheets show them.
     """
-    record, inputs = without_moments(chosen.record), chosen.config.inputs(tokenizer)
+    record, inputs = as_stored(chosen.record), chosen.config.inputs(tokenizer)
     return make_sample(record, MethodConfig(method="sft"), inputs, np.random.default_rng(0)).plan
 
 

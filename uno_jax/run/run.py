@@ -32,7 +32,7 @@ from uno_jax.process.watchdog import Watchdog
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.dataset import buffer_facts, open_data, run_tokenizer, sampled_buffers
-from uno_jax.run.encoded import check_encoded
+from uno_jax.run.encoded import check_encoded, check_features
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses, open_held_out
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, about_data, check_workdir, resume
@@ -139,6 +139,7 @@ def _run(
         params = merge(state.trainable, state.frozen)
         start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
     check_encoded(config, start.autoencoder)
+    check_features(config, state.frozen.get("vision"))
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir, held_out_records)
     console.print(_startup(context, files, state, start, buffer_facts(config, mixture, buffers)))
