@@ -160,6 +160,27 @@ def test_an_edit_has_features_of_its_metaqueries_and_of_its_source(dataset, feat
     }
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.metaquery_transform.stride": 7},
+            "data.metaquery_transform.stride is 7, expected a multiple of the patch",
+        ),
+        ({"data.vit_transform.max_side": 24}, "model.vision.table_side is 2: lower max_side to 16"),
+        ({"data.method": "une"}, "data.method is 'une', expected one of uno, "),
+    ],
+)
+def test_pictures_that_the_encoder_cannot_take_are_refused_before_anything_is_made(
+    changes, message, dataset, model, features, tmp_path
+):
+    with pytest.raises(ConfigError, match=message):
+        made(dataset, model, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="data.method is 'une'"):
+        open_data(tiny_uno(dataset, **{"data.features": str(features), "data.method": "une"}))
+
+
 def test_the_command_says_how_to_use_the_features(dataset, model, features, tmp_path):
     write_config(tmp_path / "config.py", dataset, {})
     given = [f"--config={tmp_path / 'config.py'}", f"--out={features}", "--records_per_shard=10", "--features"]

@@ -167,6 +167,7 @@ def test_the_images_of_a_host_are_sharded_over_its_devices():
     assert found["difference"] <= 1e-6 * found["largest"]
     assert found["devices"] == 8
     assert found["share"] == pytest.approx(1 / 8, rel=0.01)
+    assert found["features_difference"] <= 1e-6 * found["features"]
 
 
 def test_precomputed_moments_are_kept():

@@ -24,14 +24,19 @@ def check_data_config(config: DataConfig, layout: Layout, tasks: Collection[str]
     Raises:
       ValueError: a field is invalid; the message names it and says what to change.
     """
-    _check_choices(config)
+    check_choices(config)
     _check_rows(config, host_count)
     needed = {task: needed_tokens(config, layout, task) for task in tasks}
-    _check_grids(config, layout, metaqueries=any(lengths["query"] for lengths in needed.values()))
+    check_grids(config, layout, metaqueries=any(lengths["query"] for lengths in needed.values()))
     _check_lengths(config, needed)
 
 
-def _check_choices(config: DataConfig) -> None:
+def check_choices(config: DataConfig) -> None:
+    """Rejects names, shares and seeds that no dataset and no model could make valid.
+
+    Raises:
+      ValueError: a field is invalid; the message names it.
+    """
     if config.method not in METHODS:
         raise ValueError(f"data.method is {config.method!r}, expected one of {', '.join(METHODS)}")
     for task, weight in config.task_weights.items():
@@ -77,8 +82,12 @@ def _check_rows(config: DataConfig, host_count: int) -> None:
         )
 
 
-def _check_grids(config: DataConfig, layout: Layout, *, metaqueries: bool) -> None:
-    """Requires every grid a transform can produce to consist of whole patches and to fit its position table."""
+def check_grids(config: DataConfig, layout: Layout, *, metaqueries: bool) -> None:
+    """Requires every grid a transform can produce to consist of whole patches and to fit its position table.
+
+    Raises:
+      ValueError: one does not; the message names the field and says what to change.
+    """
     tables = [
         ("vae_transform", layout.pixels_per_token, layout.max_latent_size, "model.max_latent_size"),
         ("vit_transform", layout.vit_patch_size, layout.vit_table_side, "model.vision.table_side"),

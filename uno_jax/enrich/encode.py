@@ -13,7 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from uno_jax.data.annex import Annex, Shard, begin_annex
+from uno_jax.data.check import check_choices, check_grids
 from uno_jax.data.encoded import to_entry
+from uno_jax.data.features import feature_needs
 from uno_jax.data.methods import Inputs
 from uno_jax.data.plans import Pixels
 from uno_jax.data.record import Record, RecordError
@@ -23,7 +25,9 @@ from uno_jax.enrich.encoders import Encoder, feature_encoder, moment_encoder
 from uno_jax.enrich.shards import RECORDS_PER_SHARD, make_shards, waiting_for
 from uno_jax.interop.identity import about_checkpoint, folder_name
 from uno_jax.interop.source import find_source
+from uno_jax.models.config import training_layout
 from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.programs import config_errors
 
 
 def encode(
@@ -62,6 +66,7 @@ def encode(
     splits = list(dict.fromkeys([config.data.split, *others]))
     for split in splits:
         open_records(config.data.directory, split).check()
+    _check_data(config)
     encoder = (feature_encoder if features else moment_encoder)(config, find_source(checkpoint))
     facts = {"checkpoint": {"name": folder_name(checkpoint), **about_checkpoint(checkpoint)}, **encoder.facts}
     annex = begin_annex(out, encoder.kind, config.data.directory, splits, records_per_shard, facts)
@@ -77,6 +82,18 @@ def encode(
     if left:
         console.print(f"{left} shards are left to other processes.")
     return annex
+
+
+def _check_data(config: RunConfig) -> None:
+    """Requires every picture to have a size that its encoder takes.
+
+    Raises:
+      ConfigError: a field is invalid. The message names it.
+    """
+    data = config.data
+    config_errors(check_choices, data)
+    metaqueries = feature_needs(data)["metaqueries"]
+    config_errors(functools.partial(check_grids, data, training_layout(config.model), metaqueries=metaqueries))
 
 
 def _entries(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uno_jax.config import ConfigError
 from uno_jax.data.buffers import WARN_ABOVE, Buffers, first_buffers, steps_per_epoch
+from uno_jax.data.check import check_choices
 from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import Group, Mixture, open_mixture, part_configs
 from uno_jax.data.pipeline import sampled_groups
@@ -29,6 +30,8 @@ def open_data(config: RunConfig) -> Mixture:
     """
     parts = config_errors(part_configs, config.data)
     mixture = open_mixture(config.data, config.data.split)
+    for part in parts.values():
+        config_errors(check_choices, part)
     check_encoded(config)
     check_features(config)
     uses = {"config.evaluation.records": config.evaluation.records, "config.pictures.every": config.pictures.every}
