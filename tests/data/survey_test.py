@@ -18,6 +18,7 @@ from tests.helpers.made_up_records import (
     task_numbers,
 )
 from uno_jax.data.mixture import Mixture, Part
+from uno_jax.data.record import with_encoded
 from uno_jax.data.survey import Survey, survey
 from uno_jax.data.transforms import encode_png
 
@@ -78,6 +79,13 @@ def test_samples_that_are_too_long_are_named():
 def test_pictures_that_the_method_does_not_read_do_not_count():
     records = make_records(4, ("editing",))
     assert len(survey_of(records).widths) == 2 * len(survey_of(records, method="reca").widths) == 8
+
+
+def test_pictures_are_looked_at_although_moments_and_features_need_none():
+    records, computed = make_records(4, ("editing",)), np.zeros((2, 2, 6), np.float32)
+    features = {("metaqueries", 0): computed, ("vit", 1): computed}
+    encoded = [with_encoded(record, pictures=(computed, computed), features=features) for record in records]
+    np.testing.assert_array_equal(survey_of(encoded).widths, survey_of(records).widths)
 
 
 def test_only_tasks_that_are_sampled_are_read():

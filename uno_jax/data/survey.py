@@ -25,7 +25,7 @@ from uno_jax.data.mixture import Group, Mixture, Part
 from uno_jax.data.near import difference_hash, near_identical
 from uno_jax.data.pipeline import first_draws, sampled_groups
 from uno_jax.data.plans import Pixels
-from uno_jax.data.record import Record, RecordError
+from uno_jax.data.record import Record, as_stored
 from uno_jax.data.samples import Skipped, complete_sample, read_record
 from uno_jax.data.sizes import blank_transforms
 from uno_jax.data.tokenizer import Tokenizer
@@ -205,15 +205,11 @@ def _facts(
     record = read_record(part, number)
     if isinstance(record, Skipped):
         return record
+    record = as_stored(record)  # a run with moments and features needs no pixels, but the survey looks at them
     watched = _Watched(**{each.name: getattr(inputs, each.name) for each in dataclasses.fields(inputs)})
     sample = complete_sample(record, config, watched, occurrence)
     if isinstance(sample, Skipped):
         return sample
-    try:
-        if "image" not in watched.seen:  # a run with precomputed moments may need no pixels
-            watched.picture(record, 0)
-    except RecordError as error:
-        return Skipped(record.id, error.cause, str(error))
     lengths = sample_lengths(sample.plan, layout)
     look, colour = difference_hash(watched.seen["image"])
     prompt = _plain(record.prompt)
