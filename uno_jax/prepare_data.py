@@ -44,7 +44,7 @@ from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.files import is_empty, write_json
-from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
+from uno_jax.process.flags import choose_command, define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.process.pool import core_count
 from uno_jax.process.signals import exit_on_signals
@@ -123,6 +123,8 @@ def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in _SUBCOMMANDS:
         importlib.import_module(_SUBCOMMANDS[arguments[0]]).main(arguments[1:])
         return
+    if arguments and not arguments[0].startswith("-"):
+        choose_command("prepare_data [--out=..]", _SUBCOMMANDS, arguments, __doc__)  # which ends with what is known
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))
@@ -336,6 +338,8 @@ def _check(ledger: Ledger, request: Request) -> None:
     if request.append and not ledger.accepted:
         raise _NothingToAdd
     if not request.append and not ledger.stored.get("train"):
+        if not (ledger.rejected or ledger.left_out or ledger.accepted):
+            raise PrepareError("the source holds no records. Give another one.")
         raise PrepareError("no training records. Correct the rejected ones, leave out fewer, or lower --test_fraction.")
 
 
