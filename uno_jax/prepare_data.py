@@ -230,7 +230,14 @@ def prepare(request: Request, console: Console) -> None:
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
     existing = _read_manifest(out) if out.is_dir() else None
-    if existing is not None and parameters in (existing["parameters"], *existing.get("appended", ())):
+    same = existing is not None and parameters in (existing["parameters"], *existing.get("appended", ()))
+    damaged = dataset_files.damaged_file(out, existing.get("files", {})) if existing is not None else None
+    if damaged and (same or request.append) and not request.overwrite:
+        raise PrepareError(
+            f"{out / damaged} is missing, or not as it was written. Copy the dataset again, or prepare it again with "
+            "--overwrite."
+        )
+    if same and not damaged:
         forget(out, parameters)
         console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
         _print_summary(console, out)
@@ -436,7 +443,12 @@ def _write_contact_sheet(directory: Path) -> None:
 
 def _read_manifest(directory: Path) -> Any:
     path = directory / MANIFEST
-    return read_json_object(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest = read_json_object(path)
+    if not all(isinstance(manifest.get(name), kind) for name, kind in (("format", int), ("parameters", dict))):
+        raise PrepareError(f"{path} is not as prepare_data wrote it. Give another --out, or remove the folder.")
+    return manifest
 
 
 def _print_summary(console: Console, out: Path) -> None:
