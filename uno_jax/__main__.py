@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from uno_jax.process.errors import exit_with_message
+from uno_jax.process.interrupts import end_at_interrupts
 
 COMMANDS = {
     "prepare_data": "prepare a dataset",
@@ -34,6 +35,7 @@ def main() -> None:
     Raises:
       SystemExit: with status 2 for an unknown command, or with the status of the command.
     """
+    end_at_interrupts()
     name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
         lines = [f"  {command:16} {purpose}" for command, purpose in {**COMMANDS, "configs": _CONFIGS}.items()]

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from uno_jax.process.interrupts import raise_interrupts
 from uno_jax.process.output import check_output
 
 _MAX_LINES = 20
@@ -78,6 +79,7 @@ def exit_with_message(status: int = 1) -> Iterator[None]:
       SystemExit: on such an error. Its code is `status`; for status 1 it is the message, which Python prints. With
         code 130 on Ctrl-C. As in `check_output` if the standard output cannot be written.
     """
+    raise_interrupts()
     try:
         yield
         check_output()

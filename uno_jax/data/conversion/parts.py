@@ -18,7 +18,6 @@ from etils import epath
 from uno_jax.config import to_json
 from uno_jax.data.decoding import picture_size
 from uno_jax.data.record import Record
-from uno_jax.data.sources.locations import is_remote
 from uno_jax.data.sources.pictures import Rewritten
 from uno_jax.data.sources.source import Made, Rejection
 from uno_jax.data.storage import serialize, store
@@ -130,7 +129,7 @@ def is_converted(folder: Folder, number: PartNumber) -> bool:
     about, file = about_file(folder, number), part_file(folder, number)
     if not (about.is_file() and file.is_file()):
         return False
-    size = file.stat().length if is_remote(folder) else Path(file).stat().st_size
+    size = epath.Path(file).stat().length
     try:
         return size == sum(record.bytes for item in read_about(folder, number) for record in item.records)
     except (JsonError, KeyError, TypeError, ValueError):
