@@ -112,6 +112,10 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=prepared --prepared=precious --out=new", "precious is no dataset of prepare_data"),
         ("prepare_data --dataset=csv --csv=ftp://b/a.csv --images=. --out=new", "nothing here reads 'ftp://b/a.csv'"),
         ("prepare_data valdiate --config=config.py", "unknown command valdiate: did you mean validate?"),
+        (
+            "prepare_data --dataset=scenes --scenes=10000000000 --out=new",
+            "is not an integer in the range [1, 10000000]",
+        ),
         (f"{JSONL} --jsonl=empty.txt", "the source holds no records"),
         (f"{JSONL} --jsonl=/dev/null", "--jsonl: /dev/null is a pipe or a device, which can be read only once"),
         (f"{JSONL} --jsonl=number.jsonl --max_aspect=0.5", "--max_aspect is 0.5, and no picture's longer side is"),

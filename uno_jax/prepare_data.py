@@ -32,7 +32,7 @@ from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
 from uno_jax.data.conversion.before import Before, read_before
 from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
 from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
-from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
+from uno_jax.data.conversion.ledger import ALREADY_THERE, Ledger, by_cause, by_field
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
 from uno_jax.data.conversion.shards import shards_of
 from uno_jax.data.record import Record
@@ -333,7 +333,7 @@ def _make(
 
 
 def _check(ledger: Ledger, request: Request) -> None:
-    """Raises PrepareError if there are no training records, or more were rejected than the request allows."""
+    """Raises PrepareError if there is no training record or none to add, or more were rejected than is allowed."""
     if request.strict and ledger.rejected:
         raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
     share = ledger.rejected / max(ledger.rejected + ledger.accepted, 1)
@@ -342,11 +342,13 @@ def _check(ledger: Ledger, request: Request) -> None:
             f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
             "Correct them, or raise it."
         )
+    if not (ledger.accepted or ledger.rejected or ledger.left_out):
+        raise PrepareError("the source holds no records. Give another one.")
     if request.append and not ledger.accepted:
-        raise _NothingToAdd
+        if not ledger.rejected and set(by_cause(ledger.left_out)) == {ALREADY_THERE}:
+            raise _NothingToAdd
+        raise PrepareError("no record can be added. Correct the rejected ones, or leave out fewer.")
     if not request.append and not ledger.stored.get("train"):
-        if not (ledger.rejected or ledger.left_out or ledger.accepted):
-            raise PrepareError("the source holds no records. Give another one.")
         raise PrepareError("no training records. Correct the rejected ones, leave out fewer, or lower --test_fraction.")
 
 

@@ -164,3 +164,14 @@ def test_a_damaged_manifest_is_refused_by_its_name(tmp_path, out, content):
     for append in (False, True):
         with pytest.raises(UserError, match="dataset.json"):
             prepare(dataclasses.replace(request_again(tmp_path, out), append=append), Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [((), "the source holds no records"), (({"id": "new", "image": 1, "prompt": 5},), "no record can be added")],
+)
+def test_records_of_which_none_can_be_added_are_refused(tmp_path, out, records, message):
+    before = manifest(out)
+    with pytest.raises(PrepareError, match=message):
+        append(tmp_path, out, records)
+    assert manifest(out) == before

@@ -131,7 +131,7 @@ def is_converted(folder: Folder, number: PartNumber) -> bool:
         return False
     size = epath.Path(file).stat().length
     try:
-        return size == sum(record.bytes for item in read_about(folder, number) for record in item.records)
+        return sum(record.bytes for item in read_about(folder, number) for record in item.records) == int(size)
     except (JsonError, KeyError, TypeError, ValueError):
         return False
 
