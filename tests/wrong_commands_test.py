@@ -17,6 +17,7 @@ EVALUATE = f"evaluate generate --checkpoint={REFERENCE} --out=out"
 UNDERSTANDING = f"evaluate understanding --checkpoint={REFERENCE} --out=out"
 STUDY = "study.__main__ --workdir=study --config=configs/study/scenes.py --list"
 LOOK = f"look_inside --checkpoint={REFERENCE} --data=data --out=out"
+JSONL = "prepare_data --dataset=jsonl --images=nothing --out=new"
 CONVERT = f"convert import {REFERENCE}"
 
 
@@ -32,6 +33,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "precious").mkdir()
     (folder / "precious" / "photo.png").write_bytes(b"photo")
     (folder / "blank.txt").write_text("\n  \n")
+    (folder / "empty.txt").write_text("")
     (folder / "number.jsonl").write_text('{"prompt": 3}\n')
     (folder / "evaluation_metadata_long.jsonl").write_text('{"prompt": 3}\n')
     (folder / "empty.jsonl").write_text('{"prompt": " "}\n')
@@ -61,6 +63,7 @@ def folder(tmp_path_factory) -> Path:
             f"{TRAIN} --config.data.directory=picture.png",
             "config.data.directory: 'picture.png': there is no such",
         ),
+        (f"{TRAIN} --config.data.directory=", "config.data.directory: no dataset is given"),
         (f"{TRAIN} --config.data.directory=nothing", "config.data.directory: nothing: split 'train'"),
         (f"{TRAIN} --config.init_from=nothing", "config.init_from: nothing: no checkpoint found"),
         (f"{TRAIN} --workdir=picture.png", "picture.png: cannot be written (File exists)"),
@@ -85,6 +88,9 @@ def folder(tmp_path_factory) -> Path:
         ("serve --checkpoint=nothing --queue=0", "queue is 0 and batch is 4: expected at least 1"),
         ("serve --checkpoint=nothing --timeout=nan", "flag --timeout=nan: expected a number"),
         ("serve --checkpoint=nothing --host=203.0.113.1", "cannot listen on 203.0.113.1:8000"),
+        (f"serve --checkpoint=nothing --host={'a' * 64}", "(encoding with 'idna' codec failed"),
+        ("demo --checkpoint=nothing --port=99999", "99999 is not an integer in the range [1, 65535]"),
+        ("demo --checkpoint=nothing --host=203.0.113.1", "cannot listen on 203.0.113.1:7860"),
         (f"{CONVERT} picture.png --overwrite", "picture.png is not a checkpoint, and --overwrite replaces only those"),
         (f"{CONVERT} precious --overwrite", "precious is not a checkpoint, and --overwrite replaces only those"),
         (f"convert export {REFERENCE} new --shard_size=0", "flag --shard_size=0: '0': expected at least one byte"),
@@ -105,6 +111,16 @@ def folder(tmp_path_factory) -> Path:
         ("prepare_data --dataset=tfds --tfds=../x --out=new", "'../x' is no name of a dataset"),
         ("prepare_data --dataset=prepared --prepared=precious --out=new", "precious is no dataset of prepare_data"),
         ("prepare_data --dataset=csv --csv=ftp://b/a.csv --images=. --out=new", "nothing here reads 'ftp://b/a.csv'"),
+        ("prepare_data valdiate --config=config.py", "unknown command valdiate: did you mean validate?"),
+        (
+            "prepare_data --dataset=scenes --scenes=10000000000 --out=new",
+            "is not an integer in the range [1, 10000000]",
+        ),
+        (f"{JSONL} --jsonl=empty.txt", "the source holds no records"),
+        (f"{JSONL} --jsonl=/dev/null", "--jsonl: /dev/null is a pipe or a device, which can be read only once"),
+        (f"{JSONL} --jsonl=number.jsonl --max_aspect=0.5", "--max_aspect is 0.5, and no picture's longer side is"),
+        (f"{JSONL} --jsonl=number.jsonl --vocab_size=1000000000000", "vocab_size is 1000000000000, expected at most"),
+        (f"{JSONL}/\udcff --jsonl=number.jsonl", "is not UTF-8 text: rename it, or choose a locale for UTF-8"),
         (
             "prepare_data encode --config=config.py --out=new",
             "encode needs a model: give --checkpoint, or --config.init",
@@ -116,6 +132,7 @@ def folder(tmp_path_factory) -> Path:
             "nothing: split 'train' of a prepared",
         ),
         ("prepare_data recaption --data=data --checkpoint=nothing --out=new", "nothing: no checkpoint found"),
+        ("prepare_data recaption --data=data --checkpoint=nothing --out=new --prompt=", "--prompt is empty: give a"),
         (
             f"{TRAIN} --config.data.encoded=nothing",
             "nothing: annex.json is missing. Give a folder that `prepare_data enc",
@@ -161,6 +178,9 @@ def folder(tmp_path_factory) -> Path:
         (f"{STUDY} --config.difference=nan", "config.difference is nan: give a number between 0 and 1"),
         (f"{STUDY} --config.sampling.batch=0", "config.sampling.batch is 0: give at least 1"),
         (f"{STUDY} --config.sampling.timesteps=0", "config.sampling.timesteps is 0: give at least 2"),
+        (f"{STUDY} --config.arms.uno.steps=3", "an override leads into a list, whose entries cannot be overridden"),
+        (f"{STUDY} --config.arms[1].steps=3", "an override leads into a list, whose entries cannot be overridden"),
+        (f"{STUDY} --config.arms[99].steps=3", "an override leads into a list, whose entries cannot be overridden"),
         (f"{STUDY} --stages=", "--stages names no stage; expected some of data, base"),
         (f"{STUDY} --stages=tunee", "there is no stage tunee; expected data, base"),
         ("study.__main__ --workdir=study --config=config.py", "and "),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import runpy
 import sys
 from pathlib import Path
+
+from uno_jax.process.errors import exit_with_message
+from uno_jax.process.interrupts import end_at_interrupts
 
 COMMANDS = {
     "prepare_data": "prepare a dataset",
@@ -31,10 +35,12 @@ def main() -> None:
     Raises:
       SystemExit: with status 2 for an unknown command, or with the status of the command.
     """
+    end_at_interrupts()
     name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
         lines = [f"  {command:16} {purpose}" for command, purpose in {**COMMANDS, "configs": _CONFIGS}.items()]
-        print("usage: uno-jax COMMAND ..", "", *lines, "", "uno-jax COMMAND --help lists its options.", sep="\n")
+        with exit_with_message():
+            print("usage: uno-jax COMMAND ..", "", *lines, "", "uno-jax COMMAND --help lists its options.", sep="\n")
     elif name == "configs":
         import configs
 
@@ -43,7 +49,9 @@ def main() -> None:
         sys.argv = [sys.argv[0], *arguments]
         runpy.run_module(f"uno_jax.{name}", run_name="__main__", alter_sys=True)
     else:
-        print(f"uno-jax: unknown command {name!r}; expected one of {', '.join(COMMANDS)}, configs", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        known = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}, configs"
+        print(f"uno-jax: unknown command {name!r}; {known}", file=sys.stderr)
         sys.exit(2)
 
 

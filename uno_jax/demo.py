@@ -19,6 +19,7 @@ from uno_jax.inference.generate import GeneratedImage, Generator, Request
 from uno_jax.inference.options import define_model, define_thoughts, load_from_flags, thought_config
 from uno_jax.inference.picture_settings import LARGEST_SEED, PictureSettings
 from uno_jax.inference.thinking import split_thought
+from uno_jax.process.addresses import bound_socket
 from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message, user_message
 from uno_jax.process.flags import parse_flags, section_of
@@ -51,11 +52,12 @@ def main(arguments: Sequence[str]) -> None:
     define_thoughts(options)
     place = section_of(options, "web page")
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 accepts other machines", **place)
-    flags.DEFINE_integer("port", 7860, "port to listen on", **place)
+    flags.DEFINE_integer("port", 7860, "port to listen on", 1, 65_535, **place)
     parse_flags(options, arguments, command="demo", about=__doc__, required=("checkpoint",))
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file
     keep_compiled_programs()
     with exit_with_message():
+        bound_socket(options.host, options.port).close()
         generator = load_from_flags(options, thought_config(options))
         serve(make_page(generator), server_name=options.host, server_port=options.port)
 

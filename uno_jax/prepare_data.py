@@ -32,7 +32,7 @@ from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
 from uno_jax.data.conversion.before import Before, read_before
 from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
 from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
-from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
+from uno_jax.data.conversion.ledger import ALREADY_THERE, Ledger, by_cause, by_field
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
 from uno_jax.data.conversion.shards import shards_of
 from uno_jax.data.record import Record
@@ -44,7 +44,7 @@ from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.process.errors import UserError, exit_with_message
 from uno_jax.process.files import is_empty, write_json
-from uno_jax.process.flags import define_path, define_typed, field_values, parse_flags, section_of
+from uno_jax.process.flags import choose_command, define_path, define_typed, field_values, parse_flags, section_of
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.process.pool import core_count
 from uno_jax.process.signals import exit_on_signals
@@ -123,6 +123,8 @@ def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in _SUBCOMMANDS:
         importlib.import_module(_SUBCOMMANDS[arguments[0]]).main(arguments[1:])
         return
+    if arguments and not arguments[0].startswith("-"):
+        choose_command("prepare_data [--out=..]", _SUBCOMMANDS, arguments, __doc__)  # which ends with what is known
     options = flags.FlagValues()
     _define(options)
     parse_flags(options, arguments, command="prepare_data", about=__doc__, required=("out",))
@@ -228,7 +230,14 @@ def prepare(request: Request, console: Console) -> None:
     if out.exists() and not out.is_dir():
         raise PrepareError(f"{out} is a file, not a folder. Give another --out.")
     existing = _read_manifest(out) if out.is_dir() else None
-    if existing is not None and parameters in (existing["parameters"], *existing.get("appended", ())):
+    same = existing is not None and parameters in (existing["parameters"], *existing.get("appended", ()))
+    damaged = dataset_files.damaged_file(out, existing.get("files", {})) if existing is not None else None
+    if damaged and (same or request.append) and not request.overwrite:
+        raise PrepareError(
+            f"{out / damaged} is missing, or not as it was written. Copy the dataset again, or prepare it again with "
+            "--overwrite."
+        )
+    if same and not damaged:
         forget(out, parameters)
         console.print(f"{out} already holds this dataset: nothing to do.", markup=False, highlight=False)
         _print_summary(console, out)
@@ -324,7 +333,7 @@ def _make(
 
 
 def _check(ledger: Ledger, request: Request) -> None:
-    """Raises PrepareError if there are no training records, or more were rejected than the request allows."""
+    """Raises PrepareError if there is no training record or none to add, or more were rejected than is allowed."""
     if request.strict and ledger.rejected:
         raise PrepareError("records were rejected, which --strict does not allow. Correct them, or omit --strict.")
     share = ledger.rejected / max(ledger.rejected + ledger.accepted, 1)
@@ -333,8 +342,12 @@ def _check(ledger: Ledger, request: Request) -> None:
             f"{share:.0%} of the records were rejected, more than --max_rejected={request.max_rejected:g} allows. "
             "Correct them, or raise it."
         )
+    if not (ledger.accepted or ledger.rejected or ledger.left_out):
+        raise PrepareError("the source holds no records. Give another one.")
     if request.append and not ledger.accepted:
-        raise _NothingToAdd
+        if not ledger.rejected and set(by_cause(ledger.left_out)) == {ALREADY_THERE}:
+            raise _NothingToAdd
+        raise PrepareError("no record can be added. Correct the rejected ones, or leave out fewer.")
     if not request.append and not ledger.stored.get("train"):
         raise PrepareError("no training records. Correct the rejected ones, leave out fewer, or lower --test_fraction.")
 
@@ -432,7 +445,12 @@ def _write_contact_sheet(directory: Path) -> None:
 
 def _read_manifest(directory: Path) -> Any:
     path = directory / MANIFEST
-    return read_json_object(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest = read_json_object(path)
+    if not all(isinstance(manifest.get(name), kind) for name, kind in (("format", int), ("parameters", dict))):
+        raise PrepareError(f"{path} is not as prepare_data wrote it. Give another --out, or remove the folder.")
+    return manifest
 
 
 def _print_summary(console: Console, out: Path) -> None:

@@ -23,7 +23,8 @@ from uno_jax.inference.options import (
     text_config,
     thought_config,
 )
-from uno_jax.process.errors import UserError, exit_with_message
+from uno_jax.process.addresses import bound_socket
+from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_fields, field_values, parse_flags, section_of
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.process.start_up import set_up_jax
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     with exit_on_signals(), exit_with_message():
         limits = Limits(**field_values(options, _LIMITS))
         settings, text, thoughts = picture_settings(options), text_config(options), thought_config(options)
-        with _bound(options.host, options.port) as listener:
+        with bound_socket(options.host, options.port) as listener:
             generator = load_from_flags(options, thoughts)
             name = options.name or _short(generator.reader.model.name)
             server = Server(generator, name, settings, text, limits, key=os.environ.get(KEY, ""))
@@ -82,24 +83,6 @@ def _define(options: flags.FlagValues) -> None:
     define_pictures(options, seed=False)
     define_texts(options)
     define_thoughts(options)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Returns a socket with the address, so that a wrong one is reported before the model is loaded.
-
-    Raises:
-      UserError: the address cannot be used.
-    """
-    try:
-        [(family, kind, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); give another --host or --port"
-        ) from error
-    return listener
 
 
 def _say(server: Server, listener: socket.socket) -> None:

@@ -129,6 +129,13 @@ def test_help_describes_the_flags_by_section(capsys, monkeypatch):
     ]
 
 
+def test_help_is_readable_in_a_terminal_of_one_column(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1")
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    assert "  --set.size=INT            in pixels (default: 3)" in capsys.readouterr().out.splitlines()
+
+
 def config_of(*arguments: str):
     flag_values = flags.FlagValues()
     define_config(flag_values, arguments, {"data.weights": float})

@@ -19,6 +19,7 @@ def test_the_home_folder_is_expanded(monkeypatch):
         ("", "expected a path"),
         (" ", "expected a path"),
         ("a\0b", "expected a path"),
+        ("a\udcff", "is not UTF-8 text"),
         ("gs://bucket/run", "is a URL"),
         ("s3://bucket/run", "is a URL"),
         ("~nobody-here/x", r"write \./~nobody-here/x"),

@@ -93,3 +93,13 @@ def test_entries_that_were_put_in_their_place_when_a_kill_came_stay_there(tmp_pa
     (folder / "made" / "a").rename(tmp_path / "out" / "a")
     recover(tmp_path / "out")
     assert names(tmp_path / "out") == ["a", "b"]
+
+
+def test_work_whose_parameters_are_damaged_is_refused_with_what_to_remove(tmp_path):
+    interrupted(tmp_path / "out")
+    (tmp_path / ".out.partial-0" / "begun.json").write_text("{")
+    with (
+        pytest.raises(WorkError, match=r"begun.json: not valid JSON .* Remove .*partial-0, and run the command again"),
+        work_on(tmp_path / "out", {}),
+    ):
+        pass

@@ -110,6 +110,8 @@ def record_tasks(directory: str | Path, split: str) -> np.ndarray:
       UserError: the dataset or the split does not exist, or the file is damaged.
     """
     path = _tasks_path(Path(directory), split)
+    if not str(directory):
+        raise UserError("no dataset is given. Give the folder that `python -m uno_jax.prepare_data --out=DIR` wrote")
     if not Path(directory).is_dir():
         several = ". Several datasets are given as config.data.mixture" if "," in str(directory) else ""
         raise UserError(f"{str(directory)!r}: there is no such folder. Give a dataset of prepare_data{several}")

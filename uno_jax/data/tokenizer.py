@@ -24,6 +24,9 @@ IMAGE_START, IMAGE_END = "<|vision_start|>", "<|vision_end|>"
 DELIMITERS = (TEXT_START, TEXT_END, IMAGE_START, IMAGE_END)
 _PAD = "<|endoftext|>"
 
+LARGEST_VOCABULARY = 2**20
+"""Maximum number of ids of a trained tokenizer. Memory is allocated for all of them before training."""
+
 # Qwen2: contractions, words with at most one leading non-letter, single digits, punctuation runs, newlines, blanks.
 _SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -156,12 +159,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
 
 
 def check_vocab_size(vocab_size: int) -> None:
-    """Raises UserError if a trained tokenizer cannot have so few ids."""
+    """Raises UserError if a trained tokenizer cannot have so few or so many ids."""
     minimum = 256 + 1 + len(DELIMITERS)
     if vocab_size < minimum:
         raise UserError(
             f"vocab_size is {vocab_size}, expected at least {minimum}, for the 256 bytes and the added tokens"
         )
+    if vocab_size > LARGEST_VOCABULARY:
+        raise UserError(f"vocab_size is {vocab_size}, expected at most {LARGEST_VOCABULARY}")
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -79,6 +79,8 @@ def _styles(options: flags.FlagValues) -> dict[str, str]:
     unknown = [name for name in options.styles if name not in STYLES]
     if unknown:
         raise ConfigError(f"--styles names {', '.join(unknown)}: expected some of {', '.join(STYLES)}")
+    if not all(question.strip() for question in options.prompt):
+        raise ConfigError("--prompt is empty: give a question, or --styles=plain to ask nothing")
     own = {f"own_{number}": question for number, question in enumerate(options.prompt, start=1)}
     styles = {name: STYLES[name] for name in options.styles} | own
     if not styles:

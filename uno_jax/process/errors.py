@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from uno_jax.process.interrupts import raise_interrupts
+from uno_jax.process.output import check_output
 
 _MAX_LINES = 20
 
@@ -35,12 +39,21 @@ def user_message(error: BaseException) -> str | None:
 
     These are `UserError`, `OSError` (files), `FloatingPointError` (a non-finite loss), and a lack of memory.
     """
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_current_folder():
+        return "FileNotFoundError: the current folder was removed. Change to another one"
     if isinstance(error, (UserError, OSError, FloatingPointError)):
         return f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of a device
         reason = (str(error) or "the host has no more").splitlines()[0]
         return f"MemoryError: not enough memory ({reason}). Use smaller batches, pictures or texts, or more devices"
     return None
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def reason_of(error: Exception) -> str:
@@ -64,14 +77,18 @@ def exit_with_message(status: int = 1) -> Iterator[None]:
 
     Raises:
       SystemExit: on such an error. Its code is `status`; for status 1 it is the message, which Python prints. With
-        code 130 on Ctrl-C.
+        code 130 on Ctrl-C. As in `check_output` if the standard output cannot be written.
     """
+    raise_interrupts()
     try:
         yield
+        check_output()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:
+            check_output()  # perhaps it is what failed
         message = user_message(error)
         if message is None:
             raise

@@ -23,7 +23,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 from absl import flags
 from ml_collections import config_flags
 
-from uno_jax.process.errors import raised_in
+from uno_jax.process.errors import exit_with_message, raised_in
+from uno_jax.process.output import open_missing_streams
 from uno_jax.process.paths import local_path
 
 T = TypeVar("T")
@@ -186,10 +187,10 @@ def parse_flags(
     Raises:
       SystemExit: with status 0 after `--help`, with status 2 for an invalid command line.
     """
+    open_missing_streams()
     usage = " ".join([f"usage: python -m uno_jax.{command}", *positional, *(f"--{name}=.." for name in required)])
     if _HELP & set(arguments):
-        print(f"{usage} [--flag=value ..]\n\n{(about or '').strip()}\n{_described(flag_values)}")
-        sys.exit(0)
+        _print_help(f"{usage} [--flag=value ..]\n\n{(about or '').strip()}\n{_described(flag_values)}")
     # grain and absl's logging read absl's global flags, which must be marked as parsed.
     flags.FLAGS.mark_as_parsed()
     for stream in (sys.stdout, sys.stderr):
@@ -237,7 +238,12 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> str | None:
     if isinstance(error, OSError):
         return f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}"
     overrides = [argument for argument in arguments if argument.startswith("--config.")]
-    if overrides and isinstance(error, (AttributeError, KeyError, TypeError)):
+    if overrides and isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):
+        if isinstance(error, IndexError) or re.search(r"indices must be integers|issubclass\(\)", str(error)):
+            return (
+                "an override leads into a list, whose entries cannot be overridden: give the whole list, or change the "
+                f"config file (given: {' '.join(overrides)})"
+            )
         reason = str(error.args[0] if error.args else error)
         reason = " ".join(reason.replace("\\n", " ").replace("\\'", "'").split()).strip('" ')
         if reason.startswith("'") and reason.endswith("'"):  # a quoted text within the error
@@ -346,13 +352,18 @@ def choose_command(
     name = arguments[0] if arguments else ""
     if name in _HELP:
         lines = [_listed(" ".join([name, *found.positional]), found.about) for name, found in commands.items()]
-        print("\n".join([f"{usage} ..", "", (about or "").strip(), "", *lines]))
-        sys.exit(0)
+        _print_help("\n".join([f"{usage} ..", "", (about or "").strip(), "", *lines]))
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         known = f"did you mean {near[0]}?" if near else f"expected {', '.join(commands)}"
         fail_usage(usage, f"unknown command {name}: {known}" if name else f"missing command: {known}")
     return name, commands[name]
+
+
+def _print_help(text: str) -> NoReturn:
+    with exit_with_message():
+        print(text)
+    sys.exit(0)
 
 
 def fail_usage(usage: str, message: str) -> NoReturn:
@@ -397,7 +408,7 @@ def _head_and_note(flag: flags.Flag[Any]) -> tuple[str, str]:
 
 def _listed(head: str, note: str) -> str:
     """Formats `head` in a left column and `note` in a right one, wrapped to the width of the terminal."""
-    width, indent = min(shutil.get_terminal_size().columns, 110), " " * _COLUMN
+    width, indent = min(max(shutil.get_terminal_size().columns, 2 * _COLUMN), 110), " " * _COLUMN
     note = " ".join(note.split())
     lines = textwrap.wrap(note, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     if len(head) + 4 > _COLUMN:

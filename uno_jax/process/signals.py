@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from uno_jax.process.interrupts import raise_interrupts
+
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
@@ -88,6 +90,7 @@ def _first_signal(act: Callable[[int], None]) -> Iterator[None]:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
+    raise_interrupts()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, handle)

@@ -17,7 +17,7 @@ from typing import Any
 
 from uno_jax.process.errors import UserError
 from uno_jax.process.files import check_folder, partial_folder, write_json
-from uno_jax.process.json_reader import parse_json, read_json_object
+from uno_jax.process.json_reader import JsonError, parse_json, read_json_object
 from uno_jax.process.lock import locked
 
 _BEGUN = "begun.json"
@@ -92,7 +92,10 @@ def forget(path: Path, parameters: Mapping[str, Any] = {}) -> None:
     """Removes what is left of work on a folder that began with some parameters, among others."""
     folder = _folder(path.resolve())
     if (folder / _BEGUN).is_file():
-        found = read_json_object(folder / _BEGUN)
+        try:
+            found = read_json_object(folder / _BEGUN)
+        except JsonError:  # of unknown work
+            return
         if all(found.get(name) == value for name, value in json.loads(json.dumps(parameters)).items()):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -113,7 +116,10 @@ def _check_parameters(folder: Path, path: Path, parameters: Mapping[str, Any]) -
     begun = folder / _BEGUN
     if not begun.is_file():
         return
-    found = read_json_object(begun)
+    try:
+        found = read_json_object(begun)
+    except JsonError as error:
+        raise WorkError(f"{error}. Remove {folder}, and run the command again") from error
     wanted = json.loads(json.dumps(parameters))
     changed = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if changed:

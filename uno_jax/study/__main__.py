@@ -16,6 +16,7 @@ from absl import flags
 from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
+from uno_jax.process.output import going_on_without_output
 
 try:
     from uno_jax.study.config import StudyConfig, check_study
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     set_up()
     console, finished = rich.console.Console(soft_wrap=True), True
     choice = Choice(tuple(options.stages), tuple(options.only), options.processes, options.discard)
-    with exit_with_message():
+    with going_on_without_output(), exit_with_message():
         config = from_config_dict(options.config, StudyConfig)
         check_study(config)
         study = Study(config, Path(options.workdir))

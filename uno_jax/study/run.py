@@ -14,6 +14,7 @@ from uno_jax.config import ConfigError
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.logs import hide_logs
+from uno_jax.process.output import going_on_without_output
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.study.plan import STAGES, Study, units
 from uno_jax.study.processes import run_beside
@@ -126,7 +127,7 @@ def _work_beside(study: Study, names: Sequence[str]) -> None:
       SystemExit: status 1 for a user error, STOPPED if a signal interrupted the work.
     """
     set_up()
-    with exit_with_message():
+    with going_on_without_output(), exit_with_message():
         chosen = [unit for unit in units(study) if unit.name in names]
         finished = work(chosen, study.done, rich.console.Console(soft_wrap=True), about_code())
     if not finished:

@@ -12,6 +12,7 @@ from uno_jax import prepare_data
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.sources.registry import SOURCES
 from uno_jax.prepare_data import PrepareError, Request, prepare
+from uno_jax.process.errors import UserError
 
 RECORDS = tuple({"id": f"r{n}", "image": n, "prompt": f"square {n}"} for n in range(12))
 EDITS = ({"id": "c", "images": [7, 8, 9], "instructions": [["darker"], ["lighter"]]},)
@@ -28,6 +29,13 @@ def out(tmp_path):
     out = tmp_path / "out"
     prepare(request_of(tmp_path / "first", RECORDS[:8], out), Console(quiet=True))
     return out
+
+
+def request_again(tmp_path, out):
+    """The request that made the dataset."""
+    request = request_of(tmp_path / f"{len(os.listdir(tmp_path))}", (), out)
+    jsonl, images = tmp_path / "first" / "records.jsonl", tmp_path / "first" / "images"
+    return dataclasses.replace(request, values={**request.values, "jsonl": str(jsonl), "images": str(images)})
 
 
 def append(tmp_path, out, records):
@@ -136,3 +144,34 @@ def test_records_that_are_left_out_are_counted_and_listed_and_not_rejected(tmp_p
     assert [(entry["id"], entry["cause"]) for entry in listed] == [("r3", "min_side")]
     assert manifest(tmp_path / "out")["left_out"] == {"records": 1, "by_cause": {"min_side": 1}}
     assert manifest(tmp_path / "out")["rewritten_pictures"] == {"scaled": 1}
+
+
+@pytest.mark.parametrize("name", ["ids-train.txt", "tokenizer/vocab.json", "jsonl-train.array_record-00000"])
+def test_a_dataset_with_a_damaged_file_is_refused_by_its_name_and_can_be_prepared_again(tmp_path, out, name):
+    request = request_of(tmp_path / "second", RECORDS, out, append=True)
+    whole = (out / name).read_bytes()
+    (out / name).write_bytes(whole[:-1])
+    for again in (request, request_again(tmp_path, out)):
+        with pytest.raises(PrepareError, match=f"{name} is missing, or not as it was written"):
+            prepare(again, Console(quiet=True))
+    prepare(dataclasses.replace(request_again(tmp_path, out), overwrite=True), Console(quiet=True))
+    assert (out / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["{}", '{"format": 2, "parameters": []}', '{"format": '])
+def test_a_damaged_manifest_is_refused_by_its_name(tmp_path, out, content):
+    (out / "dataset.json").write_text(content)
+    for append in (False, True):
+        with pytest.raises(UserError, match="dataset.json"):
+            prepare(dataclasses.replace(request_again(tmp_path, out), append=append), Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [((), "the source holds no records"), (({"id": "new", "image": 1, "prompt": 5},), "no record can be added")],
+)
+def test_records_of_which_none_can_be_added_are_refused(tmp_path, out, records, message):
+    before = manifest(out)
+    with pytest.raises(PrepareError, match=message):
+        append(tmp_path, out, records)
+    assert manifest(out) == before

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from tests.helpers.made_up_records import make_record
-from uno_jax.data.conversion.parts import ConvertParts, Part, part_file, parts_of, read_about
+from uno_jax.data.conversion.parts import ConvertParts, Part, about_file, is_converted, part_file, parts_of, read_about
 from uno_jax.data.sources.source import Made, Rejection
 
 
@@ -55,3 +55,17 @@ def test_a_converted_part_is_not_converted_again(tmp_path):
     before = part_file(tmp_path, (0, 0)).stat().st_mtime_ns
     assert convert(Part((0, 0), ())) == (0, 0)
     assert part_file(tmp_path, (0, 0)).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("file", [about_file, part_file])
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1], lambda content: b"{}"])
+def test_a_part_that_was_damaged_is_converted_again(tmp_path, file, damage):
+    convert = ConvertParts(tmp_path, make)
+    convert(Part((0, 0), ("good",)))
+    damaged = file(tmp_path, (0, 0))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(damage(whole))
+    assert not is_converted(tmp_path, (0, 0))
+    convert(Part((0, 0), ("good",)))
+    assert is_converted(tmp_path, (0, 0))
+    assert damaged.read_bytes() == whole

@@ -1,6 +1,7 @@
 """Paths and URLs of sources."""
 
 import io
+import os
 import sys
 
 import fsspec
@@ -13,7 +14,7 @@ from fsspec.registry import _registry
 from tests.helpers.made_up_sources import read_all, square
 from uno_jax.data.sources.csv_table import CSV
 from uno_jax.data.sources.jsonl import JSONL
-from uno_jax.data.sources.locations import find_files, location
+from uno_jax.data.sources.locations import find_files, folder_state, location
 from uno_jax.data.sources.parquet import PARQUET
 from uno_jax.data.sources.source import DataSourceError
 
@@ -89,3 +90,8 @@ def test_a_folder_of_pictures_may_be_in_a_bucket(bucket, source, name, content):
 def test_a_missing_file_of_a_bucket_is_named(bucket):
     with pytest.raises(DataSourceError, match="there is no file gs://bucket/records"):
         read_all(CSV, images="gs://bucket/images", csv="gs://bucket/records")
+
+
+def test_a_folder_may_hold_names_that_are_not_text(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    assert folder_state("images", tmp_path) == folder_state("images", tmp_path)

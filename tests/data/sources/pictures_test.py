@@ -1,6 +1,7 @@
 """The user's own pictures, stored as they came or rewritten."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ from PIL import Image
 
 from tests.helpers.made_up_records import picture
 from uno_jax.data.decoding import decode_rgb, picture_size
-from uno_jax.data.sources.pictures import NO_LIMITS, PictureError, PictureLimits, Rewritten, stored_picture
+from uno_jax.data.sources.pictures import (
+    NO_LIMITS,
+    PictureError,
+    PictureLimits,
+    Rewritten,
+    read_picture,
+    stored_picture,
+)
 
 
 def encode(image, kind="PNG", **options):
@@ -102,3 +110,9 @@ def test_a_picture_beyond_a_limit_is_refused_by_its_size_before_scaling(limits, 
 
 def test_a_picture_at_the_limits_is_used():
     assert stored_picture(encode(noise()), PictureLimits(min_side=16, max_aspect=1.5))
+
+
+def test_the_remedy_for_a_missing_picture_names_the_current_folder_as_it_was_given():
+    with pytest.raises(PictureError) as error:
+        read_picture(Path("."), "nothing.png", PictureLimits())
+    assert error.value.remedy == "Put the file into ./"

@@ -19,8 +19,8 @@ from uno_jax.data.conversion.parts import (
     Folder,
     Part,
     PartNumber,
-    about_file,
     converted_parts,
+    is_converted,
     parts_of_piece,
 )
 from uno_jax.data.conversion.shards import WriteShard
@@ -86,7 +86,7 @@ def import_beam() -> Any:
 
 def _missing_parts(piece: tuple[int, Any], folder: Folder, items_per_part: int) -> Iterator[Part]:
     for part in parts_of_piece(*piece, items_per_part):
-        if not about_file(folder, part.number).is_file():
+        if not is_converted(folder, part.number):
             yield part
 
 

@@ -17,7 +17,7 @@ from uno_jax.data.conversion.parts import (
     Folder,
     Part,
     PartNumber,
-    about_file,
+    is_converted,
     parts_of,
     read_about,
 )
@@ -58,7 +58,7 @@ class ProcessRunner:
 def _without_done(parts: Iterator[Part], folder: Folder) -> Iterator[Part]:
     """Yields parts without the items of those that are converted, which need not be sent anywhere."""
     for part in parts:
-        yield Part(part.number, ()) if about_file(folder, part.number).is_file() else part
+        yield Part(part.number, ()) if is_converted(folder, part.number) else part
 
 
 def convert_source(

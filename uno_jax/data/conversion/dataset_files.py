@@ -132,5 +132,17 @@ def file_table(directory: Path, known: Mapping[str, Any], processes: int) -> dic
     }
 
 
+def damaged_file(directory: Path, files: Mapping[str, Any]) -> str | None:
+    """Returns the name of a file of a dataset that is missing or has another size than its manifest says, if any.
+
+    People may edit the license.
+    """
+    for name, entry in files.items():
+        file = directory / name
+        if not file.is_file() or (name != "LICENSE" and file.stat().st_size != entry["bytes"]):
+            return name
+    return None
+
+
 def _hash(file: Path) -> str:
     return hash_files([file])

@@ -12,7 +12,10 @@ from uno_jax.data.conversion.parts import Converted, Facts, PartNumber
 from uno_jax.data.sources.source import Rejection
 from uno_jax.data.storage import hash_of
 
-LEFT_OUT = ("min_side", "max_aspect", "already_there")
+ALREADY_THERE = "already_there"
+"""Cause of leaving out a record whose id the dataset has that records are appended to."""
+
+LEFT_OUT = ("min_side", "max_aspect", ALREADY_THERE)
 """Causes for which records are left out on purpose. They do not count as rejected."""
 
 
@@ -101,7 +104,7 @@ class Ledger:
             if owner is _BEFORE:
                 remedy = "Give another id to a record that should be added"
                 problems.append(
-                    Rejection(item.file, item.line, item.id, "id", "in the dataset already", remedy, "already_there")
+                    Rejection(item.file, item.line, item.id, "id", "in the dataset already", remedy, ALREADY_THERE)
                 )
             elif owner != here:
                 again = f"{owner} already has the id {id_!r}"

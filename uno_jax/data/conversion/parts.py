@@ -21,7 +21,7 @@ from uno_jax.data.record import Record
 from uno_jax.data.sources.pictures import Rewritten
 from uno_jax.data.sources.source import Made, Rejection
 from uno_jax.data.storage import serialize, store
-from uno_jax.process.json_reader import parse_json
+from uno_jax.process.json_reader import JsonError, parse_json
 
 RECORDS_PER_PART = 256
 _LARGEST_PART = 2**26  # bytes
@@ -100,16 +100,15 @@ class ConvertParts:
     make: Callable[[Any], Made]
 
     def __call__(self, part: Part) -> PartNumber:
-        """Converts a part, unless that was done before. Returns its number."""
-        about = about_file(self.folder, part.number)
-        if not about.is_file():
+        """Converts a part, unless that was done before or it has no items. Returns its number."""
+        if part.items and not is_converted(self.folder, part.number):
             found, contents = [], []
             for item in part.items:
                 converted, encoded = convert(self.make(item))
                 found.append(converted)
                 contents += encoded
             store(part_file(self.folder, part.number), b"".join(contents))
-            store(about, json.dumps(to_json(found)).encode())
+            store(about_file(self.folder, part.number), json.dumps(to_json(found)).encode())
         return part.number
 
 
@@ -123,6 +122,18 @@ def convert(made: Made) -> tuple[Converted, list[bytes]]:
 def read_about(folder: Folder, number: PartNumber) -> list[Converted]:
     """Returns what became of each item of a converted part."""
     return [_converted(entry) for entry in parse_json(about_file(folder, number).read_bytes())]
+
+
+def is_converted(folder: Folder, number: PartNumber) -> bool:
+    """Whether a part is there and whole. One that was damaged since is converted again."""
+    about, file = about_file(folder, number), part_file(folder, number)
+    if not (about.is_file() and file.is_file()):
+        return False
+    size = epath.Path(file).stat().length
+    try:
+        return sum(record.bytes for item in read_about(folder, number) for record in item.records) == int(size)
+    except (JsonError, KeyError, TypeError, ValueError):
+        return False
 
 
 def converted_parts(folder: Folder) -> list[PartNumber]:

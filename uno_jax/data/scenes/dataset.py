@@ -89,12 +89,15 @@ def _identity(values: Values) -> dict[str, object]:
     }
 
 
+_MOST = 10_000_000
+"""Maximum number of scenes of a split."""
+
 SCENES = DataSource(
     name="scenes",
     summary="drawings of coloured shapes, made from a seed",
     options=(
-        Option("scenes", int, 100_000, "number of scenes of the split train", minimum=1),
-        Option("other_scenes", int, 2_000, "number of scenes of each of the other splits", minimum=1),
+        Option("scenes", int, 100_000, "number of scenes of the split train", 1, _MOST),
+        Option("other_scenes", int, 2_000, "number of scenes of each of the other splits", 1, _MOST),
         Option("seed", int, 0, "seed of the scenes", minimum=0),
         IMAGE_SIZE,
     ),

@@ -83,6 +83,8 @@ def place(option: str, text: str, kind: Literal["file", "folder"], purpose: str)
     with reachable(option, found):
         if not (found.is_file() if kind == "file" else found.is_dir()):
             raise DataSourceError(f"--{option}: there is no {kind} {found}. Give {purpose}.")
+        if kind == "file":
+            _check_file(option, found)
     return found if is_remote(found) else Path(found)
 
 
@@ -96,6 +98,11 @@ def records_and_images(
     """
     images = "the base folder of the picture paths"
     return place(option, values[option], "file", records), place("images", values["images"], "folder", images)
+
+
+def _check_file(option: str, path: epath.Path) -> None:
+    if not is_remote(path) and not Path(path).is_file():  # which `epath` takes for a file
+        raise DataSourceError(f"--{option}: {path} is a pipe or a device, which can be read only once. Give a file.")
 
 
 @contextlib.contextmanager
@@ -120,6 +127,7 @@ def find_files(option: str, text: str, endings: Sequence[str], kind: str) -> lis
     path = location(option, text)
     with reachable(option, path):
         if path.is_file():
+            _check_file(option, path)
             return [SourceFile(path.name, path)]
         if not path.is_dir():
             raise DataSourceError(f"--{option}: there is no file or folder {text}. Give {kind}.")
@@ -150,7 +158,9 @@ def folder_state(option: str, folder: Path | epath.Path) -> str:
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
             stat = path.stat()
-            state.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            state.update(
+                f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
     return state.hexdigest()
 
 
@@ -165,7 +175,7 @@ def state_of(files: Sequence[SourceFile]) -> str:
     state = hashlib.sha256()
     for file in files:
         stat = file.path.stat()
-        state.update(f"{file.name}\0{stat.length}\0{stat.mtime}\n".encode())
+        state.update(f"{file.name}\0{stat.length}\0{stat.mtime}\n".encode(errors="surrogateescape"))
     return state.hexdigest()
 
 

@@ -95,7 +95,7 @@ def read_picture(images: Path | epath.Path, path: Any, limits: PictureLimits) ->
     try:
         encoded = read_file(full)
     except PictureError as error:
-        remedy = f"Put the file into {images.name}/" if error.cause == "picture_missing" else error.remedy
+        remedy = f"Put the file into {images.name or images}/" if error.cause == "picture_missing" else error.remedy
         raise PictureError(error.cause, f"{path!r}: {error.problem}", remedy) from error
     return stored_picture(encoded, limits)
 

@@ -14,7 +14,7 @@ from typing import Any
 from uno_jax.data.decoding import LARGEST_FILE, PictureError
 from uno_jax.data.sources.pictures import NO_LIMITS, PictureLimits, stored_picture
 from uno_jax.data.sources.schema import PICTURE_OPTIONS, Checked, Load, Problem, check_record
-from uno_jax.data.sources.source import Made, Opened, Rejection, Values, split_of
+from uno_jax.data.sources.source import DataSourceError, Made, Opened, Rejection, Values, split_of
 from uno_jax.process.errors import reason_of
 
 LICENSE = "The license of the original pictures and texts."
@@ -71,7 +71,16 @@ def open_rows(
 
 
 def picture_limits(values: Values) -> PictureLimits:
-    """Returns what the options of a source (`PICTURE_OPTIONS`) say of pictures."""
+    """Returns what the options of a source (`PICTURE_OPTIONS`) say of pictures.
+
+    Raises:
+      DataSourceError: no picture can have what they ask for.
+    """
+    if 0 < values["max_aspect"] < 1:
+        raise DataSourceError(
+            f"--max_aspect is {values['max_aspect']:g}, and no picture's longer side is shorter than the other one. "
+            "Give at least 1, or 0 for any."
+        )
     return PictureLimits(*(values[option.name] for option in PICTURE_OPTIONS))
 
 
