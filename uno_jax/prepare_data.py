@@ -13,7 +13,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 from etils import epath
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from uno_jax.batch import TASKS
@@ -32,13 +31,14 @@ from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
 from uno_jax.data.conversion.before import Before, read_before
 from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
 from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
-from uno_jax.data.conversion.ledger import ALREADY_THERE, Ledger, by_cause, by_field
+from uno_jax.data.conversion.ledger import ALREADY_THERE, Ledger, by_cause
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
+from uno_jax.data.conversion.progress import ProgressReporter, progress_of
 from uno_jax.data.conversion.shards import shards_of
 from uno_jax.data.record import Record
 from uno_jax.data.records import open_records, record_tasks
 from uno_jax.data.sources.locations import location
-from uno_jax.data.sources.source import DataSource, DataSourceError, Rejection, Values
+from uno_jax.data.sources.source import DataSource, DataSourceError, Values
 from uno_jax.data.storage import DatasetInfo
 from uno_jax.data.tokenizer import Tokenizer, check_vocab_size, train_tokenizer
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
@@ -57,7 +57,6 @@ except ImportError as error:
     sys.exit(f"prepare_data needs {error.name}. Install the extra `data`: pip install '.[data]' (docs/install.md)")
 
 FORMAT = 2  # version of the directory's format; datasets of another version count as different
-_REJECTIONS_SHOWN = 50
 _PICTURES_SHOWN = {"text_to_image": 20, "editing": 20, "understanding": 10}
 
 
@@ -296,8 +295,8 @@ def _make(
     parts, there = (place / "parts", place / "shards") if place else (work.folder / "parts", made)
     processes = request.processes or core_count()
     runner: Runner = ProcessRunner(processes) if request.beam is None else BeamRunner(request.beam.flags)
-    with _progress(console) as progress:
-        reporter = _Reporter(progress)
+    with progress_of(console) as progress:
+        reporter = ProgressReporter(progress)
         opened = source.open(request.values, reporter)
         ledger = Ledger(reporter.reject, {split: before.ids(split) for split in before.splits})
         on_items = reporter.advance("Converting records", opened.total)
@@ -374,51 +373,6 @@ def _parameters(request: Request) -> dict[str, object]:
     return parameters | source.identity(request.values)
 
 
-class _Reporter:
-    """Shows progress and rejections on the terminal."""
-
-    def __init__(self, progress: Progress):
-        self._progress = progress
-        self._rejections = 0
-
-    def begin(self, stage: str, total: int | None) -> Callable[[], None]:
-        task = self._progress.add_task(stage, total=total)
-        return lambda: self._progress.advance(task)
-
-    def advance(self, stage: str, total: int | None) -> Callable[[int], None]:
-        """Shows a new stage, and returns the function to call with a number of items that are done."""
-        task = self._progress.add_task(stage, total=total)
-        return lambda items: self._progress.advance(task, items)
-
-    def reject(self, rejection: Rejection) -> None:
-        self._rejections += 1
-        if self._rejections <= _REJECTIONS_SHOWN:
-            self._print(f"rejected {rejection}")
-
-    def summarise(self, ledger: Ledger) -> None:
-        """Prints how many records were rejected and left out, if any, and why, and how many pictures were rewritten."""
-        if ledger.left_out:
-            causes = _listed(by_cause(ledger.left_out))
-            self._print(f"{len(ledger.left_out)} records left out ({causes}), listed in {LEFT_OUT}")
-        if ledger.rewritten:
-            self._print(f"{ledger.rewritten.total()} pictures rewritten ({_listed(ledger.rewritten)})")
-        if not ledger.rejected:
-            return
-        more = self._rejections - _REJECTIONS_SHOWN
-        if more > 0:
-            self._print(f"... and {more} more rejections")
-        fields = _listed(by_field(ledger.rejections))
-        records = ledger.rejected + ledger.accepted
-        self._print(f"{ledger.rejected} of {records} records rejected (rejections by field: {fields})")
-
-    def _print(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name}: {count}" for name, count in counts.items())
-
-
 def _tokenizer(directory: Path, ledger: Ledger, request: Request) -> Tokenizer:
     """Returns the tokenizer of the dataset: the one that it has, a copy of another one, or one that is trained."""
     if request.append:
@@ -475,11 +429,6 @@ def _print_summary(console: Console, out: Path) -> None:
         ("license", (out / "LICENSE").read_text(encoding="utf-8")),
     ):
         console.print(f"{what + ':':15}{where}", markup=False, highlight=False)
-
-
-def _progress(console: Console) -> Progress:
-    text = TextColumn("{task.description:18}")
-    return Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
 
 
 if __name__ == "__main__":
