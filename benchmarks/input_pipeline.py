@@ -49,24 +49,27 @@ from uno_jax.run.config import RunConfig
 WORDS = [f"word{i}" for i in range(400)]
 # Text, caption, query and latent tokens of a row, for several pictures of up to `side` pixels.
 REGIONS_OF = {64: (1536, 4096, 256, 128), 512: (1280, 3072, 2048, 6144), 1024: (1024, 2560, 1536, 16384)}
-RECORDS, BATCHES = 48, 6
+RECORDS, BATCHES, TEXTURE = 48, 6, 12
 
 
-def picture(rng: np.random.Generator, side: int, stored: int) -> bytes:
-    """Returns a JPEG file of random content, aspect ratio and size, or of `stored` pixels and 4:3."""
+def picture(rng: np.random.Generator, side: int, stored: int, texture: int) -> bytes:
+    """Returns a JPEG file of random content, aspect ratio and size, or of `stored` pixels and 4:3.
+
+    The content is smooth, and each pixel is lighter or darker by up to `texture` of 255.
+    """
     aspect = 4 / 3 if stored else np.exp(rng.uniform(-np.log(3), np.log(3)))
     longest = stored or int(side * rng.uniform(1.0, 2.5))
     width, height = (longest, max(1, round(longest / aspect))) if aspect > 1 else (round(longest * aspect), longest)
     smooth = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
-    pixels = np.asarray(smooth, np.int16) + rng.integers(-12, 13, (height, width, 1))
+    pixels = np.asarray(smooth, np.int16) + rng.integers(-texture, texture + 1, (height, width, 1))
     file = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
-def record(number: int, side: int, stored: int = 0, edits: float = 0.0) -> Record:
+def record(number: int, side: int, stored: int = 0, edits: float = 0.0, texture: int = TEXTURE) -> Record:
     """Returns a record with a picture and texts of random lengths. A share of the records are edits."""
     rng = np.random.default_rng(number)
 
@@ -74,10 +77,10 @@ def record(number: int, side: int, stored: int = 0, edits: float = 0.0) -> Recor
         return " ".join(rng.choice(WORDS, int(rng.integers(least, most + 1))))
 
     captions = (text(10, 120), text(10, 120))
-    made = Record(f"{number:06d}", "text_to_image", picture(rng, side, stored), text(5, 60), captions)
+    made = Record(f"{number:06d}", "text_to_image", picture(rng, side, stored, texture), text(5, 60), captions)
     if rng.random() >= edits:
         return made
-    return dataclasses.replace(made, task="editing", sources=(picture(rng, side, stored),))
+    return dataclasses.replace(made, task="editing", sources=(picture(rng, side, stored, texture),))
 
 
 def data_config(side: int, options: argparse.Namespace, folder: Path) -> tuple[RunConfig, DataConfig]:
@@ -117,7 +120,8 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def measure(side: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Returns pictures per second of each stage, and the padding of each region."""
-    records = [record(number, side, options.stored, options.edits) for number in range(options.records)]
+    made = (options.stored, options.edits, options.texture)
+    records = [record(number, side, *made) for number in range(options.records)]
     write_records(folder, "pictures", {"train": lambda: records}, description="made up", license_text="none")
     tokenizer = train_tokenizer([" ".join(WORDS)] * 2, 2048, folder / "tokenizer")
     config, data = data_config(side, options, folder)
@@ -165,6 +169,7 @@ def main() -> None:
     parser.add_argument("--buckets", type=int, default=0, help="aspect ratios of the target; 0 = any")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--stored", type=int, default=0, help="long side of stored pictures of 4:3")
+    parser.add_argument("--texture", type=int, default=TEXTURE, help="strength of the texture of pictures, of 255")
     parser.add_argument("--edits", type=float, default=0.0, help="share of the records that are edits")
     parser.add_argument("--records", type=int, default=RECORDS, help="number of records")
     parser.add_argument("--config", help="name of a config whose transforms and rows are measured")
