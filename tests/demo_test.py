@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -320,5 +321,8 @@ def test_the_page_contacts_no_other_server(browser, address):
 
 
 def test_a_missing_checkpoint_is_reported_in_a_message(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with pytest.raises(SystemExit, match=str(tmp_path / "nothing")):
-        main([f"--checkpoint={tmp_path / 'nothing'}"])
+        main([f"--checkpoint={tmp_path / 'nothing'}", f"--port={port}"])

@@ -12,6 +12,11 @@ import pytest
 from tests.helpers.paths import ROOT
 
 
+def heed() -> None:
+    """Lets a process heed Ctrl-C, which shells make background jobs ignore, with all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("during", "printed"),
     [
@@ -33,7 +38,7 @@ def test_an_interrupt_ends_a_command_with_one_line(during, printed):
         "    with exit_with_message():\n"
         "        raise\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, preexec_fn=heed, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (130, printed)
 
 
@@ -41,6 +46,7 @@ def test_a_command_that_imports_its_libraries_can_be_interrupted():
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "uno_jax.sample", "--help"],
         cwd=ROOT,
+        preexec_fn=heed,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
