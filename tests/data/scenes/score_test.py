@@ -128,7 +128,7 @@ def test_the_box_and_area_of_a_thing_are_those_of_its_pixels(thing, ground):
     inked = difference > difference.max() / 2  # pixels that the thing covers by half or more
     rows, columns = np.nonzero(inked)
     expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert np.multiply(seen.box, SIDE) == pytest.approx(expected, abs=2)  # the tips of a star are thinner than pixels
+    assert np.multiply(seen.box, SIDE) == pytest.approx(expected, abs=1.5)
     assert seen.area == pytest.approx(inked.mean(), rel=0.25)
 
 
