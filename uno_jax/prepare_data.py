@@ -28,9 +28,9 @@ from rich.table import Table
 from uno_jax.batch import TASKS
 from uno_jax.data.conversion import dataset_files
 from uno_jax.data.conversion.beam_runner import BeamRunner, import_beam
-from uno_jax.data.conversion.before import Before, read_before
+from uno_jax.data.conversion.before import MANIFEST, Before, read_before
 from uno_jax.data.conversion.convert import ProcessRunner, Runner, convert_source, fetch_shards, write_shards
-from uno_jax.data.conversion.dataset_files import LEFT_OUT, MANIFEST, REJECTED
+from uno_jax.data.conversion.dataset_files import LEFT_OUT, REJECTED
 from uno_jax.data.conversion.ledger import ALREADY_THERE, Ledger, by_cause
 from uno_jax.data.conversion.parts import RECORDS_PER_PART
 from uno_jax.data.conversion.progress import ProgressReporter, progress_of

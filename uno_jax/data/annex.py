@@ -7,8 +7,9 @@ killed therefore leaves nothing but whole shards, and the same command makes the
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from uno_jax.data.fingerprint import split_fingerprint
-from uno_jax.data.record import RecordError
-from uno_jax.data.records import record_tasks
+from uno_jax.data.record import Record, RecordError
+from uno_jax.data.records import ChangedRecords, RecordSource, record_tasks
 from uno_jax.process.errors import UserError, reason_of
 from uno_jax.process.files import atomic_file, check_folder, write_json
 from uno_jax.process.json_reader import read_json_object
@@ -27,6 +28,9 @@ ABOUT = "annex.json"
 FORMAT = 1  # version of the folder's format
 # Entries are read one by one, in any order.
 _WRITER_OPTIONS = "group_size:1"
+
+AddEntry = Callable[[bytes, Record], Record]
+"""Makes the changed record of an entry and a record."""
 
 
 class AnnexError(UserError):
@@ -100,16 +104,36 @@ class Annex:
                 "dataset that it was made of, or make it again"
             )
 
+    def added_to(
+        self, records: RecordSource, add: AddEntry, directory: str | Path, split: str, fingerprint: str
+    ) -> RecordSource:
+        """Returns the records of a split of a dataset, each changed by its entry as it is read.
+
+        Args:
+          records: the records.
+          add: makes the changed record of an entry and a record. It must be picklable.
+          directory: the dataset.
+          split: the split.
+          fingerprint: `split_fingerprint` of the split.
+
+        Raises:
+          AnnexError: as for `check_dataset`.
+        """
+        self.check_dataset(directory, split, fingerprint)
+        return ChangedRecords(records, functools.partial(_with_entry, add, Entries(self, split)))
+
     def fingerprint(self, split: str) -> str:
         """Returns a hash of the shards of a split, as `split_fingerprint` of records."""
         return split_fingerprint(self.folder, split)
 
 
 class Entries:
-    """The entries of a split by record number. Picklable; files are opened at the first access in each process."""
+    """The entries of a split by record number, all of whose shards are there (`Annex.check_complete`).
+
+    Picklable; files are opened at the first access in each process.
+    """
 
     def __init__(self, annex: Annex, split: str):
-        annex.check_complete(split)
         self._shards = annex.shards(split)
         self._source: ArrayRecordDataSource | None = None
 
@@ -137,6 +161,10 @@ class Entries:
         return {**self.__dict__, "_source": None}
 
 
+def _with_entry(add: AddEntry, entries: Entries, number: int, record: Record) -> Record:
+    return add(entries[number], record)
+
+
 def open_annex(folder: str | Path, kind: str) -> Annex:
     """Opens an annex of a kind.
 
@@ -146,17 +174,17 @@ def open_annex(folder: str | Path, kind: str) -> Annex:
     folder = Path(folder)
     file = folder / ABOUT
     if not file.is_file():
-        raise AnnexError(f"{folder}: {ABOUT} is missing. Give a folder that `prepare_data {_COMMANDS[kind]}` wrote")
+        raise AnnexError(f"{folder}: {ABOUT} is missing. Give a folder that `prepare_data {COMMANDS[kind]}` wrote")
     about = read_json_object(file)
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         raise AnnexError(
             f"{file}: format {about.get('format')} of {about.get('kind')}, expected format {FORMAT} of {kind}. Give a "
-            f"folder that `prepare_data {_COMMANDS[kind]}` of this version wrote"
+            f"folder that `prepare_data {COMMANDS[kind]}` of this version wrote"
         )
     return Annex(folder, about)
 
 
-_COMMANDS = {"moments": "encode", "features": "encode --features", "captions": "recaption"}
+COMMANDS = {"moments": "encode", "features": "encode --features", "captions": "recaption"}
 """The kinds of annexes, and the command that makes each."""
 
 
@@ -167,7 +195,7 @@ def begin_annex(
 
     Args:
       folder: the folder.
-      kind: a key of `_COMMANDS`.
+      kind: a key of `COMMANDS`.
       directory: the dataset.
       splits: the splits to make entries of.
       each: number of records of a shard.

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from uno_jax.data.annex import Entries, open_annex
+from uno_jax.data.annex import open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.record import Record
-from uno_jax.data.records import ChangedRecords, RecordSource
+from uno_jax.data.records import RecordSource
 
 KIND = "captions"
 
@@ -64,8 +63,7 @@ def with_captions(records: RecordSource, config: DataConfig, split: str, fingerp
     annex = open_annex(config.captions, KIND)
     if split != config.split and split not in annex.about["splits"]:
         return records
-    annex.check_dataset(config.directory, split, fingerprint)
-    return ChangedRecords(records, partial(_add_captions, Entries(annex, split)))
+    return annex.added_to(records, _add_captions, config.directory, split, fingerprint)
 
 
 def captioned(record: Record, written: Sequence[WrittenCaption]) -> Record:
@@ -83,5 +81,5 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _add_captions(entries: Entries, index: int, record: Record) -> Record:
-    return captioned(record, from_entry(entries[index]))
+def _add_captions(entry: bytes, record: Record) -> Record:
+    return captioned(record, from_entry(entry))

@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from uno_jax.data.annex import Entries, open_annex
+from uno_jax.data.annex import open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.plans import Features, Moments
 from uno_jax.data.record import Record, RecordError, with_encoded
-from uno_jax.data.records import ChangedRecords, RecordSource
+from uno_jax.data.records import RecordSource
 
 KIND = "moments"
 FLOAT = "<f4"
@@ -64,10 +64,10 @@ def with_moments(records: RecordSource, config: DataConfig, split: str, fingerpr
     if not config.encoded:
         return records
     annex = open_annex(config.encoded, KIND)
-    annex.check_dataset(config.directory, split, fingerprint)
-    return ChangedRecords(records, partial(_add_moments, Entries(annex, split), annex.about["moments_per_token"]))
+    add = partial(_add_moments, annex.about["moments_per_token"])
+    return annex.added_to(records, add, config.directory, split, fingerprint)
 
 
-def _add_moments(entries: Entries, width: int, index: int, record: Record) -> Record:
+def _add_moments(width: int, entry: bytes, record: Record) -> Record:
     """Adds the moments of the pictures of a record, `width` of each latent token."""
-    return with_encoded(record, pictures=from_entry(entries[index], width))
+    return with_encoded(record, pictures=from_entry(entry, width))

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from uno_jax.data.annex import Entries, open_annex
+from uno_jax.data.annex import open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.encoded import from_entry
 from uno_jax.data.largest import largest_samples
 from uno_jax.data.plans import NoisedTarget, PatchUse, VitImage
 from uno_jax.data.record import Record, with_encoded
-from uno_jax.data.records import ChangedRecords, RecordSource
+from uno_jax.data.records import RecordSource
 
 KIND = "features"
 
@@ -60,11 +60,10 @@ def with_features(records: RecordSource, config: DataConfig, split: str, fingerp
     if not config.features:
         return records
     annex = open_annex(config.features, KIND)
-    annex.check_dataset(config.directory, split, fingerprint)
-    return ChangedRecords(records, partial(_add_features, Entries(annex, split), annex.about))
+    return annex.added_to(records, partial(_add_features, annex.about), config.directory, split, fingerprint)
 
 
-def _add_features(entries: Entries, about: Mapping[str, Any], index: int, record: Record) -> Record:
+def _add_features(about: Mapping[str, Any], entry: bytes, record: Record) -> Record:
     """Adds the features of the pictures of a record."""
-    pictures = from_entry(entries[index], about["features_per_patch"], about["compute_dtype"])
+    pictures = from_entry(entry, about["features_per_patch"], about["compute_dtype"])
     return with_encoded(record, features=dict(zip(feature_uses(record, about), pictures, strict=True)))

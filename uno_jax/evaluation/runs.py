@@ -18,7 +18,7 @@ class Run(NamedTuple):
     out: Path
     record: Record
     scores: list[dict[str, Any]]
-    """Of its judge, if it has been judged, and of scorers from PyPI."""
+    """Scores of its judge, if it has been judged, and of scorers from PyPI."""
     model: str
     """Name of the model, unique for its parameters."""
 

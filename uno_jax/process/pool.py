@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -40,14 +41,14 @@ def map_in_processes(function: Callable[[T], R], items: Iterable[T], processes: 
       The first exception that the function raises.
     """
     left = iter(items)
-    first = list(_up_to(left, 2))
+    first = list(itertools.islice(left, 2))
     if processes <= 1 or len(first) < 2:
         yield from map(function, first)
         yield from map(function, left)
         return
     pool = _Pool(function, processes)
     try:
-        yield from pool.map(_chain(first, left))
+        yield from pool.map(itertools.chain(first, left))
     finally:
         pool.close()
 
@@ -135,14 +136,3 @@ def _answer(function: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
 
 def _ended() -> PoolError:
     return PoolError("a process has ended, perhaps because the memory was full. Lower --processes")
-
-
-def _up_to(items: Iterator[T], count: int) -> Iterator[T]:
-    for _, item in zip(range(count), items, strict=False):
-        yield item
-
-
-def _chain(first: list[T], rest: Iterator[T]) -> Iterator[T]:
-    while first:
-        yield first.pop(0)
-    yield from rest

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from uno_jax.config import ConfigError, to_json
 from uno_jax.data import encoded, features
-from uno_jax.data.annex import open_annex
+from uno_jax.data.annex import COMMANDS, open_annex
 from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import field_of, part_configs
 from uno_jax.models.config import ModelConfig, autoencoder_fields, vision_fields
@@ -121,10 +121,9 @@ def _check(
             if found == value or (found and name in _MORE_IS_FINE) or (name == hashed and params is None):
                 continue
             remedy = _REMEDY.get(name, "use the model that it was made with")
-            option = " --features" if field == "features" else ""
             raise ConfigError(
                 f"config.{field_of(part_name, field)}: {annex.folder} was made with {name} {found}, and this run has "
-                f"{value}. Make it again with `prepare_data encode{option}`, or {remedy}"
+                f"{value}. Make it again with `prepare_data {COMMANDS[kind]}`, or {remedy}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from uno_jax import prepare_data
 from uno_jax.config import ConfigError
-from uno_jax.data.conversion.dataset_files import MANIFEST
+from uno_jax.data.conversion.before import MANIFEST
 from uno_jax.process.json_reader import read_json_object
 from uno_jax.study.config import DatasetPlan
 

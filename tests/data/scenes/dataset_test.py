@@ -10,14 +10,19 @@ from rich.console import Console
 
 from uno_jax import prepare_data
 from uno_jax.data.records import open_records
-from uno_jax.data.scenes.dataset import SCENES, split_records
+from uno_jax.data.scenes.dataset import SCENES, scene_records
 from uno_jax.data.scenes.draw import draw_scene
 from uno_jax.data.scenes.edits import edit_of
 from uno_jax.data.scenes.generate import CATEGORIES, SPLITS, example_of, make_example
 from uno_jax.prepare_data import Request
 
+
+def records_of(seed, split, scenes):
+    return [record for number in range(scenes) for record in scene_records(seed, split, number, image_size=32)]
+
+
 VALUES = {"scenes": 12, "other_scenes": 4, "seed": 0, "image_size": 32}
-RECORDS = {split: list(split_records(0, split, 72, 32)) for split in SPLITS}
+RECORDS = {split: records_of(0, split, 72) for split in SPLITS}
 TRAIN = RECORDS["train"]
 
 
@@ -31,12 +36,12 @@ def pixels(encoded):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_same_seed_gives_the_same_bytes(split):
-    again = list(split_records(0, split, 20, 32))
+    again = records_of(0, split, 20)
     assert again == RECORDS[split][: len(again)]
 
 
 def test_another_seed_gives_other_pictures():
-    assert not {record.image for record in split_records(1, "train", 20, 32)} & {record.image for record in TRAIN}
+    assert not {record.image for record in records_of(1, "train", 20)} & {record.image for record in TRAIN}
 
 
 def test_no_two_splits_share_a_picture():
@@ -98,4 +103,4 @@ def test_the_dataset_is_prepared_with_all_its_splits(tmp_path, capsys):
     assert all(split in printed for split in SPLITS)
     stored = {split: {record.id: record for record in open_records(tmp_path / "out", split)} for split in SPLITS}
     assert sum(map(len, stored.values())) == 126
-    assert stored["novel"] == {record.id: record for record in split_records(0, "novel", 4, 32)}
+    assert stored["novel"] == {record.id: record for record in records_of(0, "novel", 4)}

@@ -15,6 +15,9 @@ from uno_jax.data.records import record_tasks
 from uno_jax.data.storage import DatasetInfo, read_info, shard_file
 from uno_jax.process.json_reader import read_json_object
 
+MANIFEST = "dataset.json"
+"""File with everything that is known of a dataset, which `prepare_data` writes last."""
+
 
 @dataclass(frozen=True)
 class Before:
@@ -52,7 +55,7 @@ class Before:
         """Returns a hash of its manifest, which has hashes of all its files; None for nothing."""
         if self.directory is None:
             return None
-        return hashlib.sha256((self.directory / "dataset.json").read_bytes()).hexdigest()
+        return hashlib.sha256((self.directory / MANIFEST).read_bytes()).hexdigest()
 
     def known_files(self) -> dict[str, Any]:
         """Returns the entries of its shards in its manifest."""
@@ -88,7 +91,7 @@ class Before:
 
 def read_before(directory: Path) -> Before:
     """Reads what a dataset has."""
-    return Before(directory, read_json_object(directory / "dataset.json"), read_info(directory))
+    return Before(directory, read_json_object(directory / MANIFEST), read_info(directory))
 
 
 def _link(file: Path | str, target: Path | str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from uno_jax.batch import TASKS
 from uno_jax.config import to_json
-from uno_jax.data.conversion.before import Before
+from uno_jax.data.conversion.before import MANIFEST, Before
 from uno_jax.data.conversion.ledger import Ledger, by_cause, by_field
 from uno_jax.data.conversion.parts import Facts
 from uno_jax.data.conversion.shards import Shard
@@ -23,7 +23,6 @@ from uno_jax.data.storage import DatasetInfo, StoredSplit, write_info
 from uno_jax.process.files import hash_files
 from uno_jax.process.pool import map_in_processes
 
-MANIFEST = "dataset.json"
 REJECTED, LEFT_OUT = "rejected.jsonl", "left_out.jsonl"
 
 

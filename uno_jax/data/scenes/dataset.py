@@ -44,12 +44,6 @@ def _make(seed: int, image_size: int, item: tuple[str, int]) -> Made:
     return Made(split, tuple(scene_records(seed, split, number, image_size=image_size)))
 
 
-def split_records(seed: int, split: str, scenes: int, image_size: int) -> Iterator[Record]:
-    """Yields the records of the first `scenes` examples of a split."""
-    for number in range(scenes):
-        yield from scene_records(seed, split, number, image_size=image_size)
-
-
 def scene_records(seed: int, split: str, number: int, *, image_size: int) -> list[Record]:
     """Makes the records of one example: text to image, then a question and edits if it has them."""
     example = make_example(seed, split, number)

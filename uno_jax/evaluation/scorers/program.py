@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-"""Of reference pictures."""
+"""Extensions of reference pictures."""
 _SUBSET = 1000  # of KID, as the package has it
 _NAMED = 25  # progress is printed after so many pictures
 

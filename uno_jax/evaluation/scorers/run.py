@@ -47,7 +47,7 @@ class _Found(NamedTuple):
     pictures: list[Made]
     references: list[Path]
     sha256: str | None
-    """Of the latter, if there are any."""
+    """Hash of the reference pictures, if there are any."""
 
 
 def score_pictures(out: Path, settings: Settings, console: Console) -> dict[str, Any]:
