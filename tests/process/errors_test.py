@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import pytest
 
 from uno_jax.config import ConfigError
@@ -47,6 +50,22 @@ def test_a_lack_of_memory_exits_with_one_line(error, message):
 
 def test_an_interrupt_exits_with_one_line_and_the_status_of_a_shell(capsys):
     with pytest.raises(SystemExit) as exit, exit_with_message():
+        raise KeyboardInterrupt
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@contextlib.contextmanager
+def released_twice():
+    """Ends with the RuntimeError of a lock, whatever the block raises."""
+    try:
+        yield
+    finally:
+        threading.Lock().release()
+
+
+def test_an_interrupt_that_a_lock_replaced_by_its_own_error_exits_like_any_other(capsys):
+    with pytest.raises(SystemExit) as exit, exit_with_message(), released_twice():
         raise KeyboardInterrupt
     assert exit.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"

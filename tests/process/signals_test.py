@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -36,6 +37,21 @@ def test_a_signal_sets_the_event_and_the_next_acts_as_outside(signum):
 
 def test_a_signal_becomes_an_exit_with_its_status(signum):
     with pytest.raises(SystemExit) as exited, exit_on_signals():
+        signal.raise_signal(signum)
+    assert exited.value.code == 128 + signum
+
+
+@contextlib.contextmanager
+def released_twice():
+    """Ends with the RuntimeError of a lock, whatever the block raises."""
+    try:
+        yield
+    finally:
+        threading.Lock().release()
+
+
+def test_a_signal_that_a_lock_replaced_by_its_own_error_becomes_the_same_exit(signum):
+    with pytest.raises(SystemExit) as exited, exit_on_signals(), released_twice():
         signal.raise_signal(signum)
     assert exited.value.code == 128 + signum
 

@@ -83,10 +83,10 @@ def exit_with_message(status: int = 1) -> Iterator[None]:
     try:
         yield
         check_output()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_interrupt(error):
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
         if isinstance(error, OSError) and error.filename is None:
             check_output()  # perhaps it is what failed
         message = user_message(error)
@@ -96,6 +96,11 @@ def exit_with_message(status: int = 1) -> Iterator[None]:
             sys.exit(message)
         print(message, file=sys.stderr)
         sys.exit(status)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the cause. A lock that was waited for raises RuntimeError in place of KeyboardInterrupt."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
 
 
 def lines_of(problems: Sequence[str]) -> str:

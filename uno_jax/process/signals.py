@@ -26,7 +26,11 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Turns a signal into SystemExit with status 143 or 130, so that the interrupted code can clean up."""
+    """Turns a signal into SystemExit with status 143 or 130, so that the interrupted code can clean up.
+
+    Code that was halfway through an operation may replace that SystemExit: a lock of `threading` that was waited for
+    raises RuntimeError. Whatever leaves the block after a signal, the status is that of the signal.
+    """
     status: list[int] = []
 
     def stop(signum: int) -> None:
@@ -36,7 +40,12 @@ def exit_on_signals() -> Iterator[None]:
         sys.exit(status[0])
 
     with _first_signal(stop), _raised_again(lambda: sys.exit(status[0])):
-        yield
+        try:
+            yield
+        except BaseException:
+            if status:
+                sys.exit(status[0])
+            raise
 
 
 @contextlib.contextmanager
