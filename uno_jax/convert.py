@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from absl import flags, logging
+from absl import flags
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
@@ -31,6 +29,7 @@ from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError, exit_with_message
 from uno_jax.process.files import is_empty
 from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
+from uno_jax.process.logs import hide_orbax
 from uno_jax.process.paths import local_path
 from uno_jax.process.signals import exit_on_signals
 from uno_jax.training.checkpoint_folders import find_checkpoint, read_asset
@@ -61,9 +60,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     paths = parse_flags(
         options, arguments[1:], command=f"convert {name}", about=command.about, positional=command.positional
     )
-    logging.set_verbosity(logging.FATAL)  # Orbax logs every file, and every error that it raises
-    # After a failed write, Orbax leaves coroutines of pending writes behind.
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    hide_orbax()
     with exit_on_signals(), exit_with_message(command.failure):
         succeeded = command.run(options, _local(paths), console or _console())
     if not succeeded:
@@ -313,12 +310,5 @@ _COMMANDS = {
 }
 
 
-def _silence_repeated_errors() -> None:
-    """Silences the further errors of writes in flight after one failed, in the log and as unraisable."""
-    getLogger("asyncio").setLevel(CRITICAL)
-    sys.unraisablehook = lambda unraisable: None
-
-
 if __name__ == "__main__":
-    _silence_repeated_errors()
     main(sys.argv[1:])

@@ -136,6 +136,14 @@ def test_a_folder_that_cannot_be_written_is_reported_and_tried_again_at_the_next
     assert saving.checkpoints.steps() == [1, 4]
 
 
+def test_success_after_a_failure_is_reported_although_the_next_save_is_what_waits_for_it(saving, tmp_path):
+    with unwritable(tmp_path / "checkpoints"):
+        saving.save(1)
+    saving.save(2)
+    saving.save(3)
+    assert saving.said[1:] == ["The checkpoint of step 2 is saved, after a failed attempt."]
+
+
 def test_a_failure_in_the_background_is_noticed_without_waiting_and_tried_again(saving):
     saving.save(1)
     saving.checkpoints.wait()

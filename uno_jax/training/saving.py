@@ -43,9 +43,7 @@ class Saver:
     def wants(self) -> bool:
         """Whether this host wants the next step saved, because of the time or a failure. Does not block."""
         failed = self.checkpoints.failure() is not None
-        if self._failures and self.checkpoints.saved == self._attempt:
-            self._say(f"The checkpoint of step {self._attempt} is saved, after {self._failures} failed attempts.")
-            self._failures = 0
+        self._report_success()
         return failed or self._now() >= self._due_at
 
     def save(self, step: int, state: TrainState, data_state: DataState, autoencoder: Params | None = None) -> None:
@@ -59,6 +57,7 @@ class Saver:
             self.checkpoints.wait()
         except CheckpointError as error:
             self._failed(error)
+        self._report_success()
         self._attempt, self._due_at = step, self._next_by_time()
         try:
             self.checkpoints.save(step, state, data_state, autoencoder)
@@ -96,6 +95,13 @@ class Saver:
                 self._say(f"{error}. Trying again in {wait:.0f} s.")
             sleep(wait)
             wait, waited = 2 * wait, waited + wait
+
+    def _report_success(self) -> None:
+        """Says so if the last attempt succeeded after others had failed."""
+        if self._failures and self.checkpoints.saved == self._attempt:
+            attempts = "a failed attempt" if self._failures == 1 else f"{self._failures} failed attempts"
+            self._say(f"The checkpoint of step {self._attempt} is saved, after {attempts}.")
+            self._failures = 0
 
     def _failed(self, error: CheckpointError) -> None:
         if not self.checkpoints.usable:
