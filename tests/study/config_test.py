@@ -55,3 +55,15 @@ def test_there_and_back_through_a_config_dict():
 def test_a_wrong_study_is_named(fields, expected):
     with pytest.raises(ConfigError, match=expected):
         check_study(dataclasses.replace(CONFIG, **fields))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "kind"),
+    [
+        (Evaluation("draw"), "draw at the best scale"),
+        (Evaluation("draw", scale=1.5), "draw at scale 1.5"),
+        (Evaluation("read"), "read"),
+    ],
+)
+def test_the_table_of_what_is_left_names_an_evaluation_by_what_it_costs(evaluation, kind):
+    assert evaluation.kind_of_unit == kind

@@ -87,6 +87,13 @@ class Evaluation:
         scale = f"scale{self.scale:g}" if self.scale else "best_scale"
         return "_".join((self.kind, self.split, str(self.records), *(() if self.kind == "read" else (scale,))))
 
+    @property
+    def kind_of_unit(self) -> str:
+        """Kind of its unit: evaluations of one kind take the same time for each record."""
+        if self.kind == "read":
+            return "read"
+        return f"{self.kind} at scale {self.scale:g}" if self.scale else f"{self.kind} at the best scale"
+
 
 @dataclass(frozen=True)
 class TuningPlan:

@@ -351,7 +351,7 @@ def _scoring(study: Study, stage: str, subject: Subject, evaluation: Evaluation,
     return Unit(
         name=study.score_unit(subject, evaluation),
         stage=stage,
-        kind=f"{evaluation.kind} at scale {evaluation.scale:g}",
+        kind=evaluation.kind_of_unit,
         amount=evaluation.records,
         needs=("data", subject.unit, *waits),
         inputs=("data", subject.unit),
