@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,6 +122,7 @@ def test_a_thing_of_any_kind_is_seen_in_its_place_on_any_ground_and_at_any_size(
 
 
 @given(things(), grounds)
+@hypothesis.example(Thing("star", "blue", "large", Place(0.525390625, 0.30859375)), Ground("white", "plain"))
 @settings(max_examples=50)
 def test_the_box_and_area_of_a_thing_are_those_of_its_pixels(thing, ground):
     (seen,) = find_things(draw(thing, ground=ground))
