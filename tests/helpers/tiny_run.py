@@ -144,13 +144,14 @@ run(from_config_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()), RunConfi
 
 
 def start_process(config: RunConfig, workdir: Path, **environment: str) -> subprocess.Popen:
-    """Starts a run in a separate process."""
+    """Starts a run in a separate process, which compiles its programs as this one does."""
     file = workdir.parent / "config.json"
     file.write_text(json.dumps(to_json(config)))
+    quick = str(jax.config.values["jax_disable_most_optimizations"])
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(file), str(workdir)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": quick} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

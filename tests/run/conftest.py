@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,20 +23,32 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
+@contextlib.contextmanager
+def compiling_quickly(compiled: Path) -> Iterator[None]:
+    """Shares a compilation cache, because the runs compile the same programs, with few optimizations."""
+    settings = {
+        "jax_compilation_cache_dir": str(compiled),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(compiled: Path) -> Iterator[None]:
-    """Shares a compilation cache, because the runs compile the same programs."""
-    before = jax.config.values
-    jax.config.update("jax_compilation_cache_dir", str(compiled))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"):
-        jax.config.update(name, before[name])
+    with compiling_quickly(compiled):
+        yield
 
 
 @pytest.fixture(scope="session")
-def unbroken(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(dataset: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Workdir of a run of six steps, which no test changes."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    assert run(tiny_uno(dataset), workdir, console=quiet())
+    with compiling_quickly(compiled):  # a fixture of a session is made before those of a module
+        assert run(tiny_uno(dataset), workdir, console=quiet())
     return workdir

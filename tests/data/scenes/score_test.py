@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,12 +60,12 @@ def share_agreed_of_others(category: str, count: int) -> float:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_drawn_scenes_follow_their_own_prompts(category):
-    assert share_right_of_own(category, 300) > 0.995
+    assert share_right_of_own(category, 100) > 0.995
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_facts_of_another_prompt_are_judged_as_the_contents_of_the_scene_say(category):
-    assert share_agreed_of_others(category, 300) > 0.995
+    assert share_agreed_of_others(category, 100) > 0.995
 
 
 @pytest.mark.slow
@@ -81,7 +82,7 @@ def edits(count: int):
 
 def test_results_of_edits_are_judged_right_and_their_sources_wrong():
     right, unedited = [], []
-    for edit in edits(100):
+    for edit in edits(40):
         source, target = draw_scene(edit.source, SIDE), draw_scene(edit.target, SIDE)
         right.append(judge_edit(edit.facts, edit.total, edit.kept, source, target).right)
         unedited.append(judge_edit(edit.facts, edit.total, edit.kept, source, source).right)
@@ -121,6 +122,7 @@ def test_a_thing_of_any_kind_is_seen_in_its_place_on_any_ground_and_at_any_size(
 
 
 @given(things(), grounds)
+@hypothesis.example(Thing("star", "blue", "large", Place(0.525390625, 0.30859375)), Ground("white", "plain"))
 @settings(max_examples=50)
 def test_the_box_and_area_of_a_thing_are_those_of_its_pixels(thing, ground):
     (seen,) = find_things(draw(thing, ground=ground))

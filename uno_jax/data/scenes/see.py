@@ -37,6 +37,7 @@ class Seen(Thing):
     confidence: float
     """Correlation with the shape that it resembles most, at most 1."""
     box: Box
+    """All of it, thin tips too."""
     area: float
     """Share of the picture that it covers."""
 
@@ -61,7 +62,7 @@ def _recognise(piece: Piece) -> Sequence[tuple[Piece, Outline]]:
 
 
 def _seen(piece: Piece, outline: Outline) -> Seen:
-    rows, columns = (np.flatnonzero(piece.mask.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(piece.extent.any(axis=axis)) for axis in (1, 0))
     edges = (piece.left + columns[0], piece.top + rows[0], piece.left + columns[-1] + 1, piece.top + rows[-1] + 1)
     return Seen(
         shape=outline.shape or UNKNOWN,

@@ -40,6 +40,8 @@ class Piece(NamedTuple):
     """How much of each pixel is the piece, 0 to 1. The rest is ground."""
     mask: Bool[np.ndarray, "height width"]
     """Pixels of the piece."""
+    extent: Bool[np.ndarray, "height width"]
+    """Pixels of the piece, and what it covers by half or more in the picture as it is: smoothing takes thin tips."""
     left: int
     """First column of the crop."""
     top: int
@@ -56,6 +58,8 @@ class _Field(NamedTuple):
     """Chroma without that of the ground."""
     strength: Float32[np.ndarray, "height width"]
     """Length of `chroma`."""
+    sharp: Float32[np.ndarray, "height width 2"]
+    """Chroma of the picture as it is, without that of the ground."""
     nearest: Integer[np.ndarray, "height width"]
     """Index of the colour whose direction from the ground is nearest."""
 
@@ -89,7 +93,10 @@ def divide(piece: Piece) -> Iterator[list[Piece]]:
             near = ndimage.distance_transform_edt(kernels == 0, return_distances=False, return_indices=True)
             owner = kernels[tuple(near)]
             parts = [owner == part for part in range(1, number + 1)]
-            yield [piece._replace(share=piece.share * part, mask=piece.mask & part) for part in parts]
+            yield [
+                piece._replace(share=piece.share * part, mask=piece.mask & part, extent=piece.extent & part)
+                for part in parts
+            ]
 
 
 def ground_difference(a: UInt8[np.ndarray, "64 64 3"], b: UInt8[np.ndarray, "64 64 3"]) -> float:
@@ -113,14 +120,16 @@ def ground_difference(a: UInt8[np.ndarray, "64 64 3"], b: UInt8[np.ndarray, "64 
 
 
 def _analyse(pixels: UInt8[np.ndarray, "height width 3"]) -> _Field:
-    colours = _smooth(pixels.astype(np.float32))
+    exact = pixels.astype(np.float32)
+    colours = _smooth(exact)
     chroma = colours @ _CHROMA
     faint = np.hypot(chroma[..., 0], chroma[..., 1]) < _FAINT
     ground = np.median(chroma[faint], axis=0) if faint.any() else np.zeros(2, np.float32)
     chroma = chroma - ground
     towards = np.array(list(COLOURS.values()), np.float32) @ _CHROMA - ground
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    return _Field(colours, chroma, np.hypot(chroma[..., 0], chroma[..., 1]), np.argmax(chroma @ towards.T, axis=-1))
+    strength = np.hypot(chroma[..., 0], chroma[..., 1])
+    return _Field(colours, chroma, strength, exact @ _CHROMA - ground, np.argmax(chroma @ towards.T, axis=-1))
 
 
 def _smooth(colours: Float32[np.ndarray, "height width 3"]) -> Float32[np.ndarray, "height width 3"]:
@@ -171,7 +180,9 @@ def _piece(
     mask = numbered == number
     inside = mask & (field.strength >= np.median(field.strength[mask]))
     full = field.chroma[inside].mean(axis=0)
-    share = np.clip(field.chroma @ (full / (full @ full)), 0, 1)
+    along = full / (full @ full)
     others = (numbered > 0) & ~mask
-    share *= ndimage.binary_dilation(mask, _EIGHT, 2) & ~others
-    return Piece(share, mask, columns.start, rows.start, field.colours[inside].mean(axis=0))
+    near = ndimage.binary_dilation(mask, _EIGHT, 2) & ~others
+    share = np.clip(field.chroma @ along, 0, 1) * near
+    extent = mask | ((field.sharp @ along > 0.5) & near)
+    return Piece(share, mask, extent, columns.start, rows.start, field.colours[inside].mean(axis=0))
