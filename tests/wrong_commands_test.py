@@ -66,6 +66,8 @@ def folder(tmp_path_factory) -> Path:
         (f"{TRAIN} --config.data.directory=", "config.data.directory: no dataset is given"),
         (f"{TRAIN} --config.data.directory=nothing", "config.data.directory: nothing: split 'train'"),
         (f"{TRAIN} --config.init_from=nothing", "config.init_from: nothing: no checkpoint found"),
+        (f"{TRAIN} --config.random_frozen=False", "config.init_from is '', so these parameters would be random"),
+        (f"{TRAIN} --config.random_frozen=False --workdir=runs/new/one", "config.init_from is '', so these parameters"),
         (f"{TRAIN} --workdir=picture.png", "picture.png: cannot be written (File exists)"),
         (f"{TRAIN} --workdir=/proc/run", "/proc/run: cannot be written"),
         ("train --config=folder.py --workdir=run", "--config: folder.py cannot be read (Is a directory)"),
@@ -73,6 +75,7 @@ def folder(tmp_path_factory) -> Path:
         (f"{SAMPLE} --prompt=x --seed=abc", "flag --seed=abc: expected a whole number"),
         (f"{SAMPLE} --prompt=x --seed=-1", "seed is -1: expected 0 to 2147483647"),
         (f"{SAMPLE} --prompt=x --timesteps=1000000000", "timesteps is 1000000000: expected 2 to 10000"),
+        (f"{SAMPLE} --prompt=x --size=8x8 --aspect=1:1", "size is 8x8 and aspect is 1:1: give one of them, not both"),
         (f"{SAMPLE} --prompt=x --promt=y", "Unknown command line flag 'promt'. Did you mean: prompt, prompts ?"),
         (f"{SAMPLE} --prompt=x --text_scale=nan", "flag --text_scale=nan: expected a number"),
         (f"{SAMPLE} --prompt=x --out=/proc/out", "/proc cannot be written (No such file or directory)"),
@@ -159,6 +162,10 @@ def folder(tmp_path_factory) -> Path:
         (f"{EVALUATE} --benchmark=dpg --data=nothing --samples=2", "--samples is 2, but the scorer of dpg reads 4"),
         (f"{EVALUATE} --benchmark=dpg --data=nothing --preset=bagel", "--preset is 'bagel': dpg has reca, ours"),
         (f"{EVALUATE} --benchmark=geneval --data=nothing --name=a/b", "--name is 'a/b': expected letters"),
+        (
+            f"{EVALUATE} --benchmark=geneval --data=nothing --size=8x8 --aspect=1:1",
+            "size is 8x8 and aspect is 1:1: give",
+        ),
         (f"{EVALUATE} --benchmark=wise --data=blank.txt", "blank.txt: not valid JSON"),
         (f"{EVALUATE} --benchmark=gedit_en --data=picture.png", "picture.png: cannot be read as Parquet"),
         ("evaluate score --out=nothing --results=blank.txt", "nothing: there is no record.json"),
@@ -194,6 +201,7 @@ def folder(tmp_path_factory) -> Path:
 def test_a_wrong_command_ends_in_one_sentence(folder, monkeypatch, capsys, command, message):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "1000")
+    before = sorted(folder.rglob("*"))
     name, *arguments = command.replace("configs/", f"{Path(__file__).parents[1]}/configs/").split(" ")
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"uno_jax.{name}").main(arguments)
@@ -203,5 +211,5 @@ def test_a_wrong_command_ends_in_one_sentence(folder, monkeypatch, capsys, comma
     assert message in said
     assert "Traceback" not in said + printed
     assert len(said.splitlines()) <= 22  # a usage line, or several fields of one config
-    assert sorted(path.name for path in (folder / "precious").iterdir()) == ["photo.png"]
-    assert not (folder / "new").exists()
+    assert sorted(folder.rglob("*")) == before
+    assert [path.read_bytes() for path in (folder / "precious").iterdir()] == [b"photo"]
