@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from safetensors.numpy import save
 
+from tests.helpers.damage import files_of
 from tests.helpers.fuzz import MIB, damaged, inputs, within
 from tests.helpers.made_up_records import (
     LAYOUT,
@@ -34,6 +35,7 @@ from tests.helpers.made_up_records import (
 )
 from tests.helpers.made_up_sources import read_all
 from tests.helpers.paths import REFERENCE
+from tests.helpers.small_loaded import save_small_checkpoint
 from tests.helpers.small_public import DECODER_JSON, TOP_JSON, VISION_JSON, write_json
 from uno_jax.batch import REGIONS, TASKS
 from uno_jax.config import ConfigError, from_config_dict, to_json
@@ -51,6 +53,8 @@ from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.prompt_files import PromptError, read_prompts
 from uno_jax.interop.sizes import model_config_from_directory
+from uno_jax.interop.source import find_source
+from uno_jax.interop.summary import read_parts
 from uno_jax.interop.tensor_files import STORED_DTYPES, TensorFiles
 from uno_jax.process.errors import CheckpointError, UserError
 from uno_jax.process.json_reader import JsonError, half_pair, parse_json
@@ -365,3 +369,25 @@ def test_tensor_files(tmp_path_factory, data):
         for name, stored in files.tensors.items():
             if stored.dtype in STORED_DTYPES:
                 assert files.read(name).nbytes <= MIB
+
+
+@functools.cache
+def _checkpoint(folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """Returns a checkpoint of a small model in a folder, and the contents of its files."""
+    directory = save_small_checkpoint(folder / "checkpoint")
+    return directory, {str(file.relative_to(directory)): file.read_bytes() for file in files_of(directory)}
+
+
+@inputs(0.005)  # each takes half a second
+@given(data=st.data())
+def test_files_of_checkpoints(tmp_path_factory, data):
+    directory, files = _checkpoint(tmp_path_factory.getbasetemp())
+    name = data.draw(st.sampled_from(sorted(files)))
+    (directory / name).write_bytes(data.draw(damaged([files[name]])))
+    try:
+        with within(256), contextlib.suppress(CheckpointError):
+            source = find_source(directory)
+            source.model(), source.tokenizer(), source.settings()
+            read_parts(source.contents(ema=False))
+    finally:
+        (directory / name).write_bytes(files[name])

@@ -66,6 +66,31 @@ def folder(tmp_path_factory) -> Path:
         (f"{TRAIN} --config.data.directory=", "config.data.directory: no dataset is given"),
         (f"{TRAIN} --config.data.directory=nothing", "config.data.directory: nothing: split 'train'"),
         (f"{TRAIN} --config.init_from=nothing", "config.init_from: nothing: no checkpoint found"),
+        (f"{TRAIN} --config.random_frozen=False", "config.init_from is '', so these parameters would be random"),
+        (f"{TRAIN} --config.random_frozen=False --workdir=runs/new/one", "config.init_from is '', so these parameters"),
+        (f"{TRAIN} --flagfile=missing", "--flagfile: Unable to open flagfile: [Errno 2] No such file or directory"),
+        (f"{SAMPLE} --prompt=x --flagfile=picture.png", "--flagfile: 'utf-8' codec can't decode byte 0x89"),
+        ("prepare_data --out=new --flagfile=nothing", "--flagfile: Unable to open flagfile: [Errno 21] Is a directory"),
+        (f"{TRAIN} --config.model=big", "flag --config.model=big: this is a section; override one of its fields, as"),
+        (f"{TRAIN} --config.=3", "an override names no config field; expected --config.any.field=value"),
+        (f"{TRAIN} --config.data[=3", "an override names no config field; expected --config.any.field=value"),
+        (f"{TRAIN} --config.model={{'decoder':1}}", "config.model.decoder is 1 (int): expected the fields of Decoder"),
+        (
+            f"{TRAIN} --config.mesh.data=-2",
+            "config.mesh.data is -2: expected a positive number, or -1 for the remaining",
+        ),
+        (f"{TRAIN} --config.data.workers=100000", "not a multiple of data.workers = 100000"),
+        (f"{TRAIN} --config.data.tokenizer=picture.png", "tokenizer directory picture.png lacks vocab.json"),
+        (f"{TRAIN} --config.data.directory=data,data", "Several datasets are given as config.data.mixture"),
+        (
+            f"{TRAIN} --config.model.decoder.vocab_size=100",
+            "the tokenizer has 292 ids, but the vocabulary of the model",
+        ),
+        (f"{TRAIN} --resume_step=5", "has checkpoints of no step. Omit --resume_step to start a new run"),
+        (f"{TRAIN} --workdir=data", "the workdir is data, which is a dataset. Give a folder of the run's own"),
+        (f"{TRAIN} extra", "unexpected argument: extra"),
+        (f"{TRAIN} --coordinator=localhost:1", "missing --processes (JAX_NUM_PROCESSES), --process (JAX_PROCESS_ID)"),
+        ("train --config=config.py:x --workdir=run", "get_config cannot be called: get_config() takes 0 positional"),
         (f"{TRAIN} --workdir=picture.png", "picture.png: cannot be written (File exists)"),
         (f"{TRAIN} --workdir=/proc/run", "/proc/run: cannot be written"),
         ("train --config=folder.py --workdir=run", "--config: folder.py cannot be read (Is a directory)"),
@@ -73,6 +98,7 @@ def folder(tmp_path_factory) -> Path:
         (f"{SAMPLE} --prompt=x --seed=abc", "flag --seed=abc: expected a whole number"),
         (f"{SAMPLE} --prompt=x --seed=-1", "seed is -1: expected 0 to 2147483647"),
         (f"{SAMPLE} --prompt=x --timesteps=1000000000", "timesteps is 1000000000: expected 2 to 10000"),
+        (f"{SAMPLE} --prompt=x --size=8x8 --aspect=1:1", "size is 8x8 and aspect is 1:1: give one of them, not both"),
         (f"{SAMPLE} --prompt=x --promt=y", "Unknown command line flag 'promt'. Did you mean: prompt, prompts ?"),
         (f"{SAMPLE} --prompt=x --text_scale=nan", "flag --text_scale=nan: expected a number"),
         (f"{SAMPLE} --prompt=x --out=/proc/out", "/proc cannot be written (No such file or directory)"),
@@ -91,6 +117,18 @@ def folder(tmp_path_factory) -> Path:
         (f"serve --checkpoint=nothing --host={'a' * 64}", "(encoding with 'idna' codec failed"),
         ("demo --checkpoint=nothing --port=99999", "99999 is not an integer in the range [1, 65535]"),
         ("demo --checkpoint=nothing --host=203.0.113.1", "cannot listen on 203.0.113.1:7860"),
+        (f"{SAMPLE} --prompt=x --image=blank.txt", "blank.txt: not a picture, or damaged at its start"),
+        (f"{SAMPLE} --prompt=x --image=http://a/b.png", "'http://a/b.png' is a URL: expected a path of this machine"),
+        (f"{SAMPLE} --prompt=\udcff", "is not valid Unicode (at character 1)"),
+        (f"{SAMPLE} --prompt=x --prompts=blank.txt", "expected either --prompt or --prompts"),
+        (f"{SAMPLE} --prompt=x --part=3/2", "flag --part=3/2: '3/2': expected I/N with I from 0 to N - 1"),
+        (f"{SAMPLE} --prompt=x --seed=2147483647 --count=2", "seed is 2147483648: expected 0 to 2147483647"),
+        (f"{SAMPLE} --prompt=x --ema", "holds one set of parameters and no separate EMA weights; omit the EMA option"),
+        (f"{SAMPLE} --prompt=x --interval=1,0", "interval is (1.0, 0.0): expected times 0 <= low <= high <= 1"),
+        (f"{CONVERT} picture.png/new", "picture.png is a file, not a folder"),
+        (f"convert export {REFERENCE} /proc/new", "/proc cannot be written"),
+        (f"{CONVERT} {REFERENCE} --overwrite", "replacing it would destroy the source"),
+        ("demo --checkpoint=nothing --host=", "cannot listen on :7860"),
         (f"{CONVERT} picture.png --overwrite", "picture.png is not a checkpoint, and --overwrite replaces only those"),
         (f"{CONVERT} precious --overwrite", "precious is not a checkpoint, and --overwrite replaces only those"),
         (f"convert export {REFERENCE} new --shard_size=0", "flag --shard_size=0: '0': expected at least one byte"),
@@ -159,6 +197,10 @@ def folder(tmp_path_factory) -> Path:
         (f"{EVALUATE} --benchmark=dpg --data=nothing --samples=2", "--samples is 2, but the scorer of dpg reads 4"),
         (f"{EVALUATE} --benchmark=dpg --data=nothing --preset=bagel", "--preset is 'bagel': dpg has reca, ours"),
         (f"{EVALUATE} --benchmark=geneval --data=nothing --name=a/b", "--name is 'a/b': expected letters"),
+        (
+            f"{EVALUATE} --benchmark=geneval --data=nothing --size=8x8 --aspect=1:1",
+            "size is 8x8 and aspect is 1:1: give",
+        ),
         (f"{EVALUATE} --benchmark=wise --data=blank.txt", "blank.txt: not valid JSON"),
         (f"{EVALUATE} --benchmark=gedit_en --data=picture.png", "picture.png: cannot be read as Parquet"),
         ("evaluate score --out=nothing --results=blank.txt", "nothing: there is no record.json"),
@@ -194,6 +236,7 @@ def folder(tmp_path_factory) -> Path:
 def test_a_wrong_command_ends_in_one_sentence(folder, monkeypatch, capsys, command, message):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "1000")
+    before = sorted(folder.rglob("*"))
     name, *arguments = command.replace("configs/", f"{Path(__file__).parents[1]}/configs/").split(" ")
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"uno_jax.{name}").main(arguments)
@@ -203,5 +246,5 @@ def test_a_wrong_command_ends_in_one_sentence(folder, monkeypatch, capsys, comma
     assert message in said
     assert "Traceback" not in said + printed
     assert len(said.splitlines()) <= 22  # a usage line, or several fields of one config
-    assert sorted(path.name for path in (folder / "precious").iterdir()) == ["photo.png"]
-    assert not (folder / "new").exists()
+    assert sorted(folder.rglob("*")) == before
+    assert [path.read_bytes() for path in (folder / "precious").iterdir()] == [b"photo"]

@@ -27,7 +27,7 @@ from uno_jax.interop.summary import arrays_table, facts, flat_config, parts_tabl
 from uno_jax.parallel.flags import define_hosts, define_mesh, joined_hosts, mesh_config
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.process.errors import CheckpointError, exit_with_message
-from uno_jax.process.files import is_empty
+from uno_jax.process.files import check_folder, is_empty
 from uno_jax.process.flags import ValueParser, choose_command, parse_flags, section_of
 from uno_jax.process.logs import hide_orbax
 from uno_jax.process.paths import local_path
@@ -134,8 +134,10 @@ def _check_replaced(destination: str, *, overwrite: bool) -> None:
 
     Raises:
       CheckpointError: something else is at the destination.
+      UserError: nothing can be written there.
     """
     path = Path(destination)
+    check_folder(path.absolute().parent)
     if not overwrite or not path.exists() or (path.is_dir() and is_empty(path)):
         return
     if not path.is_dir() or (find_checkpoint(path) is None and not is_public_directory(path)):

@@ -14,6 +14,7 @@ from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
 from uno_jax.process.logs import hide_orbax
 from uno_jax.process.output import going_on_without_output
+from uno_jax.process.signals import exit_status
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.run.config import RunConfig
 from uno_jax.run.pictures import make_generate_pictures
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     """Trains as the command line says.
 
     Raises:
-      SystemExit: status 1 for a user error, 2 for an invalid command line, 143 if the run was stopped by a signal.
+      SystemExit: status 1 for a user error, 2 for an invalid command line, 128 + N if signal N stopped the run.
     """
     options = flags.FlagValues()
     define_config(options, arguments, dictionary_fields(RunConfig))
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
             accept_changes=options.accept_changes,
         )
     if not finished:
-        sys.exit(128 + 15)  # exit status of a process that SIGTERM ended, so that a script stops here
+        sys.exit(exit_status())  # so that a script stops here, and a launcher starts the run again
 
 
 if __name__ == "__main__":

@@ -200,6 +200,23 @@ def immutable(tmp_path) -> Iterator[Path]:
     subprocess.run(["chattr", "-i", folder], check=True)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_comes_twice_saves_a_checkpoint_and_gives_its_exit_status(train: Train, tmp_path, signum):
+    with train(tmp_path / "run", steps=10_000) as training:
+        training.wait_until(lambda: bool(_logged(tmp_path / "run")))
+        began = time.monotonic()
+        for _ in range(2):
+            training.process.send_signal(signum)
+            time.sleep(0.05)
+        assert training.finish(60) == 128 + signum, training.printed
+        stopped = time.monotonic() - began
+        assert_no_traceback(training.printed)
+        assert "and saved a checkpoint. Run the same command to resume." in training.printed
+    print(f"stopped {stopped:.1f} s after {signal.Signals(signum).name}")
+    newest = max(saved_steps(tmp_path / "run" / "checkpoints"))
+    assert newest == _logged(tmp_path / "run")[-1]["step"]
+
+
 def test_a_folder_that_becomes_immutable_is_reported_at_once_and_a_signal_is_obeyed(train: Train, immutable, tmp_path):
     with train(tmp_path / "run", steps=10_000) as training:
         training.wait_until(lambda: bool(saved_steps(immutable)))

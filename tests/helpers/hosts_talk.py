@@ -4,6 +4,7 @@ Each host counts steps until host 1 asks to stop at its third step. Then it prin
 gathered values. `--fail=I`: host I fails while the others wait for it. `--fail_last=I`: host I fails at the end.
 `--kill=I`: host I is killed while the hosts communicate. `--stop=I`: host I is stopped, as if its machine hung.
 `--hang=I`: host I never makes its third step, although it answers; a watchdog of `--patience` seconds ends it.
+`--late=S`: host 1 has work of its own for S seconds at the end.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--kill", type=int)
     parser.add_argument("--stop", type=int)
     parser.add_argument("--hang", type=int)
+    parser.add_argument("--late", type=float, default=0)
     parser.add_argument("--patience", type=float, default=0)
     parser.add_argument("--timeout", type=float, default=TIMEOUT)
     options = join_from_options(parser)
@@ -49,6 +51,7 @@ def main() -> None:
             step += 1
         gathered = gather_json({"host": jax.process_index(), "texts": "é" * jax.process_index()})
         print(f"stopped at {step}, gathered {gathered}", flush=True)
+        time.sleep(options.late * jax.process_index())
         if options.fail_last == jax.process_index():
             time.sleep(1)
             raise OSError("the disk is full")

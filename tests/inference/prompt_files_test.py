@@ -52,9 +52,20 @@ def test_a_jsonl_line_has_its_own_pictures_and_settings(tmp_path):
     assert three.request.context == (tmp_path / "a.png", "then", tmp_path / "b.png")
 
 
+def test_a_size_or_aspect_of_a_line_takes_the_place_of_either_default(tmp_path):
+    file = jsonl(tmp_path, {"prompt": "one", "size": "8x16"}, {"prompt": "two", "aspect": "2:1"}, {"prompt": "three"})
+    for default in (PictureSettings(size="16x16"), PictureSettings(aspect="1:1")):
+        settings = [prompt.request.settings for prompt in read_prompts(file, default)]
+        assert settings == [PictureSettings(size="8x16"), PictureSettings(aspect="2:1"), default]
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
+        (
+            {"prompt": "a", "size": "8x16", "aspect": "1:2"},
+            "settings: size is 8x16 and aspect is 1:2: give one of them, not both",
+        ),
         pytest.param(
             "[" * 100_000, r"not valid JSON \(brackets nested too deeply\); write one JSON object per line", id="nested"
         ),

@@ -172,6 +172,13 @@ def test_a_host_that_hangs_but_answers_is_ended_by_its_watchdog_and_named_by_the
     assert f"host {1 - hanging} of 2 stops because another host failed: {message}" in ended[1 - hanging].printed
 
 
+@slow
+def test_a_host_that_has_finished_waits_for_the_others_however_long_they_take():
+    """JAX's barrier at the end would give up after 300 seconds."""
+    running = Hosts(["-m", "tests.helpers.hosts_talk", "--late=320"], hosts=2, devices=1)
+    assert [host.status for host in running.wait(500)] == [0, 0]
+
+
 JOIN = "import jax, uno_jax.parallel.hosts as hosts; hosts.join_hosts(); print(jax.distributed.is_initialized())"
 SLURM = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 

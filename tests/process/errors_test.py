@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from uno_jax.config import ConfigError
 from uno_jax.process.errors import CheckpointMismatch, UserError, exit_with_message
 
@@ -46,6 +50,27 @@ def test_a_lack_of_memory_exits_with_one_line(error, message):
     assert exit.value.code.startswith("MemoryError: not enough memory (")
     assert message in exit.value.code
     assert "\n" not in exit.value.code
+
+
+FIND_DEVICES = """
+import jax
+from uno_jax.process.errors import exit_with_message
+with exit_with_message():
+    jax.devices()
+"""
+
+
+@pytest.mark.parametrize("platform", ["nonsense", "rocm"])  # neither known to JAX nor installed; known
+def test_a_platform_that_is_not_there_is_one_line(platform):
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    ended = subprocess.run(
+        [sys.executable, "-c", FIND_DEVICES], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    [*_, last] = ended.stderr.splitlines()
+    assert last.startswith("DeviceError: ")
+    assert last.endswith(f"Unset JAX_PLATFORMS, which is '{platform}', or install JAX for it")
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_interrupt_exits_with_one_line_and_the_status_of_a_shell(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,6 +48,30 @@ def test_a_killed_process_holds_no_lock(tmp_path):
         holder.wait()
     with locked(tmp_path) as holds:
         assert holds
+
+
+def refuse(folder):
+    with pytest.raises(ValueError, match="refused"), locked(folder):
+        raise ValueError("refused")
+
+
+def test_an_error_leaves_no_empty_folder_that_was_not_there(tmp_path):
+    refuse(tmp_path / "runs" / "new")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "own").mkdir()
+    refuse(tmp_path / "own")
+    assert os.listdir(tmp_path / "own") == []
+
+
+def test_an_error_keeps_a_folder_with_anything_in_it_and_the_lock_of_an_earlier_run(tmp_path):
+    with contextlib.suppress(ValueError), locked(tmp_path / "run"):
+        (tmp_path / "run" / "metrics").write_text("")
+        raise ValueError("refused")
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "metrics"]
+    with locked(tmp_path / "earlier"):
+        pass
+    refuse(tmp_path / "earlier")
+    assert os.listdir(tmp_path / "earlier") == [".lock"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from uno_jax.process.signals import exit_on_signals, signals_held, stop_event
+from uno_jax.process.signals import exit_on_signals, exit_status, signals_held, stop_event
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 def exits(signum: int, frame: object) -> None:
@@ -27,8 +27,27 @@ def signum(request) -> int:
         signal.signal(number, handler)
 
 
-def test_a_signal_sets_the_event_and_the_next_acts_as_outside(signum):
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_signal_that_is_repeated_at_once_changes_nothing(signum, second):
     with stop_event() as stop:
+        signal.raise_signal(signum)
+        signal.raise_signal(second)
+    assert stop.is_set()
+    assert exit_status() == 128 + signum
+
+
+def test_a_lost_terminal_stays_ignored_where_it_is():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_event() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_sets_the_event_and_one_some_seconds_later_acts_as_outside(signum):
+    with stop_event(repeats=0) as stop:
         signal.raise_signal(signum)
         assert stop.is_set()
         with pytest.raises(InterruptedError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -292,7 +293,28 @@ def test_when_the_data_end_the_state_is_saved_and_the_message_says_what_to_do(ch
     assert [event for event in recorded.events if event[0] == "metrics"][-1] == ("metrics", 3, 3.0)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+class HangingNumbers(Numbers):
+    """Never has batch 4."""
+
+    def __next__(self) -> Packed:
+        if self.count == 3:
+            threading.Event().wait()
+        return super().__next__()
+
+
+def test_a_signal_while_the_data_hang_saves_the_last_state(checkpoints, monkeypatch):
+    monkeypatch.setattr("uno_jax.training.loop._PATIENCE_FOR_DATA", 0.5)
+    recorded = Recorded(checkpoints)
+    kill = threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM))
+    kill.start()
+    state, finished = run_loop(new_state(), HangingNumbers(), recorded.parts, Schedule(steps=9))
+    kill.join()
+    assert (int(state.step), finished) == (3, False)
+    saved, data = restore(checkpoints, 3)
+    assert (float(saved.trainable["weight"]), data) == (6.0, {"shard": {"next": 3}})
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_stops_the_run(checkpoints, signum):
     def on_metrics(step: int, metrics: dict, counts: Any) -> None:
         if step == 2:

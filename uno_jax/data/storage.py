@@ -12,13 +12,13 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from tensorflow_datasets.core import dataset_info, example_serializer
 from tensorflow_datasets.core.proto import dataset_info_pb2
@@ -140,6 +140,22 @@ def write_shard_file(file: Path | epath.Path, records: Iterable[bytes]) -> None:
         writer.close()
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+
+
+def holds_records(file: Path | epath.Path, records: Sequence[bytes]) -> bool:
+    """Whether a file of `write_shard_file` holds encoded records, and nothing in it is damaged."""
+    if is_remote(file):
+        with tempfile.TemporaryDirectory() as folder:  # the library reads disks only
+            (local := Path(folder) / "shard").write_bytes(file.read_bytes())
+            return holds_records(local, records)
+    try:
+        reader = ArrayRecordReader(str(file))
+        try:
+            return reader.num_records() == len(records) and all(reader.read() == record for record in records)
+        finally:
+            reader.close()
+    except Exception:  # of the file format
+        return False
 
 
 def store(file: Path | epath.Path, content: bytes) -> None:

@@ -197,6 +197,7 @@ def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
 def _serve(connection: Connection, make: MakeBatches, part: int, of: int) -> None:
     """Answers requests until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the one that trains ends these
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # so does that of a lost terminal
     faulthandler.register(signal.SIGUSR1)  # of the one that trains, if it waits for too long
     try:
         batches: Batches | Exception = make(part, of)

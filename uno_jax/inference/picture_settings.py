@@ -24,7 +24,7 @@ class PictureSettings:
     """WIDTHxHEIGHT in pixels, such as `96x64`. Empty: derived from the aspect."""
     aspect: str = ""
     """WIDTH:HEIGHT, such as `4:3`; the longer side is the maximum of the model. Empty: the size of the last picture of
-    the context, or a square without such a picture."""
+    the context, or a square without such a picture. Not together with a size."""
     negative: str = ""
     """Negative prompt, which guidance leads away from."""
     think: bool = False
@@ -46,6 +46,8 @@ class PictureSettings:
         check_seed(self.seed)
         _two_numbers(self.size, "x", "size", "96x64, width and height in pixels")
         _two_numbers(self.aspect, ":", "aspect", "4:3, width to height")
+        if self.size and self.aspect:
+            raise ConfigError(f"size is {self.size} and aspect is {self.aspect}: give one of them, not both")
         self.flow(1.0)
 
     def flow(self, time_shift: float) -> FlowConfig:

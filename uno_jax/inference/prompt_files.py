@@ -152,8 +152,10 @@ def _read_line(line: str, where: str, number: int, folder: Path, settings: Pictu
     if not isinstance(fields, dict):
         raise ValueError(f"a JSON {type(fields).__name__}, not an object; write one JSON object per line")
     own = {name: value for name, value in fields.items() if name not in _FIELDS}
+    # A size of the line takes the place of the defaults' aspect, and the other way round.
+    replaced = {other: "" for name, other in (("size", "aspect"), ("aspect", "size")) if own.get(name)}
     try:
-        changed = from_config_dict({**to_json(settings), **own}, PictureSettings, "settings")
+        changed = from_config_dict({**to_json(settings), **replaced, **own}, PictureSettings, "settings")
     except ConfigError as error:
         raise ValueError(str(error).replace("\n", "; ")) from error
     context = _context(fields, folder)

@@ -37,7 +37,7 @@ def say(message: str) -> None:
 def user_message(error: BaseException) -> str | None:
     """Returns the message of an error that the user can fix, beginning with its kind; None for any other error.
 
-    These are `UserError`, `OSError` (files), `FloatingPointError` (a non-finite loss), and a lack of memory.
+    These are `UserError`, `OSError` (files), `FloatingPointError` (a non-finite loss), and a lack of memory or devices.
     """
     if isinstance(error, FileNotFoundError) and error.filename is None and not _has_current_folder():
         return "FileNotFoundError: the current folder was removed. Change to another one"
@@ -46,6 +46,18 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of a device
         reason = (str(error) or "the host has no more").splitlines()[0]
         return f"MemoryError: not enough memory ({reason}). Use smaller batches, pictures or texts, or more devices"
+    return _no_device(error)
+
+
+def _no_device(error: BaseException) -> str | None:
+    """Says that JAX found none of the devices that it was to use; None for any other error."""
+    chosen = os.environ.get("JAX_PLATFORMS", "")
+    advice = f"Unset JAX_PLATFORMS, which is {chosen!r}, or install JAX for it" if chosen else "See docs/install.md"
+    if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
+        return f"DeviceError: {reason_of(error).partition(' (set JAX_PLATFORMS')[0].rstrip('.')}. {advice}"
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    if isinstance(error, AssertionError) and last and last[0].name == "backends":  # jax._src.xla_bridge
+        return f"DeviceError: JAX found no device. {advice}"
     return None
 
 

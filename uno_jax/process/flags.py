@@ -96,6 +96,7 @@ def define_config(
         found = [read for field, read in readers.items() if argument.startswith("-") and name.startswith(field)]
         entries.update((name, read) for read in found)
         others += [] if found else [argument]
+    _check_flag_files("usage: python -m uno_jax COMMAND --config=..", others)
     note = "config file: a Python file with get_config(). --config.any.field=value overrides a field"
     config_flags.DEFINE_config_file("config", None, note, flag_values, sys_argv=others)
     flag_values.flags_by_module_dict()["config"] = flag_values.flags_by_module_dict().pop(__name__)
@@ -196,6 +197,7 @@ def parse_flags(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text, nor terminals know a character
+    _check_flag_files(usage, arguments)
     try:
         if "config" in flag_values:
             arguments = _with_config_file(arguments)
@@ -221,6 +223,14 @@ def parse_flags(
     return given
 
 
+def _check_flag_files(usage: str, arguments: Sequence[str]) -> None:
+    """Exits with status 2 if a file of arguments, `--flagfile`, cannot be read."""
+    try:
+        flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+    except (flags.Error, ValueError) as error:  # ValueError: not UTF-8
+        fail_usage(usage, f"--flagfile: {str(error).removeprefix('ERROR:: ')}")
+
+
 def _reject_nan(flag_values: flags.FlagValues) -> None:
     """Refuses flags that are not a number, which no bound of absl does. Fields of configs have their own checks."""
     for name in flag_values:
@@ -238,6 +248,8 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> str | None:
     if isinstance(error, OSError):
         return f"--config: {str(error.__cause__ or error).splitlines()[-1].strip()}"
     overrides = [argument for argument in arguments if argument.startswith("--config.")]
+    if overrides and str(error).startswith("Could not parse"):
+        return f"an override names no config field; expected --config.any.field=value (given: {' '.join(overrides)})"
     if overrides and isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):
         if isinstance(error, IndexError) or re.search(r"indices must be integers|issubclass\(\)", str(error)):
             return (
@@ -256,6 +268,10 @@ def _usage_error(error: Exception, arguments: Sequence[str]) -> str | None:
 _TYPES = (
     (r"invalid literal for int\(\) with base \d+: .*", "expected a whole number"),
     (r"could not convert string to float: .*", "expected a number"),
+    (
+        r"flag (--config\.[^=]*)=(.*): Failed to parse .* as a ConfigDict.*",
+        r"flag \1=\2: this is a section; override one of its fields, as \1.FIELD=VALUE",
+    ),
     (r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false"),
 )
 

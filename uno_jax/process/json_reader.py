@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         reason = "brackets nested too deeply"
     except ValueError as error:  # an integer with too many digits, or from _object
-        reason = str(error)
+        too_long = str(error).startswith("Exceeds the limit")
+        reason = f"a number of more than {sys.get_int_max_str_digits()} digits" if too_long else str(error)
     raise JsonError(f"not valid JSON ({reason})")
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from uno_jax.process.errors import UserError
@@ -28,33 +28,64 @@ def locked(folder: Path) -> Iterator[bool]:
     """Holds the lock of a folder, which is made. Yields False if its file system has no locks.
 
     The system releases the lock when the process ends, however it ends. The file stays and says who used the folder
-    last.
+    last. If an error ends the work before anything else is in the folder, the file and the folder are removed again, as
+    far as they were not there before.
 
     Raises:
       LockError: another process holds the lock, which is named, or the folder cannot be made or written.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    descriptor, is_new = _open(folder)
+    try:
+        holds = _take(descriptor, folder)
+        if holds:
+            with contextlib.suppress(OSError):  # a full disk; the lock holds without these words
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, _this_process(), 0)
+        try:
+            yield holds
+        except BaseException:
+            _remove_unused(folder, made, is_new)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _open(folder: Path) -> tuple[int, bool]:
+    """Opens the file of a lock. Returns its descriptor, and whether it is new."""
     file = folder / LOCK_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(file, os.O_RDWR), False
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o666), True
     except OSError as error:
         raise LockError(f"{folder}: cannot be written ({error.strerror}). Give a folder that can be") from None
+
+
+def _take(descriptor: int, folder: Path) -> bool:
+    """Takes the lock of an open file. Returns whether the file system has locks."""
+    file = folder / LOCK_FILE
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockError(f"{folder}: in use by {_owner(file)}. Wait until it ends, or give another folder") from None
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise LockError(f"{folder}: cannot be locked ({error.strerror}). Give another folder") from None
-            yield False
-            return
-        with contextlib.suppress(OSError):  # a full disk; the lock holds without these words
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _this_process(), 0)
-        yield True
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(file).st_ino == os.fstat(descriptor).st_ino:
+            return True
+    except (BlockingIOError, FileNotFoundError):
+        pass  # FileNotFoundError: its holder removed the file between our opening and locking it
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise LockError(f"{folder}: cannot be locked ({error.strerror}). Give another folder") from None
+        return False
+    raise LockError(f"{folder}: in use by {_owner(file)}. Wait until it ends, or give another folder")
+
+
+def _remove_unused(folder: Path, made: Sequence[Path], is_new: bool) -> None:
+    """Removes the file of a lock and folders that were made, the innermost first, if nothing else is in them."""
+    with contextlib.suppress(OSError):
+        if is_new and os.listdir(folder) == [LOCK_FILE]:
+            (folder / LOCK_FILE).unlink()
+        for path in made:
+            path.rmdir()
 
 
 def _this_process() -> bytes:

@@ -119,6 +119,7 @@ class _Pool:
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     """Answers items until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the one that started these ends them
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # so does that of a lost terminal
     while True:
         try:
             item = connection.recv()

@@ -13,6 +13,7 @@ from uno_jax.config import ConfigError
 from uno_jax.data.annex import open_annex
 from uno_jax.data.captions import KIND as CAPTIONS
 from uno_jax.data.mixture import Mixture, part_configs
+from uno_jax.data.records import splits_of
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.json_object import read_object
 from uno_jax.interop.source import OrbaxCheckpoint
@@ -86,9 +87,8 @@ def resume(
     folder = (workdir / "checkpoints").resolve()
     steps = _steps_on_all_hosts(folder, workdir)
     if resume_step is not None and resume_step not in steps:
-        raise ConfigError(
-            f"--resume_step is {resume_step}, but {folder} has checkpoints of {_listed(steps)}. Give one of these"
-        )
+        advice = "Give one of these" if steps else "Omit --resume_step to start a new run"
+        raise ConfigError(f"--resume_step is {resume_step}, but {folder} has checkpoints of {_listed(steps)}. {advice}")
     if not steps:
         return None
     damaged: dict[int, CheckpointError] = {}
@@ -191,7 +191,7 @@ def _raise_for_changes(error: CheckpointMismatch, checkpoint: Path, found: Seque
 
 
 def check_workdir(workdir: Path) -> None:
-    """Rejects a workdir that is an imported model or a folder inside another run.
+    """Rejects a workdir that is an imported model, a folder inside another run, or a dataset.
 
     Other commands would later take the model found there for this run's.
 
@@ -204,6 +204,8 @@ def check_workdir(workdir: Path) -> None:
             f"the workdir is {workdir}, but {found} is not a checkpoint that a run in it can resume from. Give a run's "
             f"own workdir to resume it, or a new workdir and --config.init_from={found} to start from that model"
         )
+    if splits_of(workdir):
+        raise ConfigError(f"the workdir is {workdir}, which is a dataset. Give a folder of the run's own")
 
 
 def _steps_on_all_hosts(folder: Path, workdir: Path) -> list[int]:

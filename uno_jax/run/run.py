@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def run(
     check_config(config)
     check_wandb(config.wandb)
     check_workdir(workdir)
-    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True) as holds:
+    locks = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(True)
+    with locks as holds, _nothing_left_empty(workdir / "checkpoints"):
         if not holds:
             console.print(f"{workdir} is on a file system without locks: start no other run in it.", soft_wrap=True)
         begin = functools.partial(_run, config, workdir, make_generate_pictures, console, accept_changes)
@@ -97,6 +98,19 @@ def run(
                 console.print(str(rewind), soft_wrap=True, markup=False, highlight=False)
                 position = rewind.data_state
         raise AssertionError("the last attempt cannot rewind")
+
+
+@contextlib.contextmanager
+def _nothing_left_empty(folder: Path) -> Iterator[None]:
+    """Removes a folder again after an error, such as a refusal, if it was not there before and nothing is in it."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,10 @@ _COMPILATION = 2 * 3600.0
 
 # Seconds of further attempts if the last state cannot be saved. A process that was told to stop is soon killed.
 _PATIENCE_WHEN_STOPPED, _PATIENCE_AT_THE_END = 10.0, 60.0
+
+# Seconds that a process that was told to stop still waits for a batch.
+_PATIENCE_FOR_DATA = 5.0
+_POLL_SECONDS = 0.5
 
 
 @runtime_checkable
@@ -115,8 +121,8 @@ class _Dispatched(NamedTuple):
 def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedule) -> tuple[TrainState, bool]:
     """Trains from the state's step to `schedule.steps`. Returns the state and whether it reached the last step.
 
-    On SIGTERM or SIGINT it saves a checkpoint and stops early. With several hosts, a signal to any of them stops all of
-    them after the same step.
+    On SIGTERM, SIGINT or SIGHUP it saves a checkpoint and stops early. With several hosts, a signal to any of them
+    stops all of them after the same step.
 
     Raises:
       CheckpointError: the last state could not be saved.
@@ -145,7 +151,9 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
             data_before = data_state
             parts.watchdog.awaits(f"the batch of step {step + 1}")
             try:
-                packed = next(batches, None)
+                packed = _next(batches, stop)
+            except _NoBatch:
+                break
             except UserError as error:
                 if waiting is not None:
                     _read(waiting, state, parts)
@@ -199,6 +207,43 @@ def run_loop(state: TrainState, batches: Batches, parts: Parts, schedule: Schedu
             f"{parts.saver.checkpoints.directory / str(step)}. Set steps={step}, or data.epochs=0 for endless data"
         )
     return state, step == schedule.steps
+
+
+class _NoBatch(Exception):
+    """The process was told to stop, and no batch came."""
+
+
+def _next(batches: Batches, stop: Event) -> PackedBatch | None:
+    """Returns the next batch, or None at the end of the data.
+
+    With one host, a thread waits for it, so that the last state is saved although a data worker hangs.
+
+    Raises:
+      _NoBatch: the process was told to stop, and no batch came for some seconds.
+    """
+    if jax.process_count() > 1:
+        return next(batches, None)
+    found: queue.SimpleQueue[tuple[PackedBatch | None, BaseException | None]] = queue.SimpleQueue()
+
+    def fetch() -> None:
+        try:
+            found.put((next(batches, None), None))
+        except BaseException as error:
+            found.put((None, error))
+
+    threading.Thread(target=fetch, name="waits for a batch", daemon=True).start()
+    left = _PATIENCE_FOR_DATA
+    while True:
+        try:
+            packed, error = found.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            left -= _POLL_SECONDS if stop.is_set() else 0.0
+            if left <= 0:
+                raise _NoBatch from None
+            continue
+        if error is not None:
+            raise error
+        return packed
 
 
 def count_tokens(packed: PackedBatch) -> StepCounts:

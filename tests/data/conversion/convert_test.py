@@ -74,6 +74,27 @@ def test_a_command_that_was_killed_goes_on_and_ends_with_the_same_bytes(request_
     assert os.listdir(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("pattern", ["parts/part-*-00000001.bin", "parts/part-*-00000001.json", "made/*-train.*-00000"])
+def test_a_flipped_bit_in_unfinished_work_is_named_and_that_part_is_made_again(
+    request_, unbroken, tmp_path, monkeypatch, capsys, pattern
+):
+    request = dataclasses.replace(request_, out=tmp_path / "out", records_per_part=2)
+    with monkeypatch.context() as patched:
+        patched.setattr("uno_jax.prepare_data._write_contact_sheet", lambda made: {}["stopped here"])
+        with pytest.raises(KeyError, match="stopped here"):
+            prepare(request, Console(quiet=True))
+    [damaged] = (tmp_path / ".out.partial-0").glob(pattern)
+    whole = damaged.read_bytes()
+    position = whole.index(b"square")
+    damaged.write_bytes(whole[:position] + b"c" + whole[position + 1 :])
+    prepare(request, Console(quiet=True))
+    assert contents(tmp_path / "out") == unbroken
+    [line] = capsys.readouterr().err.splitlines()
+    assert damaged.stem in line
+    assert "damaged since it was written" in line
+    assert line.endswith("again")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [0.2 * n for n in range(1, 16)])
 def test_a_kill_at_any_moment_changes_nothing(request_, unbroken, tmp_path, kill_after):

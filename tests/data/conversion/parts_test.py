@@ -58,7 +58,15 @@ def test_a_converted_part_is_not_converted_again(tmp_path):
 
 
 @pytest.mark.parametrize("file", [about_file, part_file])
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1], lambda content: b"{}"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: b"{}",
+        lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:],
+    ],
+)
 def test_a_part_that_was_damaged_is_converted_again(tmp_path, file, damage):
     convert = ConvertParts(tmp_path, make)
     convert(Part((0, 0), ("good",)))

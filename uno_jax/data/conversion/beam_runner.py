@@ -20,7 +20,7 @@ from uno_jax.data.conversion.parts import (
     Part,
     PartNumber,
     converted_parts,
-    is_converted,
+    is_missing,
     parts_of_piece,
 )
 from uno_jax.data.conversion.shards import WriteShard
@@ -86,7 +86,7 @@ def import_beam() -> Any:
 
 def _missing_parts(piece: tuple[int, Any], folder: Folder, items_per_part: int) -> Iterator[Part]:
     for part in parts_of_piece(*piece, items_per_part):
-        if not is_converted(folder, part.number):
+        if is_missing(folder, part.number):
             yield part
 
 

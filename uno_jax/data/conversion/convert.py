@@ -17,7 +17,7 @@ from uno_jax.data.conversion.parts import (
     Folder,
     Part,
     PartNumber,
-    is_converted,
+    is_missing,
     parts_of,
     read_about,
 )
@@ -58,7 +58,7 @@ class ProcessRunner:
 def _without_done(parts: Iterator[Part], folder: Folder) -> Iterator[Part]:
     """Yields parts without the items of those that are converted, which need not be sent anywhere."""
     for part in parts:
-        yield Part(part.number, ()) if is_converted(folder, part.number) else part
+        yield part if is_missing(folder, part.number) else Part(part.number, ())
 
 
 def convert_source(

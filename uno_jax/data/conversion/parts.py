@@ -2,11 +2,13 @@
 
 The encoded records of a part are in one file, `part-<piece>-<number>.bin`, and what is known of them in another one,
 `part-<piece>-<number>.json`, which appears last. A process that was killed therefore leaves nothing but whole parts.
+The second file holds a checksum of both, so that what a disk damages until the command goes on is noticed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from uno_jax.data.record import Record
 from uno_jax.data.sources.pictures import Rewritten
 from uno_jax.data.sources.source import Made, Rejection
 from uno_jax.data.storage import serialize, store
+from uno_jax.process.errors import say
 from uno_jax.process.json_reader import JsonError, parse_json
 
 RECORDS_PER_PART = 256
@@ -107,8 +110,10 @@ class ConvertParts:
                 converted, encoded = convert(self.make(item))
                 found.append(converted)
                 contents += encoded
-            store(part_file(self.folder, part.number), b"".join(contents))
-            store(about_file(self.folder, part.number), json.dumps(to_json(found)).encode())
+            records, items = b"".join(contents), to_json(found)
+            store(part_file(self.folder, part.number), records)
+            about = {"sha256": _checksum(records, items), "items": items}
+            store(about_file(self.folder, part.number), json.dumps(about).encode())
         return part.number
 
 
@@ -121,19 +126,32 @@ def convert(made: Made) -> tuple[Converted, list[bytes]]:
 
 def read_about(folder: Folder, number: PartNumber) -> list[Converted]:
     """Returns what became of each item of a converted part."""
-    return [_converted(entry) for entry in parse_json(about_file(folder, number).read_bytes())]
+    return [_converted(entry) for entry in parse_json(about_file(folder, number).read_bytes())["items"]]
 
 
 def is_converted(folder: Folder, number: PartNumber) -> bool:
-    """Whether a part is there and whole. One that was damaged since is converted again."""
+    """Whether a part is there and whole: every bit of both files is as it was written."""
     about, file = about_file(folder, number), part_file(folder, number)
     if not (about.is_file() and file.is_file()):
         return False
-    size = epath.Path(file).stat().length
     try:
-        return sum(record.bytes for item in read_about(folder, number) for record in item.records) == int(size)
-    except (JsonError, KeyError, TypeError, ValueError):
+        found = parse_json(about.read_bytes())
+        return bool(found["sha256"] == _checksum(file.read_bytes(), found["items"]))
+    except (JsonError, KeyError, TypeError):
         return False
+
+
+def is_missing(folder: Folder, number: PartNumber) -> bool:
+    """Whether a part is to be converted. Says so if that was done before, and the part was damaged since."""
+    missing = not is_converted(folder, number)
+    if missing and about_file(folder, number).is_file():
+        say(f"{part_file(folder, number)}: damaged since it was written, or missing; converted again")
+    return missing
+
+
+def _checksum(records: bytes, items: Any) -> str:
+    """Returns a hash of the encoded records of a part and of its facts."""
+    return hashlib.sha256(records + json.dumps(items).encode()).hexdigest()
 
 
 def converted_parts(folder: Folder) -> list[PartNumber]:

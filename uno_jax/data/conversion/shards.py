@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from uno_jax.data.conversion.ledger import Stored
 from uno_jax.data.conversion.parts import Folder, PartNumber, part_file
-from uno_jax.data.storage import shard_count, shard_of, write_shard_file
+from uno_jax.data.storage import holds_records, shard_count, shard_of, write_shard_file
+from uno_jax.process.errors import say
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,27 @@ class WriteShard:
     """The folder of the parts."""
 
     def __call__(self, order: tuple[Folder, Shard]) -> int:
-        """Writes a shard to a file, unless that was done before. Returns the number of its records.
+        """Writes a shard to a file, unless that was done before and it is whole. Returns the number of its records.
 
         It reads every part once, and has the records of the shard in memory.
         """
         file, shard = order
+        encoded = self._records(shard)
         if not file.is_file():
-            by_part: dict[PartNumber, list[int]] = defaultdict(list)
-            for position, record in enumerate(shard.records):
-                by_part[record.part].append(position)
-            encoded = [b""] * len(shard.records)
-            for part, positions in by_part.items():
-                with part_file(self.parts, part).open("rb") as opened:
-                    for position in sorted(positions, key=lambda position: shard.records[position].start):
-                        opened.seek(shard.records[position].start)
-                        encoded[position] = opened.read(shard.records[position].length)
             write_shard_file(file, encoded)
-        return len(shard.records)
+        elif not holds_records(file, encoded):
+            say(f"{file}: damaged since it was written; written again")
+            write_shard_file(file, encoded)
+        return len(encoded)
+
+    def _records(self, shard: Shard) -> list[bytes]:
+        by_part: dict[PartNumber, list[int]] = defaultdict(list)
+        for position, record in enumerate(shard.records):
+            by_part[record.part].append(position)
+        encoded = [b""] * len(shard.records)
+        for part, positions in by_part.items():
+            with part_file(self.parts, part).open("rb") as opened:
+                for position in sorted(positions, key=lambda position: shard.records[position].start):
+                    opened.seek(shard.records[position].start)
+                    encoded[position] = opened.read(shard.records[position].length)
+        return encoded
