@@ -11,7 +11,7 @@ from uno_jax.config import from_config_dict
 from uno_jax.data.buffers import Buffers, fill_buffers
 from uno_jax.data.config import DataConfig
 from uno_jax.data.largest import needed_tokens
-from uno_jax.data.proposal import propose, tokens_per_sample
+from uno_jax.data.proposal import FULL, changed_fields, longer, propose, real_latents, tokens_per_sample
 from uno_jax.run.config import RunConfig
 
 CONFIG = from_config_dict(bagel_7b_uno.get_config(), RunConfig).data
@@ -67,3 +67,46 @@ def test_the_latent_region_grows_only_for_samples_that_need_it(config, square_pi
     small = dataclasses.replace(config, latent_tokens=512)
     assert propose(filled(square_pictures, small), small, NEEDED).latent_tokens == 4096
     # The largest picture of the transform needs as many, whatever the dataset holds: 1024 x 1024.
+
+
+@pytest.fixture(scope="module")
+def many_shapes(config) -> Buffers:
+    """Samples of 192 to 4,096 latents with aspect ratios of 1:3 to 3:1, and texts of 20 to 200 tokens."""
+    random = np.random.default_rng(0)
+    lengths = np.zeros((400, 5), np.int64)
+    sides = random.uniform(24, 64, 400)
+    lengths[:, 4] = sides * sides * np.exp(-random.uniform(0, np.log(3), 400))
+    lengths[:, 0] = random.integers(20, 100, 400)
+    lengths[:, 2] = random.integers(20, 200, 400)
+    lengths[:, 3] = random.integers(80, 256, 400)
+    return fill_buffers(lengths, [], config)
+
+
+def test_rows_are_full_if_other_lengths_make_them_so(config, many_shapes):
+    cheap = propose(many_shapes, config, NEEDED)
+    assert real_latents(many_shapes) < 0.6
+    assert real_latents(many_shapes.refilled(cheap)) >= FULL
+
+
+def test_more_rows_are_filled_at_a_time_if_that_fills_them(config, many_shapes):
+    one = dataclasses.replace(config, packing_bins=1)
+    proposed = propose(many_shapes, one, NEEDED)
+    assert changed_fields(one, proposed)["packing_bins"] > 1
+    assert real_latents(many_shapes.refilled(proposed)) >= FULL
+
+
+def test_longer_rows_are_found_for_samples_that_leave_gaps(config, many_shapes):
+    lengths = many_shapes.lengths.copy()
+    lengths[:, 4] *= 2
+    large = fill_buffers(lengths, [], config)
+    proposed = propose(large, config, NEEDED)
+    assert real_latents(large.refilled(proposed)) < FULL
+    found = longer(large, proposed, NEEDED)
+    assert found is not None
+    assert found.latent_tokens == 2 * config.latent_tokens
+    assert real_latents(large.refilled(found)) >= FULL
+
+
+def test_no_longer_rows_fill_rows_of_one_sample(config, many_shapes):
+    one = dataclasses.replace(config, max_samples_per_row=1)
+    assert longer(many_shapes.refilled(one), one, NEEDED) is None

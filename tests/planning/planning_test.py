@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +18,21 @@ from tests.helpers.small_model import small_model
 from uno_jax.attention.attend import attend, visibility
 from uno_jax.attention.kernel import default_blocks, kernel_attention
 from uno_jax.attention.metadata import TokenMetadata
+from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
-from uno_jax.data.config import DataConfig
+from uno_jax.data.config import DataConfig, PartConfig
 from uno_jax.data.transforms import ImageTransform
 from uno_jax.models.decoder import REMAT_POLICIES
 from uno_jax.parallel.axes import MESH_AXES
 from uno_jax.planning.chips import CHIPS, GIB, Slice, parse_slice
 from uno_jax.planning.estimate import trace
 from uno_jax.planning.executed import executed_flops
-from uno_jax.planning.largest_row import example_row, missing_room
+from uno_jax.planning.largest_row import abstract_batch, example_row, missing_room
 from uno_jax.planning.memory import exhausted_memory, is_exhausted, split_state, tree_bytes
 from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import roofline
+from uno_jax.run.config import RunConfig
 from uno_jax.training.initialise import abstract_params
 from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
 from uno_jax.training.state import UNO_TRAINABLE, create_state, partition
@@ -343,6 +346,40 @@ def test_a_trained_vision_encoder_costs_three_times_a_frozen_one_except_for_targ
     )
     assert trained[1] == frozen[1]
     assert trained[0] - trained[1] == 3 * (frozen[0] - frozen[1])
+
+
+def test_with_precomputed_features_the_vision_encoder_costs_nothing_and_all_else_the_same():
+    model, example = small_model(metaquery_target="connector"), example_row(data(), small_model())
+    without = flops_of_model(model, example)
+    assert without.pop("vision encoder") > 0
+    assert flops_of_model(model, example, features=True) == without
+
+
+def planned_batch(**changes: Any) -> Batch:
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
+    config = RunConfig(model=small_model(compute_dtype="bfloat16"), data=dataclasses.replace(data(), **changes))
+    return abstract_batch(config, mesh)
+
+
+def test_the_batch_of_a_plan_has_pixels_under_patches_and_moments_under_latents():
+    batch = planned_batch()
+    assert (batch.vit_patches.shape, batch.vit_patches.dtype) == ((8, 16, 4 * 4 * 3), np.uint8)
+    assert (batch.latent_moments.shape, batch.latent_moments.dtype) == ((8, 32, 2 * 192), np.float32)
+    assert batch.text_dataset is None
+
+
+def test_the_batch_of_a_plan_has_features_if_the_run_reads_them():
+    batch = planned_batch(features="features", encoded="moments")
+    for patches in (batch.vit_patches, batch.target_patches):
+        assert (patches.shape[-1], patches.dtype) == (16, jnp.bfloat16)
+    assert batch.latent_moments.shape == planned_batch().latent_moments.shape
+
+
+def test_the_tokens_of_a_plan_state_their_dataset_if_there_are_several():
+    batch = planned_batch(mixture={"one": PartConfig("a", features="f"), "two": PartConfig("b", features="g")})
+    assert batch.text_dataset is not None
+    assert batch.latent_source.dataset.shape == (8, 32)
+    assert batch.vit_patches.dtype == jnp.bfloat16
 
 
 def test_the_connector_counts_target_patches_if_the_targets_are_its_outputs():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from uno_jax.batch import REGIONS
 
-_FILLS = 8  # times that all bins are filled, at least
+_FILLS = 16  # times that all bins are filled, at least
 _MOST_PLACED = 50_000  # samples placed after the first round, at most
 
 
@@ -50,8 +50,8 @@ def pack(
 ) -> Packing:
     """Places samples into rows as the pipeline does: into the first of `bins` rows that has room.
 
-    If none has room, all of them are complete and the next ones begin. The samples are repeated until enough rows are
-    complete for a mean.
+    If none has room, all of them are complete and the next ones begin. The samples are repeated, in other orders as in
+    the epochs of a run, until enough rows are complete for a mean.
 
     Args:
       lengths: tokens of each sample per region, in the order of `REGIONS` and in the order of sampling. Each sample
@@ -63,30 +63,43 @@ def pack(
     Raises:
       ValueError: there are no samples, or one fits no row.
     """
-    capacity = np.array([capacities[region] for region in REGIONS])
-    if not len(lengths) or np.any(lengths > capacity):
+    capacity = [capacities[region] for region in REGIONS]
+    if not len(lengths) or np.any(lengths > np.array(capacity)):
         raise ValueError("packing needs at least one sample, and a row must have room for each of them")
-    complete: list[tuple[np.ndarray, np.ndarray]] = []
-    used, samples = _empty(bins)
-    placed = 0
-    while placed < len(lengths) or (len(complete) < _FILLS and placed < len(lengths) + _MOST_PLACED):
-        sample = lengths[placed % len(lengths)]
-        room = np.all(used + sample <= capacity, axis=1)
-        if max_samples:
-            room &= samples < max_samples
-        if not room.any():
-            complete.append((used, samples))
-            used, samples = _empty(bins)
-            room = np.ones(bins, bool)
-        row = int(room.argmax())
-        used[row] += sample
-        samples[row] += 1
-        placed += 1
-    if not complete:
-        complete.append((used[samples > 0], samples[samples > 0]))
-    rows, counts = (np.concatenate(parts) for parts in zip(*complete, strict=True))
-    return Packing(rows, counts, dict(capacities))
+    complete: list[tuple[list[int], int]] = []
+    used, counts, fills = _empty(bins), [0] * bins, 0
+    most = max_samples or len(lengths) + _MOST_PLACED
+    for placed, sample in enumerate(_repeated(lengths)):
+        if placed >= len(lengths) and (fills >= _FILLS or placed >= len(lengths) + _MOST_PLACED):
+            break
+        row = _first_with_room(used, counts, sample, capacity, most)
+        if row is None:
+            complete.extend(zip(used, counts, strict=True))
+            used, counts, fills, row = _empty(bins), [0] * bins, fills + 1, 0
+        used[row] = [tokens + more for tokens, more in zip(used[row], sample, strict=True)]
+        counts[row] += 1
+    complete = complete or [(tokens, count) for tokens, count in zip(used, counts, strict=True) if count]
+    rows, samples = zip(*complete, strict=True)
+    return Packing(np.array(rows), np.array(samples), dict(capacities))
 
 
-def _empty(bins: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((bins, len(REGIONS)), np.int64), np.zeros(bins, np.int64)
+def _repeated(lengths: Int[np.ndarray, "samples regions"]) -> Iterator[list[int]]:
+    """Yields the samples in their order, and then without end in others."""
+    random = np.random.default_rng(0)
+    yield from lengths.tolist()
+    while True:
+        yield from random.permutation(lengths).tolist()
+
+
+def _first_with_room(
+    used: list[list[int]], counts: list[int], sample: list[int], capacity: list[int], most: int
+) -> int | None:
+    """Returns the first row that has room for a sample. Lists, which are faster than arrays of so few numbers."""
+    for row, tokens in enumerate(used):
+        if counts[row] < most and all(a + b <= c for a, b, c in zip(tokens, sample, capacity, strict=True)):
+            return row
+    return None
+
+
+def _empty(bins: int) -> list[list[int]]:
+    return [[0] * len(REGIONS) for _ in range(bins)]

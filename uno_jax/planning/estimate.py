@@ -30,7 +30,7 @@ from uno_jax.planning.model_flops import model_flops
 from uno_jax.planning.residuals import saved_activation_bytes
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.planning.traffic import hbm_bytes
-from uno_jax.run.config import RunConfig, check_config
+from uno_jax.run.config import RunConfig, check_config, run_layout
 from uno_jax.run.programs import abstract_state, config_errors, jit_step, step_config
 from uno_jax.training.initialise import abstract_autoencoder
 from uno_jax.training.state import TrainState
@@ -130,7 +130,7 @@ def make_estimate(config: RunConfig, target: Slice, task: str = "text_to_image",
     check_rows(config.data.rows // config.optimizer.accumulation, mesh, field="config.data.rows / accumulation")
     state = abstract_state(config, mesh)
     example = example_row(config.data, config.model, task)
-    batch = abstract_batch(config.data, config.model, mesh)
+    batch = abstract_batch(config, mesh)
     step = jit_step(make_train_step(step_config(config)), state, mesh)
     traced = trace(step, state, batch)
     grids, visited = example.visited_share(config.model.decoder, mesh.shape)
@@ -195,7 +195,8 @@ def compile_for(traced: Any, mesh: Mesh, target: Slice, autoencoder: int, cache:
 
 
 def _of_all_rows(state: TrainState, example: Example, config: RunConfig) -> dict[str, float]:
-    one = model_flops(state.trainable, state.frozen, example, config.model, needs(config.objective))
+    given = run_layout(config).features > 0
+    one = model_flops(state.trainable, state.frozen, example, config.model, needs(config.objective), features=given)
     return {part: flops * config.data.rows for part, flops in one.items()}
 
 

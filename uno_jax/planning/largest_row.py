@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from uno_jax.batch import Batch, BatchShape, padding_batch
+from uno_jax.batch import Batch
 from uno_jax.config import ConfigError
 from uno_jax.data.config import DataConfig
 from uno_jax.data.largest import largest_samples, needed_tokens
@@ -18,6 +19,7 @@ from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.models.config import ModelConfig, layout_of, training_layout
 from uno_jax.parallel.mesh import batch_sharding
 from uno_jax.planning.example import Example
+from uno_jax.run.config import RunConfig, run_layout
 
 
 def example_row(data: DataConfig, model: ModelConfig, task: str = "text_to_image") -> Example:
@@ -62,25 +64,24 @@ def missing_room(data: DataConfig, model: ModelConfig, task: str) -> dict[str, A
     return {f"{name}_tokens": need for name, need in needed.items() if need > data.capacities[name]}
 
 
-def abstract_batch(data: DataConfig, model: ModelConfig, mesh: Mesh) -> Batch:
-    """Returns shapes, dtypes and shardings of a train step's batch: latents as moments, vision patches as pixels."""
-    shape = BatchShape(
-        rows=1,
-        text=data.text_tokens,
-        vit=data.vit_tokens,
-        captions=data.caption_tokens,
-        queries=data.query_tokens,
-        latents=data.latent_tokens,
-        patch_features=3 * model.vision.patch_size**2,
-        latent_features=2 * model.latent_size,
-        align=model.align_layer > 0,
-    )
+def abstract_batch(config: RunConfig, mesh: Mesh) -> Batch:
+    """Returns shapes, dtypes and shardings of a train step's batch.
+
+    Latents are moments, from wherever. Vision patches are pixels, or features if the run has `data.features`. With a
+    mixture, tokens state their dataset.
+
+    Raises:
+      ConfigError: some of the datasets of a mixture have features, and some have none.
+    """
+    layout = dataclasses.replace(run_layout(config), moments=2 * config.model.latent_size)
     rows = batch_sharding(mesh)
 
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((data.rows, *x.shape[1:]), x.dtype, sharding=rows)
+        return jax.ShapeDtypeStruct((config.data.rows, *x.shape[1:]), x.dtype, sharding=rows)
 
-    batch: Batch = jax.tree.map(abstract, padding_batch(shape))
+    padding = make_batch([pack_row((), config.data.capacities, layout)])
+    assert isinstance(padding, Batch), "its latents are moments"
+    batch: Batch = jax.tree.map(abstract, padding)
     return batch
 
 

@@ -6,7 +6,8 @@
 - Rematerialisation does not count.
 - The starting model of the anchor loss runs forward only, without captions and metaqueries.
 - Encoders run forward only: 2 per patch and weight, 4 per visible pair, head and head feature. Trained encoders take 6
-  and 12 for patches of the context. Patches of targets get no gradient.
+  and 12 for patches of the context. Patches of targets get no gradient. With precomputed features the vision encoder
+  does not run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ ENCODERS = ("vision encoder", "connector")
 
 
 def model_flops(
-    trainable: Params, frozen: Params, example: Example, model: ModelConfig, needs: Collection[Need] = ()
+    trainable: Params,
+    frozen: Params,
+    example: Example,
+    model: ModelConfig,
+    needs: Collection[Need] = (),
+    *,
+    features: bool = False,
 ) -> dict[str, float]:
     """Counts the FLOPs of one train step on one row, by part of the model. Attention is a part of its own.
 
@@ -41,6 +48,7 @@ def model_flops(
       example: the row.
       model: sizes of the model.
       needs: outputs of the model that the losses need.
+      features: whether vision features are precomputed, so that the vision encoder does not run.
     """
     tokens = example.tokens()
     targets = tokens["query"] + tokens["latent"] * ("align" in needs)
@@ -48,6 +56,8 @@ def model_flops(
     for tree, trained in ((trainable, True), (frozen, False)):
         for path, leaf in flatten_dict(stacked(tree), sep="/").items():
             part = part_of(path)
+            if part == "vision encoder" and features:
+                continue
             if part in ENCODERS:
                 of_targets = {"vision": targets, "connector": tokens["query"] * (model.metaquery_target == "connector")}
                 a_weight = (6 if trained else 2) * tokens["vit"] + 2 * of_targets[path.split("/")[0]]

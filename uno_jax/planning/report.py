@@ -16,7 +16,7 @@ from uno_jax.planning.memory import Memory
 from uno_jax.planning.model_flops import encoder_share
 from uno_jax.planning.roofline import Roofline
 from uno_jax.planning.sampler import SamplerEstimate
-from uno_jax.run.config import RunConfig
+from uno_jax.run.config import RunConfig, run_layout
 
 
 @runtime_checkable
@@ -52,6 +52,7 @@ def estimate_json(estimate: Estimate, fraction: float) -> dict[str, Any]:
         "program": "train step",
         "task": estimate.task,
         "widened_rows": {f"config.data.{field}": tokens for field, tokens in estimate.widened.items()},
+        "precomputed": _precomputed(estimate.config),
         "rows_per_step": estimate.config.data.rows,
         "images_per_step": estimate.images,
         "tokens_per_step": estimate.tokens,
@@ -130,6 +131,8 @@ def estimate_table(estimate: Estimate, fraction: float) -> rich.table.Table:
     if estimate.widened:
         lengths = ", ".join(f"config.data.{field}={tokens}" for field, tokens in estimate.widened.items())
         table.add_row("lengthened rows", "", f"an edit needs {lengths}")
+    if given := _precomputed(estimate.config):
+        table.add_row("precomputed", "", " and ".join(given))
     of_step = memory is not estimate.probe
     _add_memory(table, estimate, "" if of_step else ", of the gradient probe")
     for part, size in estimate.state_bytes.items():
@@ -211,6 +214,12 @@ def _add_speed(
         )
     host = f"{estimate.compiled.host_memory / GIB:.1f} GiB of host memory"
     table.add_row("compiled in", f"{estimate.compiled.seconds:.0f} s", host)
+
+
+def _precomputed(config: RunConfig) -> list[str]:
+    """Returns what the run reads in place of pixels."""
+    layout = run_layout(config)
+    return ["moments"] * (layout.moments > 0) + ["vision features"] * (layout.features > 0)
 
 
 def _gib(size: float) -> float:

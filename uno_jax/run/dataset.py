@@ -8,7 +8,7 @@ from uno_jax.data.check import check_choices
 from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import Group, Mixture, open_mixture, part_configs
 from uno_jax.data.pipeline import sampled_groups
-from uno_jax.data.proposal import WORTH, needed_by, propose, tokens_per_sample
+from uno_jax.data.proposal import WORTH, changed_fields, longer, needed_by, propose, tokens_per_sample
 from uno_jax.data.records import has_split
 from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.tokenizer import Tokenizer
@@ -103,17 +103,18 @@ def limit_of(config: RunConfig, mixture: Mixture, buffers: Buffers) -> str:
     if tokens_per_sample(refilled, proposed) > (1 - WORTH) * tokens_per_sample(buffers, data):
         return said
     assert refilled.packing is not None, "more samples fit"
-    changed = [
-        f"data.{region}_tokens={tokens}"
-        for region, tokens in proposed.capacities.items()
-        if tokens != data.capacities[region]
-    ]
+    changed = [f"data.{name}={value}" for name, value in changed_fields(data, proposed).items()]
     return f"{said}; {', '.join(changed)} would give {refilled.packing.samples_per_row:.1f}"
 
 
 def propose_for(config: RunConfig, mixture: Mixture, buffers: Buffers) -> DataConfig:
     """Returns the data config of a run with lengths of regions that `propose` chooses."""
     return propose(buffers, config.data, needed_by(mixture, run_layout(config)))
+
+
+def longer_for(config: RunConfig, mixture: Mixture, buffers: Buffers) -> DataConfig | None:
+    """Returns the data config of a run with rows that `longer` fills, if there is one."""
+    return longer(buffers, config.data, needed_by(mixture, run_layout(config)))
 
 
 def groups_of(config: RunConfig, mixture: Mixture) -> list[Group]:

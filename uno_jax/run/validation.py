@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from uno_jax.data.buffers import Buffers, check_share, steps_per_epoch
+from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import check_files
 from uno_jax.data.pipeline import TooManySkipped
+from uno_jax.data.proposal import FULL, real_latents
 from uno_jax.data.survey import Survey, survey
 from uno_jax.process.errors import UserError
 from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_paths
-from uno_jax.run.dataset import groups_of, limit_of, open_data, propose_for, run_tokenizer
+from uno_jax.run.dataset import groups_of, limit_of, longer_for, open_data, propose_for, run_tokenizer
 from uno_jax.run.held_out import held_out_numbers, open_held_out
 from uno_jax.run.programs import config_errors
 from uno_jax.run.start import run_source
@@ -37,6 +39,8 @@ class Validation:
     """The config with other lengths of regions, if they were asked for."""
     proposed_buffers: Buffers | None
     """The same samples in the buffers of `proposed`."""
+    longer: DataConfig | None
+    """If the rows of `proposed` are not full of latents, a config with longer ones that are, if there is one."""
 
 
 def validate(config: RunConfig, begin: Begin, *, fit: bool = False) -> Validation:
@@ -62,12 +66,15 @@ def validate(config: RunConfig, begin: Begin, *, fit: bool = False) -> Validatio
     advance = begin("Reading records", sum(len(group.numbers) for group in groups))
     found = config_errors(survey, mixture, data, layout, tokenizer, advance)
     steps = steps_per_epoch(found.buffers, groups, data)
-    proposed = proposed_buffers = None
+    proposed = proposed_buffers = longer = None
     if fit:
         proposed = replace(config, data=propose_for(config, mixture, found.buffers))
         proposed_buffers = found.buffers.refilled(proposed.data)
+        if real_latents(proposed_buffers) < FULL:
+            longer = longer_for(proposed, mixture, found.buffers)
     limit = "" if found.buffers.packing is None else limit_of(config, mixture, found.buffers)
-    return Validation(config, found, limit, steps, list(_problems(config, found, steps)), proposed, proposed_buffers)
+    problems = list(_problems(config, found, steps))
+    return Validation(config, found, limit, steps, problems, proposed, proposed_buffers, longer)
 
 
 def _problems(config: RunConfig, found: Survey, steps: dict[str, float]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from uno_jax.batch import REGIONS
 from uno_jax.data.buffers import NEARLY_ALL, Buffers
 from uno_jax.data.mixture import part_configs
-from uno_jax.data.proposal import tokens_per_sample
+from uno_jax.data.proposal import FULL, changed_fields, real_latents, tokens_per_sample
 from uno_jax.data.samples import SkippedCount, outcomes
 from uno_jax.data.survey import EXAMPLES
 from uno_jax.run.config import RunConfig
@@ -46,8 +46,10 @@ def sentences(found: Validation) -> Iterator[str]:
                 f"(config.steps) are {found.config.steps / steps:,.2f} epochs."
             )
     if found.proposed is not None:
-        flags = _flags(found.config, found.proposed)
-        yield f"For the proposed lengths: {' '.join(flags)}" if flags else "The lengths of the regions are good."
+        changes = changed_fields(data, found.proposed.data)
+        flags = " ".join(f"--config.data.{name}={value}" for name, value in changes.items())
+        yield f"For the proposed lengths: {flags}" if flags else "The lengths of the regions are good."
+        yield from _full_rows(found, found.proposed)
     for problem in found.problems:
         yield f"breaks a run: {problem}"
     if not found.problems:
@@ -71,6 +73,7 @@ def as_json(found: Validation) -> dict[str, Any]:
         "proposed": None
         if found.proposed is None or found.proposed_buffers is None
         else _buffers_json(found.proposed, found.proposed_buffers),
+        "latent_tokens_of_full_rows": None if found.longer is None else found.longer.latent_tokens,
         "problems": found.problems,
     }
 
@@ -147,9 +150,27 @@ def _enlargements(buffers: Buffers, config: RunConfig) -> Iterator[str]:
         yield f"{count:,} need more than data.{region}_tokens = {room:,}: increase it to {some}{longest:,} for all"
 
 
-def _flags(config: RunConfig, proposed: RunConfig) -> list[str]:
-    before, after = config.data.capacities, proposed.data.capacities
-    return [f"--config.data.{region}_tokens={after[region]}" for region in REGIONS if before[region] != after[region]]
+def _full_rows(found: Validation, proposed: RunConfig) -> Iterator[str]:
+    """Yields how full of latents proposed rows are and, if they are not full, why, and what would fill them."""
+    buffers, data = found.proposed_buffers, proposed.data
+    if buffers is None or not (longest := buffers.needed("latent")):
+        return
+    share = real_latents(buffers)
+    if share >= FULL:
+        yield f"With them, {share:.1%} of the latent tokens of a row are real."
+        return
+    most, longer = data.max_samples_per_row, found.longer
+    gaps = f"samples of up to {longest:,} latent tokens leave gaps in rows of {data.latent_tokens:,}"
+    reason = f"data.max_samples_per_row is {most}" if most and longer is None else gaps
+    remedy = ""
+    if longer is not None:
+        times = longer.latent_tokens // data.latent_tokens
+        fields = {"latent_tokens": longer.latent_tokens}
+        fields |= {} if data.rows % times else {"rows": data.rows // times, "virtual_shards": data.rows // times}
+        flags = " ".join(f"--config.data.{name}={value}" for name, value in fields.items())
+        remedy = f" Longer rows have more than {FULL:.0%}: give this command {flags}"
+        remedy += ", with which a step has as many latent tokens." if "rows" in fields else "."
+    yield f"With them, {share:.1%} of the latent tokens of a row are real, because {reason}.{remedy}"
 
 
 def _buffers_json(config: RunConfig, buffers: Buffers) -> dict[str, Any]:
@@ -177,6 +198,7 @@ def _buffers_json(config: RunConfig, buffers: Buffers) -> dict[str, Any]:
         "regions": regions,
         "samples_per_row": None if packing is None else packing.samples_per_row,
         "fullest": None if packing is None else packing.fullest,
+        "packing_bins": config.data.packing_bins,
     }
 
 

@@ -47,7 +47,8 @@ class ProgressReporter:
         """Prints how many records were rejected and left out, if any, and why, and how many pictures were rewritten."""
         if ledger.left_out:
             causes = _listed(by_cause(ledger.left_out))
-            self._print(f"{len(ledger.left_out)} records left out ({causes}), listed in {LEFT_OUT}")
+            listed = f", listed in {LEFT_OUT}" if ledger.accepted else ""  # without records no dataset is written
+            self._print(f"{len(ledger.left_out)} records left out ({causes}){listed}")
         if ledger.rewritten:
             self._print(f"{ledger.rewritten.total()} pictures rewritten ({_listed(ledger.rewritten)})")
         if not ledger.rejected:
