@@ -15,11 +15,16 @@ from tests.helpers.small_model import model_batch, quick_jit, small_model, small
 from uno_jax.models.apart import arranged
 from uno_jax.models.quantised import placed_quantised, quantise, quantised
 from uno_jax.models.unified import UnifiedModel
+from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, cpu_mesh, make_mesh
 from uno_jax.parallel.parameters import tree_shardings
+from uno_jax.training.optimizer import OptimizerConfig, make_optimizer
+from uno_jax.training.state import ADAPTERS_TRAINABLE, create_state, merge, partition
+from uno_jax.training.step import StepConfig, make_train_step
 
 MODEL = small_model(decoder={"adapter_rank": 2})
+STEP = StepConfig(MODEL, ObjectiveConfig(caption_weight=0.25), OptimizerConfig(learning_rate=0.01), steps=9, seed=0)
 LARGE = ("decoder", "vision", "connector")
 
 
@@ -96,3 +101,22 @@ def test_parameters_are_placed_in_int8_and_their_originals_deleted():
     jax.tree.map(np.testing.assert_array_equal, placed, expected)
     assert params["decoder"]["head"]["kernel"].is_deleted()
     assert {leaf.sharding.mesh for leaf in jax.tree.leaves(placed)} == {mesh}
+
+
+def test_adapters_on_int8_weights_learn_as_on_plain_ones_and_nothing_frozen_changes():
+    batch = jax.tree.map(jnp.asarray, model_batch([TEXT_TO_IMAGE]))
+    step = quick_jit(make_train_step(STEP))
+    losses = {}
+    for name, of in (("plain", lambda frozen: frozen), ("int8", quantised)):
+        trained, frozen = partition(small_params(MODEL), ADAPTERS_TRAINABLE)
+        optimizer = make_optimizer(STEP.optimizer, STEP.steps)
+        state = create_state(merge(trained, of(frozen)), ADAPTERS_TRAINABLE, optimizer, ema=False)
+        before, found = state.frozen, []
+        for _ in range(4):
+            state, metrics = step(state, batch)
+            found.append(float(metrics["loss"]))
+        jax.tree.map(np.testing.assert_array_equal, state.frozen, before)
+        losses[name] = found
+    assert losses["int8"][-1] < 0.97 * losses["int8"][0]
+    np.testing.assert_allclose(losses["int8"], losses["plain"], rtol=0.02)
+    assert losses["int8"] != losses["plain"]

@@ -6,7 +6,7 @@ weights are rounded, to 254 steps between the two largest magnitudes of an outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -24,6 +24,9 @@ QUANTISED_PARTS = ("decoder", "vision", "connector")
 """Parts with large kernels. The autoencoder has under 1% of the weights, and its activations decide its memory."""
 
 LARGEST = 127
+
+Originals = Mapping[tuple[str, ...], Any]
+"""Kernels before they were quantised, by path."""
 
 
 def quantise(
@@ -52,15 +55,28 @@ def quantised(params: Any, of: Callable[[Any], tuple[Any, Any]] = quantise) -> A
     return unflatten_dict(flat | converted)
 
 
-def placed_quantised(params: Any, mesh: Mesh) -> Any:
-    """Quantises parameters in host memory kernel by kernel, deletes each original, and places all on a mesh."""
+def placed_quantised(params: Any, mesh: Mesh, *, free: bool = True) -> Any:
+    """Quantises parameters where they are, usually in host memory, kernel by kernel, and places all on a mesh.
+
+    With `free`, the original of each kernel is deleted.
+    """
 
     convert = jax.jit(quantise)
 
     def once(kernel: jax.Array) -> tuple[Array, Array]:
         converted: tuple[Array, Array] = jax.block_until_ready(convert(kernel))
-        kernel.delete()
+        if free:
+            kernel.delete()
         return converted
 
     params = quantised(params, once)
     return jax.tree.map(jax.device_put, params, tree_shardings(params, mesh))
+
+
+def with_originals(params: Any, originals: Originals) -> Any:
+    """Puts back the kernels that `quantised` has replaced, and removes their scales."""
+    if not originals:
+        return params
+    scales = {(*path[:-1], "kernel_scale") for path in originals}
+    flat = {path: leaf for path, leaf in flatten_dict(params).items() if path not in scales}
+    return unflatten_dict(flat | dict(originals))
