@@ -66,6 +66,14 @@ def test_a_prompt_gives_a_picture_with_its_settings_as_metadata(checkpoint, tmp_
     assert np.abs(picture - np.asarray(drawing.image)).max() <= 1
 
 
+def test_pictures_of_int8_weights_are_others_and_say_so(checkpoint, tmp_path):
+    succeed(checkpoint, tmp_path / "out", "--prompt=thing")
+    printed = succeed(checkpoint, tmp_path / "out", "--prompt=thing", "--weights=int8")
+    assert "1 regenerated (settings changed)" in printed
+    settings = read_settings(tmp_path / "out" / "00000-thing-seed0.png")
+    assert settings["dtype"] == "float32, int8 weights"
+
+
 def test_pictures_without_metadata_are_recognised_by_their_names(checkpoint, tmp_path):
     options = ["--prompt=thing", "--metadata=none", "--text_scale=1"]
     assert "1 generated, 0 skipped" in succeed(checkpoint, tmp_path / "out", *options)

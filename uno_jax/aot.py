@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import rich.table
 from absl import flags, logging
 
 from uno_jax.config import ConfigError, dictionary_fields, from_config_dict
+from uno_jax.models.quantised import Weights
 from uno_jax.parallel.mesh import make_mesh
 from uno_jax.planning.chips import GIB, Slice, describe_devices, parse_slice
 from uno_jax.planning.estimate import Estimate, make_estimate
@@ -67,6 +69,8 @@ def _define(options: flags.FlagValues, arguments: Sequence[str]) -> None:
     note = "estimate the sampler instead, with this number of images per chip (with --fit, any number above 0)"
     flags.DEFINE_integer("sample", 0, note, lower_bound=0, **place)
     flags.DEFINE_integer("timesteps", 50, "timesteps of the sampler", lower_bound=2, **place)
+    note = "weights of the sampler; int8 rounds the large kernels"
+    flags.DEFINE_enum("weights", "plain", typing.get_args(Weights), note, **place)
     note = "fraction of the roofline assumed for speeds and hours"
     flags.DEFINE_float("fraction", 0.6, note, lower_bound=0.01, upper_bound=1.0, **place)
     flags.DEFINE_boolean("json", False, "print only one JSON object", **place)
@@ -99,7 +103,7 @@ def _estimate_sampler(options: flags.FlagValues, config: RunConfig, target: Slic
     flow = every_step_guided(options.timesteps, config.objective.time_shift)
 
     def estimate_of(images: int) -> SamplerEstimate:
-        return make_sampler_estimate(config, target, images, flow, cache)
+        return make_sampler_estimate(config, target, images, flow, cache, weights=options.weights)
 
     def name(tried: SamplerEstimate) -> str:
         return f"{tried.images_per_part} images"

@@ -22,6 +22,7 @@ from uno_jax.data.transforms import ImageTransform
 from uno_jax.interop.load import load_model
 from uno_jax.models.autoencoder import FluxAutoencoder, PixelAutoencoder
 from uno_jax.models.config import AutoencoderConfig
+from uno_jax.models.quantised import quantised
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
 from uno_jax.training.state import merge
 
@@ -79,6 +80,12 @@ def test_parameters_keep_their_dtypes_by_default(tmp_path):
     for ema in (False, True):
         cast = load_model(tmp_path, ema=ema, dtype=jnp.bfloat16).params
         assert {leaf.dtype for leaf in jax.tree.leaves(cast)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_int8_weights_are_those_of_the_checkpoint_rounded_and_said_to_be(run):
+    plain, model = load_model(run[0]), load_model(run[0], weights="int8")
+    assert_same(model.params, quantised(plain.params))
+    assert (plain.precision, model.precision) == ("float32", "float32, int8 weights")
 
 
 def test_missing_ema_weights_are_an_error(tmp_path):

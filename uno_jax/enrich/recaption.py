@@ -86,7 +86,7 @@ def recaption(
         context_plan([question] if question else [], reader.model, latents=False, written=wanted.text.max_length)
     facts = {
         "checkpoint": dict(checkpoint),
-        "compute_dtype": reader.model.config.compute_dtype,
+        "compute_dtype": reader.model.precision,
         "styles": [list(style) for style in wanted.styles.items()],  # in order, which JSON objects do not keep
         "text": to_json(wanted.text),
         "batch": wanted.batch,

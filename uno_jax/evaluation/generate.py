@@ -76,7 +76,7 @@ def record_of(job: Job, generator: Generator) -> Record:
         "preset": job.preset_name,
         "name": job.name,
         "checkpoint": {"name": model.name, **job.checkpoint},
-        "dtype": model.config.compute_dtype,
+        "dtype": model.precision,
         "settings": {
             **{name: value for name, value in to_json(preset.settings).items() if name != "seed"},
             "time_shift": preset.settings.flow(model.time_shift).time_shift,

@@ -37,6 +37,7 @@ from uno_jax.inference.reader import SEED, Reader, ReadPlans, load_reader
 from uno_jax.inference.thinking import ThinkingConfig, split_thought
 from uno_jax.models.config import ModelConfig
 from uno_jax.models.decoder import KVCache
+from uno_jax.models.quantised import Weights
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, put_rows
@@ -365,6 +366,7 @@ def load_generator(
     ema: bool = False,
     dtype: DTypeLike | None = None,
     mesh: MeshConfig | None = None,
+    weights: Weights = "plain",
     thinking: ThinkingConfig | None = None,
 ) -> Generator:
     """Loads a generator from a checkpoint of a run, or from a directory in the public layout.
@@ -374,12 +376,14 @@ def load_generator(
       ema: as for `load_reader`.
       dtype: as for `load_reader`.
       mesh: as for `load_reader`.
+      weights: as for `load_reader`.
       thinking: system prompts, and how thoughts are sampled; None uses the defaults.
 
     Raises:
       CheckpointError, CheckpointMismatch, ConfigError: as for `load_reader`.
     """
-    return Generator(load_reader(path, ema=ema, dtype=dtype, mesh=mesh), thinking or ThinkingConfig())
+    reader = load_reader(path, ema=ema, dtype=dtype, mesh=mesh, weights=weights)
+    return Generator(reader, thinking or ThinkingConfig())
 
 
 def _several(pictures: Picture | str | Sequence[Picture | str]) -> Sequence[Picture | str]:

@@ -13,6 +13,7 @@ from uno_jax.inference.generate import Generator, load_generator
 from uno_jax.inference.picture_settings import PictureSettings
 from uno_jax.inference.reader import Reader, load_reader
 from uno_jax.inference.thinking import ThinkingConfig
+from uno_jax.models.quantised import Weights
 from uno_jax.parallel.flags import define_mesh, mesh_config
 from uno_jax.process.flags import ValueParser, define_fields, define_path, define_typed, field_values, section_of
 from uno_jax.sampling.text import TextConfig
@@ -54,6 +55,8 @@ def define_reader(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("ema", False, "use the EMA of the trained parameters", **place)
     note = "dtype of the parameters and the computation; default: as stored and configured"
     flags.DEFINE_enum("dtype", None, typing.get_args(Dtype), note, **place)
+    note = "int8 rounds the large kernels, for half the memory of bfloat16"
+    flags.DEFINE_enum("weights", "plain", typing.get_args(Weights), note, **place)
     define_mesh(flag_values, "this host's devices")
 
 
@@ -64,7 +67,8 @@ def reader_from_flags(flag_values: flags.FlagValues) -> Reader:
       CheckpointError, CheckpointMismatch, ConfigError: as for `load_reader`.
     """
     mesh, dtype = mesh_config(flag_values), flag_values.dtype
-    return load_reader(flag_values.checkpoint, ema=flag_values.ema, dtype=dtype, mesh=mesh)
+    path, weights = flag_values.checkpoint, flag_values.weights
+    return load_reader(path, ema=flag_values.ema, dtype=dtype, mesh=mesh, weights=weights)
 
 
 def define_model(flag_values: flags.FlagValues) -> None:
@@ -89,8 +93,8 @@ def load_from_flags(
     thinking = ThinkingConfig(**field_values(flag_values, _THINKING))
     thinking = thinking if thoughts is None else dataclasses.replace(thinking, text=thoughts)
     path, ema = (flag_values.checkpoint, flag_values.ema) if other is None else (other, False)
-    mesh, dtype = mesh_config(flag_values), flag_values.dtype
-    return load_generator(path, ema=ema, dtype=dtype, mesh=mesh, thinking=thinking)
+    mesh, dtype, weights = mesh_config(flag_values), flag_values.dtype, flag_values.weights
+    return load_generator(path, ema=ema, dtype=dtype, mesh=mesh, weights=weights, thinking=thinking)
 
 
 def define_pictures(flag_values: flags.FlagValues, *, seed: bool = True) -> None:

@@ -25,7 +25,7 @@ def picture_metadata(request: Request, generator: Generator) -> dict[str, Any]:
     height, width = generator.size_of(request)
     metadata = {
         "checkpoint": model.name,
-        "dtype": model.config.compute_dtype,
+        "dtype": model.precision,
         "context": [_described(part) for part in request.context],
         **to_json(settings),
         "size": f"{width}x{height}",

@@ -24,6 +24,7 @@ from uno_jax.models.apart import arranged
 from uno_jax.models.autoencoder_batch import encode_batch
 from uno_jax.models.config import ModelConfig, layout_of
 from uno_jax.models.decoder import KVCache
+from uno_jax.models.quantised import Weights
 from uno_jax.objectives.draws import draw
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import MeshConfig, make_mesh, put_rows, row_parts
@@ -126,7 +127,12 @@ class Reader:
 
 
 def load_reader(
-    path: Any, *, ema: bool = False, dtype: DTypeLike | None = None, mesh: MeshConfig | None = None
+    path: Any,
+    *,
+    ema: bool = False,
+    dtype: DTypeLike | None = None,
+    mesh: MeshConfig | None = None,
+    weights: Weights = "plain",
 ) -> Reader:
     """Loads a model onto the devices of this host.
 
@@ -135,14 +141,14 @@ def load_reader(
       ema: loads the EMA of the trained parameters.
       dtype: dtype of parameters and matrix products. None keeps the stored and configured ones.
       mesh: mesh of this host's devices; None uses one device.
+      weights: as for `load_model`.
 
     Raises:
-      CheckpointError, CheckpointMismatch: as for `load_model`.
-      ConfigError: the mesh does not fit the devices.
+      CheckpointError, CheckpointMismatch, ConfigError: as for `load_model`, or the mesh does not fit the devices.
     """
     devices = jax.local_devices()
     placed = make_mesh(MeshConfig(), devices[:1]) if mesh is None else make_mesh(mesh, devices)
-    model = load_model(path, ema=ema, dtype=dtype, mesh=placed)
+    model = load_model(path, ema=ema, dtype=dtype, mesh=placed, weights=weights)
     if dtype is not None:
         name: Any = np.dtype(dtype).name
         config = dataclasses.replace(model.config, compute_dtype=name)

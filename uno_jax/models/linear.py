@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8
 
 from uno_jax.parallel.axes import is_sharded
 from uno_jax.parallel.parameters import gathered
@@ -33,6 +33,7 @@ class Linear(nn.Module):
     """`nn.Dense` with `token_product`: parameters `kernel` `[inputs, outputs]` and `bias` `[outputs]`.
 
     The kernel is sharded by its path. It is cast to the compute dtype before it is gathered, to transfer fewer bytes.
+    An int8 kernel, with `kernel_scale` `[outputs]` beside it (`models/quantised.py`), is gathered before it is cast.
     """
 
     features: int
@@ -43,9 +44,21 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*tokens inputs"]) -> Float[Array, "*tokens features"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        kernel = gathered(kernel, (*self.path, "kernel"), self.dtype)
-        y = token_product(x.astype(self.dtype), kernel)
+        if kernel.dtype == jnp.int8:
+            y = self._quantised_product(x, kernel)
+        else:
+            kernel = gathered(kernel, (*self.path, "kernel"), self.dtype)
+            y = token_product(x.astype(self.dtype), kernel)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         return y + bias.astype(self.dtype)
+
+    def _quantised_product(
+        self, x: Float[Array, "*tokens inputs"], kernel: Int8[Array, "inputs outputs"]
+    ) -> Float[Array, "*tokens features"]:
+        scale: Float[Array, " outputs"] = self.get_variable("params", "kernel_scale")
+        # Otherwise the compiler may cast the kernels of all layers before the layer scan, and keep the copies.
+        kernel = jax.lax.optimization_barrier(gathered(kernel, (*self.path, "kernel"), jnp.int8))
+        y = token_product(x.astype(self.dtype), kernel.astype(self.dtype))
+        return (y.astype(jnp.float32) * scale).astype(self.dtype)

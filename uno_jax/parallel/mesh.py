@@ -79,6 +79,22 @@ def host_mesh() -> Mesh:
     return make_mesh(MeshConfig(data=-1, fsdp=1), jax.local_devices())
 
 
+def cpu_mesh() -> Mesh:
+    """A mesh of one CPU device of this host, for arrays that stay in its memory.
+
+    Raises:
+      ConfigError: JAX may not use the CPU.
+    """
+    try:
+        devices = jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise ConfigError(
+            "quantising weights needs the CPU beside the accelerator, but JAX_PLATFORMS leaves it out: add cpu to it, "
+            "as in JAX_PLATFORMS=cuda,cpu"
+        ) from error
+    return make_mesh(MeshConfig(), devices[:1])
+
+
 def _has_slice_index(devices: Sequence[jax.Device]) -> bool:
     return getattr(devices[0], "slice_index", None) is not None
 

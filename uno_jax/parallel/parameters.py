@@ -46,6 +46,8 @@ PARAMETERS: tuple[tuple[str, Names], ...] = (
     (r"latent_out/kernel", ("embed", None)),
     # Vectors of at most the width of the residual stream.
     (r"(scale|bias)", (None,)),
+    # Scales of int8 kernels, a small fraction of these.
+    (r"kernel_scale", (None,)),
 )
 """End of a leaf's path (a regular expression) -> axis names. The first match applies. Stacked leaves add `layers`."""
 

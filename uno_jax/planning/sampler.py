@@ -20,8 +20,10 @@ from uno_jax.data.tokenizer import byte_tokenizer
 from uno_jax.inference.picture_inputs import PictureInputs, guided_plan, picture_inputs, read_branches
 from uno_jax.models.apart import arranged
 from uno_jax.models.config import ModelConfig, layout_of
+from uno_jax.models.quantised import Weights, quantised
 from uno_jax.parallel.axes import TABLE, on_mesh
 from uno_jax.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated, row_parts
+from uno_jax.parallel.parameters import with_shardings
 from uno_jax.planning.chips import Slice, describe_devices
 from uno_jax.planning.estimate import Compiled, compile_for, trace
 from uno_jax.planning.example import joined, visible_pairs
@@ -30,11 +32,10 @@ from uno_jax.planning.memory import Memory, tree_bytes
 from uno_jax.planning.model_flops import forward_flops
 from uno_jax.planning.roofline import Roofline, roofline
 from uno_jax.run.config import RunConfig
-from uno_jax.run.start import abstract_run_params
 from uno_jax.sampling.flow import sample_latents
 from uno_jax.sampling.guidance import GuidanceConfig
 from uno_jax.sampling.schedule import FlowConfig
-from uno_jax.training.initialise import abstract_autoencoder
+from uno_jax.training.initialise import abstract_autoencoder, abstract_params, cast_params
 from uno_jax.training.state import Params
 
 
@@ -72,11 +73,17 @@ class SamplerEstimate:
 
 
 def make_sampler_estimate(
-    config: RunConfig, target: Slice, images_per_part: int, flow: FlowConfig, cache: Path | None = None
+    config: RunConfig,
+    target: Slice,
+    images_per_part: int,
+    flow: FlowConfig,
+    cache: Path | None = None,
+    *,
+    weights: Weights = "plain",
 ) -> SamplerEstimate:
     """Compiles the sampler for images of the maximum size and prompts that fill the text region.
 
-    Parameters are in the run's compute dtype.
+    Parameters are in the run's compute dtype, except int8 kernels.
 
     Args:
       config: config of the run.
@@ -84,6 +91,7 @@ def make_sampler_estimate(
       images_per_part: number of images per data-parallel shard.
       flow: settings of the sampler.
       cache: directory of cached compiler reports (`compiler.compile_once`), or None.
+      weights: format of the large kernels.
 
     Raises:
       ConfigError: the mesh does not suit the slice, or one chip has too many images for its attention kernel.
@@ -92,10 +100,10 @@ def make_sampler_estimate(
     rows = images_per_part * row_parts(mesh)
     check_rows(rows, mesh, field="the number of images")
     model, layout = config.model, layout_of(config.model)
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(model.compute_dtype), sharding=x.sharding),
-        arranged(abstract_run_params(config, mesh), model.decoder),
-    )
+    dtype = model.compute_dtype
+    params = cast_params(abstract_params(model), (), dtype, dtype)
+    params = params if weights == "plain" else jax.eval_shape(quantised, params)
+    params = arranged(with_shardings(params, mesh), model.decoder)
     one = _one_image(config, layout)
     inputs = _abstract(one, rows, mesh)
 

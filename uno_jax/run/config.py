@@ -13,6 +13,7 @@ from uno_jax.data.config import DataConfig
 from uno_jax.data.mixture import part_configs
 from uno_jax.models.adapters import ADAPTERS
 from uno_jax.models.config import ModelConfig, training_layout
+from uno_jax.models.quantised import Weights
 from uno_jax.objectives.config import ObjectiveConfig
 from uno_jax.objectives.losses import SUPERVISION, needs
 from uno_jax.parallel.mesh import MeshConfig
@@ -73,6 +74,9 @@ class RunConfig:
     """Path prefixes of the trainable parameters; ("",) = all."""
     trainable_dtype: Dtype = "float32"
     frozen_dtype: Dtype = "float32"
+    frozen_weights: Weights = "plain"
+    """`int8` rounds the large kernels that are frozen (`models/quantised.py`), which takes half the memory of bfloat16.
+    Their originals stay in host memory, and checkpoints hold these."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -155,6 +159,12 @@ def _trains_vision(config: RunConfig) -> bool:
     return any(is_under("vision", prefix) or is_under(prefix, "vision") for prefix in config.trainable)
 
 
+def _trains_generation(config: RunConfig) -> bool:
+    """Whether gradient norms are measured into trained parameters: the generation expert or its adapters."""
+    expert = "decoder/layers/generation"
+    return ADAPTERS in config.trainable or any(is_under(expert, prefix) for prefix in config.trainable)
+
+
 def check_config(config: RunConfig) -> None:
     """Checks ranges of fields and the consistency of sizes.
 
@@ -194,6 +204,12 @@ def check_config(config: RunConfig) -> None:
             decoder.adapter_rank > 0 or ADAPTERS not in config.trainable,
             f"config.trainable names {ADAPTERS}, but config.model.decoder.adapter_rank is {decoder.adapter_rank}: set "
             "adapter_rank to at least 1",
+        ),
+        (
+            config.frozen_weights == "plain" or balance.every == 0 or _trains_generation(config),
+            f"config.frozen_weights is {config.frozen_weights!r}, but config.objective.balance.every is "
+            f"{balance.every}, which takes gradients of a frozen generation expert: set balance.every to 0, or train "
+            "the expert or its adapters",
         ),
         (
             model.align_layer > 0 or "align" not in needs(config.objective),

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from uno_jax.config import ConfigError
 from uno_jax.data.mixture import part_configs
 from uno_jax.models.apart import arranged
+from uno_jax.models.quantised import quantised
 from uno_jax.objectives.losses import measured_losses, needs
 from uno_jax.parallel.axes import on_mesh
 from uno_jax.parallel.mesh import batch_sharding, replicated
@@ -19,7 +20,7 @@ from uno_jax.parallel.parameters import tree_shardings
 from uno_jax.run.config import RunConfig
 from uno_jax.run.start import abstract_run_params
 from uno_jax.training.optimizer import make_optimizer
-from uno_jax.training.state import Params, TrainState, create_state
+from uno_jax.training.state import Params, TrainState, create_state, merge, partition
 from uno_jax.training.step import StepConfig
 
 Result = TypeVar("Result")
@@ -57,7 +58,14 @@ def new_state(config: RunConfig, params: Params, mesh: Mesh) -> TrainState:
 
 def abstract_state(config: RunConfig, mesh: Mesh) -> TrainState:
     """Returns shapes, dtypes and shardings of the state."""
-    state = config_errors(jax.eval_shape, _state_maker(config), abstract_run_params(config, mesh))
+    create = _state_maker(config)
+
+    def rounded(params: Params) -> TrainState:
+        trained, frozen = partition(params, config.trainable)
+        return create(merge(trained, quantised(frozen)))
+
+    chosen = create if config.frozen_weights == "plain" else rounded
+    state = config_errors(jax.eval_shape, chosen, abstract_run_params(config, mesh))
     shardings = _state_shardings(config, state, mesh)
     placed: TrainState = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
     return placed

@@ -17,13 +17,14 @@ from uno_jax.data.records import splits_of
 from uno_jax.data.tokenizer_files import TOKENIZER_FILES
 from uno_jax.interop.json_object import read_object
 from uno_jax.interop.source import OrbaxCheckpoint
+from uno_jax.models.quantised import Originals
 from uno_jax.objectives.losses import needs
 from uno_jax.parallel.hosts import gather_json, together
 from uno_jax.parallel.mesh import host_mesh, replicated
 from uno_jax.process.errors import CheckpointError, CheckpointMismatch
 from uno_jax.run.changes import Change, changes, learning_rate_line
 from uno_jax.run.config import RunConfig
-from uno_jax.run.programs import abstract_state
+from uno_jax.run.frozen import rounded_state, stored_state
 from uno_jax.training.checkpoint_folders import (
     DataState,
     check_files,
@@ -51,6 +52,8 @@ class Resumed:
     state: TrainState
     data_state: DataState
     autoencoder: Params
+    originals: Originals
+    """Frozen kernels that are int8 in the state, as in the checkpoint."""
     note: str = ""
     """What the checkpoint lacks, for the start-up table."""
 
@@ -134,9 +137,10 @@ def _restore(
             f"with --config.init_from={checkpoint} and another workdir"
         )
     try:
-        state, data_state = restore_state(checkpoint, abstract_state(config, mesh))
+        stored, data_state = restore_state(checkpoint, stored_state(config, mesh))
     except CheckpointMismatch as error:
         _raise_for_changes(error, checkpoint, found)
+    state, originals = rounded_state(config, stored, mesh)
     autoencoder = together(lambda: source.autoencoder_params(replicated(host_mesh())))
     step = int(checkpoint.name)
     if not has_checksums:
@@ -147,7 +151,8 @@ def _restore(
     if line is not None:
         say(line)
     note = " (it has no EMA weights: the EMA starts from the parameters)"
-    return Resumed(checkpoint, state, data_state, autoencoder, note if state.ema and not has_ema(checkpoint) else "")
+    note = note if state.ema and not has_ema(checkpoint) else ""
+    return Resumed(checkpoint, state, data_state, autoencoder, originals, note)
 
 
 def _content_changes(checkpoint: Path, config: RunConfig, data: Mapping[str, str]) -> list[Change]:

@@ -24,6 +24,7 @@ from uno_jax.data.records import has_split, open_records
 from uno_jax.data.tokenizer import Tokenizer
 from uno_jax.data.workers import open_batches
 from uno_jax.interop.provenance import Provenance
+from uno_jax.models.quantised import with_originals
 from uno_jax.parallel.hosts import gather_shares, report_failure
 from uno_jax.parallel.mesh import check_rows, make_mesh, put_rows, replicated, row_share
 from uno_jax.process.errors import CheckpointError
@@ -33,6 +34,7 @@ from uno_jax.run.config import RunConfig, check_config, run_layout, with_local_p
 from uno_jax.run.context import RunContext, make_encode
 from uno_jax.run.dataset import buffer_facts, open_data, run_tokenizer, sampled_buffers
 from uno_jax.run.encoded import check_encoded, check_features
+from uno_jax.run.frozen import reading_mesh, rounded_params
 from uno_jax.run.held_out import HeldOutLosses, make_held_out_losses, open_held_out
 from uno_jax.run.programs import config_errors, jit_step, new_state, step_config
 from uno_jax.run.resume import DATA_FILE, about_data, check_workdir, resume
@@ -144,16 +146,19 @@ def _run(
     assets |= {DATA_FILE: json_file(data)}
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, assets, config.checkpoint.keep_every)
     if resumed is None:
-        start = start_params(config, mesh)
-        state = new_state(config, start.params, mesh)
+        start = start_params(config, mesh, reading_mesh(config, mesh))
+        params, originals = rounded_params(config, start.params, mesh)
+        state = new_state(config, params, mesh)
     else:
+        originals = resumed.originals
         # Checkpoints keep the latch. Resuming clears it and tries the same batch again.
         state = dataclasses.replace(resumed.state, latched=jax.device_put(np.zeros((), bool), replicated(mesh)))
         config_errors(batches.set_state, resumed.data_state if position is None else position)
         params = merge(state.trainable, state.frozen)
         start = Start(params, resumed.autoencoder, f"{resumed.checkpoint}{resumed.note}")
     check_encoded(config, start.autoencoder)
-    check_features(config, state.frozen.get("vision"))
+    check_features(config, with_originals(state.frozen, originals).get("vision"))
+    checkpoints.originals = originals
 
     context = RunContext(config, tokenizer, mesh, start.autoencoder, workdir, held_out_records)
     console.print(_startup(context, files, state, start, buffer_facts(config, mixture, buffers)))

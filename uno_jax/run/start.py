@@ -64,8 +64,10 @@ def run_source(config: RunConfig, resumed: Path | None = None) -> Source | None:
         raise ConfigError(f"config.init_from: {error}") from error
 
 
-def start_params(config: RunConfig, mesh: Mesh) -> Start:
+def start_params(config: RunConfig, mesh: Mesh, reading: Mesh | None = None) -> Start:
     """Loads or initialises the parameters of a run, in its dtypes and shardings, according to `config.init_from`.
+
+    They are read onto the mesh `reading` instead, if it is given.
 
     Raises:
       ConfigError: no model is found at `init_from`, it differs from `config.model`, or frozen parameters would be
@@ -85,7 +87,7 @@ def start_params(config: RunConfig, mesh: Mesh) -> Start:
     def dtype(path: LeafPath) -> jnp.dtype:
         return leaf_dtype(path, config.trainable, config.trainable_dtype, config.frozen_dtype)
 
-    params, autoencoder = source.parameters(mesh, everywhere, dtype, ignored=new)
+    params, autoencoder = source.parameters(reading or mesh, everywhere, dtype, ignored=new)
     return Start(_with_new_parts(config, params, new, mesh), autoencoder, source.origin)
 
 

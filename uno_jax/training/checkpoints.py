@@ -10,6 +10,7 @@ from, if a loss needs them), `autoencoder` (if it has parameters), `data` (posit
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
 from uno_jax.models.apart import like, stacked
+from uno_jax.models.quantised import Originals, with_originals
 from uno_jax.parallel.hosts import gather_json, together
 from uno_jax.process.errors import CheckpointError
 from uno_jax.process.signals import signals_held
@@ -91,6 +93,8 @@ class Checkpoints:
         self.directory = Path(directory).resolve()
         self._assets = {**assets, VERSIONS_FILE: versions_json()}
         self._keep, self._keep_every = keep, keep_every
+        self.originals: Originals = {}
+        """Frozen kernels that are int8 in the state. They are saved instead."""
         self.saved: int | None = None
         """Step of the newest checkpoint that is known to be on disk, of those that this object wrote."""
         self.usable = True
@@ -136,7 +140,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._raise_together(why_unwritable(self.directory))
-        state = stacked(state)
+        state = stacked(dataclasses.replace(state, frozen=with_originals(state.frozen, self.originals)))
         trees: dict[str, Any] = {
             "params": merge(state.trainable, state.frozen),
             "training": _training(state),

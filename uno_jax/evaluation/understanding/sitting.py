@@ -111,7 +111,7 @@ def _head(sitting: Sitting) -> dict[str, Any]:
     return {
         "exam": exam.name,
         "checkpoint": {"name": model.name, **sitting.checkpoint},
-        "dtype": model.config.compute_dtype,
+        "dtype": model.precision,
         "batch": sitting.batch,
         "max_length": exam.max_length,
         "data": {
