@@ -166,7 +166,7 @@ def test_after_thinking_only_the_thought_is_read():
         ({"aspect": "2:1"}, (8, 16), (8, 16)),
         ({"aspect": "1:2"}, (8, 16), (16, 8)),
         ({"aspect": "4:3"}, None, (16, 16)),  # 12 rounds to even, in units of 8
-        ({"size": "24x32", "aspect": "1:1"}, (8, 16), (32, 24)),
+        ({"size": "24x32"}, (8, 16), (32, 24)),
     ],
 )
 def test_a_size_is_explicit_or_follows_from_aspect_or_last_picture(settings, last, expected):
