@@ -73,7 +73,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("method", ["uno", "reca", "pretrain"])
+@pytest.mark.parametrize("method", ["uno", "reca", pytest.param("pretrain", marks=pytest.mark.slow)])
 def test_a_batch_with_features_is_that_of_pixels_up_to_rounding(method, dataset, model, features, tmp_path):
     changes = {"data.method": method}
     folder = features if method == "uno" else made(dataset, model, tmp_path / "out", **changes)

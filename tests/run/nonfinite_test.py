@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,20 @@ def poisoned(dataset: Path, **changes: Any) -> RunConfig:
     return tiny_uno(dataset, **{"objective.flow_weight": 1e300, **nothing_else, **changes})
 
 
-def test_a_non_finite_loss_stops_the_run_with_step_losses_and_samples(dataset, tmp_path):
+@pytest.fixture(scope="module")
+def stopped(dataset, tmp_path_factory) -> tuple[Path, str]:
+    """Workdir of a run that its first loss stopped, which no test changes, and the error."""
+    workdir = tmp_path_factory.mktemp("stopped")
     with pytest.raises(FloatingPointError) as error:
-        run(poisoned(dataset), tmp_path, console=quiet())
-    assert str(error.value).startswith("step 1: the loss or gradient is not finite")
-    assert "row 0: train_" in str(error.value)
-    assert find_checkpoint(tmp_path).name == "0"
+        run(poisoned(dataset), workdir, console=quiet())
+    return workdir, str(error.value)
+
+
+def test_a_non_finite_loss_stops_the_run_with_step_losses_and_samples(stopped):
+    workdir, error = stopped
+    assert error.startswith("step 1: the loss or gradient is not finite")
+    assert "row 0: train_" in error
+    assert find_checkpoint(workdir).name == "0"
 
 
 @pytest.mark.slow
@@ -70,13 +79,12 @@ def test_a_run_goes_back_at_a_spike_and_on_with_the_data_after_it(dataset, tmp_p
     assert len(losses["rewound"]) == 6
 
 
-def test_after_a_non_finite_stop_the_same_batch_is_repeated(dataset, unbroken, tmp_path):
-    with pytest.raises(FloatingPointError):
-        run(poisoned(dataset), tmp_path, console=quiet())
+def test_after_a_non_finite_stop_the_same_batch_is_repeated(dataset, unbroken, stopped, tmp_path):
+    workdir = shutil.copytree(stopped[0], tmp_path / "run")
     healed = dataclasses.replace(tiny_uno(dataset), evaluation=poisoned(dataset).evaluation)
-    assert run(healed, tmp_path, console=quiet(), accept_changes=True)
+    assert run(healed, workdir, console=quiet(), accept_changes=True)
     for name, leaf in saved(unbroken, 6, "params").items():
-        np.testing.assert_array_equal(leaf, saved(tmp_path, 6, "params")[name], err_msg=name)
+        np.testing.assert_array_equal(leaf, saved(workdir, 6, "params")[name], err_msg=name)
 
 
 def test_non_finite_batches_are_skipped_and_counted_if_the_config_says_so(dataset, tmp_path):

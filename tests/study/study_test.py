@@ -110,6 +110,7 @@ def signal_when_written(file: Path) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_continues_and_ends_like_an_uninterrupted_one(finished, dataset, tmp_path):
     base = BasePlan(checkpoint=str(finished.folder / "base/b0/stage1/run"))
     config = tiny_study(tmp_path, dataset, base=base, steps=40, final=(Evaluation("draw", "test", 5, 1.0),))
