@@ -18,7 +18,6 @@ from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
-from uno_jax.process.logs import hide_orbax
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.run.config import RunConfig, check_config, with_local_paths
 from uno_jax.run.vision import VisionPlan, pretrain_vision
@@ -42,7 +41,6 @@ def main(arguments: Sequence[str], console: Console | None = None) -> None:
     parse_flags(options, arguments, command="pretrain_vision", about=__doc__, required=("config", "out"))
     console = console or Console(soft_wrap=True)
     set_up_jax()
-    hide_orbax()
     with exit_with_message():
         out = Path(options.out)
         check_folder(out)

@@ -12,7 +12,6 @@ from uno_jax.config import dictionary_fields, from_config_dict
 from uno_jax.parallel.flags import define_hosts, joined_hosts
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.flags import define_config, define_path, parse_flags, section_of
-from uno_jax.process.logs import hide_orbax
 from uno_jax.process.output import going_on_without_output
 from uno_jax.process.signals import exit_status
 from uno_jax.process.start_up import set_up_jax
@@ -40,7 +39,6 @@ def main(arguments: Sequence[str]) -> None:
     set_up_jax()
     faulthandler.enable(2)  # crashes in native code print the Python stack to stderr
     logging.use_absl_handler()  # prefixes log lines with the time
-    hide_orbax()
     with going_on_without_output(), exit_with_message(), joined_hosts(options):
         config = from_config_dict(options.config, RunConfig)
         finished = run(

@@ -13,7 +13,6 @@ from absl import flags
 from uno_jax.config import ConfigError
 from uno_jax.process.errors import exit_with_message
 from uno_jax.process.files import check_folder
-from uno_jax.process.logs import hide_orbax
 from uno_jax.process.output import going_on_without_output
 from uno_jax.process.start_up import set_up_jax
 from uno_jax.study.plan import STAGES, Study, units
@@ -47,7 +46,6 @@ def set_up() -> None:
     """Sets up a process that works on units. Must be called before the first compilation."""
     set_up_jax()
     flags.FLAGS.mark_as_parsed()  # grain reads them
-    hide_orbax()
 
 
 def run_study(study: Study, choice: Choice, console: rich.console.Console) -> bool:
