@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, no_type_check
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from uno_jax.data.decoding import PictureError, decode_rgb, read_file
 from uno_jax.inference.contexts import ContextPart
@@ -20,9 +20,9 @@ from uno_jax.inference.options import define_model, define_thoughts, load_from_f
 from uno_jax.inference.picture_settings import LARGEST_SEED, PictureSettings
 from uno_jax.inference.thinking import split_thought
 from uno_jax.process.addresses import bound_socket
-from uno_jax.process.compilation_cache import keep_compiled_programs
 from uno_jax.process.errors import exit_with_message, user_message
 from uno_jax.process.flags import parse_flags, section_of
+from uno_jax.process.start_up import set_up_jax
 from uno_jax.sampling.guidance import Rescale
 from uno_jax.sampling.text import TextConfig
 
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 accepts other machines", **place)
     flags.DEFINE_integer("port", 7860, "port to listen on", 1, 65_535, **place)
     parse_flags(options, arguments, command="demo", about=__doc__, required=("checkpoint",))
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file
-    keep_compiled_programs()
+    set_up_jax()
     with exit_with_message():
         bound_socket(options.host, options.port).close()
         generator = load_from_flags(options, thought_config(options))

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from rich.console import Console
@@ -21,6 +23,8 @@ from uno_jax.data.record import Record
 from uno_jax.data.sources.registry import SOURCES
 from uno_jax.data.sources.source import DataSource, Rejection
 from uno_jax.prepare_data import Request, prepare
+
+Result = TypeVar("Result")
 
 
 def square(shade: int, side: int = 8, format: str = "PNG") -> bytes:
@@ -256,3 +260,40 @@ def write_tfds(folder: Path, records: tuple[dict[str, Any], ...], format: str = 
     builder = MadeUpPictures(data_dir=folder, file_format=format)
     builder.download_and_prepare(download_dir=str(folder / "downloads"))
     return {"tfds": "made_up_pictures", "tfds_data_dir": folder, "columns": "captions=captions.text"}
+
+
+ALL = (*SINGLE, *ROUNDS, *TURNS)
+
+every_format = pytest.mark.parametrize(
+    ("source", "write", "records"),
+    [
+        ("csv", write_csv, ALL),
+        ("parquet", write_parquet, ALL),
+        ("parquet", write_bagel_pairs, SINGLE[:1]),
+        ("parquet", write_bagel_edits, ROUNDS),
+        ("conversations", write_conversations, TURNS),
+        ("webdataset", write_webdataset, ALL),
+        ("hugging_face", write_hugging_face, ALL),
+        ("tfds", write_tfds, SINGLE),
+        ("prepared", write_prepared, ALL),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").removeprefix("write_") or None,
+)
+"""Runs a test for every format but JSONL: the source, what writes its files, and records that it can hold."""
+
+
+def made_of_jsonl(
+    make: Callable[..., Result], folders: pytest.TempPathFactory
+) -> Callable[[tuple[dict[str, Any], ...]], Result]:
+    """Returns a function of records: what `make(folder, "jsonl", **options)` makes of them, once for equal records."""
+    known: list[tuple[tuple[dict[str, Any], ...], Result]] = []
+
+    def result_of(records: tuple[dict[str, Any], ...]) -> Result:
+        for those, result in known:
+            if those == records:
+                return result
+        folder = folders.mktemp("jsonl")
+        known.append((records, make(folder, "jsonl", **write_jsonl(folder, records))))
+        return known[-1][1]
+
+    return result_of

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.released_lock import released_twice
 from uno_jax.config import ConfigError
 from uno_jax.process.errors import CheckpointMismatch, UserError, exit_with_message
 
@@ -78,15 +77,6 @@ def test_an_interrupt_exits_with_one_line_and_the_status_of_a_shell(capsys):
         raise KeyboardInterrupt
     assert exit.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
-
-
-@contextlib.contextmanager
-def released_twice():
-    """Ends with the RuntimeError of a lock, whatever the block raises."""
-    try:
-        yield
-    finally:
-        threading.Lock().release()
 
 
 def test_an_interrupt_that_a_lock_replaced_by_its_own_error_exits_like_any_other(capsys):

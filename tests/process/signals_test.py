@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 import time
 
 import pytest
 
+from tests.helpers.released_lock import released_twice
 from uno_jax.process.signals import exit_on_signals, exit_status, signals_held, stop_event
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -58,15 +58,6 @@ def test_a_signal_becomes_an_exit_with_its_status(signum):
     with pytest.raises(SystemExit) as exited, exit_on_signals():
         signal.raise_signal(signum)
     assert exited.value.code == 128 + signum
-
-
-@contextlib.contextmanager
-def released_twice():
-    """Ends with the RuntimeError of a lock, whatever the block raises."""
-    try:
-        yield
-    finally:
-        threading.Lock().release()
 
 
 def test_a_signal_that_a_lock_replaced_by_its_own_error_becomes_the_same_exit(signum):

@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 from rich.console import Console
 
-from tests.helpers import made_up_sources as made_up
-from tests.helpers.made_up_sources import ROUNDS, SINGLE, TURNS, values_of
+from tests.helpers.made_up_sources import every_format, made_of_jsonl, values_of
 from tests.helpers.tiny_run import metrics_without_speeds, quiet, tiny_uno
 from uno_jax.data.sources.registry import SOURCES
 from uno_jax.prepare_data import Request, prepare
@@ -18,7 +17,6 @@ from uno_jax.run.run import run
 
 pytestmark = pytest.mark.slow
 
-ALL = (*SINGLE, *ROUNDS, *TURNS)
 STEPS = 3
 
 
@@ -36,35 +34,11 @@ def trained(folder: Path, source: str, **options: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def from_jsonl(tmp_path_factory):
-    """Returns the metrics of a run on records from a JSONL file, trained once for each tuple of records."""
-    known: list[tuple[tuple, list[dict[str, Any]]]] = []
-
-    def train(records):
-        for those, result in known:
-            if those == records:
-                return result
-        folder = tmp_path_factory.mktemp("jsonl")
-        known.append((records, trained(folder, "jsonl", **made_up.write_jsonl(folder, records))))
-        return known[-1][1]
-
-    return train
+    """Returns a function that gives the metrics of a run on records from a JSONL file."""
+    return made_of_jsonl(trained, tmp_path_factory)
 
 
-@pytest.mark.parametrize(
-    ("source", "write", "records"),
-    [
-        ("csv", made_up.write_csv, ALL),
-        ("parquet", made_up.write_parquet, ALL),
-        ("parquet", made_up.write_bagel_pairs, SINGLE[:1]),
-        ("parquet", made_up.write_bagel_edits, ROUNDS),
-        ("conversations", made_up.write_conversations, TURNS),
-        ("webdataset", made_up.write_webdataset, ALL),
-        ("hugging_face", made_up.write_hugging_face, ALL),
-        ("tfds", made_up.write_tfds, SINGLE),
-        ("prepared", made_up.write_prepared, ALL),
-    ],
-    ids=lambda value: getattr(value, "__name__", "").removeprefix("write_") or None,
-)
+@every_format
 def test_a_run_has_the_losses_of_the_same_records_from_jsonl(tmp_path, from_jsonl, source, write, records):
     found = trained(tmp_path, source, **write(tmp_path, records))
     assert len(found) == STEPS
